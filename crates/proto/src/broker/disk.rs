@@ -1,0 +1,101 @@
+//! Disks.
+
+use super::Ref;
+use crate::{
+    DiskId, DiskName, Text,
+    storage::{DiskKind, SourceFormat},
+};
+use serde::{Deserialize, Serialize};
+
+/// Makes an empty disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskCreate {
+    /// Its name.
+    pub name: DiskName,
+    /// How to keep it.
+    pub kind: DiskKind,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Starts an import. The descriptor is the end that the image is written to; closing it ends the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskImport {
+    /// Its name.
+    pub name: DiskName,
+    /// How to keep it.
+    pub kind: DiskKind,
+    /// How to read the stream.
+    pub format: SourceFormat,
+    /// Bytes that will come, if known; else 0.
+    pub expect: u64,
+    /// SHA-256 that they must have.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// Copies a disk that no running machine writes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskClone {
+    /// The original.
+    pub disk: Ref,
+    /// Name of the copy.
+    pub name: DiskName,
+}
+
+/// Makes a disk larger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskResize {
+    /// Which.
+    pub disk: Ref,
+    /// The new size in bytes.
+    pub size: u64,
+}
+
+/// Looks one disk up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskGet {
+    /// Which.
+    pub disk: Ref,
+}
+
+/// Lists disks by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskList {
+    /// Begin after this name.
+    pub after: Option<DiskName>,
+}
+
+/// Deletes a disk that no machine has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskDelete {
+    /// Which.
+    pub disk: Ref,
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// Its id.
+    pub id: DiskId,
+    /// Its name.
+    pub name: DiskName,
+    /// How it is kept.
+    pub kind: DiskKind,
+    /// Bytes that the guest sees.
+    pub size: u64,
+    /// Bytes that it occupies, when last asked.
+    pub allocated: u64,
+    /// SHA-256 of what was imported; empty for others.
+    pub sha256: Text<64>,
+    /// Names of the machines that have it.
+    pub machines: Vec<Text<63>>,
+    /// When it was made; nanoseconds since 1970.
+    pub created_ns: i64,
+}
+
+/// A page; empty at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPage {
+    /// As many as fit a record.
+    pub disks: Vec<DiskView>,
+}

@@ -1,0 +1,322 @@
+//! Machines.
+
+use super::Ref;
+use crate::{DiskId, MachineId, MachineName, NicId, Text, runner::DiskStats, storage::LogKind};
+use serde::{Deserialize, Serialize};
+
+/// How a machine boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootDraft {
+    /// UEFI firmware with a variable store of the machine's own.
+    Uefi,
+    /// A kernel and an initial RAM disk that were imported as raw disks.
+    Direct {
+        /// The kernel.
+        kernel: Ref,
+        /// The initial RAM disk.
+        initrd: Option<Ref>,
+        /// The kernel's command line.
+        cmdline: Text<1024>,
+    },
+}
+
+/// Where a disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Controller {
+    /// virtio-blk.
+    VirtioBlk,
+    /// NVMe.
+    Nvme,
+}
+
+/// A disk of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskDraft {
+    /// Which disk.
+    pub disk: Ref,
+    /// Where it is attached.
+    pub controller: Controller,
+    /// The guest may only read it.
+    pub read_only: bool,
+}
+
+/// Hardware acceleration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Acceleration {
+    /// Whatever a boot probe found to work here.
+    Auto,
+    /// Emulation in software.
+    Tcg,
+    /// The kernel's virtualisation.
+    Kvm,
+}
+
+/// Settings of a machine; `None`: the default (create) or as it is (set).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Settings {
+    /// Virtual CPUs: 1 to 64; default 1.
+    pub cpus: Option<u32>,
+    /// Memory in MiB: 16 to 1,048,576; default 512.
+    pub memory_mib: Option<u64>,
+    /// How it boots; default UEFI.
+    pub boot: Option<BootDraft>,
+    /// Acceleration; default `Auto`.
+    pub acceleration: Option<Acceleration>,
+    /// Whether it has a screen; default yes.
+    pub screen: Option<bool>,
+    /// Its disks in boot order, at most 8; default none.
+    pub disks: Option<Vec<DiskDraft>>,
+    /// Percent of one CPU that it may use; 0: no limit (the default).
+    pub cpu_percent: Option<u32>,
+    /// Free text; default empty.
+    pub description: Option<Text<256>>,
+}
+
+/// Defines a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineCreate {
+    /// Its name.
+    pub name: MachineName,
+    /// Its settings.
+    pub settings: Settings,
+}
+
+/// What a machine is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MachineState {
+    /// Nothing of it runs.
+    Stopped,
+    /// Its cell is being made.
+    Starting,
+    /// Its guest runs.
+    Running,
+    /// Its virtual CPUs stand still.
+    Paused,
+    /// Its power button was pressed.
+    Stopping,
+    /// It ended by itself, against its will; see `note`. Can be started again.
+    Failed,
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineView {
+    /// Its id.
+    pub id: MachineId,
+    /// Its name.
+    pub name: MachineName,
+    /// What it is doing.
+    pub state: MachineState,
+    /// Why it failed, or how it ended last.
+    pub note: Text<512>,
+    /// Raised by every change of the settings.
+    pub revision: u64,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// MiB.
+    pub memory_mib: u64,
+    /// How it boots; kernel and RAM disk by name.
+    pub boot: BootDraft,
+    /// Acceleration asked for.
+    pub acceleration: Acceleration,
+    /// Whether it has a screen.
+    pub screen: bool,
+    /// Percent of one CPU; 0: no limit.
+    pub cpu_percent: u32,
+    /// Free text.
+    pub description: Text<256>,
+    /// Disks, by name, in boot order.
+    pub disks: Vec<MachineDisk>,
+    /// NICs.
+    pub nics: Vec<MachineNic>,
+    /// Settings that differ from those of the running hypervisor: they apply at the next start.
+    pub pending: Vec<Text<32>>,
+    /// When it was defined; nanoseconds since 1970.
+    pub created_ns: i64,
+    /// When the hypervisor was started last; 0: never.
+    pub started_ns: i64,
+}
+
+/// A disk as a machine has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineDisk {
+    /// Which.
+    pub id: DiskId,
+    /// Its name.
+    pub name: Text<63>,
+    /// Where it is attached.
+    pub controller: Controller,
+    /// Read-only.
+    pub read_only: bool,
+}
+
+/// A NIC as a machine has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineNic {
+    /// Which.
+    pub id: NicId,
+    /// Its name.
+    pub name: Text<63>,
+    /// Name of its switch; empty: connected to nothing.
+    pub switch: Text<63>,
+    /// MAC address.
+    pub mac: [u8; 6],
+}
+
+/// Looks one machine up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineGet {
+    /// Which.
+    pub machine: Ref,
+}
+
+/// Lists machines by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineList {
+    /// Begin after this name.
+    pub after: Option<MachineName>,
+}
+
+/// A page; empty at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachinePage {
+    /// As many as fit a record.
+    pub machines: Vec<MachineView>,
+}
+
+/// Changes settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSet {
+    /// Which.
+    pub machine: Ref,
+    /// What to change.
+    pub settings: Settings,
+    /// Refuse with `Conflict` unless the revision is this. 0: any.
+    pub revision: u64,
+}
+
+/// A changed machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineEdited {
+    /// As it is now.
+    pub machine: MachineView,
+    /// Each changed setting, and whether it applies already or at the next start.
+    pub changes: Vec<(Text<32>, Applies)>,
+}
+
+/// When a change applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applies {
+    /// It applies already.
+    Now,
+    /// At the next start; a guest's reboot counts.
+    NextStart,
+}
+
+/// Renames a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineRename {
+    /// Which.
+    pub machine: Ref,
+    /// The new name.
+    pub name: MachineName,
+}
+
+/// What to do with a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Act {
+    /// Start it.
+    Start,
+    /// Press its power button and wait until it is off.
+    Stop,
+    /// End it at once.
+    Kill,
+    /// Press its power button, wait, start it.
+    Reboot,
+    /// Press its reset button.
+    Reset,
+    /// Stop its virtual CPUs.
+    Pause,
+    /// Let them run again.
+    Resume,
+}
+
+/// Does something with a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineAct {
+    /// Which.
+    pub machine: Ref,
+    /// What.
+    pub act: Act,
+}
+
+/// Defines a copy of a stopped machine: its settings, copies of its writable disks, NICs of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineClone {
+    /// The original.
+    pub machine: Ref,
+    /// Name of the copy; its disks are called `<name>-<n>`.
+    pub name: MachineName,
+}
+
+/// Deletes a stopped machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineDelete {
+    /// Which.
+    pub machine: Ref,
+    /// Its disks, too, as far as no other machine has them.
+    pub disks: bool,
+}
+
+/// Attaches to the first serial line; the descriptor is a stream socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineConsole {
+    /// Which.
+    pub machine: Ref,
+    /// Wants to type.
+    pub write: bool,
+    /// Takes the keyboard over.
+    pub take: bool,
+}
+
+/// An attached console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleAttached {
+    /// Whether this client may type.
+    pub writer: bool,
+}
+
+/// Connects to the screen; the descriptor is a stream socket that speaks RFB (VNC, RFC 6143).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineScreen {
+    /// Which.
+    pub machine: Ref,
+}
+
+/// Opens a machine's log for reading, older half first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineLog {
+    /// Which machine.
+    pub machine: Ref,
+    /// Which log.
+    pub log: LogKind,
+}
+
+/// Asks for counters of a running machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineStats {
+    /// Which.
+    pub machine: Ref,
+}
+
+/// Counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsView {
+    /// CPU time of the hypervisor in nanoseconds.
+    pub cpu_ns: u64,
+    /// Bytes of memory of the cell; 0 where the host does not count it.
+    pub memory: u64,
+    /// Disks by slot.
+    pub disks: Vec<DiskStats>,
+}
+

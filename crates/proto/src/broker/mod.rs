@@ -1,0 +1,58 @@
+//! The broker's sessions: what a frontend may ask in the name of one client connection.
+//!
+//! The first request on a connection is [`OpenSession`]; everything after it is done in the name of who that turned out to be.
+//! Long work is answered with an operation; streams are answered with a descriptor. Lists come in pages that fit a record.
+
+mod disk;
+mod event;
+mod machine;
+mod network;
+mod session;
+
+pub use disk::*;
+pub use event::*;
+pub use machine::*;
+pub use network::*;
+pub use session::*;
+
+use crate::{NoFds, OneFd, UpTo, protocol::protocol};
+
+protocol! {
+    /// The protocol of the broker; its only client is api-frontend.
+    Broker = "broker", version 1, oldest 1, BrokerRequest {
+        0 OpenSession [UpTo<1>] => SessionState [NoFds];
+        1 HostShow [NoFds] => HostView [NoFds];
+        2 TokenCreate [NoFds] => TokenMade [NoFds];
+        3 MachineCreate [NoFds] => MachineView [NoFds];
+        4 MachineGet [NoFds] => MachineView [NoFds];
+        5 MachineList [NoFds] => MachinePage [NoFds];
+        6 MachineSet [NoFds] => MachineEdited [NoFds];
+        7 MachineRename [NoFds] => MachineView [NoFds];
+        8 MachineAct [NoFds] => OperationView [NoFds];
+        9 MachineClone [NoFds] => OperationView [NoFds];
+        10 MachineDelete [NoFds] => OperationView [NoFds];
+        11 MachineConsole [NoFds] => ConsoleAttached [OneFd];
+        12 MachineScreen [NoFds] => Done [OneFd];
+        13 MachineLog [NoFds] => Done [UpTo<2>];
+        14 MachineStats [NoFds] => StatsView [NoFds];
+        15 DiskCreate [NoFds] => DiskView [NoFds];
+        16 DiskImport [NoFds] => OperationView [OneFd];
+        17 DiskClone [NoFds] => OperationView [NoFds];
+        18 DiskResize [NoFds] => DiskView [NoFds];
+        19 DiskGet [NoFds] => DiskView [NoFds];
+        20 DiskList [NoFds] => DiskPage [NoFds];
+        21 DiskDelete [NoFds] => Done [NoFds];
+        22 SwitchCreate [NoFds] => SwitchView [NoFds];
+        23 SwitchList [NoFds] => SwitchPage [NoFds];
+        24 SwitchDelete [NoFds] => Done [NoFds];
+        25 NicCreate [NoFds] => NicView [NoFds];
+        26 NicAttach [NoFds] => NicView [NoFds];
+        27 NicDetach [NoFds] => NicView [NoFds];
+        28 NicList [NoFds] => NicPage [NoFds];
+        29 NicDelete [NoFds] => Done [NoFds];
+        30 OperationGet [NoFds] => OperationView [NoFds];
+        31 OperationList [NoFds] => OperationPage [NoFds];
+        32 OperationCancel [NoFds] => OperationView [NoFds];
+        33 EventWatch [NoFds] => Done [OneFd];
+    }
+}

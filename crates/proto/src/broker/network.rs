@@ -1,0 +1,121 @@
+//! Switches and NICs.
+
+use super::Ref;
+use crate::{IfName, NicId, NicName, SwitchId, SwitchName, Text};
+use serde::{Deserialize, Serialize};
+
+/// Makes a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchCreate {
+    /// Its name.
+    pub name: SwitchName,
+    /// The host's interface that joins it.
+    pub uplink: Option<IfName>,
+}
+
+/// Lists switches by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchList {
+    /// Begin after this name.
+    pub after: Option<SwitchName>,
+}
+
+/// Deletes a switch that no NIC is connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchDelete {
+    /// Which.
+    pub switch: Ref,
+}
+
+/// A switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchView {
+    /// Its id.
+    pub id: SwitchId,
+    /// Its name.
+    pub name: SwitchName,
+    /// Its bridge on the host.
+    pub bridge: Text<15>,
+    /// Its uplink; empty: none.
+    pub uplink: Text<15>,
+    /// NICs connected to it.
+    pub nics: u32,
+    /// When it was made; nanoseconds since 1970.
+    pub created_ns: i64,
+}
+
+/// A page; empty at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchPage {
+    /// As many as fit a record.
+    pub switches: Vec<SwitchView>,
+}
+
+/// Makes a NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicCreate {
+    /// Its name.
+    pub name: NicName,
+    /// The switch that it is connected to.
+    pub switch: Option<Ref>,
+    /// Its MAC address; none: one made from its id.
+    pub mac: Option<[u8; 6]>,
+    /// The machine that gets it.
+    pub machine: Option<Ref>,
+}
+
+/// Gives a NIC to a stopped machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicAttach {
+    /// Which.
+    pub nic: Ref,
+    /// Whose it becomes.
+    pub machine: Ref,
+}
+
+/// Takes a NIC from its stopped machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicDetach {
+    /// Which.
+    pub nic: Ref,
+}
+
+/// Lists NICs by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicList {
+    /// Begin after this name.
+    pub after: Option<NicName>,
+}
+
+/// Deletes a NIC that no machine has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicDelete {
+    /// Which.
+    pub nic: Ref,
+}
+
+/// A NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicView {
+    /// Its id.
+    pub id: NicId,
+    /// Its name.
+    pub name: NicName,
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// Name of its switch; empty: none.
+    pub switch: Text<63>,
+    /// Name of its machine; empty: none.
+    pub machine: Text<63>,
+    /// Its tap on the host.
+    pub tap: Text<15>,
+    /// When it was made; nanoseconds since 1970.
+    pub created_ns: i64,
+}
+
+/// A page; empty at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicPage {
+    /// As many as fit a record.
+    pub nics: Vec<NicView>,
+}

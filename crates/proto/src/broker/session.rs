@@ -1,0 +1,93 @@
+//! Who asks, and where.
+
+use crate::{InstanceId, Text};
+use serde::{Deserialize, Serialize};
+
+/// An object by its name or its id, as the user typed it. What it resolves to depends on the request.
+pub type Ref = Text<63>;
+
+/// Binds this connection to a client. Local: the accepted socket itself goes along as a descriptor, and the kernel says who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// What the client showed.
+    pub credential: Credential,
+}
+
+/// What a client shows to say who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Credential {
+    /// The accepted UNIX socket, sent along: its peer's uid counts.
+    LocalSocket,
+    /// A bearer token, over TLS.
+    Token(Text<128>),
+}
+
+/// Who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// `uid 0`, `token laptop`.
+    pub user: Text<64>,
+}
+
+/// Asks for the host's report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostShow {}
+
+/// What this host is and can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Version of the suite.
+    pub version: Text<32>,
+    /// Marks what this suite owns on the host.
+    pub instance: Text<4>,
+    /// Operating system and release.
+    pub system: Text<64>,
+    /// The hypervisor, empty if missing.
+    pub hypervisor: Text<64>,
+    /// Whether machines can boot by UEFI.
+    pub uefi: bool,
+    /// Logical CPUs.
+    pub cpus: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes where the disks lie, in all and free.
+    pub space: (u64, u64),
+    /// Whether disk clones share blocks.
+    pub reflink: bool,
+    /// Limits that can be enforced.
+    pub limits: Vec<Text<32>>,
+    /// Where this host is weaker than the design, and why; a line each.
+    pub weaker: Vec<Text<200>>,
+    /// Helpers that answer at present.
+    pub helpers: Vec<Text<32>>,
+}
+
+/// Makes a token for the remote API. Its text is shown once and only its hash is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCreate {
+    /// What to call it.
+    pub name: Text<63>,
+}
+
+/// A new token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenMade {
+    /// The secret.
+    pub token: Text<128>,
+}
+impl std::fmt::Debug for TokenMade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenMade { .. }")
+    }
+}
+
+/// Done, nothing to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// Marks of an instance are four characters, so they are a text, too.
+impl From<InstanceId> for Text<4> {
+    fn from(id: InstanceId) -> Self {
+        Text::lossy(&id.to_string())
+    }
+}

@@ -1,0 +1,167 @@
+//! The spawner (`skep-vm-runner`): makes cells, starts runners and console-proxies in them, sweeps what is left.
+
+use crate::{MAX_FDS, MachineId, NoFds, UpTo, names::Text, protocol::protocol};
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+
+/// Limits of a cell. `None`: not limited.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory, hypervisor's own included.
+    pub memory: Option<u64>,
+    /// Percent of one CPU.
+    pub cpu_percent: Option<u32>,
+    /// Processes and threads.
+    pub tasks: Option<u32>,
+}
+
+/// What a descriptor given to a cell is for. The hypervisor finds it under the number that the engine was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FdRole {
+    /// The hypervisor's configuration file: a sealed memory file, written into the cell before each start.
+    Config,
+    /// Kernel for direct boot: likewise.
+    Kernel,
+    /// Initial RAM disk for direct boot: likewise.
+    Initrd,
+    /// UEFI variable store.
+    Vars,
+    /// Disk in this slot.
+    Disk(u8),
+    /// Tap of the NIC in this slot.
+    Tap(u8),
+    /// The hypervisor's standard error, first half.
+    Log,
+}
+
+/// Makes a machine's cell and starts its runner in it; the hypervisor is started by the runner's `Start`.
+/// A cell that is there already is refused as in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeCell {
+    /// Whose.
+    pub machine: MachineId,
+    /// Number of the machine's uids (root mode): not reused while anything of it lives.
+    pub slot: u16,
+    /// Limits.
+    pub limits: Limits,
+    /// What each descriptor is for, in their order.
+    pub fds: Vec<FdRole>,
+    /// Whether the hypervisor may use hardware acceleration: gives the cell `/dev/kvm`.
+    pub kvm: bool,
+}
+
+/// A cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellMade {
+    /// The runner's process id on the host.
+    pub runner: u32,
+    /// Limits that this host cannot enforce, by name.
+    pub unenforced: Vec<Text<32>>,
+}
+
+/// Starts a machine's console-proxy. Descriptors: the serial line, then both halves of its log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartConsole {
+    /// Whose.
+    pub machine: MachineId,
+    /// Number of the machine's uids.
+    pub slot: u16,
+}
+
+/// A started process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Its process id on the host.
+    pub pid: u32,
+}
+
+/// Kills everything in a machine's cell, and its console-proxy, at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillCell {
+    /// Whose.
+    pub machine: MachineId,
+}
+
+/// Removes what a dead cell left on the host (sockets, cgroups, mounts, jails). Refused as in use while its runner lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepCell {
+    /// Whose.
+    pub machine: MachineId,
+}
+
+/// Lists the cells of this instance that have anything on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListCells {
+    /// Begin after this one.
+    pub after: Option<MachineId>,
+}
+
+/// A cell as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellState {
+    /// Whose.
+    pub machine: MachineId,
+    /// Whether its runner lives.
+    pub runner: bool,
+    /// Whether its console-proxy lives.
+    pub console: bool,
+}
+
+/// A page of cells; empty at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellPage {
+    /// At most 100, by id.
+    pub cells: Vec<CellState>,
+}
+
+/// What a cell uses, as its cgroup or jail counts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellUsage {
+    /// Whose.
+    pub machine: MachineId,
+}
+
+/// See [`CellUsage`]; `None` where the host does not count it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// CPU time in nanoseconds.
+    pub cpu_ns: Option<u64>,
+}
+
+/// What this host gives a cell, found by trying at start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facilities {}
+
+/// See [`Facilities`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FacilitiesState {
+    /// Version of the hypervisor's file in the cell root; empty if missing.
+    pub hypervisor: Text<64>,
+    /// Whether UEFI firmware is in the cell root.
+    pub uefi: bool,
+    /// Limits that can be enforced: memory, cpu, tasks.
+    pub limits: Vec<Text<32>>,
+    /// Whether each machine has a uid of its own.
+    pub own_uids: bool,
+    /// Lines that say where this host's cell is weaker than declared, and why.
+    pub weaker: Vec<Text<200>>,
+}
+
+/// Done, nothing to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+protocol! {
+    /// The protocol of the spawner; its only client is the broker.
+    Cell = "vm-runner", version 1, oldest 1, CellRequest {
+        0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
+        1 StartConsole [[OwnedFd; 3]] => Started [NoFds];
+        2 KillCell [NoFds] => Done [NoFds];
+        3 SweepCell [NoFds] => Done [NoFds];
+        4 ListCells [NoFds] => CellPage [NoFds];
+        5 CellUsage [NoFds] => Usage [NoFds];
+        6 Facilities [NoFds] => FacilitiesState [NoFds];
+    }
+}

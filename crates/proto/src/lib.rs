@@ -1,0 +1,32 @@
+//! The messages that skep's processes send each other.
+//!
+//! One record is one `sendmsg(2)` on a UNIX seqpacket socket: a postcard-encoded header, a body, and the descriptors that belong to
+//! it. Every request is a struct of its own; its reply and the descriptors of both directions are bound to it by [`Call`], so a
+//! handler that answers with something else does not compile. This crate does no I/O.
+//!
+//! * Each helper has one protocol: [`storage`], [`net`], [`cell`] (the spawner), [`runner`], [`console`], [`broker`].
+//! * Enums only grow at their end; `tests/golden.rs` holds the bytes of every message.
+//! * Names and ids validate when they are decoded; a value that exists is a valid value.
+#![forbid(unsafe_code)]
+
+pub mod broker;
+pub mod cell;
+pub mod console;
+pub mod ids;
+pub mod names;
+pub mod net;
+mod protocol;
+pub mod refusal;
+pub mod runner;
+pub mod storage;
+pub mod wire;
+
+pub use ids::{DiskId, InstanceId, MachineId, NicId, OperationId, SwitchId, TraceId};
+pub use names::{DiskName, IfName, MachineName, NicName, SwitchName, Text};
+pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
+pub use refusal::{Reason, Refusal};
+
+/// Bytes in the largest record, either way (DESIGN.md, settled 6: 13.2's default socket space is 8 KiB).
+pub const MAX_RECORD: usize = 8000;
+/// Descriptors in one record, at most.
+pub const MAX_FDS: usize = 16;

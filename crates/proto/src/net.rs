@@ -1,0 +1,105 @@
+//! net-helper: bridges and taps of this instance, by netlink or ioctl.
+
+use crate::{IfName, NicId, NoFds, OneFd, SwitchId, names::Text, protocol::protocol};
+use serde::{Deserialize, Serialize};
+
+/// Makes a switch, or brings an existing one to this state: bridge there and up, uplink a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateSwitch {
+    /// Which.
+    pub switch: SwitchId,
+    /// Its number on this host; gives the bridge's name ([`IfName::bridge`]).
+    pub number: u16,
+    /// The host's interface that becomes a member.
+    pub uplink: Option<IfName>,
+}
+
+/// Deletes a switch. One that is not there is no error; one with taps on it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteSwitch {
+    /// Its number.
+    pub number: u16,
+}
+
+/// Makes a tap on a switch, up. It lives as long as its descriptor is held (Linux) or until [`DeleteTap`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateTap {
+    /// For which NIC.
+    pub nic: NicId,
+    /// Its number on this host; gives the tap's name ([`IfName::tap`]).
+    pub number: u16,
+    /// Number of the switch that it joins; none: it is connected to nothing.
+    pub switch: Option<u16>,
+}
+
+/// Moves a tap to another switch, or takes it off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveTap {
+    /// The tap's number.
+    pub number: u16,
+    /// Number of the switch.
+    pub switch: Option<u16>,
+}
+
+/// Deletes a tap. One that is not there is no error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteTap {
+    /// Its number.
+    pub number: u16,
+}
+
+/// Lists the interfaces of this instance (`own`) or those of the host that could be an uplink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListInterfaces {
+    /// This instance's, or else the host's others.
+    pub own: bool,
+    /// Begin after the interface with this index; 0 for the first page.
+    pub after: u32,
+}
+
+/// One interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Index in the kernel.
+    pub index: u32,
+    /// Name.
+    pub name: IfName,
+    /// Whether it is up.
+    pub up: bool,
+    /// Name of the bridge that it is a member of.
+    pub bridge: Option<IfName>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Kind as the kernel says: bridge, tun, veth, …; empty for hardware.
+    pub kind: Text<16>,
+}
+
+/// A page of interfaces; empty at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfacePage {
+    /// At most 50, by index.
+    pub interfaces: Vec<Interface>,
+}
+
+/// Name that an interface got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The name.
+    pub name: IfName,
+}
+
+/// Done, nothing to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+protocol! {
+    /// The protocol of net-helper; its only client is the broker.
+    Net = "net-helper", version 1, oldest 1, NetRequest {
+        0 CreateSwitch [NoFds] => Named [NoFds];
+        1 DeleteSwitch [NoFds] => Done [NoFds];
+        2 CreateTap [NoFds] => Named [OneFd];
+        3 MoveTap [NoFds] => Done [NoFds];
+        4 DeleteTap [NoFds] => Done [NoFds];
+        5 ListInterfaces [NoFds] => InterfacePage [NoFds];
+    }
+}

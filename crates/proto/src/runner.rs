@@ -1,0 +1,163 @@
+//! A machine's runner: the first process in its cell. Small and frozen: machines outlive upgrades of the suite.
+
+use crate::{NoFds, OneFd, names::Text, protocol::protocol};
+use serde::{Deserialize, Serialize};
+
+/// What the runner is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// No hypervisor was started yet.
+    Ready,
+    /// The hypervisor was started and has not yet answered.
+    Starting,
+    /// The guest runs.
+    Running,
+    /// The guest is paused.
+    Paused,
+    /// The hypervisor has ended for good; the runner waits to be swept.
+    Ended,
+}
+
+/// How a run of the hypervisor ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// The guest powered itself off, by itself or when asked.
+    PowerOff,
+    /// The guest rebooted; the hypervisor is started anew.
+    Reboot,
+    /// [`Reset`] ended it; the hypervisor is started anew.
+    Reset,
+    /// [`Kill`] ended it.
+    Killed,
+    /// The guest's kernel panicked.
+    Panic,
+    /// The hypervisor ended by itself or by a signal (code is then 128 + signal).
+    Crash {
+        /// Exit code.
+        code: u8,
+        /// The end of its standard error.
+        words: Text<1024>,
+    },
+    /// Five quick ends in a row: it is not started again.
+    RebootLoop,
+}
+
+/// Asks what the runner is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {}
+
+/// See [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerState {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Times that the hypervisor was started.
+    pub starts: u32,
+    /// How the last run ended.
+    pub last_end: Option<End>,
+}
+
+/// Starts the hypervisor for the first time. The reply comes when it has answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {}
+
+/// Presses the power button, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerButton {}
+
+/// Ends the hypervisor at once; the guest loses what it had not written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kill {}
+
+/// Presses the reset button: the hypervisor is ended and started anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reset {}
+
+/// Stops the virtual CPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {}
+
+/// Lets them run again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {}
+
+/// Replaces the configuration for the next start (a guest's reboot included). Descriptor: the new one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configure {}
+
+/// Asks for the host's end of the first serial line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeSerial {}
+
+/// Opens a new VNC connection to the screen and returns its other end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectScreen {}
+
+/// Asks for counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {}
+
+/// Counters since the hypervisor's start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsState {
+    /// The hypervisor's CPU time in nanoseconds.
+    pub cpu_ns: u64,
+    /// Of each disk, by slot.
+    pub disks: Vec<DiskStats>,
+}
+
+/// Counters of one disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStats {
+    /// Slot.
+    pub slot: u8,
+    /// Bytes read by the guest.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Reads.
+    pub read_ops: u64,
+    /// Writes.
+    pub write_ops: u64,
+}
+
+/// Returns a seqpacket socket on which each change arrives as a [`RunnerEvent`], beginning with the present phase.
+/// A reader that does not keep up is cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {}
+
+/// One record of [`Watch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunnerEvent {
+    /// The phase is now this.
+    Phase(Phase),
+    /// A run ended.
+    Ended(End),
+}
+
+/// Ends the runner, and with it the cell; only when the hypervisor has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leave {}
+
+/// Done, nothing to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+protocol! {
+    /// The protocol of a runner; its only client is the broker, over `RUN/vm/UUID.sock`.
+    Runner = "runner", version 1, oldest 1, RunnerRequest {
+        0 Status [NoFds] => RunnerState [NoFds];
+        1 Start [NoFds] => Done [NoFds];
+        2 PowerButton [NoFds] => Done [NoFds];
+        3 Kill [NoFds] => Done [NoFds];
+        4 Reset [NoFds] => Done [NoFds];
+        5 Pause [NoFds] => Done [NoFds];
+        6 Resume [NoFds] => Done [NoFds];
+        7 Configure [OneFd] => Done [NoFds];
+        8 TakeSerial [NoFds] => Done [OneFd];
+        9 ConnectScreen [NoFds] => Done [OneFd];
+        10 Stats [NoFds] => StatsState [NoFds];
+        11 Watch [NoFds] => Done [OneFd];
+        12 Leave [NoFds] => Done [NoFds];
+    }
+}

@@ -1,0 +1,241 @@
+//! storage-helper: files under `STATE/{disks,firmware,logs}` (and zvols on FreeBSD). It hands out open, limited descriptors.
+
+use crate::{DiskId, MachineId, NoFds, OneFd, UpTo, names::Text, protocol::protocol, refusal::Refusal};
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+
+/// How a disk is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DiskKind {
+    /// A plain file, sparse.
+    Raw,
+    /// A QCOW2 file without a backing file.
+    Qcow2,
+    /// A ZFS volume (FreeBSD).
+    Zvol,
+}
+
+/// How the bytes of an import are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceFormat {
+    /// QCOW2 if it begins like one, else raw.
+    Detect,
+    /// As they are, whatever they look like.
+    Raw,
+    /// QCOW2; anything else is refused.
+    Qcow2,
+}
+
+/// A disk as it lies on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskState {
+    /// Which.
+    pub disk: DiskId,
+    /// How it is kept.
+    pub kind: DiskKind,
+    /// Bytes that the guest sees.
+    pub size: u64,
+    /// Bytes that it occupies on the host.
+    pub allocated: u64,
+}
+
+/// Makes an empty disk. Making one that exists with the same kind and size succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateDisk {
+    /// Its id; the file's name.
+    pub disk: DiskId,
+    /// How to keep it.
+    pub kind: DiskKind,
+    /// Bytes; a multiple of 512, 1 MiB to 64 TiB.
+    pub size: u64,
+}
+
+/// Starts to fill a new disk from a stream. Descriptors: the stream (pipe, socket or file, read to its end), the job's channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportDisk {
+    /// Its id.
+    pub disk: DiskId,
+    /// How to keep it: `Raw` unpacks QCOW2, `Qcow2` keeps QCOW2 (and refuses raw).
+    pub kind: DiskKind,
+    /// How to read the stream.
+    pub format: SourceFormat,
+    /// Most bytes that the stream may have.
+    pub limit: u64,
+    /// Bytes that the stream will have, if known: the total of the progress, and checked at the end. 0: unknown.
+    pub expect: u64,
+    /// SHA-256 that the stream must have.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// Starts to copy a disk: by reflink where the file system can, else only what is allocated. Descriptor: the job's channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneDisk {
+    /// The source; nobody may be writing to it (the broker sees to that).
+    pub from: DiskId,
+    /// The new disk.
+    pub to: DiskId,
+    /// Kind of both.
+    pub kind: DiskKind,
+}
+
+/// A job has begun; everything else comes over its channel as [`JobRecord`]s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStarted {}
+
+/// What a job sends over its channel (one record each, no hello). Closing the other end cancels the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobRecord {
+    /// So far.
+    Progress {
+        /// Bytes.
+        done: u64,
+        /// Bytes; 0 if unknown.
+        total: u64,
+    },
+    /// The last record.
+    Done(Result<JobDone, Refusal>),
+}
+
+/// A finished job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobDone {
+    /// The disk that is now there.
+    pub disk: DiskState,
+    /// SHA-256 of the stream (imports).
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// Opens a disk for a hypervisor, with an exclusive lock unless read-only: whoever holds the descriptor holds the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenDisk {
+    /// Which.
+    pub disk: DiskId,
+    /// Its kind.
+    pub kind: DiskKind,
+    /// Open it for reading only (shared lock).
+    pub read_only: bool,
+}
+
+/// Makes a disk larger. Smaller is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizeDisk {
+    /// Which.
+    pub disk: DiskId,
+    /// Its kind.
+    pub kind: DiskKind,
+    /// The new size in bytes; a multiple of 512.
+    pub size: u64,
+}
+
+/// Deletes a disk. Deleting one that is not there succeeds; one that somebody holds open for writing is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteDisk {
+    /// Which.
+    pub disk: DiskId,
+    /// Its kind.
+    pub kind: DiskKind,
+}
+
+/// Lists disks in the order of their ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListDisks {
+    /// Begin after this one.
+    pub after: Option<DiskId>,
+}
+
+/// A page of [`ListDisks`]; empty at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPage {
+    /// At most 100.
+    pub disks: Vec<DiskState>,
+}
+
+/// Opens a machine's UEFI variable store, made from the firmware's template at first use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenVars {
+    /// Whose.
+    pub machine: MachineId,
+}
+
+/// Copies one machine's variable store for another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneVars {
+    /// Whose; without a store nothing is copied.
+    pub from: MachineId,
+    /// For whom.
+    pub to: MachineId,
+}
+
+/// A machine's logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LogKind {
+    /// What came out of the first serial port.
+    Serial,
+    /// The hypervisor's standard error: its last words.
+    Hypervisor,
+}
+
+/// Opens both halves of a machine's log for its writer, which fills one and then truncates and fills the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLogWriter {
+    /// Whose.
+    pub machine: MachineId,
+    /// Which.
+    pub log: LogKind,
+}
+
+/// Opens both halves of a machine's log for reading, older half first; fewer if there are fewer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLogReader {
+    /// Whose.
+    pub machine: MachineId,
+    /// Which.
+    pub log: LogKind,
+}
+
+/// Deletes a machine's variable store and logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteMachineFiles {
+    /// Whose.
+    pub machine: MachineId,
+}
+
+/// Asks for the space that is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {}
+
+/// Space where the disks lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceState {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes that may still be written.
+    pub free: u64,
+    /// Type of the file system, as the kernel names or numbers it.
+    pub filesystem: Text<32>,
+    /// Whether copies can share blocks here (found by trying).
+    pub reflink: bool,
+}
+
+/// Done, nothing to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+protocol! {
+    /// The protocol of storage-helper; its only client is the broker.
+    Storage = "storage-helper", version 1, oldest 1, StorageRequest {
+        0 CreateDisk [NoFds] => DiskState [NoFds];
+        1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
+        2 CloneDisk [OneFd] => JobStarted [NoFds];
+        3 OpenDisk [NoFds] => DiskState [OneFd];
+        4 ResizeDisk [NoFds] => DiskState [NoFds];
+        5 DeleteDisk [NoFds] => Done [NoFds];
+        6 ListDisks [NoFds] => DiskPage [NoFds];
+        7 OpenVars [NoFds] => Done [OneFd];
+        8 CloneVars [NoFds] => Done [NoFds];
+        9 OpenLogWriter [NoFds] => Done [[OwnedFd; 2]];
+        10 OpenLogReader [NoFds] => Done [UpTo<2>];
+        11 DeleteMachineFiles [NoFds] => Done [NoFds];
+        12 Space [NoFds] => SpaceState [NoFds];
+    }
+}

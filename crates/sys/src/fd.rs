@@ -1,0 +1,77 @@
+//! Descriptors: inherited ones taken over, flags, memory files.
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Takes over an inherited descriptor by number. Fails if it is not open or is one of the standard three.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: the borrow lasts for one fcntl call, which fails cleanly on a number that is not open.
+    let probe = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(probe, FcntlArg::F_GETFD)?;
+    // SAFETY: it is open, and by contract of our programs an inherited number is named once, at the start of main.
+    let owned = unsafe { OwnedFd::from_raw_fd(number) };
+    set_cloexec(owned.as_fd(), true)?;
+    Ok(owned)
+}
+
+/// Sets or clears close-on-exec.
+pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let flags = if on { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
+    fcntl(fd, FcntlArg::F_SETFD(flags))?;
+    Ok(())
+}
+
+/// Sets or clears non-blocking.
+pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, on);
+    fcntl(fd, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// Puts `fd` at exactly `number`, inheritable: for a child between fork and exec.
+pub fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    if fd.as_raw_fd() == number {
+        return set_cloexec(fd, false);
+    }
+    // SAFETY: dup2 takes two integers; what stood at `number` in this child is closed on purpose.
+    if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// An anonymous memory file.
+pub fn memory_file(name: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: memfd_create(2) reads a NUL-terminated name, which a CStr is.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: memfd_create has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Closes every descriptor above the standard three that is not in `keep`, in this process.
+pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut next = 3;
+    for fd in keep {
+        if fd > next {
+            close_range(next, fd - 1)?;
+        }
+        next = fd + 1;
+    }
+    close_range(next, RawFd::MAX)
+}
+
+fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    // SAFETY: close_range(2) takes three integers; owners of these numbers are gone (called between fork and exec, or at the
+    // very start of main).
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, last as libc::c_uint, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

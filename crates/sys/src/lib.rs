@@ -1,0 +1,12 @@
+//! System calls that the libraries lack, as safe functions over owned descriptors. The only crate with `unsafe`.
+#![allow(unsafe_code)]
+
+pub mod fd;
+pub mod msg;
+pub mod process;
+pub mod sock;
+
+#[cfg(target_os = "freebsd")]
+pub mod freebsd;
+#[cfg(target_os = "linux")]
+pub mod linux;

@@ -1,0 +1,163 @@
+//! One record in, one record out, on a UNIX seqpacket socket, the same on every kernel.
+//!
+//! Linux and FreeBSD 13 keep records whole; FreeBSD 15 made seqpacket a stream with end marks, which may shorten sends and split
+//! records. So: one `sendmsg(2)` with `MSG_EOR` per record, short sends are completed, and the receiver collects until the end
+//! mark. Anything truncated is an error, and descriptors that came are closed.
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// Why a record could not be received.
+#[derive(Debug, thiserror::Error)]
+pub enum RecvError {
+    /// The peer closed the connection between records.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// The peer closed it within a record.
+    #[error("the peer closed the connection within a record")]
+    ClosedInside,
+    /// More bytes than fit, or the kernel cut the record.
+    #[error("a record longer than {0} bytes")]
+    TooLong(usize),
+    /// More descriptors than allowed, or the kernel dropped some.
+    #[error("a record with more than {0} descriptors, or some were lost")]
+    TooManyFds(usize),
+    /// Nothing came in time.
+    #[error("the deadline passed")]
+    TimedOut,
+    /// The system call failed.
+    #[error("receive: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A received record.
+#[derive(Debug)]
+pub struct Record {
+    /// Its bytes; never empty.
+    pub bytes: Vec<u8>,
+    /// Descriptors that came with it, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Waits until `fd` is ready for `flags`. `None`: for ever.
+fn wait(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let timeout = match deadline {
+            None => PollTimeout::NONE,
+            Some(at) => {
+                // Rounded up: a wait that ends just before the deadline would spin.
+                let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+                PollTimeout::try_from(left.min(Duration::from_secs(3600))).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        match nix::poll::poll(&mut [PollFd::new(fd, flags)], timeout) {
+            Ok(0) if deadline.is_some_and(|at| Instant::now() >= at) => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Sends one record with its descriptors, whole, or fails. Blocks until `deadline` (`TimedOut`); a passed deadline tries once.
+/// After an error in mid-record the connection is of no more use and must be closed.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let mut rest = bytes;
+    let mut control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let flags = MsgFlags::MSG_EOR | MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    while !rest.is_empty() {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(rest)], control, flags, None) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
+            Ok(sent) => {
+                rest = rest.get(sent..).unwrap_or_default();
+                control = &[];
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                if !wait(socket, PollFlags::POLLOUT, deadline)? {
+                    return Err(io::Error::from(io::ErrorKind::TimedOut));
+                }
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Receives one whole record of at most `max_bytes` and `max_fds`.
+pub fn recv(socket: BorrowedFd<'_>, max_bytes: usize, max_fds: usize, deadline: Option<Instant>) -> Result<Record, RecvError> {
+    let mut bytes = Vec::new();
+    let mut fds = Vec::new();
+    loop {
+        if deadline.is_some() && !wait(socket, PollFlags::POLLIN, deadline)? {
+            return Err(RecvError::TimedOut);
+        }
+        match recv_piece(socket, max_bytes, max_fds, &mut bytes, &mut fds, MsgFlags::empty()) {
+            Ok(true) => return Ok(Record { bytes, fds }),
+            Ok(false) => {}
+            Err(RecvError::Io(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(RecvError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
+                if !wait(socket, PollFlags::POLLIN, deadline)? {
+                    return Err(RecvError::TimedOut);
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// One `recvmsg(2)`, appended to what came before. True at the end of the record.
+pub fn recv_piece(
+    socket: BorrowedFd<'_>, max_bytes: usize, max_fds: usize, bytes: &mut Vec<u8>, fds: &mut Vec<OwnedFd>, flags: MsgFlags,
+) -> Result<bool, RecvError> {
+    // One byte more than allowed shows a record that is too long on kernels that split instead of truncating.
+    let room = (max_bytes + 1).saturating_sub(bytes.len());
+    let mut buffer = vec![0u8; room];
+    // A spare slot: on a short control buffer the kernels differ in what they deliver.
+    let mut control = nix::cmsg_space!([RawFd; 17]);
+    let (got, ended, cut) = {
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags | MsgFlags::MSG_CMSG_CLOEXEC)
+            .map_err(io::Error::from)?;
+        let mut lost = message.flags.contains(MsgFlags::MSG_CTRUNC);
+        match message.cmsgs() {
+            Ok(list) => {
+                for item in list {
+                    if let ControlMessageOwned::ScmRights(list) = item {
+                        // SAFETY: the kernel has just made these descriptors for us; nobody else knows their numbers.
+                        fds.extend(list.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                    }
+                }
+            }
+            Err(_) => lost = true,
+        }
+        if lost || fds.len() > max_fds {
+            return Err(RecvError::TooManyFds(max_fds));
+        }
+        let kept = !message.flags.contains(MsgFlags::MSG_TRUNC);
+        (message.bytes, message.flags.contains(MsgFlags::MSG_EOR), !kept)
+    };
+    if got == 0 {
+        return Err(if bytes.is_empty() && fds.is_empty() { RecvError::Closed } else { RecvError::ClosedInside });
+    }
+    bytes.extend_from_slice(buffer.get(..got).unwrap_or_default());
+    if cut || bytes.len() > max_bytes {
+        return Err(RecvError::TooLong(max_bytes));
+    }
+    // Linux keeps records whole whether or not the sender gave MSG_EOR; FreeBSD marks the end.
+    Ok(ended || cfg!(target_os = "linux"))
+}
+
+/// Borrows each of `fds`, for [`send`].
+pub fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+    fds.iter().map(AsFd::as_fd).collect()
+}

@@ -1,0 +1,108 @@
+//! UNIX sockets: made, bound, accepted, and who is at the other end.
+
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+/// The process at the other end, as the kernel knows it: at `connect(2)` for a server, at `listen(2)` for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Process id; 0 if the kernel does not say.
+    pub pid: i32,
+}
+
+/// Buffer space that every seqpacket socket gets, so that a full record with its overhead always fits.
+const SPACE: usize = 64 * 1024;
+
+fn widen(fd: BorrowedFd<'_>) -> io::Result<()> {
+    socket::setsockopt(&fd, socket::sockopt::SndBuf, &SPACE)?;
+    socket::setsockopt(&fd, socket::sockopt::RcvBuf, &SPACE)?;
+    Ok(())
+}
+
+/// A connected seqpacket pair.
+pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let pair = socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    widen(pair.0.as_fd())?;
+    widen(pair.1.as_fd())?;
+    Ok(pair)
+}
+
+/// A connected stream pair.
+pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Binds a seqpacket socket to `path` with `mode`, replacing a stale one. It does not listen yet: whoever calls
+/// [`listen`] is whom clients see as their peer.
+pub fn bind_seqpacket(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    bind(path, mode, SockType::SeqPacket)
+}
+
+/// Binds a stream socket likewise.
+pub fn bind_stream(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    bind(path, mode, SockType::Stream)
+}
+
+fn bind(path: &Path, mode: u32, kind: SockType) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::PermissionsExt;
+    let fd = socket::socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    socket::bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(fd)
+}
+
+/// Begins to listen.
+pub fn listen(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(socket::listen(&fd, Backlog::new(64)?)?)
+}
+
+/// Accepts one connection.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    loop {
+        match socket::accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Ok(fd) => {
+                // SAFETY: accept4 has just made this descriptor for us.
+                let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+                // A stream socket does not need it, and it does no harm there.
+                let _ = widen(fd.as_fd());
+                return Ok(fd);
+            }
+            Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Connects to a seqpacket socket.
+pub fn connect_seqpacket(path: &Path) -> io::Result<OwnedFd> {
+    let fd = socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    widen(fd.as_fd())?;
+    socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd)
+}
+
+/// Who is at the other end.
+#[cfg(target_os = "linux")]
+pub fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
+    let c = socket::getsockopt(&fd, socket::sockopt::PeerCredentials)?;
+    Ok(Peer { uid: c.uid(), gid: c.gid(), pid: c.pid() })
+}
+
+/// Who is at the other end (`LOCAL_PEERCRED`, unix(4)).
+#[cfg(target_os = "freebsd")]
+pub fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
+    let c = socket::getsockopt(&fd, socket::sockopt::LocalPeerCred)?;
+    let pid = crate::freebsd::peer_pid(fd).unwrap_or(0);
+    Ok(Peer { uid: c.uid(), gid: c.groups().first().copied().unwrap_or(u32::MAX), pid })
+}
