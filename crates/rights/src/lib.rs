@@ -1,1 +1,32 @@
-//! Stub.
+//! What each process of the suite may do: one table per process.
+//!
+//! These tables are the only source of three things: `skep-sandbox` enforces them, `skep audit` holds the kernel's answers against
+//! them, and `docs/rights.md` is printed from them. They are data; nothing here asks the system anything.
+#![forbid(unsafe_code)]
+
+mod base;
+mod table;
+
+pub mod broker;
+pub mod console;
+pub mod frontend;
+pub mod hypervisor;
+pub mod net;
+pub mod runner;
+pub mod storage;
+pub mod vm_runner;
+
+pub use base::{BASE, CONNECTION, LISTENER, LOG_OF_ACTS, SYSLOG};
+pub use table::*;
+
+/// Every process, in the order of the documentation.
+pub const ALL: &[&Process] = &[
+    &frontend::TABLE,
+    &broker::TABLE,
+    &storage::TABLE,
+    &net::TABLE,
+    &vm_runner::TABLE,
+    &runner::TABLE,
+    &hypervisor::TABLE,
+    &console::TABLE,
+];

@@ -1,1 +1,25 @@
-//! Stub.
+//! What the mains of all services share: flags, sockets, own directories, logs.
+#![forbid(unsafe_code)]
+
+mod act;
+mod journal;
+mod start;
+mod time;
+
+pub use act::ActLog;
+pub use journal::Journal;
+pub use start::{Ids, Role, Start, StartError};
+pub use time::{iso8601, now_ns};
+
+use std::process::ExitCode;
+
+/// Runs a service's main and turns its error into a line on standard error and exit code 1.
+pub fn run<E: std::fmt::Display>(name: &str, main: impl FnOnce() -> Result<(), E>) -> ExitCode {
+    match main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("skep-{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

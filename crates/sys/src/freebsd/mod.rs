@@ -19,3 +19,11 @@ pub fn peer_pid(socket: BorrowedFd<'_>) -> io::Result<i32> {
     // SAFETY: cr_pid shares its union with a pointer that the kernel never gives to user space; any bits are a valid pid_t.
     Ok(unsafe { cred.cr_pid__c_anonymous_union.cr_pid })
 }
+
+/// Has this process killed when its parent ends (`PROC_PDEATHSIG_CTL`, procctl(2)).
+pub fn die_with_parent() -> io::Result<()> {
+    let mut signal: libc::c_int = libc::SIGKILL;
+    // SAFETY: procctl(2) reads one int through the pointer, which is to a live local.
+    let result = unsafe { libc::procctl(libc::P_PID, 0, libc::PROC_PDEATHSIG_CTL, (&raw mut signal).cast()) };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

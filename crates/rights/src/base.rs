@@ -1,0 +1,58 @@
+//! System calls that every process needs.
+
+/// Memory, time, and use of descriptors that are already held. None of them names a file, a process or an address.
+/// `mmap` and `mprotect` are without `PROT_EXEC`, `socketpair` makes UNIX sockets only, `sendto` names no
+/// address (a name with a colon lifts such a limit:
+/// `mmap:exec`; see `skep-sandbox`).
+pub const BASE: &[&str] = &[
+    "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "futex", "sched_yield", "sched_getaffinity",
+    "read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "close", "close_range", "dup", "dup3", "fstat", "fcntl",
+    "poll", "ppoll", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2", "pipe2",
+    "recvmsg", "sendmsg", "recvfrom", "sendto", "shutdown", "getsockopt", "setsockopt", "getsockname", "getpeername", "socketpair", "accept4",
+    "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "getrandom", "timerfd_create", "timerfd_settime",
+    "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getppid",
+    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall", "tgkill",
+    "exit", "exit_group", "rseq", "set_robust_list", "membarrier",
+];
+
+use crate::table::{Descriptor, FdKind, Most};
+
+/// The log of privileged acts.
+pub const LOG_OF_ACTS: Descriptor = Descriptor {
+    name: "log of acts",
+    kind: FdKind::File("logs"),
+    most: Most::N(1),
+    rights: &["WRITE", "FSTAT"],
+    ioctls: &[],
+    why: "the record of privileged acts, append-only",
+};
+
+/// The line to syslogd.
+pub const SYSLOG: Descriptor = Descriptor {
+    name: "syslog",
+    kind: FdKind::Unix,
+    most: Most::N(1),
+    rights: &["WRITE", "EVENT"],
+    ioctls: &[],
+    why: "warnings, where a syslogd listens",
+};
+
+/// The socket that a service serves on.
+pub const LISTENER: Descriptor = Descriptor {
+    name: "listener",
+    kind: FdKind::Unix,
+    most: Most::N(1),
+    rights: &["ACCEPT", "EVENT", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"],
+    ioctls: &[],
+    why: "its own socket in RUN; accepted sockets inherit these rights",
+};
+
+/// Sockets of its clients.
+pub const CONNECTION: Descriptor = Descriptor {
+    name: "connection",
+    kind: FdKind::Unix,
+    most: Most::Many,
+    rights: &["EVENT", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "SHUTDOWN"],
+    ioctls: &[],
+    why: "accepted from the listener",
+};

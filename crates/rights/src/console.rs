@@ -1,0 +1,21 @@
+//! The rights of console-proxy.
+
+use crate::table::*;
+
+/// See the module.
+pub static TABLE: Process = Process {
+    name: "console-proxy",
+    program: "skep-console-proxy",
+    task: "carries what guests send to serial lines and screens",
+    uid: Uid::PerMachine,
+    namespaces: &[Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup],
+    capabilities: &[],
+    network: Network::None,
+    descriptors: &[],
+    paths: Paths::Only(&[]),
+    syscalls: &[],
+    ioctls: &[],
+    max_descriptors: 1024,
+    operations: &[],
+    freebsd: FreeBsd { capability_mode: true, note: "" },
+};

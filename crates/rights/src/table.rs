@@ -1,0 +1,248 @@
+//! The columns.
+
+/// One process.
+#[derive(Debug)]
+pub struct Process {
+    /// Name, also of its socket and log.
+    pub name: &'static str,
+    /// Program that it runs.
+    pub program: &'static str,
+    /// What it is for.
+    pub task: &'static str,
+    /// Which uid it has when the suite was started by root.
+    pub uid: Uid,
+    /// Namespaces of its own (Linux).
+    pub namespaces: &'static [Namespace],
+    /// Capabilities that it keeps (Linux), each with its reason.
+    pub capabilities: &'static [(Capability, &'static str)],
+    /// Network in its reach.
+    pub network: Network,
+    /// Kinds of descriptors that it may hold.
+    pub descriptors: &'static [Descriptor],
+    /// Paths that it may use after entering (Landlock; a directory descriptor's reach on FreeBSD).
+    pub paths: Paths,
+    /// System calls beyond [`crate::BASE`] (seccomp), in groups with a reason.
+    pub syscalls: &'static [Syscalls],
+    /// Ioctl requests that it may make; empty: none.
+    pub ioctls: &'static [(u64, &'static str)],
+    /// Most descriptors that it may have open (`RLIMIT_NOFILE`).
+    pub max_descriptors: u64,
+    /// Its operations, each with what it does and the test that shows it.
+    pub operations: &'static [Operation],
+    /// What FreeBSD gives in place of the Linux columns.
+    pub freebsd: FreeBsd,
+}
+
+/// Which uid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uid {
+    /// One of its own, the same for every instance of the process.
+    Own,
+    /// One per machine.
+    PerMachine,
+}
+
+/// A Linux namespace (namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    /// Users.
+    User,
+    /// Mounts.
+    Mount,
+    /// Process ids.
+    Pid,
+    /// Network.
+    Net,
+    /// System V IPC and message queues.
+    Ipc,
+    /// Host name.
+    Uts,
+    /// Control groups.
+    Cgroup,
+}
+
+impl Namespace {
+    /// The name under `/proc/PID/ns`.
+    pub const fn file(self) -> &'static str {
+        match self {
+            Namespace::User => "user",
+            Namespace::Mount => "mnt",
+            Namespace::Pid => "pid",
+            Namespace::Net => "net",
+            Namespace::Ipc => "ipc",
+            Namespace::Uts => "uts",
+            Namespace::Cgroup => "cgroup",
+        }
+    }
+}
+
+/// A Linux capability (capabilities(7)); only those that some process keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// Configure interfaces.
+    NetAdmin,
+    /// Become another uid.
+    SetUid,
+    /// Become another gid.
+    SetGid,
+    /// Signal processes of other uids.
+    Kill,
+}
+
+impl Capability {
+    /// Its number in the kernel.
+    pub const fn number(self) -> u8 {
+        match self {
+            Capability::Kill => 5,
+            Capability::SetGid => 6,
+            Capability::SetUid => 7,
+            Capability::NetAdmin => 12,
+        }
+    }
+    /// Its name in capabilities(7).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Capability::Kill => "CAP_KILL",
+            Capability::SetGid => "CAP_SETGID",
+            Capability::SetUid => "CAP_SETUID",
+            Capability::NetAdmin => "CAP_NET_ADMIN",
+        }
+    }
+}
+
+/// Network in reach of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// None: a network namespace with a loopback that is down, or a jail without addresses.
+    None,
+    /// The host's, and why.
+    Host(&'static str),
+}
+
+/// A kind of descriptor that a process may hold.
+#[derive(Debug)]
+pub struct Descriptor {
+    /// Name of the line; a process says with it what each of its descriptors is.
+    pub name: &'static str,
+    /// What the kernel shows it as.
+    pub kind: FdKind,
+    /// Most of them at a time.
+    pub most: Most,
+    /// Capsicum rights (rights(4)), by name without `CAP_`.
+    pub rights: &'static [&'static str],
+    /// Ioctls that Capsicum leaves, by number.
+    pub ioctls: &'static [u64],
+    /// Why it is there.
+    pub why: &'static str,
+}
+
+/// How many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Most {
+    /// This many.
+    N(u32),
+    /// One for each machine, disk, client: as many as the limit of descriptors allows.
+    Many,
+}
+
+/// What the kernel shows a descriptor as (`/proc/PID/fd` on Linux, `kern.proc.filedesc` on FreeBSD).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FdKind {
+    /// `/dev/null`.
+    Null,
+    /// A regular file below this directory of STATE (`""`: STATE itself), or a deleted or foreign one where it says so.
+    File(&'static str),
+    /// A directory: this one of STATE or RUN.
+    Directory(&'static str),
+    /// A UNIX socket.
+    Unix,
+    /// A netlink socket.
+    Netlink,
+    /// An internet socket.
+    Inet,
+    /// A pipe.
+    Pipe,
+    /// A character device.
+    Device(&'static str),
+    /// A memory file.
+    Memory,
+    /// An event, poll, timer or signal descriptor of the kernel's own kind.
+    Event,
+    /// A process.
+    Process,
+    /// A namespace.
+    Namespace,
+}
+
+/// Paths in reach after entering.
+#[derive(Debug, Clone, Copy)]
+pub enum Paths {
+    /// Landlock allows these and nothing else.
+    Only(&'static [PathRule]),
+    /// Landlock is not used, and why.
+    Unrestricted(&'static str),
+}
+
+/// One path.
+#[derive(Debug, Clone, Copy)]
+pub struct PathRule {
+    /// Where.
+    pub place: Place,
+    /// What for.
+    pub access: Access,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// Where a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Below STATE.
+    State(&'static str),
+    /// Below RUN.
+    Run(&'static str),
+    /// As it stands.
+    Exact(&'static str),
+}
+
+/// What may be done below a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read files and directories.
+    Read,
+    /// Read and write one existing file or device.
+    ReadWriteFile,
+    /// Read, write, make, rename and delete files and sockets.
+    ReadWrite,
+    /// Read and execute files.
+    Execute,
+}
+
+/// A group of system calls.
+#[derive(Debug)]
+pub struct Syscalls {
+    /// Their names (syscalls(2)).
+    pub names: &'static [&'static str],
+    /// Why.
+    pub why: &'static str,
+}
+
+/// An operation: the row that `cargo xtask tidy` wants for every message.
+#[derive(Debug)]
+pub struct Operation {
+    /// Name of the request's type in skep-proto.
+    pub name: &'static str,
+    /// What it does to the host.
+    pub does: &'static str,
+    /// Name of a test that shows it.
+    pub test: &'static str,
+}
+
+/// FreeBSD's column.
+#[derive(Debug)]
+pub struct FreeBsd {
+    /// Whether it enters capability mode.
+    pub capability_mode: bool,
+    /// Why not, or what else confines it.
+    pub note: &'static str,
+}

@@ -1,0 +1,130 @@
+//! seccomp: the table's system calls as an allow-list; everything else fails with EPERM.
+
+use super::super::{EnterError, failed};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+use skep_rights::{BASE, Process};
+use std::collections::BTreeMap;
+use std::io;
+
+/// Two filters: the allow-list, and one that makes clone3 look absent, since its flags cannot be filtered and the C library then
+/// falls back to clone.
+#[derive(Debug)]
+pub struct Filters([BpfProgram; 2]);
+
+const EXEC: u64 = libc::PROT_EXEC as u64;
+const AF_UNIX: u64 = libc::AF_UNIX as u64;
+const AF_NETLINK: u64 = libc::AF_NETLINK as u64;
+const THREAD: u64 = libc::CLONE_THREAD as u64;
+const NAMESPACES: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u64;
+
+/// Compiles a table's list.
+pub fn compile(table: &'static Process) -> Result<Filters, EnterError> {
+    let own = table.syscalls.iter().flat_map(|group| group.names);
+    let ioctls: Vec<u64> = table.ioctls.iter().map(|(number, _)| *number).collect();
+    compile_list(BASE.iter().chain(own).copied(), &ioctls)
+}
+
+/// Compiles a list of names; those with a colon stand for a call with limited arguments.
+pub fn compile_list<'a>(names: impl Iterator<Item = &'a str>, ioctls: &[u64]) -> Result<Filters, EnterError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    let mut whole: Vec<i64> = Vec::new();
+    for name in names {
+        let (call, limits) = limits(name)?;
+        match limits {
+            None => whole.push(call),
+            Some(rule) => rules.entry(call).or_default().push(rule),
+        }
+    }
+    for request in ioctls {
+        let rule = rule(vec![condition(1, Len::Dword, Op::Eq, *request & 0xffff_ffff)?])?;
+        rules.entry(libc::SYS_ioctl).or_default().push(rule);
+    }
+    // An empty list of rules means: whatever the arguments are.
+    for call in whole {
+        rules.insert(call, Vec::new());
+    }
+    rules.insert(libc::SYS_clone3, Vec::new());
+    let deny = SeccompAction::Errno(libc::EPERM as u32);
+    let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    Ok(Filters([
+        program(rules, deny, SeccompAction::Allow)?,
+        program(absent, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?,
+    ]))
+}
+
+/// Installs both filters for good. no_new_privs must be set.
+pub fn install(filters: &Filters) -> Result<(), EnterError> {
+    for filter in &filters.0 {
+        seccompiler::apply_filter(filter).map_err(|e| EnterError::Failed { step: "seccomp", error: io::Error::other(e.to_string()) })?;
+    }
+    Ok(())
+}
+
+fn program(rules: BTreeMap<i64, Vec<SeccompRule>>, miss: SeccompAction, hit: SeccompAction) -> Result<BpfProgram, EnterError> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(compile_error)?;
+    let filter = SeccompFilter::new(rules, miss, hit, arch).map_err(compile_error)?;
+    filter.try_into().map_err(compile_error)
+}
+
+fn compile_error<E: std::fmt::Display>(e: E) -> EnterError {
+    failed("compile the seccomp list")(io::Error::other(e.to_string()))
+}
+
+fn condition(arg: u8, len: Len, op: Op, value: u64) -> Result<SeccompCondition, EnterError> {
+    SeccompCondition::new(arg, len, op, value).map_err(compile_error)
+}
+
+fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, EnterError> {
+    SeccompRule::new(conditions).map_err(compile_error)
+}
+
+/// The call that a name stands for, and the limits of its arguments.
+fn limits(name: &str) -> Result<(i64, Option<SeccompRule>), EnterError> {
+    let only = |arg, value| rule(vec![condition(arg, Len::Dword, Op::Eq, value)?]);
+    Ok(match name {
+        "mmap" => (libc::SYS_mmap, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(EXEC), 0)?])?)),
+        "mmap:exec" => (libc::SYS_mmap, None),
+        "mprotect" => (libc::SYS_mprotect, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(EXEC), 0)?])?)),
+        "mprotect:exec" => (libc::SYS_mprotect, None),
+        "socket:unix" => (libc::SYS_socket, Some(only(0, AF_UNIX)?)),
+        "socket:netlink" => (libc::SYS_socket, Some(only(0, AF_NETLINK)?)),
+        "sendto" => (libc::SYS_sendto, Some(rule(vec![condition(4, Len::Qword, Op::Eq, 0)?])?)),
+        "socketpair" => (libc::SYS_socketpair, Some(only(0, AF_UNIX)?)),
+        "clone:thread" => {
+            let thread = condition(0, Len::Qword, Op::MaskedEq(THREAD), THREAD)?;
+            (libc::SYS_clone, Some(rule(vec![thread, condition(0, Len::Qword, Op::MaskedEq(NAMESPACES), 0)?])?))
+        }
+        "clone:process" => (libc::SYS_clone, Some(rule(vec![condition(0, Len::Qword, Op::MaskedEq(NAMESPACES), 0)?])?)),
+        "prctl:name" => (libc::SYS_prctl, Some(only(0, libc::PR_SET_NAME as u64)?)),
+        "prctl:confine" => return Ok((libc::SYS_prctl, None)),
+        "kill:self" => (libc::SYS_kill, Some(only(0, 0)?)),
+        plain => (number(plain).ok_or_else(|| EnterError::Unsupported(format!("no system call {plain}")))?, None),
+    })
+}
+
+macro_rules! numbers {
+    ($($name:ident)*) => {
+        /// The number of a system call that some table names.
+        fn number(name: &str) -> Option<i64> {
+            match name { $(stringify!($name) => Some(numbers!(@ $name)),)* _ => None }
+        }
+    };
+    (@ $name:ident) => { numbers::$name };
+}
+
+#[allow(non_upper_case_globals)]
+mod numbers {
+    macro_rules! these {
+        ($($name:ident = $sys:ident;)*) => { $(pub const $name: i64 = libc::$sys;)* };
+    }
+    include!("numbers.rs");
+}
+include!("names.rs");

@@ -1,0 +1,52 @@
+//! The record of privileged acts: written by the process that acts, before and after, appended to a file of its own.
+//! One line a record, tab-separated: time, service, pid, trace, user, operation, `begin` or the result, the request.
+
+use crate::time::{iso8601, now_ns};
+use skep_proto::wire::Origin;
+use skep_proto::{Op, Refusal};
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// An open record.
+#[derive(Debug)]
+pub struct ActLog {
+    name: &'static str,
+    file: File,
+}
+
+impl ActLog {
+    pub(crate) fn new(name: &'static str, file: File) -> Self {
+        Self { name, file }
+    }
+
+    pub(crate) fn begin(&mut self, origin: &Origin, op: &'static Op, request: &dyn fmt::Debug) {
+        self.write(origin, op, "begin", format_args!("{request:?}"));
+    }
+
+    pub(crate) fn end(&mut self, origin: &Origin, op: &'static Op, result: Result<(), &Refusal>) {
+        match result {
+            Ok(()) => self.write(origin, op, "done", format_args!("")),
+            Err(refusal) => self.write(origin, op, refusal.reason.row().name, format_args!("{refusal}")),
+        }
+    }
+
+    fn write(&mut self, origin: &Origin, op: &Op, result: &str, detail: fmt::Arguments<'_>) {
+        let detail: String = detail.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect();
+        let pid = std::process::id();
+        let time = iso8601(now_ns());
+        let Origin { trace, user, .. } = origin;
+        let line = format!("{time}\t{}\t{pid}\t{trace}\t{user}\t{}\t{result}\t{detail}\n", self.name, op.name);
+        // One write, so that lines of two processes never mix; an act is not undone because its record could not be written.
+        if self.file.write_all(line.as_bytes()).is_err() {
+            eprintln!("skep-{}: the log of acts cannot be written", self.name);
+        }
+    }
+}
+
+impl AsFd for ActLog {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,84 @@
+//! A service's log: one line an event, to standard error and to syslog, with the trace of the user action.
+
+use crate::act::ActLog;
+use crate::time::{iso8601, now_ns};
+use skep_ipc::Observer;
+use skep_proto::wire::Origin;
+use skep_proto::{Op, Refusal, TraceId};
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+
+type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
+
+/// The log, and the record of privileged acts.
+pub struct Journal {
+    name: &'static str,
+    acts: Option<ActLog>,
+    syslog: Option<Syslog>,
+}
+
+impl Journal {
+    /// A log for the service `name`; acts are recorded in `acts`.
+    pub fn new(name: &'static str, acts: Option<File>) -> Self {
+        let formatter = syslog::Formatter3164 {
+            facility: syslog::Facility::LOG_DAEMON,
+            hostname: None,
+            process: format!("skep-{name}"),
+            pid: std::process::id(),
+        };
+        // Where no syslogd listens there is none; standard error goes to a file in any case.
+        Self { name, acts: acts.map(|file| ActLog::new(name, file)), syslog: syslog::unix(formatter).ok() }
+    }
+
+    /// The descriptors that it holds: lines `log of acts` and `syslog` of the table.
+    pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let mut held: Vec<_> = self.acts.iter().map(|acts| ("log of acts", acts.as_fd())).collect();
+        if let Some(Syslog { backend: syslog::LoggerBackend::Unix(socket), .. }) = &self.syslog {
+            held.push(("syslog", socket.as_fd()));
+        }
+        held
+    }
+
+    /// Something worth knowing.
+    pub fn info(&mut self, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
+        self.line("info", trace, what);
+    }
+
+    /// Something that should not be.
+    pub fn warn(&mut self, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
+        self.line("warn", trace, what);
+    }
+
+    fn line(&mut self, level: &str, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
+        // One line, whatever a peer or a file put into it.
+        let what: String = what.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(2000).collect();
+        let trace = trace.map(|t| format!(" trace={t}")).unwrap_or_default();
+        let line = format!("{} {} {level}{trace} {what}\n", iso8601(now_ns()), self.name);
+        // A full disk must not end a service: a line that cannot be written is lost.
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        if level == "warn"
+            && let Some(syslog) = &mut self.syslog
+        {
+            let _ = syslog.warning(format!("{what}{trace}"));
+        }
+    }
+}
+
+impl Observer for Journal {
+    fn begin(&mut self, origin: &Origin, op: &'static Op, request: &dyn fmt::Debug) {
+        if let Some(acts) = &mut self.acts {
+            acts.begin(origin, op, request);
+        }
+    }
+    fn end(&mut self, origin: &Origin, op: &'static Op, result: Result<(), &Refusal>) {
+        if let Some(acts) = &mut self.acts {
+            acts.end(origin, op, result);
+        }
+        match result {
+            Ok(()) => self.info(Some(origin.trace), format_args!("{} for {}: done", op.name, origin.user)),
+            Err(refusal) => self.warn(Some(origin.trace), format_args!("{} for {}: {refusal}", op.name, origin.user)),
+        }
+    }
+}

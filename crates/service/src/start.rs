@@ -1,0 +1,201 @@
+//! Flags of every service, and what it makes of them while it still may.
+
+use crate::Journal;
+use nix::unistd::{Gid, Uid, chown, geteuid};
+use skep_proto::InstanceId;
+use skep_sandbox::Scene;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A flag that is missing or wrong, or a step of the start that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Flags.
+    #[error("{0}; flags: --state DIR --run DIR --instance ID [--ids broker=N,...]")]
+    Flags(String),
+    /// A step.
+    #[error("{what}: {error}")]
+    Step {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        error: io::Error,
+    },
+}
+
+impl StartError {
+    /// Names a step.
+    pub fn step(what: impl ToString) -> impl FnOnce(io::Error) -> Self {
+        move |error| StartError::Step { what: what.to_string(), error }
+    }
+}
+
+/// The services, as uids are given to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// broker
+    Broker,
+    /// api-frontend
+    Frontend,
+    /// storage-helper
+    Storage,
+    /// net-helper
+    Net,
+    /// vm-runner's spawner
+    Spawner,
+}
+
+impl Role {
+    /// Name of its flag, its socket and its log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Broker => "broker",
+            Role::Frontend => "api-frontend",
+            Role::Storage => "storage-helper",
+            Role::Net => "net-helper",
+            Role::Spawner => "vm-runner",
+        }
+    }
+}
+
+/// The uids of root mode; each service's gid is the same number.
+#[derive(Debug, Clone)]
+pub struct Ids {
+    by_name: BTreeMap<String, u32>,
+}
+
+impl Ids {
+    /// From `broker=71000,…`; every role and `machines` must be there, none may be 0.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut by_name = BTreeMap::new();
+        for part in text.split(',') {
+            let (name, number) = part.split_once('=').ok_or_else(|| format!("--ids {part}: NAME=NUMBER is expected"))?;
+            let number: u32 = number.parse().map_err(|_| format!("--ids {part}: a number is expected"))?;
+            if number == 0 {
+                return Err(format!("--ids {part}: root is not allowed"));
+            }
+            by_name.insert(name.to_owned(), number);
+        }
+        for role in [Role::Broker, Role::Frontend, Role::Storage, Role::Net, Role::Spawner] {
+            if !by_name.contains_key(role.name()) {
+                return Err(format!("--ids: {} is missing", role.name()));
+            }
+        }
+        if by_name.contains_key("machines") { Ok(Self { by_name }) } else { Err("--ids: machines is missing".into()) }
+    }
+    /// A role's uid.
+    pub fn of(&self, role: Role) -> u32 {
+        // `parse` has seen to it that it is there; an unprivileged uid otherwise.
+        self.by_name.get(role.name()).copied().unwrap_or(65534)
+    }
+    /// The first uid of machines: slot N has this + 2N, its console-proxy one more.
+    pub fn machines(&self) -> u32 {
+        self.by_name.get("machines").copied().unwrap_or(65534)
+    }
+}
+
+/// A service's flags.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// STATE.
+    pub state: PathBuf,
+    /// RUN.
+    pub run: PathBuf,
+    /// Marks what this suite owns on the host.
+    pub instance: InstanceId,
+    /// uids; none: an ordinary user started it.
+    pub ids: Option<Ids>,
+    /// Flags that only this service knows.
+    pub extra: BTreeMap<String, String>,
+}
+
+impl Start {
+    /// From the command line. `extra` names further flags, each with a value.
+    pub fn from_args(extra: &[&str]) -> Result<Self, StartError> {
+        Self::parse(std::env::args().skip(1), extra).map_err(StartError::Flags)
+    }
+
+    fn parse(mut args: impl Iterator<Item = String>, known: &[&str]) -> Result<Self, String> {
+        let mut given = BTreeMap::new();
+        while let Some(flag) = args.next() {
+            let name = flag.strip_prefix("--").ok_or_else(|| format!("{flag}: a flag is expected"))?;
+            if !["state", "run", "instance", "ids"].contains(&name) && !known.contains(&name) {
+                return Err(format!("{flag}: no such flag"));
+            }
+            let value = args.next().ok_or_else(|| format!("{flag}: a value is expected"))?;
+            given.insert(name.to_owned(), value);
+        }
+        let mut take = |name: &str| given.remove(name).ok_or_else(|| format!("--{name} is missing"));
+        let absolute = |text: String| {
+            let path = PathBuf::from(text);
+            if path.is_absolute() { Ok(path) } else { Err(format!("{}: an absolute path is expected", path.display())) }
+        };
+        let state = absolute(take("state")?)?;
+        let run = absolute(take("run")?)?;
+        let instance = take("instance")?.parse().map_err(|e| format!("--instance: {e}"))?;
+        let ids = given.remove("ids").map(|text| Ids::parse(&text)).transpose()?;
+        if ids.is_some() != geteuid().is_root() {
+            return Err("--ids goes with being started as root, and only with that".into());
+        }
+        Ok(Self { state, run, instance, ids, extra: given })
+    }
+
+    /// What to become on entering.
+    pub fn scene(&self, role: Role) -> Scene {
+        let identity = self.ids.as_ref().map(|ids| (ids.of(role), ids.of(role)));
+        Scene { state: self.state.clone(), run: self.run.clone(), identity, in_cell: false, with_parent: true }
+    }
+
+    /// The uids that may connect to a socket whose declared peer is `peer`.
+    pub fn allowed(&self, peer: Role) -> Option<Vec<u32>> {
+        Some(vec![self.ids.as_ref().map_or_else(|| geteuid().as_raw(), |ids| ids.of(peer))])
+    }
+
+    /// Makes a directory (and what is above it), `role`'s with `mode`, or sets an existing one right.
+    pub fn own_dir(&self, path: &Path, role: Role, mode: u32) -> Result<(), StartError> {
+        let step = |what: &str| StartError::step(format!("{what} {}", path.display()));
+        fs::create_dir_all(path).map_err(step("make"))?;
+        let meta = fs::symlink_metadata(path).map_err(step("look at"))?;
+        if !meta.is_dir() {
+            return Err(step("use")(io::Error::from(io::ErrorKind::NotADirectory)));
+        }
+        if let Some(ids) = &self.ids {
+            let id = ids.of(role);
+            if (meta.uid(), meta.gid()) != (id, id) {
+                chown(path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id))).map_err(|e| step("chown")(e.into()))?;
+            }
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(step("chmod"))
+    }
+
+    /// Binds `RUN/<name>.sock` for one declared peer, and listens.
+    pub fn bind(&self, role: Role, peer: Role) -> Result<OwnedFd, StartError> {
+        let path = self.run.join(format!("{}.sock", role.name()));
+        let step = |what: &str| StartError::step(format!("{what} {}", path.display()));
+        fs::create_dir_all(&self.run).map_err(step("make the directory of"))?;
+        let socket = skep_sys::sock::bind_seqpacket(&path, 0o600).map_err(step("bind"))?;
+        if let Some(ids) = &self.ids {
+            let id = ids.of(peer);
+            chown(&path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id))).map_err(|e| step("chown")(e.into()))?;
+        }
+        skep_sys::sock::listen(socket.as_fd()).map_err(step("listen on"))?;
+        Ok(socket)
+    }
+
+    /// Opens the service's log of privileged acts and its line to syslog.
+    pub fn journal(&self, name: &'static str) -> Result<Journal, StartError> {
+        let path = self.state.join("logs").join(format!("audit-{name}.log"));
+        let step = |what: &str| StartError::step(format!("{what} {}", path.display()));
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(step("make the directory of"))?;
+        }
+        let mut options = fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
+        let file = options.create(true).append(true).open(&path).map_err(step("open"))?;
+        Ok(Journal::new(name, Some(file)))
+    }
+}
