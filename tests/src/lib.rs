@@ -1,1 +1,48 @@
-//! Stub.
+//! The harness of the end-to-end tests: the installed programs, a real guest, and the host compared before and after.
+//!
+//! Each test is a process of its own, with a suite of its own. What a machine cannot do is probed and skipped by name.
+#![forbid(unsafe_code)]
+
+pub mod host;
+pub mod suite;
+
+pub use host::Snapshot;
+pub use suite::{Mode, Suite};
+
+use std::path::PathBuf;
+
+/// Skips the calling test: prints its name and the reason in the form that `./test` counts.
+#[macro_export]
+macro_rules! skip {
+    ($($why:tt)*) => {{
+        println!("SKIP {}: {}", std::thread::current().name().unwrap_or("?"), format_args!($($why)*));
+        return Ok(());
+    }};
+}
+
+/// Where the programs under test are.
+pub fn programs() -> PathBuf {
+    if let Some(dir) = std::env::var_os("SKEP_BIN_DIR") {
+        return dir.into();
+    }
+    // Beside the test's own program: target/<profile>/deps/<test> → target/<profile>.
+    let own = std::env::current_exe().expect("own path");
+    own.ancestors().nth(2).expect("target directory").to_owned()
+}
+
+/// Where the guest is that `scripts/guest` made.
+pub fn guest() -> anyhow::Result<PathBuf> {
+    let dir = std::env::var_os("SKEP_GUEST_DIR").map_or_else(|| root().join("target/guest"), PathBuf::from);
+    anyhow::ensure!(dir.join("kernel").exists(), "no guest in {}: run scripts/guest", dir.display());
+    Ok(dir)
+}
+
+/// The source tree.
+pub fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}

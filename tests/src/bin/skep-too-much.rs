@@ -1,0 +1,39 @@
+//! A storage-helper that holds one descriptor and one capability too many. The audit must name both.
+#![forbid(unsafe_code)]
+
+use skep_rights::{Capability, Descriptor, FdKind, Most, Process, storage};
+use skep_sandbox::Held;
+use skep_service::{Role, Start};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitCode;
+
+/// What the real one may do, and two things more.
+static TOO_MUCH: Process = Process {
+    capabilities: &[(Capability::NetAdmin, "too many")],
+    descriptors: &[
+        Descriptor { name: "listener", kind: FdKind::Unix, most: Most::N(1), rights: &["READ"], ioctls: &[], why: "" },
+        Descriptor { name: "extra", kind: FdKind::File(""), most: Most::N(1), rights: &["READ"], ioctls: &[], why: "" },
+    ],
+    ..storage::TABLE
+};
+
+struct Holding(OwnedFd, File);
+impl Held for Holding {
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        vec![("listener", self.0.as_fd()), ("extra", self.1.as_fd())]
+    }
+}
+
+fn main() -> ExitCode {
+    skep_service::run("too-much", || -> Result<(), Box<dyn std::error::Error>> {
+        let start = Start::from_args(&[])?;
+        let listener = start.bind(Role::Storage, Role::Broker)?;
+        let extra = File::open("/etc/hostname")?;
+        let limited = skep_sandbox::limit(Holding(listener, extra), &TOO_MUCH)?;
+        let inside = skep_sandbox::enter(limited, &start.scene(Role::Storage))?;
+        loop {
+            drop(skep_sys::sock::accept(inside.0.as_fd()));
+        }
+    })
+}

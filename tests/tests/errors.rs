@@ -1,0 +1,138 @@
+//! What goes wrong says what, where and what to do, and leaves nothing half-made.
+
+use anyhow::{Result, ensure};
+use skep_tests::{Mode, Suite, guest, is_root, skip};
+use std::process::Command;
+
+fn suite() -> Result<Suite> {
+    Suite::start(if is_root() { Mode::Root } else { Mode::User })
+}
+
+/// `skep` with these arguments fails with this code and says all of this.
+fn refused(suite: &Suite, args: &[&str], code: i32, says: &[&str]) -> Result<()> {
+    let (got, message) = suite.fails(args)?;
+    let missing: Vec<_> = says.iter().filter(|s| !message.contains(**s)).collect();
+    ensure!(got == code && missing.is_empty(), "skep {}: exit {got}, lacks {missing:?}: {message}", args.join(" "));
+    Ok(())
+}
+
+#[test]
+fn bad_names_sizes_and_objects_are_named_with_their_limits() -> Result<()> {
+    let suite = suite()?;
+    refused(&suite, &["disk", "create", "d", "--size", "1K"], 8, &["disk d", "size"])?;
+    refused(&suite, &["disk", "create", "d", "--size", "65T"], 8, &["disk d", "size"])?;
+    refused(&suite, &["vm", "show", "nobody"], 3, &["nobody"])?;
+    refused(&suite, &["vm", "create", "m", "--cpus", "0"], 8, &["cpus"])?;
+    refused(&suite, &["vm", "create", "m", "--memory", "1M"], 8, &["memory"])?;
+    refused(&suite, &["vm", "create", "m", "--disk", "nodisk"], 3, &["nodisk"])?;
+    refused(&suite, &["vm", "create", "-", "--cpus", "1"], 8, &["name"])?;
+    suite.ok(&["vm", "create", "m"])?;
+    refused(&suite, &["vm", "create", "m"], 4, &["machine m"])?;
+    suite.ok(&["disk", "create", "d", "--size", "1M"])?;
+    refused(&suite, &["disk", "create", "d", "--size", "1M"], 4, &["disk d"])?;
+    refused(&suite, &["disk", "resize", "d", "--size", "512"], 8, &["disk d"])?;
+    suite.ok(&["vm", "set", "m", "--disk", "d"])?;
+    refused(&suite, &["disk", "delete", "d"], 5, &["disk d"])?;
+    suite.finish()
+}
+
+#[test]
+fn hostile_images_are_refused_and_leave_nothing() -> Result<()> {
+    let suite = suite()?;
+    let file = |name: &str| suite.dir().join(name).to_string_lossy().into_owned();
+    let qemu_img = |args: &[&str]| Command::new("qemu-img").args(args).output();
+    if qemu_img(&["--version"]).is_err() {
+        skip!("qemu-img is not installed");
+    }
+    qemu_img(&["create", "-q", "-f", "qcow2", &file("base.qcow2"), "16M"])?;
+    qemu_img(&["create", "-q", "-f", "qcow2", "-u", "-b", "/etc/shadow", "-F", "raw", &file("backed.qcow2"), "16M"])?;
+    qemu_img(&["create", "-q", "-f", "qcow2", "-o", &format!("data_file={}", file("data")), &file("data.qcow2"), "16M"])?;
+    let whole = std::fs::read(file("base.qcow2"))?;
+    std::fs::write(file("cut.qcow2"), &whole[..200])?;
+    let mut wild = whole.clone();
+    wild[24..32].fill(0xff);
+    std::fs::write(file("wild.qcow2"), wild)?;
+    refused(&suite, &["disk", "import", "a", &file("backed.qcow2")], 8, &["names another file"])?;
+    refused(&suite, &["disk", "import", "b", &file("data.qcow2")], 8, &["names another file"])?;
+    refused(&suite, &["disk", "import", "c", &file("cut.qcow2")], 8, &["image"])?;
+    refused(&suite, &["disk", "import", "d", &file("wild.qcow2")], 8, &["image"])?;
+    let wrong = "00".repeat(32);
+    refused(&suite, &["disk", "import", "e", &file("base.qcow2"), "--sha256", &wrong], 8, &["checksum"])?;
+    ensure!(suite.json(&["disk", "list"])?.is_empty());
+    ensure!(std::fs::read_dir(suite.state.join("disks"))?.next().is_none(), "files stay in disks/");
+    suite.ok(&["disk", "import", "f", &file("base.qcow2"), "--kind", "qcow2"])?;
+    suite.finish()
+}
+
+#[test]
+fn a_running_machines_disk_cannot_be_deleted_cloned_or_given_away() -> Result<()> {
+    let suite = suite()?;
+    suite.import_guest()?;
+    suite.ok(&["disk", "create", "data", "--size", "8M"])?;
+    suite.define("a", &["--disk", "data"])?;
+    suite.define("b", &["--disk", "data"])?;
+    suite.boot("a")?;
+    refused(&suite, &["vm", "start", "b"], 5, &["data"])?;
+    refused(&suite, &["disk", "delete", "data"], 5, &["data"])?;
+    refused(&suite, &["disk", "clone", "data", "copy"], 5, &["data"])?;
+    refused(&suite, &["vm", "delete", "a"], 5, &["machine a"])?;
+    suite.ok(&["vm", "kill", "a"])?;
+    suite.ok(&["disk", "clone", "data", "copy"])?;
+    suite.finish()
+}
+
+#[test]
+fn a_missing_hypervisor_or_firmware_is_said_and_nothing_starts() -> Result<()> {
+    let suite = suite()?;
+    suite.import_guest()?;
+    suite.define("m", &[])?;
+    suite.ok(&["vm", "create", "efi"])?;
+    std::fs::remove_file(suite.state.join("cell/usr/share/OVMF/OVMF_CODE_4M.fd"))?;
+    refused(&suite, &["vm", "start", "efi"], 11, &["firmware", "skep doctor"])?;
+    std::fs::remove_file(suite.state.join("cell/usr/bin/qemu-system-x86_64"))?;
+    refused(&suite, &["vm", "start", "m"], 11, &["hypervisor", "skep doctor"])?;
+    ensure!(suite.state_of("m")? != "running");
+    suite.finish()
+}
+
+#[test]
+fn a_full_disk_fails_the_import_and_leaves_nothing() -> Result<()> {
+    if !is_root() {
+        skip!("mounts a small file system, so root");
+    }
+    let suite = Suite::prepare(Mode::Root)?;
+    let disks = suite.state.join("disks");
+    std::fs::create_dir(&disks)?;
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "skep-test"]).arg(&disks).status()?;
+    ensure!(mount.success());
+    suite.up()?;
+    let result = (|| {
+        refused(&suite, &["disk", "import", "k", &guest()?.join("kernel").to_string_lossy()], 9, &["disk k", "space"])?;
+        ensure!(std::fs::read_dir(&disks)?.next().is_none(), "files stay in disks/");
+        ensure!(suite.json(&["disk", "list"])?.is_empty());
+        suite.ok(&["disk", "create", "small", "--size", "1M"]).map(drop)
+    })();
+    suite.ok(&["down"])?;
+    let unmount = Command::new("umount").arg(&disks).status()?;
+    result?;
+    ensure!(unmount.success());
+    suite.finish()
+}
+
+#[test]
+fn one_trace_id_runs_through_every_process_of_one_action() -> Result<()> {
+    let suite = suite()?;
+    suite.import_guest()?;
+    suite.define("m", &[])?;
+    let started = suite.json(&["vm", "start", "m"])?;
+    let trace = started[0]["trace"].as_str().unwrap_or_default().to_owned();
+    ensure!(trace.len() == 16, "{started:?}");
+    for service in ["api-frontend", "broker", "storage-helper", "vm-runner"] {
+        let log = std::fs::read_to_string(suite.state.join(format!("logs/{service}.log")))?;
+        ensure!(log.contains(&trace), "trace {trace} is not in {service}.log:\n{log}");
+    }
+    let acts = suite.ok(&["audit", "log"])?;
+    ensure!(acts.lines().any(|l| l.contains(&trace) && l.contains("MakeCell")), "{acts}");
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}

@@ -1,0 +1,116 @@
+//! A stranger with full control of a hypervisor finds an empty room: `probe/probe.c` runs in the hypervisor's place, with its exact
+//! confinement, and everything it tries fails there; outside, as root, each attempt succeeds.
+
+use anyhow::{Context, Result, ensure};
+use skep_tests::{Mode, Suite, is_root, root, skip};
+use std::collections::BTreeMap;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What the probe reports, by attempt.
+fn results(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().filter_map(|l| l.split_once("attempt ")?.1.split_once(": "));
+    lines.map(|(name, result)| (name.to_owned(), result.trim().to_owned())).collect()
+}
+
+/// Compiles the probe, static, so that it needs nothing of the host.
+fn compile(to: &Path) -> Result<()> {
+    let source = root().join("tests/probe/probe.c");
+    let status = Command::new("cc").args(["-O1", "-static", "-o"]).arg(to).arg(source).status().context("cc")?;
+    ensure!(status.success(), "the probe does not compile");
+    Ok(())
+}
+
+fn in_the_hypervisors_place(mode: Mode) -> Result<()> {
+    let suite = Suite::start(mode)?;
+    let probe = suite.dir().join("probe");
+    compile(&probe)?;
+    let secret = suite.dir().join("secret");
+    std::fs::write(&secret, "x")?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let name = format!("skep-probe-{}", std::process::id());
+    let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
+    let mut victim = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn()?;
+    let pid = victim.id();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let address = maps.split('-').next().context("no mapping")?.to_owned();
+    let facts = |place: &str, own: &str, host: &str| {
+        format!(
+            "probe-begin where={place} secret={} state={} self={own} port={} abstract={name} broker={} pid={pid} address={address} \
+             host={host} shm=4243 queue=skep-q-{pid} probe-end ",
+            secret.display(),
+            suite.state.display(),
+            port.local_addr().map(|a| a.port()).unwrap_or(0),
+            suite.run.join("broker.sock").display()
+        )
+    };
+    // Outside: the same program as root. Shared memory and a message queue for it to find.
+    let file = suite.dir().join("facts");
+    std::fs::write(&file, facts("outside", &probe.to_string_lossy(), "probe"))?;
+    let ipc = Command::new("python3").args(["-c", IPC, "make", &format!("/skep-q-{pid}")]).status()?;
+    ensure!(ipc.success(), "shared memory for the probe to find");
+    let script = format!("exec 9</usr; exec {} {}", probe.display(), file.display());
+    let outside = Command::new("unshare").args(["--mount", "--uts", "sh", "-c", &script]).output()?;
+    let outside = results(&String::from_utf8_lossy(&outside.stderr));
+
+    // Inside: the cell root's hypervisor is the probe; the facts come in the kernel's command line.
+    let hypervisor = suite.state.join("cell/usr/bin/qemu-system-x86_64");
+    std::fs::remove_file(&hypervisor)?;
+    std::fs::copy(&probe, &hypervisor)?;
+    suite.import_guest()?;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let line = facts("cell", "/usr/bin/qemu-system-x86_64", host.trim());
+    let args = ["vm", "create", "m", "--memory", "128M", "--kernel", "kernel", "--initrd", "initrd", "--cmdline", &line];
+    suite.ok(&args)?;
+    let (_, message) = suite.fails(&["vm", "start", "m"])?;
+    let log = suite.ok(&["vm", "log", "m", "--hypervisor"])?;
+    let inside = results(&log);
+    let _ = Command::new("python3").args(["-c", IPC, "remove", &format!("/skep-q-{pid}")]).status();
+    victim.kill()?;
+    victim.wait()?;
+
+    ensure!(outside.len() >= 60, "only {} attempts outside: {outside:#?}", outside.len());
+    let failed: Vec<_> = outside.iter().filter(|(_, r)| *r != "succeeded").collect();
+    ensure!(failed.is_empty(), "these prove nothing, since they fail outside, too: {failed:?}");
+    ensure!(inside.len() == outside.len(), "the probe did not get through in the cell: {message}\n{log}");
+    let escaped: Vec<_> = inside.iter().filter(|(_, r)| *r == "succeeded").collect();
+    ensure!(escaped.is_empty(), "these succeed in the cell: {escaped:?}");
+    documented(&inside)?;
+    suite.finish()
+}
+
+/// The list of attempts is documentation: docs/escape.md names each.
+fn documented(attempts: &BTreeMap<String, String>) -> Result<()> {
+    let text = std::fs::read_to_string(root().join("docs/escape.md"))?;
+    let missing: Vec<_> = attempts.keys().filter(|name| !text.contains(&format!("`{name}`"))).collect();
+    ensure!(missing.is_empty(), "not in docs/escape.md: {missing:?}");
+    Ok(())
+}
+
+const IPC: &str = r#"
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True); rt = ctypes.CDLL("librt.so.1", use_errno=True)
+if sys.argv[1] == "make":
+    ok = libc.shmget(4243, 4096, 0o1600) >= 0 and rt.mq_open(sys.argv[2].encode(), 0o102, 0o600, None) >= 0
+else:
+    ok = libc.shmctl(libc.shmget(4243, 0, 0), 0, None) >= 0 and rt.mq_unlink(sys.argv[2].encode()) >= 0
+sys.exit(not ok)
+"#;
+
+#[test]
+fn nothing_that_a_taken_over_hypervisor_tries_gets_out_of_its_cell() -> Result<()> {
+    if !is_root() {
+        skip!("the attempts outside need root");
+    }
+    in_the_hypervisors_place(Mode::Root)
+}
+
+#[test]
+fn nor_out_of_an_ordinary_users_cell() -> Result<()> {
+    if !is_root() {
+        skip!("the attempts outside need root");
+    }
+    in_the_hypervisors_place(Mode::User)
+}

@@ -1,0 +1,149 @@
+//! A taken-over frontend: it may send what it likes, and nothing dies but its connection.
+
+use anyhow::{Result, ensure};
+use nix::unistd::{Gid, Uid, setegid, seteuid};
+use skep_ipc::{CallError, Client};
+use skep_proto::broker::{Broker, Credential, HostShow, MachineAct, MachineGet, OpenSession};
+use skep_proto::wire::{Hello, Origin, encode};
+use skep_proto::{Helper, Reason, Text, TraceId, UpTo};
+use skep_sys::{msg, sock};
+use skep_tests::{Mode, Suite, is_root, skip};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connection to the broker as the frontend's uid.
+fn as_frontend<T>(what: impl FnOnce() -> T) -> Result<T> {
+    let frontend = 71_001;
+    setegid(Gid::from_raw(frontend))?;
+    seteuid(Uid::from_raw(frontend))?;
+    let result = what();
+    seteuid(Uid::from_raw(0))?;
+    setegid(Gid::from_raw(0))?;
+    Ok(result)
+}
+
+fn raw(suite: &Suite) -> Result<OwnedFd> {
+    Ok(as_frontend(|| sock::connect_seqpacket(&suite.run.join("broker.sock")))??)
+}
+
+fn ask(socket: &OwnedFd, bytes: &[u8], fds: &[OwnedFd]) -> Result<msg::Record, msg::RecvError> {
+    let deadline = Some(Instant::now() + PATIENCE);
+    msg::send(socket.as_fd(), bytes, &msg::borrow(fds), deadline)?;
+    msg::recv(socket.as_fd(), 8000, 16, deadline)
+}
+
+fn hello() -> Vec<u8> {
+    encode(&Hello { protocol: Text::lossy(Broker::NAME), version: Broker::VERSION }).expect("encodes")
+}
+
+#[test]
+fn a_taken_over_frontend_ends_nothing_but_its_own_connections() -> Result<()> {
+    if !is_root() {
+        skip!("needs the frontend's uid, so root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    let before = suite.pids("broker")?;
+    // Bytes that are no record, of every length and kind.
+    for length in [1usize, 2, 7, 100, 7999, 8000, 8001, 20_000] {
+        for fill in [0u8, 0x7f, 0xff] {
+            let socket = raw(&suite)?;
+            ensure!(ask(&socket, &vec![fill; length], &[]).is_err(), "{length} x {fill:#x} was answered with a good record")
+        }
+    }
+    // A good hello, then a request before the session, then descriptors where none belong, then a wrong number.
+    let origin = |seq| Origin { seq, trace: TraceId::random(), user: Text::lossy("uid 0") };
+    let request = |seq| encode(&(origin(seq), <HostShow as Into<skep_proto::broker::BrokerRequest>>::into(HostShow {}))).expect("encodes");
+    for (what, bytes, fds) in [
+        ("before the session", request(1), 0),
+        ("with descriptors", request(1), 3),
+        ("out of sequence", request(9), 0),
+        ("with a tail", [request(1), vec![0]].concat(), 0),
+        ("empty", vec![], 0),
+    ] {
+        let socket = raw(&suite)?;
+        ask(&socket, &hello(), &[])?;
+        let fds: Vec<OwnedFd> = (0..fds).map(|_| std::fs::File::open("/dev/null").map(OwnedFd::from)).collect::<Result<_, _>>()?;
+        ensure!(ask(&socket, &bytes, &fds).is_err(), "{what}: answered");
+    }
+    // A flood of connections that say nothing.
+    let flood: Vec<_> = (0..200).map_while(|_| raw(&suite).ok()).collect();
+    drop(flood);
+    ensure!(suite.pids("broker")? == before, "the broker was restarted");
+    suite.ok(&["host", "show"])?;
+    suite.finish()
+}
+
+#[test]
+fn a_frontend_cannot_claim_to_be_somebody_else() -> Result<()> {
+    if !is_root() {
+        skip!("needs the frontend's uid, so root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    suite.define("m", &[])?;
+    let connect = || as_frontend(|| Client::<Broker>::connect(&suite.run.join("broker.sock")));
+    let user = Text::lossy("uid 0");
+    // A socket whose other end is an ordinary user's.
+    let listener = sock::bind_stream(&suite.dir().join("x.sock"), 0o666)?;
+    sock::listen(listener.as_fd())?;
+    setegid(Gid::from_raw(61_234))?;
+    seteuid(Uid::from_raw(61_234))?;
+    let client = std::os::unix::net::UnixStream::connect(suite.dir().join("x.sock"))?;
+    seteuid(Uid::from_raw(0))?;
+    setegid(Gid::from_raw(0))?;
+    let accepted = sock::accept(listener.as_fd())?;
+    let mut broker = connect()??;
+    let session = OpenSession { credential: Credential::LocalSocket };
+    let refused = broker.call(TraceId::random(), &user, session, UpTo(vec![accepted]), PATIENCE);
+    ensure!(matches!(&refused, Err(CallError::Refused(r)) if r.reason == Reason::PermissionDenied), "{refused:?}");
+    drop(client);
+    // No socket at all, a file, a forged token.
+    for (credential, fds) in [
+        (Credential::LocalSocket, vec![]),
+        (Credential::LocalSocket, vec![OwnedFd::from(std::fs::File::open("/dev/null")?)]),
+        (Credential::Token(Text::lossy("0000")), vec![]),
+        (Credential::Token(Text::lossy("")), vec![]),
+    ] {
+        let mut broker = connect()??;
+        let result = broker.call(TraceId::random(), &user, OpenSession { credential }, UpTo(fds), PATIENCE);
+        ensure!(result.is_err(), "a session was opened");
+        let act = MachineAct { machine: Text::lossy("m"), act: skep_proto::broker::Act::Start };
+        ensure!(broker.call(TraceId::random(), &user, act, [], PATIENCE).is_err());
+    }
+    ensure!(suite.state_of("m")? == "stopped");
+    let log = suite.logs();
+    ensure!(log.contains("may not do that") || log.contains("PERMISSION_DENIED"), "the refusal is not in a log:\n{log}");
+    suite.finish()
+}
+
+#[test]
+fn strangers_cannot_reach_the_services_sockets() -> Result<()> {
+    if !is_root() {
+        skip!("needs other uids, so root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    for service in ["broker", "storage-helper", "net-helper", "vm-runner"] {
+        let path = suite.run.join(format!("{service}.sock"));
+        for uid in [61_234u32, 71_002] {
+            if uid == 71_002 && service == "broker" {
+                // storage-helper's uid is not the frontend's either.
+            }
+            setegid(Gid::from_raw(uid))?;
+            seteuid(Uid::from_raw(uid))?;
+            let result = sock::connect_seqpacket(&path);
+            seteuid(Uid::from_raw(0))?;
+            setegid(Gid::from_raw(0))?;
+            ensure!(result.is_err(), "uid {uid} could connect to {service}");
+        }
+        // root gets past the file's mode, and is then refused by the service itself.
+        let mut root = match Client::<Broker>::connect(&path) {
+            Err(_) => continue,
+            Ok(client) => client,
+        };
+        let get = MachineGet { machine: Text::lossy("m") };
+        ensure!(root.call(TraceId::random(), &Text::lossy("uid 0"), get, [], PATIENCE).is_err(), "{service} serves root");
+    }
+    suite.finish()
+}

@@ -1,0 +1,85 @@
+//! How a machine's life goes: reboots, ends, pauses, edits.
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use skep_tests::{Mode, Suite, is_root};
+
+fn booted() -> Result<Suite> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    suite.import_guest()?;
+    suite.define("m", &[])?;
+    suite.boot("m")?;
+    Ok(suite)
+}
+
+/// Waits for an event of the machine whose detail holds `text`, from the beginning of the log.
+fn event(suite: &Suite, text: &str) -> Result<()> {
+    suite.ok(&["events", "--after", "0", "--until", text, "--timeout", "60"]).map(drop)
+}
+
+#[test]
+fn a_guest_that_reboots_is_started_anew_and_one_that_powers_off_is_stopped() -> Result<()> {
+    let suite = booted()?;
+    suite.guest_runs("m", "echo before-$((1+1)); reboot -f", "before-2")?;
+    suite.expect("m", "skep-guest ready")?;
+    event(&suite, "reboot")?;
+    ensure!(suite.state_of("m")? == "running");
+    suite.guest_runs("m", "poweroff -f", "poweroff")?;
+    event(&suite, "stopped")?;
+    ensure!(suite.state_of("m")? == "stopped");
+    suite.finish()
+}
+
+#[test]
+fn the_power_button_stops_the_guest_and_reset_restarts_it() -> Result<()> {
+    let suite = booted()?;
+    suite.ok(&["vm", "reset", "m"])?;
+    suite.expect("m", "skep-guest ready")?;
+    suite.ok(&["vm", "reboot", "m"])?;
+    suite.expect("m", "skep-guest ready")?;
+    suite.ok(&["vm", "stop", "m"])?;
+    ensure!(suite.state_of("m")? == "stopped");
+    let (code, message) = suite.fails(&["vm", "stop", "m"])?;
+    ensure!(code == 5 && message.contains("m"), "{code} {message}");
+    suite.finish()
+}
+
+#[test]
+fn a_paused_machine_stands_still_and_goes_on() -> Result<()> {
+    let suite = booted()?;
+    suite.ok(&["vm", "pause", "m"])?;
+    ensure!(suite.state_of("m")? == "paused");
+    suite.ok(&["vm", "resume", "m"])?;
+    suite.guest_runs("m", "echo on-$((2*21))", "on-42")?;
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}
+
+#[test]
+fn a_hypervisor_that_is_killed_is_a_crash_with_its_reason_and_leaves_nothing() -> Result<()> {
+    let suite = booted()?;
+    let pid = *suite.pids("hypervisor")?.first().context("no hypervisor in the audit")?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    event(&suite, "failed")?;
+    ensure!(suite.state_of("m")? == "failed");
+    let show = suite.json(&["vm", "show", "m"])?;
+    let note = show[0]["note"].as_str().unwrap_or_default().to_owned();
+    ensure!(note.contains("signal 9") || note.contains("SIGKILL") || note.contains("137"), "{note}");
+    suite.boot("m")?;
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}
+
+#[test]
+fn an_edit_of_a_running_machine_says_what_applies_now_and_what_at_the_next_start() -> Result<()> {
+    let suite = booted()?;
+    let out = suite.ok(&["vm", "set", "m", "--memory", "160M", "--description", "hello"])?;
+    ensure!(out.contains("next start") && out.contains("now"), "{out}");
+    suite.guest_runs("m", "reboot -f", "reboot")?;
+    suite.expect("m", "skep-guest ready")?;
+    let free = suite.guest_runs("m", "echo mem-$(( $(grep MemTotal /proc/meminfo | tr -dc 0-9) / 1000 ))-", "mem-1")?;
+    ensure!(!free.is_empty());
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}

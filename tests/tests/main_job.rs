@@ -1,0 +1,70 @@
+//! The main job, as an administrator would do it.
+
+use anyhow::{Result, ensure};
+use skep_tests::{Mode, Suite, guest, is_root, skip};
+
+fn whole_life(suite: Suite) -> Result<()> {
+    suite.import_guest()?;
+    suite.define("web1", &[])?;
+    ensure!(suite.state_of("web1")? == "stopped");
+    suite.boot("web1")?;
+    ensure!(suite.state_of("web1")? == "running");
+    let answer = suite.guest_runs("web1", "echo $((6*7))-answer", "42-answer")?;
+    ensure!(answer.contains("42-answer"), "{answer}");
+    let audit = suite.skep(&["audit"])?;
+    let text = String::from_utf8_lossy(&audit.stdout).into_owned();
+    ensure!(audit.status.success(), "{text}{}", String::from_utf8_lossy(&audit.stderr));
+    suite.ok(&["vm", "stop", "web1"])?;
+    ensure!(suite.state_of("web1")? == "stopped");
+    suite.ok(&["vm", "delete", "web1", "--disks"])?;
+    suite.finish()
+}
+
+#[test]
+fn a_machine_boots_answers_and_goes_as_root() -> Result<()> {
+    if !is_root() {
+        skip!("needs root");
+    }
+    whole_life(Suite::start(Mode::Root)?)
+}
+
+#[test]
+fn a_machine_boots_answers_and_goes_as_an_ordinary_user() -> Result<()> {
+    whole_life(Suite::start(Mode::User)?)
+}
+
+#[test]
+fn a_machine_boots_through_uefi_from_an_imported_disk() -> Result<()> {
+    let mode = if is_root() { Mode::Root } else { Mode::User };
+    let suite = Suite::start(mode)?;
+    let disk = guest()?.join("disk.img");
+    suite.ok(&["disk", "import", "root", &disk.to_string_lossy()])?;
+    suite.ok(&["vm", "create", "efi", "--memory", "256M", "--disk", "root"])?;
+    suite.ok(&["vm", "start", "efi"])?;
+    suite.ok(&["vm", "console", "efi", "--expect", "skep-guest ready", "--timeout", "120"])?;
+    suite.ok(&["vm", "kill", "efi"])?;
+    suite.finish()
+}
+
+#[test]
+fn two_machines_on_one_switch_reach_each_other_and_the_host_is_as_before() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    suite.ok(&["switch", "create", "lan"])?;
+    for (name, address) in [("a", "10.9.9.1/24"), ("b", "10.9.9.2/24")] {
+        suite.define(name, &[])?;
+        suite.ok(&["nic", "create", &format!("{name}-0"), "--switch", "lan", "--machine", name])?;
+        suite.boot(name)?;
+        let up = format!("ip link set eth0 up; ip addr add {address} dev eth0; echo set-$?");
+        suite.guest_runs(name, &up, "set-0")?;
+    }
+    suite.guest_runs("a", "ping -c 3 -w 20 10.9.9.2; echo ping-$?", "ping-0")?;
+    let (code, message) = suite.fails(&["switch", "delete", "lan"])?;
+    ensure!(code == 5 && message.contains("switch lan"), "{code} {message}");
+    suite.ok(&["vm", "kill", "a"])?;
+    suite.ok(&["vm", "kill", "b"])?;
+    suite.finish()
+}
