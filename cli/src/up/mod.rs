@@ -1,0 +1,138 @@
+//! `skep up` and `skep down`: the suite for oneself, without an init system.
+//!
+//! [`up`] starts a supervisor ([`supervisor`]) in the background, which starts the same programs with the same flags as rc.d or
+//! systemd would, and starts each again when it ends. Whoever wants to know whether the suite is ready, or wants it to end, connects
+//! to `RUN/up.sock` and waits; nobody polls.
+
+mod prepare;
+mod supervisor;
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+pub use prepare::Prepared;
+
+/// Where a suite lives.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// STATE.
+    pub state: PathBuf,
+    /// RUN.
+    pub run: PathBuf,
+}
+
+impl Places {
+    /// As given, else from `SKEP_STATE` and `SKEP_RUN`, else the defaults: for root `/var/lib/skep` (FreeBSD `/var/db/skep`) and
+    /// `/var/run/skep`; for others `~/.local/state/skep` and `STATE/run`.
+    pub fn new(state: Option<PathBuf>, run: Option<PathBuf>) -> Self {
+        let env = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let root = nix::unistd::geteuid().is_root();
+        let given = state.or_else(|| env("SKEP_STATE"));
+        let default_run = root && given.is_none();
+        let state = given.unwrap_or_else(|| {
+            if root {
+                return PathBuf::from(if cfg!(target_os = "freebsd") { "/var/db/skep" } else { "/var/lib/skep" });
+            }
+            let home = || env("HOME").unwrap_or_else(|| PathBuf::from("/nonexistent")).join(".local/state");
+            env("XDG_STATE_HOME").unwrap_or_else(home).join("skep")
+        });
+        let fallback = || if default_run { PathBuf::from("/var/run/skep") } else { state.join("run") };
+        let run = run.or_else(|| env("SKEP_RUN")).unwrap_or_else(fallback);
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        Self { state: absolute(state), run: absolute(run) }
+    }
+
+    /// The API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("api.sock")
+    }
+
+    fn control(&self) -> PathBuf {
+        self.run.join("up.sock")
+    }
+}
+
+/// Why the suite did not start or stop.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// A step failed.
+    #[error("{what}: {error}")]
+    Step {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// The cell root could not be made.
+    #[error("the root of the cells: {0}")]
+    CellRoot(#[from] skep_cellroot::Error),
+    /// Said by the supervisor.
+    #[error("{0}")]
+    Supervisor(String),
+}
+
+/// Names a step.
+pub(crate) fn step(what: impl ToString) -> impl FnOnce(io::Error) -> UpError {
+    move |error| UpError::Step { what: what.to_string(), error }
+}
+
+/// Starts the suite and returns when its API answers; says so if it was up already. `foreground`: this process becomes the supervisor.
+pub fn up(places: &Places, foreground: bool, listen: Option<String>) -> Result<&'static str, UpError> {
+    if foreground {
+        let prepared = prepare::prepare(places)?;
+        supervisor::run(places, &prepared, listen, io::stdout())?;
+        return Ok("ended");
+    }
+    if wait_ready(places)? {
+        return Ok("up already");
+    }
+    let own = std::env::current_exe().map_err(step("own path"))?;
+    let mut command = Command::new(own);
+    command.arg("up").arg("--foreground").env("SKEP_STATE", &places.state).env("SKEP_RUN", &places.run);
+    if let Some(address) = listen {
+        command.arg("--listen").arg(address);
+    }
+    command.env("SKEP_DETACH", "1").current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(step("start the supervisor"))?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).map_err(step("wait for the supervisor"))?;
+    }
+    if line.trim() == supervisor::READY {
+        return Ok("up");
+    }
+    let mut said = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(64 << 10).read_to_string(&mut said);
+    }
+    let _ = child.wait();
+    Err(UpError::Supervisor(said.trim().trim_start_matches("skep: ").to_owned()))
+}
+
+/// Waits until a running supervisor's suite answers. False: there is none.
+fn wait_ready(places: &Places) -> Result<bool, UpError> {
+    let Some(mut control) = connect(places)? else { return Ok(false) };
+    control.write_all(supervisor::ASK_READY).map_err(step("ask the supervisor"))?;
+    let mut answer = Vec::new();
+    control.read_to_end(&mut answer).map_err(step("wait for the supervisor"))?;
+    Ok(!answer.is_empty())
+}
+
+/// Ends the supervisor and with it the services; returns when they have ended. False: there was none.
+pub fn stop_supervisor(places: &Places) -> Result<bool, UpError> {
+    let Some(mut control) = connect(places)? else { return Ok(false) };
+    control.write_all(supervisor::ASK_DOWN).map_err(step("ask the supervisor"))?;
+    let mut answer = Vec::new();
+    control.read_to_end(&mut answer).map_err(step("wait for the supervisor"))?;
+    Ok(true)
+}
+
+fn connect(places: &Places) -> Result<Option<UnixStream>, UpError> {
+    match UnixStream::connect(places.control()) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(e) => Err(step(format!("connect to {}", places.control().display()))(e)),
+    }
+}

@@ -1,0 +1,66 @@
+//! Every decoder of the suite as a fuzz target. `libfuzzer/` runs them guided by coverage (`cargo fuzz run --fuzz-dir
+//! fuzz/libfuzzer records`); `tests/corpus.rs` replays the corpus in `./test`.
+#![forbid(unsafe_code)]
+
+use skep_proto::broker::{Broker, EventView};
+use skep_proto::cell::Cell;
+use skep_proto::console::Console;
+use skep_proto::net::Net;
+use skep_proto::runner::{Runner, RunnerEvent};
+use skep_proto::storage::{JobRecord, Storage};
+use skep_proto::wire::{Hello, Welcome, decode, decode_request, encode_request};
+use skep_proto::{Helper, Refusal};
+
+/// Name and function of each target.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[("records", records), ("qmp", qmp), ("image", image)];
+
+/// A request that decodes is encoded again, and means the same.
+fn request<H: Helper>(bytes: &[u8])
+where
+    H::Request: PartialEq + std::fmt::Debug,
+{
+    let Ok((origin, request)) = decode_request::<H>(bytes) else { return };
+    let again = encode_request::<H>(&origin, &request).expect("a decoded request encodes");
+    assert_eq!(decode_request::<H>(&again).expect("and decodes"), (origin, request));
+}
+
+/// Records between processes: the first byte chooses what is expected.
+pub fn records(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 11 {
+        0 => request::<Broker>(bytes),
+        1 => request::<Storage>(bytes),
+        2 => request::<Net>(bytes),
+        3 => request::<Cell>(bytes),
+        4 => request::<Runner>(bytes),
+        5 => request::<Console>(bytes),
+        6 => drop(decode::<Hello>(bytes)),
+        7 => drop(decode::<Welcome>(bytes)),
+        8 => drop(decode::<RunnerEvent>(bytes)),
+        9 => drop(decode::<JobRecord>(bytes)),
+        _ => {
+            drop(decode::<EventView>(bytes));
+            drop(decode::<Result<(), Refusal>>(bytes));
+        }
+    }
+}
+
+/// Lines that a hypervisor sends over QMP.
+pub fn qmp(bytes: &[u8]) {
+    let mut lines = skep_engine_qemu::qmp::Reader::default();
+    // In two pieces, as a socket might give them.
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let each = |line| {
+        if let skep_engine_qemu::qmp::Line::Reply(_, skep_engine_qemu::qmp::Reply::Done(answer)) = line {
+            let _ = skep_engine_qemu::qmp::block_stats(&answer);
+        }
+    };
+    if lines.feed(first, each).is_ok() {
+        let _ = lines.feed(second, each);
+    }
+}
+
+/// Images: QCOW2 headers and tables.
+pub fn image(bytes: &[u8]) {
+    skep_storage_helper::fuzz_import(bytes);
+}
