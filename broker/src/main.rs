@@ -1,2 +1,125 @@
-//! Stub.
-fn main() {}
+//! broker: decides. Users, rights, the life of machines, the place of every name and number; the only client of the helpers.
+//! One thread, no right of its own but its database.
+#![forbid(unsafe_code)]
+
+mod actor;
+mod broker;
+mod cell;
+mod db;
+mod helpers;
+mod jobs;
+mod life;
+mod operations;
+mod page;
+mod platform;
+mod policy;
+mod reconcile;
+mod requests;
+mod route;
+mod session;
+mod spec;
+
+use broker::{Broker, Setup};
+use db::{Db, Fault, OpenError};
+use platform::{Facts, RunDir};
+use nix::unistd::{Gid, Uid, getuid, setegid, seteuid};
+use skep_rights::broker::TABLE;
+use skep_sandbox::{EnterError, Held, enter, limit};
+use skep_service::{Journal, Role, Start, StartError};
+use skep_sys::fd::Opened;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitCode;
+use tokio::runtime;
+use tokio::task::LocalSet;
+
+/// Why the broker cannot serve.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}: {1}")]
+    Database(std::path::PathBuf, OpenError),
+    #[error(transparent)]
+    Enter(#[from] EnterError),
+    #[error("database: {0}")]
+    Settle(#[from] Fault),
+    #[error("serve: {0}")]
+    Serve(#[from] std::io::Error),
+}
+
+/// What it holds from the start.
+struct Acquired {
+    listener: OwnedFd,
+    run: RunDir,
+    db: Opened<Db>,
+    journal: Journal,
+    facts: Facts,
+    owner: u32,
+}
+
+impl Held for Acquired {
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let mut held = vec![("listener", self.listener.as_fd())];
+        held.extend(self.run.held().map(|dir| ("run", dir)));
+        held.extend(self.db.fds().into_iter().map(|fd| ("database", fd)));
+        held.extend(self.journal.held());
+        held
+    }
+}
+
+/// Opens the database with the broker's own identity: the directory is its own, so root must not follow what stands there.
+fn database(start: &Start) -> Result<Opened<Db>, Error> {
+    let dir = start.state.join("db");
+    start.own_dir(&dir, Role::Broker, 0o700)?;
+    let path = dir.join("skep.db");
+    let open = || Opened::by(|| Db::open(&path)).map_err(|error| Error::Database(path.clone(), error));
+    let Some(ids) = &start.ids else { return open() };
+    let step = |e: nix::errno::Errno| StartError::step("open the database as the broker")(e.into());
+    let id = ids.of(Role::Broker);
+    setegid(Gid::from_raw(id)).map_err(step)?;
+    seteuid(Uid::from_raw(id)).map_err(step)?;
+    let db = open();
+    seteuid(Uid::from_raw(0)).map_err(step)?;
+    setegid(Gid::from_raw(0)).map_err(step)?;
+    db
+}
+
+fn acquire(start: &Start) -> Result<Acquired, Error> {
+    let db = database(start)?;
+    let own = getuid().as_raw();
+    let owner = match start.extra.get("owner") {
+        None => own,
+        Some(text) => text.parse().map_err(|_| StartError::Flags(format!("--owner {text}: a uid is expected")))?,
+    };
+    Ok(Acquired {
+        listener: start.bind(Role::Broker, Role::Frontend)?,
+        run: RunDir::open(&start.run)?,
+        db,
+        journal: start.journal("broker")?,
+        facts: Facts::ask(),
+        owner,
+    })
+}
+
+/// acquire → limit → enter → serve.
+fn serve() -> Result<(), Error> {
+    let start = Start::from_args(&["owner"])?;
+    let limited = limit(acquire(&start)?, &TABLE)?;
+    let Acquired { listener, run, db, journal, facts, owner } = enter(limited, &start.scene(Role::Broker))?.into_inner();
+    let allowed = start.allowed(Role::Frontend);
+    let setup = Setup { instance: start.instance, run, owner, facts, db: db.into_inner(), journal };
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async move {
+        let broker = Broker::start(setup)?;
+        broker.settle()?;
+        broker.reconcile()?;
+        session::serve(broker, listener, allowed).await.map_err(Error::Serve)
+    })
+}
+
+fn main() -> ExitCode {
+    skep_service::run("broker", serve)
+}
+
+#[cfg(test)]
+mod tests;

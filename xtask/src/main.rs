@@ -1,2 +1,46 @@
-//! Stub.
-fn main() {}
+//! Chores of the tree: `cargo xtask tidy | rights | errors`.
+//!
+//! * `tidy`: holds the tree against its rules; exit code 1 and a line for each that is broken.
+//! * `rights`, `errors`: print docs/rights.md and docs/errors.md; with `--write` they are written.
+#![forbid(unsafe_code)]
+
+mod errors;
+mod rights;
+mod source;
+mod tidy;
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The top of the tree.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["tidy"] => return tidy(),
+        ["rights"] => print!("{}", rights::page()),
+        ["errors"] => print!("{}", errors::page()),
+        ["rights", "--write"] => write("docs/rights.md", &rights::page())?,
+        ["errors", "--write"] => write("docs/errors.md", &errors::page())?,
+        _ => bail!("usage: cargo xtask tidy | rights [--write] | errors [--write]"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tidy() -> Result<ExitCode> {
+    let problems = tidy::problems(&root())?;
+    for problem in &problems {
+        println!("{problem}");
+    }
+    println!("tidy: {} problems", problems.len());
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write(name: &str, text: &str) -> Result<()> {
+    std::fs::write(root().join(name), text).with_context(|| name.to_owned())
+}

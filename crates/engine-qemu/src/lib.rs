@@ -1,1 +1,70 @@
-//! Stub.
+//! QEMU's side of a machine, as pure code: model to configuration, QMP lines to typed answers, events and exit to a verdict.
+//!
+//! QEMU is started with one fixed command line ([`ARGV`]); only the machine's identity follows ([`argv`]), since QEMU takes it from
+//! nowhere else. Everything that varies is in the file that [`configure`] makes, which the runner puts at [`CONFIG`] before each
+//! start. Disks, taps, serial lines and QMP are descriptors, under the numbers in [`Fds`]. Facts: QEMU 7.2 (qemu-options.hx,
+//! util/qemu-config.c, qapi/), each one run.
+#![forbid(unsafe_code)]
+
+mod config;
+mod ended;
+mod fds;
+mod machine;
+pub mod qmp;
+
+pub use config::Unwritable;
+pub use ended::History;
+pub use fds::Fds;
+pub use machine::{Error, Launch, configure};
+
+pub use skep_machine::{Ended, Exit};
+
+use skep_machine::Uuid;
+
+/// The program. It must be started under exactly this name: without /proc it finds its modules and firmware by it.
+pub const BINARY: &str = "/usr/bin/qemu-system-x86_64";
+/// Where it reads its configuration in the cell; read once, at start.
+pub const CONFIG: &str = "/run/machine.conf";
+/// Where it reads the kernel of a direct boot in the cell.
+pub const KERNEL: &str = "/run/kernel";
+/// Where it reads the initial RAM disk of a direct boot in the cell.
+pub const INITRD: &str = "/run/initrd";
+/// UEFI firmware in the cell's root.
+pub const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// What a new variable store is copied from, on the host; the copy must keep the size.
+pub const UEFI_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// What the cell's root must hold beside [`BINARY`], [`MODULES`] and the libraries that these need.
+pub const FIRMWARE: &[&str] = &[
+    "/usr/share/seabios/bios-256k.bin",
+    "/usr/share/seabios/vgabios-stdvga.bin",
+    "/usr/share/qemu/kvmvapic.bin",
+    "/usr/share/qemu/linuxboot_dma.bin",
+    "/usr/share/qemu/keymaps/en-us",
+    UEFI_CODE,
+];
+/// What QEMU loads while it starts.
+pub const MODULES: &[&str] = &["/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so"];
+
+/// The fixed command line, the program's name left out. `-S`: the guest runs only when QMP says `cont`. `-no-reboot`: its reboot ends
+/// QEMU, so that pending edits apply. `-vnc none`: a screen that listens nowhere, and takes connections as descriptors.
+pub const ARGV: &[&str] = &[
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-vnc",
+    "none",
+    "-no-reboot",
+    "-S",
+    "-cpu",
+    "max",
+    "-sandbox",
+    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    "-readconfig",
+    CONFIG,
+];
+
+/// [`ARGV`], then the machine's identity.
+pub fn argv(uuid: Uuid) -> Vec<String> {
+    ARGV.iter().map(|&arg| arg.to_owned()).chain(["-uuid".to_owned(), uuid.to_string()]).collect()
+}

@@ -68,7 +68,12 @@ impl<H: Helper> Client<H> {
     /// Connects and greets.
     pub async fn connect(path: &Path) -> Result<Self, CallError> {
         let failed = |error| CallError::Connect { helper: H::NAME, error };
-        let socket = skep_sys::sock::connect_seqpacket(path).map_err(failed)?;
+        Self::over(skep_sys::sock::connect_seqpacket(path).map_err(failed)?).await
+    }
+
+    /// Greets over a connected socket.
+    pub async fn over(socket: OwnedFd) -> Result<Self, CallError> {
+        let failed = |error| CallError::Connect { helper: H::NAME, error };
         let port = Port::new(socket).map_err(failed)?;
         let greeting = async {
             port.send(&hello::<H>()?, &[]).await.map_err(ProtocolError::Send)?;
@@ -78,6 +83,11 @@ impl<H: Helper> Client<H> {
         let greeting = greeting.unwrap_or(Err(ProtocolError::Receive(RecvError::TimedOut)));
         greeting.map_err(|error| CallError::Gone { helper: H::NAME, error })?;
         Ok(Self { port, seq: 0, protocol: PhantomData })
+    }
+
+    /// Waits, between calls, until the connection is of no more use: the peer is gone, or it spoke unasked.
+    pub async fn ended(&mut self) {
+        let _ = self.port.recv().await;
     }
 
     /// Asks and waits for the reply, at most `patience`.
@@ -141,6 +151,20 @@ impl<H: Helper> Connection<H> {
     /// Who is at the other end.
     pub fn peer(&self) -> io::Result<skep_sys::sock::Peer> {
         self.port.peer()
+    }
+
+    /// Waits, between two requests, until the client is gone; for ever if it has already sent the next request.
+    pub async fn hung_up(&self) {
+        loop {
+            let Ok(mut guard) = self.port.0.as_async_fd().readable().await else { return };
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+            match nix::sys::socket::recv(guard.get_inner().as_raw_fd(), &mut [0], flags) {
+                Ok(1..) => return std::future::pending().await,
+                Err(nix::errno::Errno::EAGAIN) => guard.clear_ready(),
+                Err(nix::errno::Errno::EINTR) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
     }
 
     /// The next request.

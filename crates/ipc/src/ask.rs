@@ -4,6 +4,7 @@ use crate::{ProtocolError, RECORD_DEADLINE};
 use skep_proto::wire::{self, Origin};
 use skep_proto::{Call, Fds, Op, Reason, Refusal};
 use skep_sys::msg;
+use skep_sys::sock::Peer;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -13,6 +14,10 @@ pub trait Observer {
     fn begin(&mut self, origin: &Origin, op: &'static Op, request: &dyn std::fmt::Debug);
     /// It was done, or refused.
     fn end(&mut self, origin: &Origin, op: &'static Op, result: Result<(), &Refusal>);
+    /// A connection ended; `error` is what the peer did wrong, or goodbye.
+    fn closed(&mut self, _peer: Peer, _error: &ProtocolError) {}
+    /// Somebody connected who may not.
+    fn stranger(&mut self, _peer: Peer) {}
 }
 
 /// Observes nothing (the console-proxy's operations are not privileged; tests).

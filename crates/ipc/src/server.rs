@@ -83,11 +83,12 @@ impl<H: Helper> Server<H> {
                 let Some(connection) = self.connections.get_mut(index) else { continue };
                 if let Err(error) = connection.serve_one::<H>(service, observer) {
                     let gone = self.connections.swap_remove(index);
+                    observer.closed(gone.peer, &error);
                     service.closed(gone.peer, &error);
                 }
             }
             if incoming {
-                self.accept(service);
+                self.accept(service, observer);
             }
         }
         Ok(())
@@ -116,11 +117,12 @@ impl<H: Helper> Server<H> {
         Ok((incoming, from, watched))
     }
 
-    fn accept(&mut self, service: &mut dyn Service<H>) {
+    fn accept(&mut self, service: &mut dyn Service<H>, observer: &mut dyn Observer) {
         // A failure here concerns the one who connected, not us.
         let Ok(socket) = sock::accept(self.listener.as_fd()) else { return };
         let Ok(peer) = sock::peer(socket.as_fd()) else { return };
         if self.allowed.as_ref().is_some_and(|uids| !uids.contains(&peer.uid)) {
+            observer.stranger(peer);
             service.stranger(peer);
         } else if self.connections.len() < MAX_CONNECTIONS {
             self.connections.push(Connection { socket, peer, greeted: false, next: 1 });

@@ -119,6 +119,8 @@ macro_rules! protocol {
                 returns: <$back as $crate::Fds>::COUNT,
             },)*];
             type Request = $request;
+            // In a constant: a number out of range does not compile.
+            #[allow(clippy::indexing_slicing)]
             fn op(request: &$request) -> &'static $crate::Op {
                 match request { $($request::$call(_) => {
                     const OP: $crate::Op = <$helper as $crate::Helper>::OPS[$number];

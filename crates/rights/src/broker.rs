@@ -1,6 +1,12 @@
 //! The rights of broker.
 
+use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, SYSLOG};
 use crate::table::*;
+
+/// An operation: what it does to the host, and a test that shows it.
+const fn op(name: &'static str, does: &'static str, test: &'static str) -> Operation {
+    Operation { name, does, test }
+}
 
 /// See the module.
 pub static TABLE: Process = Process {
@@ -11,11 +17,128 @@ pub static TABLE: Process = Process {
     namespaces: &[Namespace::Net, Namespace::Ipc, Namespace::Uts],
     capabilities: &[],
     network: Network::None,
-    descriptors: &[],
-    paths: Paths::Only(&[]),
-    syscalls: &[],
+    descriptors: &[
+        LISTENER,
+        CONNECTION,
+        LOG_OF_ACTS,
+        SYSLOG,
+        Descriptor {
+            name: "database",
+            kind: FdKind::File("db"),
+            most: Most::N(3),
+            rights: &["READ", "WRITE", "SEEK", "FSTAT", "FSYNC", "FTRUNCATE", "FCNTL"],
+            ioctls: &[],
+            why: "the SQLite database and its write-ahead log, opened before entering",
+        },
+        Descriptor {
+            name: "run",
+            kind: FdKind::Directory(""),
+            most: Most::N(1),
+            rights: &["CONNECTAT", "LOOKUP"],
+            ioctls: &[],
+            why: "FreeBSD: the sockets of helpers, runners and console-proxies are connected to beneath it",
+        },
+        Descriptor {
+            name: "client of a helper",
+            kind: FdKind::Unix,
+            most: Most::Many,
+            rights: &["EVENT", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "SHUTDOWN", "CONNECT"],
+            ioctls: &[],
+            why: "one to each helper, runner events and a console-proxy for each machine, the channel of each job",
+        },
+        Descriptor {
+            name: "event loop",
+            kind: FdKind::Event,
+            most: Most::N(4),
+            rights: &["KQUEUE"],
+            ioctls: &[],
+            why: "epoll or kqueue, and what wakes it",
+        },
+        Descriptor {
+            name: "in passing",
+            kind: FdKind::Memory,
+            most: Most::Many,
+            rights: &[],
+            ioctls: &[],
+            why: "a machine's configuration, on its way into the cell",
+        },
+        Descriptor {
+            name: "disk in passing",
+            kind: FdKind::File(""),
+            most: Most::Many,
+            rights: &[],
+            ioctls: &[],
+            why: "disks, variable stores and logs that storage-helper opened, on their way into the cell",
+        },
+        Descriptor {
+            name: "tap in passing",
+            kind: FdKind::Device("net/tun"),
+            most: Most::Many,
+            rights: &[],
+            ioctls: &[],
+            why: "taps that net-helper made, on their way into the cell",
+        },
+        Descriptor {
+            name: "stream in passing",
+            kind: FdKind::Pipe,
+            most: Most::Many,
+            rights: &[],
+            ioctls: &[],
+            why: "both ends of an import's pipe, on their way to frontend and storage-helper",
+        },
+    ],
+    paths: Paths::Only(&[
+        PathRule { place: Place::Run(""), access: Access::Read, why: "connecting to the sockets of the helpers" },
+        PathRule { place: Place::State("db"), access: Access::Read, why: "SQLite makes sure that its files are still where it opened them" },
+    ]),
+    syscalls: &[
+        Syscalls { names: &["socket:unix", "connect"], why: "connects to helpers, anew when they were restarted" },
+        Syscalls { names: &["memfd_create"], why: "the configuration of a machine goes into its cell as a memory file" },
+        Syscalls {
+            names: &["stat", "lstat", "newfstatat", "access", "fsync", "fdatasync", "ftruncate"],
+            why: "SQLite: its files' sizes, locks and write-ahead log",
+        },
+    ],
     ioctls: &[],
-    max_descriptors: 1024,
-    operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    max_descriptors: 8192,
+    operations: &[
+        op("OpenSession", "binds a connection to who the kernel says is there", "only_root_and_the_owner_get_a_session"),
+        op("HostShow", "nothing; reports the host", "a_host_is_shown_without_its_helpers"),
+        op("TokenCreate", "keeps the hash of a new token", "a_token_opens_a_session_and_makes_no_other"),
+        op("MachineCreate", "writes a definition", "a_machine_is_defined_and_listed"),
+        op("MachineGet", "nothing; reads", "a_machine_is_defined_and_listed"),
+        op("MachineList", "nothing; reads", "a_thousand_machines_are_listed_in_pages"),
+        op("MachineSet", "writes a definition; has a runner configured", "a_change_of_an_old_revision_is_refused"),
+        op("MachineRename", "writes a definition", "names_are_unique"),
+        op("MachineAct", "has a cell made, told or cleared away", "a_machine_starts_stops_and_leaves_nothing"),
+        op("MachineClone", "has disks copied", "a_copy_has_disks_and_nics_of_its_own"),
+        op("MachineDelete", "has a machine's files deleted", "a_deleted_machine_takes_its_disks_along"),
+        op("MachineConsole", "has a stream joined to a serial line", "streams_are_joined_by_descriptor"),
+        op("MachineScreen", "has a stream joined to a screen", "streams_are_joined_by_descriptor"),
+        op("MachineLog", "has a log opened for reading", "streams_are_joined_by_descriptor"),
+        op("MachineStats", "nothing; asks runner and spawner", "a_machine_starts_stops_and_leaves_nothing"),
+        op("DiskCreate", "has a disk made", "a_helper_may_die_in_any_call"),
+        op("DiskImport", "has a disk filled from a stream", "an_import_fills_a_disk_or_leaves_nothing"),
+        op("DiskClone", "has a disk copied", "a_copied_disk_cannot_be_deleted_meanwhile"),
+        op("DiskResize", "has a disk enlarged", "a_helper_may_die_in_any_call"),
+        op("DiskGet", "nothing; reads", "a_helper_may_die_in_any_call"),
+        op("DiskList", "nothing; reads", "a_helper_may_die_in_any_call"),
+        op("DiskDelete", "has a disk deleted", "a_helper_may_die_in_any_call"),
+        op("SwitchCreate", "has a bridge made", "a_helper_may_die_in_any_call"),
+        op("SwitchList", "nothing; reads", "a_switch_with_nics_stays"),
+        op("SwitchDelete", "has a bridge deleted", "a_switch_with_nics_stays"),
+        op("NicCreate", "writes a NIC", "a_switch_with_nics_stays"),
+        op("NicAttach", "writes a NIC", "a_nic_goes_to_a_stopped_machine_only"),
+        op("NicDetach", "writes a NIC", "a_nic_goes_to_a_stopped_machine_only"),
+        op("NicList", "nothing; reads", "a_switch_with_nics_stays"),
+        op("NicDelete", "writes a NIC", "a_switch_with_nics_stays"),
+        op("OperationGet", "nothing; waits", "a_machine_starts_stops_and_leaves_nothing"),
+        op("OperationList", "nothing; reads", "operations_at_work_end_with_the_broker"),
+        op("OperationCancel", "ends an operation early", "a_cancelled_start_leaves_nothing"),
+        op("EventWatch", "sends events", "a_watch_resumes_where_it_was_or_says_gap"),
+    ],
+    freebsd: FreeBsd {
+        capability_mode: true,
+        note: "memory files, UNIX sockets and open files work there; helpers are reached by connectat(2) beneath RUN's descriptor",
+    },
 };

@@ -1,6 +1,9 @@
-//! The rights of console-proxy.
+//! The rights of a console-proxy: the process that reads what guests send.
 
+use crate::base::{CONNECTION, LISTENER};
 use crate::table::*;
+
+const STREAM: &[&str] = &["READ", "WRITE", "EVENT", "SHUTDOWN"];
 
 /// See the module.
 pub static TABLE: Process = Process {
@@ -11,11 +14,30 @@ pub static TABLE: Process = Process {
     namespaces: &[Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup],
     capabilities: &[],
     network: Network::None,
-    descriptors: &[],
+    descriptors: &[
+        LISTENER,
+        CONNECTION,
+        Descriptor { name: "null", kind: FdKind::Null, most: Most::N(3), rights: &["READ", "WRITE"], ioctls: &[], why: "standard ones" },
+        Descriptor { name: "report", kind: FdKind::Unix, most: Most::N(1), rights: &["WRITE"], ioctls: &[], why: "tells that it is ready; then closed" },
+        Descriptor { name: "serial line", kind: FdKind::Unix, most: Most::N(1), rights: STREAM, ioctls: &[], why: "from the runner" },
+        Descriptor {
+            name: "log",
+            kind: FdKind::File("logs"),
+            most: Most::N(2),
+            rights: &["WRITE", "SEEK", "FTRUNCATE", "FSTAT"],
+            ioctls: &[],
+            why: "both halves of the serial log, opened by storage-helper",
+        },
+        Descriptor { name: "client", kind: FdKind::Unix, most: Most::Many, rights: STREAM, ioctls: &[], why: "readers, the writer, screens" },
+    ],
     paths: Paths::Only(&[]),
-    syscalls: &[],
+    syscalls: &[Syscalls { names: &["ftruncate"], why: "begins the older half of the log anew" }],
     ioctls: &[],
-    max_descriptors: 1024,
-    operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    max_descriptors: 128,
+    operations: &[
+        Operation { name: "AttachSerial", does: "joins a stream to the serial line", test: "boots_answers_and_powers_off" },
+        Operation { name: "AttachScreen", does: "joins two streams", test: "the_screen_speaks_rfb" },
+        Operation { name: "Status", does: "nothing", test: "a_killed_console_proxy_is_replaced" },
+    ],
+    freebsd: FreeBsd { capability_mode: true, note: "and a uid of its own" },
 };

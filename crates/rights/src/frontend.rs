@@ -1,6 +1,10 @@
 //! The rights of api-frontend.
 
+use crate::base::{CONNECTION, LISTENER, SYSLOG};
 use crate::table::*;
+
+/// Rights of a listening TCP socket; accepted ones inherit them.
+const TCP: &[&str] = &["ACCEPT", "EVENT", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"];
 
 /// See the module.
 pub static TABLE: Process = Process {
@@ -8,14 +12,92 @@ pub static TABLE: Process = Process {
     program: "skep-api-frontend",
     task: "speaks gRPC and TLS to clients and turns each call into one message to the broker",
     uid: Uid::Own,
-    namespaces: &[Namespace::Ipc, Namespace::Uts],
+    namespaces: &[Namespace::Net, Namespace::Ipc, Namespace::Uts],
     capabilities: &[],
-    network: Network::Host("listens on TCP when --listen is given"),
-    descriptors: &[],
+    // A listening socket stays in the namespace that it was made in.
+    network: Network::None,
+    descriptors: &[
+        LISTENER,
+        CONNECTION,
+        SYSLOG,
+        Descriptor {
+            name: "remote listener",
+            kind: FdKind::Inet,
+            most: Most::N(1),
+            rights: TCP,
+            ioctls: &[],
+            why: "with --listen: TLS clients are accepted from it; the process can make no other internet socket",
+        },
+        Descriptor {
+            name: "remote connection",
+            kind: FdKind::Inet,
+            most: Most::Many,
+            rights: TCP,
+            ioctls: &[],
+            why: "accepted from the remote listener",
+        },
+        Descriptor {
+            name: "RUN",
+            kind: FdKind::Directory("RUN"),
+            most: Most::N(1),
+            rights: &["LOOKUP", "CONNECTAT", "READ", "WRITE", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "SHUTDOWN"],
+            ioctls: &[],
+            why: "the broker's socket is connected to beneath it",
+        },
+        Descriptor {
+            name: "broker session",
+            kind: FdKind::Unix,
+            most: Most::Many,
+            rights: &["READ", "WRITE", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "SHUTDOWN"],
+            ioctls: &[],
+            why: "one for each call in progress, in the name of its client",
+        },
+        Descriptor {
+            name: "stream",
+            kind: FdKind::Unix,
+            most: Most::Many,
+            rights: &["READ", "WRITE", "EVENT", "FSTAT", "SHUTDOWN", "GETSOCKOPT"],
+            ioctls: &[],
+            why: "one end of a console, screen, watch or import, from the broker",
+        },
+        Descriptor {
+            name: "import",
+            kind: FdKind::Pipe,
+            most: Most::Many,
+            rights: &["WRITE", "EVENT", "FSTAT"],
+            ioctls: &[],
+            why: "the end of a pipe that an imported image is written to",
+        },
+        Descriptor {
+            name: "machine log",
+            kind: FdKind::File("logs"),
+            most: Most::Many,
+            rights: &["READ", "FSTAT"],
+            ioctls: &[],
+            why: "a machine's log, read-only, while a client reads it",
+        },
+        Descriptor {
+            name: "ready",
+            kind: FdKind::Pipe,
+            most: Most::N(1),
+            rights: &["WRITE"],
+            ioctls: &[],
+            why: "one byte to the supervisor when clients can be served; then closed",
+        },
+        Descriptor {
+            name: "event loop",
+            kind: FdKind::Event,
+            most: Most::N(4),
+            rights: &["EVENT", "KQUEUE"],
+            ioctls: &[],
+            why: "tokio's",
+        },
+    ],
     paths: Paths::Only(&[]),
-    syscalls: &[],
+    syscalls: &[Syscalls { names: &["socket:unix", "connect"], why: "a session with the broker for each call in progress" }],
     ioctls: &[],
     max_descriptors: 1024,
+    // It serves clients, not a protocol of the suite.
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    freebsd: FreeBsd { capability_mode: true, note: "connectat(2) beneath the descriptor of RUN reaches the broker's socket" },
 };

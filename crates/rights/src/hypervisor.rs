@@ -1,21 +1,178 @@
-//! The rights of hypervisor.
+//! The rights of the hypervisor: a guest that has taken it over has these, and no more.
 
 use crate::table::*;
 
-/// See the module.
-pub static TABLE: Process = Process {
+const CELL: &[Namespace] =
+    &[Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup];
+
+/// System calls of QEMU beyond [`crate::BASE`]: those that it was seen to make under every device that is offered, and those that the C
+/// library may choose in their place.
+pub(crate) const CALLS: &[Syscalls] = &[
+    Syscalls { names: &["execve"], why: "the runner's child becomes it" },
+    Syscalls {
+        names: &["mmap:exec", "mprotect:exec"],
+        why: "libraries, and translated code of the guest (software emulation)",
+    },
+    Syscalls {
+        names: &[
+            "access", "open", "openat", "stat", "lstat", "newfstatat", "statx", "statfs", "fstatfs", "readlink", "readlinkat",
+            "getcwd", "chdir",
+        ],
+        why: "libraries, firmware and its configuration, at its start",
+    },
+    Syscalls { names: &["clone:thread", "set_tid_address", "arch_prctl", "sched_setaffinity:absent"], why: "threads of its virtual CPUs" },
+    Syscalls {
+        names: &["preadv", "preadv2", "pwritev", "pwritev2", "fdatasync", "fsync", "fallocate", "ftruncate"],
+        why: "disks",
+    },
+    Syscalls { names: &["signalfd4", "rt_sigpending", "rt_sigsuspend", "rt_sigtimedwait"], why: "its main loop" },
+    Syscalls { names: &["memfd_create"], why: "buffers of the display" },
+    Syscalls { names: &["sendmmsg"], why: "replies of the resolver's stub in its libraries" },
+    Syscalls {
+        names: &["uname", "sysinfo", "time", "getrusage", "prlimit64", "dup2"],
+        why: "what it asks about its host, and its descriptors put at their numbers",
+    },
+    Syscalls { names: &["seccomp", "prctl:confine"], why: "its own filter, put on over this one; names of its threads" },
+    Syscalls {
+        names: &[
+            "io_uring_setup:absent", "set_mempolicy:absent", "get_mempolicy:absent", "sched_setscheduler:absent",
+            "sched_getscheduler:absent", "mbind:absent",
+        ],
+        why: "answered as if the kernel had none: it goes on without",
+    },
+];
+
+/// Ioctls of QEMU.
+pub(crate) const IOCTLS: &[(u64, &str)] = &[
+    (0x8004_54d2, "TUNGETIFF: which kind of tap it was given"),
+    (0x8004_54cf, "TUNGETFEATURES: what taps can"),
+    (0x8004_54d7, "TUNGETVNETHDRSZ: size of the header before each frame"),
+    (0x4004_54d8, "TUNSETVNETHDRSZ: likewise"),
+    (0x4004_54d0, "TUNSETOFFLOAD: which checksums the guest takes over"),
+    (0x4004_54d4, "TUNSETSNDBUF: frames that may wait"),
+    (0x4004_54dc, "TUNSETVNETLE: byte order of that header"),
+    (0x4004_54de, "TUNSETVNETBE: likewise"),
+    (0x5401, "TCGETS: whether a descriptor is a terminal"),
+    (0x8008_1272, "BLKGETSIZE64: size of a disk that is a device"),
+    (0x1268, "BLKSSZGET: its sector size"),
+    (0x127b, "BLKPBSZGET: likewise"),
+    (0x541b, "FIONREAD: bytes that wait"),
+    (0x5421, "FIONBIO: not to wait"),
+];
+
+const ROOT: &[PathRule] = &[
+    PathRule { place: Place::Exact("/usr/bin/qemu-system-x86_64"), access: Access::Execute, why: "itself" },
+    PathRule { place: Place::Exact("/usr/lib"), access: Access::Execute, why: "libraries" },
+    PathRule { place: Place::Exact("/usr/lib64"), access: Access::Execute, why: "libraries" },
+    PathRule { place: Place::Exact("/lib"), access: Access::Execute, why: "libraries" },
+    PathRule { place: Place::Exact("/lib64"), access: Access::Execute, why: "libraries" },
+    PathRule { place: Place::Exact("/usr/share"), access: Access::Read, why: "firmware" },
+    PathRule { place: Place::Exact("/run"), access: Access::Read, why: "configuration, kernel, initial RAM disk" },
+    PathRule { place: Place::Exact("/dev/null"), access: Access::ReadWriteFile, why: "input and output that nobody has" },
+    PathRule { place: Place::Exact("/dev/urandom"), access: Access::ReadWriteFile, why: "the guest's random numbers" },
+    PathRule { place: Place::Exact("/dev/kvm"), access: Access::ReadWriteFile, why: "hardware acceleration; only in cells that have it" },
+];
+
+const CONST_TABLE: Process = Process {
     name: "hypervisor",
     program: "qemu-system-x86_64",
     task: "runs the guest",
     uid: Uid::PerMachine,
-    namespaces: &[Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup],
+    namespaces: CELL,
     capabilities: &[],
     network: Network::None,
-    descriptors: &[],
-    paths: Paths::Only(&[]),
-    syscalls: &[],
-    ioctls: &[],
-    max_descriptors: 1024,
+    descriptors: &[
+        Descriptor {
+            name: "qmp",
+            kind: FdKind::Unix,
+            most: Most::N(4),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "the runner speaks to it; screens that it was given over this",
+        },
+        Descriptor {
+            name: "serial line",
+            kind: FdKind::Unix,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "the guest's console",
+        },
+        Descriptor {
+            name: "standard error",
+            kind: FdKind::Pipe,
+            most: Most::N(2),
+            rights: &["WRITE"],
+            ioctls: &[],
+            why: "its last words, read by the runner",
+        },
+        Descriptor { name: "null", kind: FdKind::Null, most: Most::N(1), rights: &["READ"], ioctls: &[], why: "standard input" },
+        Descriptor {
+            name: "disk",
+            kind: FdKind::File("disks"),
+            most: Most::Many,
+            rights: &["FSYNC", "IOCTL", "READ", "SEEK", "WRITE", "FSTAT", "EVENT", "FPATHCONF"],
+            ioctls: &[],
+            why: "opened and locked by storage-helper; itself or a copy under another number",
+        },
+        Descriptor {
+            name: "variable store",
+            kind: FdKind::File("firmware"),
+            most: Most::N(2),
+            rights: &["READ", "WRITE", "SEEK", "FSTAT", "MMAP_RW"],
+            ioctls: &[],
+            why: "what UEFI keeps",
+        },
+        Descriptor {
+            name: "tap",
+            kind: FdKind::Device("net/tun"),
+            most: Most::Many,
+            rights: &["EVENT", "READ", "WRITE", "IOCTL"],
+            // TAPGIFNAME, FIONBIO, VMIO_SIOCSIFFLAGS (FREEBSD.md 27, FREEBSD15.md 13).
+            ioctls: &[0x4020_745d, 0x8004_667e, 0x2004_5600],
+            why: "made by net-helper",
+        },
+        Descriptor {
+            name: "firmware",
+            kind: FdKind::File("cell"),
+            most: Most::Many,
+            rights: &["READ", "SEEK", "FSTAT", "MMAP_R"],
+            ioctls: &[],
+            why: "UEFI code, from the cell's root",
+        },
+        Descriptor {
+            name: "events",
+            kind: FdKind::Event,
+            most: Most::Many,
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "its own wake-ups, timers and signals",
+        },
+        Descriptor {
+            name: "memory",
+            kind: FdKind::Memory,
+            most: Most::Many,
+            rights: &["READ", "WRITE", "MMAP_RW", "FTRUNCATE"],
+            ioctls: &[],
+            why: "buffers of the display, which it makes itself",
+        },
+    ],
+    paths: Paths::Only(ROOT),
+    syscalls: CALLS,
+    ioctls: IOCTLS,
+    max_descriptors: 256,
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    freebsd: FreeBsd {
+        capability_mode: false,
+        note: "bhyve enters capability mode itself when the guest runs; before that the jail confines it",
+    },
 };
+
+/// See the module.
+pub static TABLE: Process = CONST_TABLE;
+
+const KVM_CALLS: &[Syscalls] =
+    &joined::<{ CALLS.len() + 1 }>(CALLS, &[Syscalls { names: &["ioctl"], why: "" }], "KVM has about a hundred requests");
+
+/// The same for a cell with `/dev/kvm`: a declared exception.
+pub static TABLE_KVM: Process = Process { syscalls: KVM_CALLS, ..CONST_TABLE };

@@ -24,6 +24,7 @@ pub const ALL: &[&Process] = &[
     &frontend::TABLE,
     &broker::TABLE,
     &storage::TABLE,
+    &storage::JOB,
     &net::TABLE,
     &vm_runner::TABLE,
     &runner::TABLE,

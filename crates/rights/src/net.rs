@@ -1,6 +1,10 @@
 //! The rights of net-helper.
 
+use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, SYSLOG};
 use crate::table::*;
+
+/// `TUNSETIFF` (linux/if_tun.h).
+const TUNSETIFF: u64 = 0x4004_54ca;
 
 /// See the module.
 pub static TABLE: Process = Process {
@@ -10,12 +14,102 @@ pub static TABLE: Process = Process {
     uid: Uid::Own,
     namespaces: &[Namespace::Ipc, Namespace::Uts],
     capabilities: &[(Capability::NetAdmin, "bridges and taps are made with it")],
-    network: Network::Host("interfaces of the host are its task"),
-    descriptors: &[],
-    paths: Paths::Only(&[]),
-    syscalls: &[],
-    ioctls: &[],
-    max_descriptors: 1024,
-    operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    network: Network::Host("bridges, taps and uplinks are interfaces of the host"),
+    descriptors: &[
+        LISTENER,
+        CONNECTION,
+        LOG_OF_ACTS,
+        SYSLOG,
+        Descriptor {
+            name: "netlink",
+            kind: FdKind::Netlink,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "Linux: rtnetlink, connected to the kernel",
+        },
+        Descriptor {
+            name: "interfaces",
+            kind: FdKind::Unix,
+            most: Most::N(1),
+            rights: &["IOCTL"],
+            ioctls: INTERFACE_IOCTLS,
+            why: "FreeBSD: an unbound socket that carries the requests about interfaces",
+        },
+        Descriptor {
+            name: "devices",
+            kind: FdKind::Directory("/dev"),
+            most: Most::N(1),
+            rights: &["LOOKUP", "READ", "WRITE", "IOCTL", "EVENT", "FCNTL", "FSTAT"],
+            ioctls: TAP_IOCTLS,
+            why: "FreeBSD: taps are opened beneath it; what is opened has no right beyond these",
+        },
+        Descriptor {
+            name: "tap",
+            kind: FdKind::Device("/dev/net/tun"),
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT", "IOCTL"],
+            ioctls: TAP_IOCTLS,
+            why: "while an operation makes it; sent to the broker and closed",
+        },
+    ],
+    paths: Paths::Only(&[PathRule {
+        place: Place::Exact("/dev/net/tun"),
+        access: Access::ReadWriteFile,
+        why: "each tap is an open descriptor of it. Started by root, the node is its own, in a mount namespace made for that: the host's may be root's alone",
+    }]),
+    syscalls: &[Syscalls { names: &["openat"], why: "opens /dev/net/tun for each tap; Landlock allows nothing else" }],
+    ioctls: &[(TUNSETIFF, "makes a tap of an open /dev/net/tun")],
+    max_descriptors: 64,
+    operations: &[
+        Operation {
+            name: "CreateSwitch",
+            does: "makes a bridge, sets it up, and makes the uplink its member and up",
+            test: "a_switch_takes_and_releases_its_uplink",
+        },
+        Operation { name: "DeleteSwitch", does: "deletes a bridge without taps", test: "a_switch_with_taps_is_not_deleted" },
+        Operation { name: "CreateTap", does: "makes a tap, a member of a bridge, up", test: "two_taps_on_a_switch_pass_frames" },
+        Operation { name: "MoveTap", does: "makes a tap a member of another bridge, or of none", test: "a_moved_tap_hears_its_new_switch_only" },
+        Operation { name: "DeleteTap", does: "deletes a tap", test: "a_tap_ends_with_its_descriptor_or_when_deleted" },
+        Operation { name: "ListInterfaces", does: "reads the list of interfaces", test: "interfaces_are_listed_in_pages" },
+    ],
+    freebsd: FreeBsd {
+        capability_mode: true,
+        note: "keeps uid 0: the kernel asks for root at each request about interfaces, and for root the limits of the socket are \
+               documentation, since capability mode lets root make another (FREEBSD 13 to 15). Requests carry names that the kernel cannot \
+               limit; the helper checks them",
+    },
 };
+
+const fn request(direction: u64, group: u8, number: u8, size: u64) -> u64 {
+    direction | size << 16 | (group as u64) << 8 | number as u64
+}
+const IN: u64 = 0x8000_0000;
+const OUT: u64 = 0x4000_0000;
+const VOID: u64 = 0x2000_0000;
+/// Sizes of `struct ifreq`, `ifconf`, `ifdrv` and `ifgroupreq` on 64-bit FreeBSD.
+const IFREQ: u64 = 32;
+const IFCONF: u64 = 16;
+const IFDRV: u64 = 40;
+const IFGROUPREQ: u64 = 40;
+
+/// Requests about interfaces (FreeBSD, sys/sockio.h).
+pub const INTERFACE_IOCTLS: &[u64] = &[
+    request(IN, b'i', 16, IFREQ),             // SIOCSIFFLAGS
+    request(IN | OUT, b'i', 17, IFREQ),       // SIOCGIFFLAGS
+    request(IN | OUT, b'i', 32, IFREQ),       // SIOCGIFINDEX
+    request(IN | OUT, b'i', 36, IFCONF),      // SIOCGIFCONF
+    request(IN, b'i', 40, IFREQ),             // SIOCSIFNAME
+    request(IN, b'i', 41, IFREQ),             // SIOCSIFDESCR
+    request(IN | OUT, b'i', 42, IFREQ),       // SIOCGIFDESCR
+    request(IN | OUT, b'i', 51, IFREQ),       // SIOCGIFMTU
+    request(IN, b'i', 121, IFREQ),            // SIOCIFDESTROY
+    request(IN, b'i', 123, IFDRV),            // SIOCSDRVSPEC
+    request(IN | OUT, b'i', 123, IFDRV),      // SIOCGDRVSPEC
+    request(IN | OUT, b'i', 124, IFREQ),      // SIOCIFCREATE2
+    request(IN, b'i', 135, IFGROUPREQ),       // SIOCAIFGROUP
+    request(IN | OUT, b'i', 136, IFGROUPREQ), // SIOCGIFGROUP
+];
+
+/// Requests that bhyve makes on a tap (FreeBSD, net/if_tap.h, sys/filio.h): `TAPGIFNAME` on 13, `VMIO_SIOCSIFFLAGS` on 15, `FIONBIO`.
+pub const TAP_IOCTLS: &[u64] = &[request(OUT, b't', 93, IFREQ), request(VOID, b'V', 0, 4), request(IN, b'f', 126, 4)];

@@ -1,6 +1,35 @@
-//! The rights of runner.
+//! The rights of a runner.
 
+use crate::base::{CONNECTION, LISTENER};
 use crate::table::*;
+
+/// System calls of a runner beyond [`crate::BASE`] and those that its hypervisor inherits.
+pub(crate) const CALLS: &[Syscalls] = &[
+    Syscalls { names: &["clone:process", "wait4"], why: "starts the hypervisor, reaps it" },
+    Syscalls { names: &["pidfd_open", "pidfd_send_signal"], why: "awaits its end, kills it" },
+    Syscalls {
+        names: &[
+            "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "capget", "capset", "setrlimit",
+        ],
+        why: "the tighter confinement that the hypervisor is put into",
+    },
+    Syscalls { names: &["unlink"], why: "takes kernel and initial RAM disk out of the cell when they have been read" },
+    Syscalls { names: &["ioctl"], why: "inherited by hypervisors with KVM; others are denied it by their own list" },
+];
+
+/// All of them.
+pub(crate) const TABLE_CALLS: &[Syscalls] =
+    &joined::<{ CALLS.len() + super::hypervisor::CALLS.len() }>(CALLS, super::hypervisor::CALLS, "inherited by the hypervisor");
+
+const PASSED: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "IOCTL", "EVENT", "FPATHCONF", "MMAP_RW", "FCNTL"];
+
+const fn passed(name: &'static str, kind: FdKind, most: Most, why: &'static str) -> Descriptor {
+    Descriptor { name, kind, most, rights: PASSED, ioctls: &[], why }
+}
+
+const fn op(name: &'static str, does: &'static str, test: &'static str) -> Operation {
+    Operation { name, does, test }
+}
 
 /// See the module.
 pub static TABLE: Process = Process {
@@ -11,11 +40,50 @@ pub static TABLE: Process = Process {
     namespaces: &[Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup],
     capabilities: &[],
     network: Network::None,
-    descriptors: &[],
-    paths: Paths::Only(&[]),
-    syscalls: &[],
+    descriptors: &[
+        Descriptor { most: Most::N(2), ..LISTENER },
+        CONNECTION,
+        passed("null", FdKind::Null, Most::N(3), "standard input, output and error"),
+        passed("report", FdKind::Unix, Most::N(2), "tells the spawner that it is ready; then closed"),
+        passed("configuration", FdKind::Memory, Most::N(1), "the hypervisor's, from the broker"),
+        passed("kernel", FdKind::Memory, Most::N(2), "kernel and initial RAM disk of a direct boot"),
+        passed("variable store", FdKind::File("firmware"), Most::N(1), "kept for the next start"),
+        passed("disk", FdKind::File("disks"), Most::Many, "kept for the next start"),
+        passed("tap", FdKind::Device("net/tun"), Most::Many, "kept for the next start; it goes when this closes"),
+        passed("log", FdKind::File("logs"), Most::N(2), "the hypervisor's last words"),
+        passed("serial line", FdKind::Unix, Most::N(2), "both ends, so that it outlives hypervisor and console-proxy"),
+        passed("alarm", FdKind::Event, Most::N(1), "a hypervisor that does not answer is given up"),
+        passed("hypervisor", FdKind::Process, Most::N(1), "awaits its end"),
+        passed("qmp", FdKind::Unix, Most::N(1), "speaks to it"),
+        passed("standard error", FdKind::Pipe, Most::N(1), "reads its last words"),
+        passed("watcher", FdKind::Unix, Most::N(8), "told what happens"),
+    ],
+    paths: Paths::Only(&[
+        PathRule { place: Place::Exact("/run"), access: Access::ReadWrite, why: "writes what the hypervisor reads at its start" },
+        PathRule { place: Place::Exact("/usr"), access: Access::Execute, why: "the hypervisor" },
+        PathRule { place: Place::Exact("/lib"), access: Access::Execute, why: "likewise" },
+        PathRule { place: Place::Exact("/lib64"), access: Access::Execute, why: "likewise" },
+        PathRule { place: Place::Exact("/dev/null"), access: Access::ReadWriteFile, why: "the hypervisor's standard input" },
+        PathRule { place: Place::Exact("/dev/urandom"), access: Access::ReadWriteFile, why: "the hypervisor's" },
+        PathRule { place: Place::Exact("/dev/kvm"), access: Access::ReadWriteFile, why: "the hypervisor's, in cells that have it" },
+    ]),
+    syscalls: TABLE_CALLS,
     ioctls: &[],
-    max_descriptors: 1024,
-    operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    max_descriptors: 256,
+    operations: &[
+        op("Status", "nothing", "boots_answers_and_powers_off"),
+        op("Start", "starts the hypervisor", "boots_answers_and_powers_off"),
+        op("PowerButton", "asks the guest to power off", "the_power_button_is_obeyed"),
+        op("Kill", "ends the hypervisor", "killed_it_ends_at_once"),
+        op("Reset", "ends the hypervisor and starts it anew", "reset_starts_it_anew"),
+        op("Pause", "stops the virtual CPUs", "paused_it_says_nothing"),
+        op("Resume", "lets them run", "paused_it_says_nothing"),
+        op("Configure", "keeps a configuration for the next start", "a_reboot_starts_it_with_the_latest_configuration"),
+        op("TakeSerial", "hands out the serial line", "boots_answers_and_powers_off"),
+        op("ConnectScreen", "hands out a connection to the screen", "the_screen_speaks_rfb"),
+        op("Stats", "nothing", "counters_rise"),
+        op("Watch", "hands out a stream of events", "boots_answers_and_powers_off"),
+        op("Leave", "ends the cell", "boots_answers_and_powers_off"),
+    ],
+    freebsd: FreeBsd { capability_mode: false, note: "it starts programs, which capability mode forbids; the jail confines it" },
 };

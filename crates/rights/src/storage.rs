@@ -1,6 +1,38 @@
-//! The rights of storage-helper.
+//! The rights of storage-helper and of its jobs.
 
 use crate::table::*;
+
+/// `FICLONE` (ioctl_ficlone(2)).
+const FICLONE: u64 = 0x4004_9409;
+
+/// What bhyve asks of a disk (sys/disk.h): FLUSH, DELETE, MEDIASIZE, SECTORSIZE, STRIPESIZE, STRIPEOFFSET, IDENT, ATTR. It limits
+/// its descriptors to these itself, which fails if they are not held.
+const DIOCG: &[u64] = &[0x2000_6487, 0x8010_6488, 0x4008_6481, 0x4004_6480, 0x4008_648b, 0x4008_648c, 0x4100_6489, 0xc148_648e];
+/// Rights of a directory whose files the helper makes, opens, renames, lists and deletes, and all that is done with the files.
+const DIRECTORY: &[&str] = &[
+    "LOOKUP",
+    "READ",
+    "WRITE",
+    "SEEK",
+    "CREATE",
+    "FTRUNCATE",
+    "FSYNC",
+    "FSTAT",
+    "FSTATFS",
+    "FLOCK",
+    "FCNTL",
+    "FPATHCONF",
+    "EVENT",
+    "UNLINKAT",
+    "RENAMEAT_SOURCE",
+    "RENAMEAT_TARGET",
+    "IOCTL",
+    "MMAP_RW",
+];
+/// Rights of what a hypervisor does with a disk.
+const DISK: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FPATHCONF", "EVENT", "FLOCK", "IOCTL"];
+/// Rights of what a hypervisor does with a variable store.
+const VARS: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FPATHCONF", "EVENT", "FLOCK", "MMAP_RW"];
 
 /// See the module.
 pub static TABLE: Process = Process {
@@ -11,11 +43,219 @@ pub static TABLE: Process = Process {
     namespaces: &[Namespace::Net, Namespace::Ipc, Namespace::Uts],
     capabilities: &[],
     network: Network::None,
-    descriptors: &[],
-    paths: Paths::Only(&[]),
-    syscalls: &[],
-    ioctls: &[],
-    max_descriptors: 1024,
-    operations: &[],
+    descriptors: &[
+        Descriptor {
+            name: "listener",
+            kind: FdKind::Unix,
+            most: Most::N(1),
+            rights: &["ACCEPT", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "READ", "WRITE"],
+            ioctls: &[],
+            why: "the broker connects to it",
+        },
+        Descriptor {
+            name: "client",
+            kind: FdKind::Unix,
+            most: Most::N(32),
+            rights: &["READ", "WRITE", "EVENT", "GETSOCKOPT", "SETSOCKOPT"],
+            ioctls: &[],
+            why: "connections of the broker",
+        },
+        Descriptor {
+            name: "disks",
+            kind: FdKind::Directory("disks"),
+            most: Most::N(1),
+            rights: DIRECTORY,
+            ioctls: DIOCG,
+            why: "disks are files in it",
+        },
+        Descriptor {
+            name: "variable stores",
+            kind: FdKind::Directory("firmware"),
+            most: Most::N(1),
+            rights: DIRECTORY,
+            ioctls: &[],
+            why: "variable stores of UEFI are files in it",
+        },
+        Descriptor {
+            name: "logs",
+            kind: FdKind::Directory("logs/machines"),
+            most: Most::N(1),
+            rights: DIRECTORY,
+            ioctls: &[],
+            why: "logs of machines are files in it",
+        },
+        Descriptor {
+            name: "root of cells",
+            kind: FdKind::Directory("cell"),
+            most: Most::N(1),
+            rights: &["LOOKUP", "READ", "SEEK", "FSTAT", "FCNTL"],
+            ioctls: &[],
+            why: "the template of variable stores is read from it",
+        },
+        Descriptor {
+            name: "log of acts",
+            kind: FdKind::File("logs"),
+            most: Most::N(1),
+            rights: &["WRITE", "SEEK", "FSTAT"],
+            ioctls: &[],
+            why: "each act is recorded before and after",
+        },
+        Descriptor {
+            name: "syslog",
+            kind: FdKind::Unix,
+            most: Most::N(1),
+            rights: &["WRITE", "EVENT"],
+            ioctls: &[],
+            why: "warnings go there, too",
+        },
+        Descriptor {
+            name: "disk",
+            kind: FdKind::File("disks"),
+            most: Most::N(24),
+            rights: DISK,
+            ioctls: DIOCG,
+            why: "a disk on its way to a hypervisor, or in the making",
+        },
+        Descriptor {
+            name: "variable store",
+            kind: FdKind::File("firmware"),
+            most: Most::N(2),
+            rights: VARS,
+            ioctls: &[],
+            why: "on its way to a hypervisor",
+        },
+        Descriptor {
+            name: "log",
+            kind: FdKind::File("logs/machines"),
+            most: Most::N(2),
+            rights: &["READ", "WRITE", "SEEK", "FSTAT", "FTRUNCATE", "EVENT"],
+            ioctls: &[],
+            why: "on its way to its writer or reader",
+        },
+        Descriptor {
+            name: "job's channel",
+            kind: FdKind::Unix,
+            most: Most::N(8),
+            rights: &["READ", "WRITE", "EVENT", "GETSOCKOPT"],
+            ioctls: &[],
+            why: "the client of a job is told of its end",
+        },
+        Descriptor {
+            name: "job's result",
+            kind: FdKind::Unix,
+            most: Most::N(9),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "the child of a job says how it ended",
+        },
+        Descriptor {
+            name: "job's process",
+            kind: FdKind::Process,
+            most: Most::N(9),
+            rights: &["PDKILL", "EVENT"],
+            ioctls: &[],
+            why: "closing it ends the child (FreeBSD)",
+        },
+    ],
+    paths: Paths::Only(&[
+        PathRule { place: Place::State("disks"), access: Access::ReadWrite, why: "disks" },
+        PathRule { place: Place::State("firmware"), access: Access::ReadWrite, why: "variable stores" },
+        PathRule { place: Place::State("logs/machines"), access: Access::ReadWrite, why: "logs of machines" },
+        PathRule { place: Place::State("cell"), access: Access::Read, why: "the template of variable stores" },
+    ]),
+    syscalls: &[
+        Syscalls { names: &["openat", "unlinkat", "renameat", "renameat2", "getdents64"], why: "files of the held directories" },
+        Syscalls { names: &["statx", "newfstatat", "fstatfs"], why: "sizes, times and free space" },
+        Syscalls { names: &["ftruncate", "fsync", "flock"], why: "disks are made, enlarged and locked" },
+        Syscalls {
+            names: &["clone:process", "wait4", "kill", "prctl:confine"],
+            why: "jobs are children, which end with their parent",
+        },
+        Syscalls { names: &["seccomp", "copy_file_range"], why: "a job confines itself further, and copies" },
+    ],
+    ioctls: &[(FICLONE, "a copy shares the blocks of its source")],
+    max_descriptors: 256,
+    operations: &[
+        Operation { name: "CreateDisk", does: "makes an empty file in disks", test: "disks_are_made_once_and_listed" },
+        Operation {
+            name: "ImportDisk",
+            does: "starts a child that fills a new file from a stream",
+            test: "import_keeps_or_unpacks_what_the_stream_holds",
+        },
+        Operation { name: "CloneDisk", does: "starts a child that copies a file", test: "clone_copies_data_and_keeps_holes" },
+        Operation { name: "OpenDisk", does: "locks a file and hands it out", test: "an_open_disk_is_locked_by_its_descriptor" },
+        Operation { name: "ResizeDisk", does: "enlarges a file", test: "disks_grow_and_never_shrink" },
+        Operation {
+            name: "DeleteDisk",
+            does: "deletes a file that nobody has locked",
+            test: "an_open_disk_is_locked_by_its_descriptor",
+        },
+        Operation { name: "ListDisks", does: "lists disks", test: "disks_are_made_once_and_listed" },
+        Operation {
+            name: "OpenVars",
+            does: "hands out a variable store, made from the template",
+            test: "variable_stores_come_from_the_template",
+        },
+        Operation { name: "CloneVars", does: "copies a variable store", test: "variable_stores_come_from_the_template" },
+        Operation {
+            name: "OpenLogWriter",
+            does: "makes and hands out both halves of a log",
+            test: "logs_have_two_halves_older_first",
+        },
+        Operation {
+            name: "OpenLogReader",
+            does: "hands out what there is of a log, for reading",
+            test: "logs_have_two_halves_older_first",
+        },
+        Operation {
+            name: "DeleteMachineFiles",
+            does: "deletes a machine's variable store and logs",
+            test: "variable_stores_come_from_the_template",
+        },
+        Operation { name: "Space", does: "asks the file system", test: "space_is_what_the_file_system_says" },
+    ],
     freebsd: FreeBsd { capability_mode: true, note: "" },
+};
+
+/// A child of storage-helper that reads what may be hostile: it can open nothing, and hands nothing out.
+pub static JOB: Process = Process {
+    name: "storage-job",
+    program: "skep-storage-helper",
+    task: "fills or copies one disk through descriptors that it already holds",
+    descriptors: &[
+        Descriptor {
+            name: "stream",
+            kind: FdKind::Pipe,
+            most: Most::N(1),
+            rights: &["READ", "EVENT", "FSTAT"],
+            ioctls: &[],
+            why: "what is imported: a pipe, a socket or a file",
+        },
+        Descriptor {
+            name: "disk",
+            kind: FdKind::File("disks"),
+            most: Most::N(3),
+            rights: DISK,
+            ioctls: DIOCG,
+            why: "the source, what is made of it, and a nameless file between",
+        },
+        Descriptor {
+            name: "channel",
+            kind: FdKind::Unix,
+            most: Most::N(2),
+            rights: &["WRITE", "EVENT"],
+            ioctls: &[],
+            why: "progress goes to the client, the result to the parent",
+        },
+    ],
+    paths: Paths::Only(&[]),
+    syscalls: &[
+        Syscalls { names: &["statx", "newfstatat"], why: "sizes" },
+        Syscalls { names: &["ftruncate", "fsync", "copy_file_range"], why: "the disk that it makes" },
+    ],
+    ioctls: &[(FICLONE, "a copy shares the blocks of its source")],
+    max_descriptors: 256,
+    operations: &[],
+    freebsd: FreeBsd { capability_mode: true, note: "its descriptors were limited before" },
+    ..TABLE
 };

@@ -1,7 +1,7 @@
 //! The columns.
 
 /// One process.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Process {
     /// Name, also of its socket and log.
     pub name: &'static str,
@@ -219,12 +219,29 @@ pub enum Access {
 }
 
 /// A group of system calls.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Syscalls {
     /// Their names (syscalls(2)).
     pub names: &'static [&'static str],
     /// Why.
     pub why: &'static str,
+}
+
+/// `own`, and `others` for another reason, as one list of `N` groups.
+// Called in constants only: a wrong `N` does not compile.
+#[allow(clippy::indexing_slicing)]
+pub(crate) const fn joined<const N: usize>(own: &[Syscalls], others: &[Syscalls], why: &'static str) -> [Syscalls; N] {
+    let mut all = [Syscalls { names: &[], why }; N];
+    let mut n = 0;
+    while n < N {
+        if n < own.len() {
+            all[n] = own[n];
+        } else {
+            all[n].names = others[n - own.len()].names;
+        }
+        n += 1;
+    }
+    all
 }
 
 /// An operation: the row that `cargo xtask tidy` wants for every message.
@@ -239,7 +256,7 @@ pub struct Operation {
 }
 
 /// FreeBSD's column.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct FreeBsd {
     /// Whether it enters capability mode.
     pub capability_mode: bool,

@@ -1,6 +1,32 @@
-//! The rights of vm-runner.
+//! The rights of vm-runner's spawner.
 
+use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, SYSLOG};
 use crate::table::*;
+
+/// What it does itself, and what its children do until they are confined in turn.
+const CALLS: &[Syscalls] = &[
+    Syscalls { names: &["socket:unix", "connect", "bind", "listen", "chmod", "fchmodat"], why: "sockets of runners and console-proxies; finds out who listens" },
+    Syscalls {
+        names: &["unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "getdents64", "faccessat", "faccessat2"],
+        why: "sweeps sockets, makes and removes control groups",
+    },
+    Syscalls { names: &["setsid", "setgroups", "setresgid", "setresuid"], why: "a cell gets the uid of its machine" },
+    Syscalls { names: &["unshare", "sethostname"], why: "a cell gets namespaces of its own" },
+    Syscalls {
+        names: &["mount", "umount2", "open_tree", "move_mount", "mount_setattr", "pivot_root", "fchdir"],
+        why: "a cell gets a root of its own; in the spawner itself the kernel refuses them for want of a capability",
+    },
+];
+
+const ALL_CALLS: &[Syscalls] = &joined::<{ CALLS.len() + super::runner::TABLE_CALLS.len() }>(
+    CALLS,
+    super::runner::TABLE_CALLS,
+    "it and its children, down to the hypervisor: filters are inherited",
+);
+
+const fn op(name: &'static str, does: &'static str, test: &'static str) -> Operation {
+    Operation { name, does, test }
+}
 
 /// See the module.
 pub static TABLE: Process = Process {
@@ -9,13 +35,38 @@ pub static TABLE: Process = Process {
     task: "makes cells, and sweeps what is left of them",
     uid: Uid::Own,
     namespaces: &[Namespace::Net, Namespace::Ipc, Namespace::Uts],
-    capabilities: &[(Capability::SetUid, "a cell has the uid of its machine"), (Capability::SetGid, "likewise"), (Capability::Kill, "ends cells, which have other uids")],
+    capabilities: &[
+        (Capability::SetUid, "a cell has the uid of its machine"),
+        (Capability::SetGid, "likewise"),
+        (Capability::Kill, "ends cells, which have other uids"),
+    ],
     network: Network::None,
-    descriptors: &[],
-    paths: Paths::Only(&[]),
-    syscalls: &[],
+    descriptors: &[
+        LOG_OF_ACTS,
+        SYSLOG,
+        LISTENER,
+        CONNECTION,
+        Descriptor {
+            name: "cell directory",
+            kind: FdKind::Directory("cell"),
+            most: Most::N(1),
+            rights: &["LOOKUP", "READ", "FSTAT", "FSTATAT"],
+            ioctls: &[],
+            why: "the prepared root of all cells; never handed on",
+        },
+    ],
+    paths: Paths::Unrestricted("mount(2) is refused inside a Landlock domain, and cells are made of mounts; its uid and three capabilities confine it"),
+    syscalls: ALL_CALLS,
     ioctls: &[],
-    max_descriptors: 1024,
-    operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    max_descriptors: 512,
+    operations: &[
+        op("MakeCell", "starts a runner with a root, namespaces, uid and control group of its own", "boots_answers_and_powers_off"),
+        op("StartConsole", "starts a console-proxy likewise", "a_killed_console_proxy_is_replaced"),
+        op("KillCell", "kills every process of a cell and its console-proxy", "kill_cell_leaves_nothing_alive"),
+        op("SweepCell", "removes sockets and control groups of a dead cell", "a_killed_runner_leaves_only_what_a_sweep_removes"),
+        op("ListCells", "nothing", "a_killed_runner_leaves_only_what_a_sweep_removes"),
+        op("CellUsage", "nothing", "limits_act"),
+        op("Facilities", "nothing", "facilities_are_told"),
+    ],
+    freebsd: FreeBsd { capability_mode: false, note: "jail_set(2), mounts and devfs rules are refused in capability mode; it holds root for them" },
 };

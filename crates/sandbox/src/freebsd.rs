@@ -1,7 +1,7 @@
 //! FreeBSD: Capsicum. Rights and ioctl lists per descriptor, uid, then capability mode (capsicum(4), rights(4)).
 
 use crate::{EnterError, Scene, failed};
-use capsicum::{CapRights, IoctlsBuilder, Right, RightsBuilder};
+use capsicum::{CapRights, FileRights, IoctlsBuilder, Right};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use skep_rights::{Descriptor, Process};
@@ -12,11 +12,11 @@ pub fn limit(fd: BorrowedFd<'_>, line: &Descriptor) -> Result<(), EnterError> {
     if line.rights.is_empty() {
         return Err(EnterError::Unsupported(format!("the table names no Capsicum rights for {}", line.name)));
     }
-    let mut rights = RightsBuilder::new();
+    let mut rights = FileRights::new();
     for name in line.rights {
         rights.allow(right(name).ok_or_else(|| EnterError::Unsupported(format!("no Capsicum right {name}")))?);
     }
-    rights.finalize().limit(&fd).map_err(failed("cap_rights_limit"))?;
+    rights.limit(&fd).map_err(failed("cap_rights_limit"))?;
     if !line.rights.contains(&"IOCTL") {
         return Ok(());
     }

@@ -2,13 +2,16 @@
 
 use crate::act::ActLog;
 use crate::time::{iso8601, now_ns};
-use skep_ipc::Observer;
+use skep_ipc::{Observer, ProtocolError};
 use skep_proto::wire::Origin;
 use skep_proto::{Op, Refusal, TraceId};
+use skep_sys::sock::Peer;
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
 
@@ -80,5 +83,50 @@ impl Observer for Journal {
             Ok(()) => self.info(Some(origin.trace), format_args!("{} for {}: done", op.name, origin.user)),
             Err(refusal) => self.warn(Some(origin.trace), format_args!("{} for {}: {refusal}", op.name, origin.user)),
         }
+    }
+    fn closed(&mut self, peer: Peer, error: &ProtocolError) {
+        if !error.is_goodbye() {
+            self.warn(None, format_args!("closed the connection of process {} (uid {}): {error}", peer.pid, peer.uid));
+        }
+    }
+    fn stranger(&mut self, peer: Peer) {
+        self.warn(None, format_args!("turned away process {} (uid {}), which is not the declared peer", peer.pid, peer.uid));
+    }
+}
+
+/// A journal that a helper's service and its server's observer share. Helpers have one thread.
+#[derive(Clone)]
+pub struct SharedJournal(Rc<RefCell<Journal>>);
+
+impl SharedJournal {
+    /// Shares a journal.
+    pub fn new(journal: Journal) -> Self {
+        Self(Rc::new(RefCell::new(journal)))
+    }
+
+    /// Something worth knowing.
+    pub fn info(&self, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
+        self.with(|journal| journal.info(trace, what));
+    }
+
+    /// Something that should not be.
+    pub fn warn(&self, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
+        self.with(|journal| journal.warn(trace, what));
+    }
+
+    fn with(&self, act: impl FnOnce(&mut Journal)) {
+        // Never borrowed twice: no method of the journal calls back.
+        if let Ok(mut journal) = self.0.try_borrow_mut() {
+            act(&mut journal);
+        }
+    }
+}
+
+impl Observer for SharedJournal {
+    fn begin(&mut self, origin: &Origin, op: &'static Op, request: &dyn fmt::Debug) {
+        self.with(|journal| journal.begin(origin, op, request));
+    }
+    fn end(&mut self, origin: &Origin, op: &'static Op, result: Result<(), &Refusal>) {
+        self.with(|journal| journal.end(origin, op, result));
     }
 }

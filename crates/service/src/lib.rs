@@ -7,7 +7,7 @@ mod start;
 mod time;
 
 pub use act::ActLog;
-pub use journal::Journal;
+pub use journal::{Journal, SharedJournal};
 pub use start::{Ids, Role, Start, StartError};
 pub use time::{iso8601, now_ns};
 

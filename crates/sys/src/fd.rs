@@ -19,6 +19,38 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(owned)
 }
 
+/// A value and the descriptors that it opened and keeps without showing them, as a library does with its files.
+#[derive(Debug)]
+pub struct Opened<T> {
+    value: T,
+    numbers: Vec<RawFd>,
+}
+
+impl<T> Opened<T> {
+    /// Makes the value, in a process of one thread that holds few descriptors (numbers below 1,024).
+    pub fn by<E>(make: impl FnOnce() -> Result<T, E>) -> Result<Self, E> {
+        let open = || (3..1024).filter(|n| is_open(*n)).collect::<Vec<RawFd>>();
+        let before = open();
+        let value = make()?;
+        let numbers = open().into_iter().filter(|n| !before.contains(n)).collect();
+        Ok(Self { value, numbers })
+    }
+    /// Its descriptors; it must not be asked to close one of them while they are in use.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        // SAFETY: the value opened them and keeps them as long as it lives, by the contract of this type.
+        self.numbers.iter().map(|n| unsafe { BorrowedFd::borrow_raw(*n) }).collect()
+    }
+    /// The value.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+}
+
+fn is_open(number: RawFd) -> bool {
+    // SAFETY: the borrow lasts for one fcntl call, which fails cleanly on a number that is not open.
+    fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD).is_ok()
+}
+
 /// Sets or clears close-on-exec.
 pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let flags = if on { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
@@ -42,6 +74,23 @@ pub fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     }
     // SAFETY: dup2 takes two integers; what stood at `number` in this child is closed on purpose.
     if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts each of `plan` at its number, inheritable, and closes everything else above the standard three: for a child between fork and
+/// exec. Sources and targets may overlap.
+pub fn arrange(plan: &[(BorrowedFd<'_>, RawFd)]) -> io::Result<()> {
+    let above = plan.iter().map(|(_, number)| number + 1).max().unwrap_or(3).max(3);
+    let mut spare = Vec::new();
+    for (fd, _) in plan {
+        let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above))?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        spare.push(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+    for (fd, (_, number)) in spare.iter().zip(plan) {
+        place(fd.as_fd(), *number)?;
+    }
+    drop(spare);
+    close_all_but(&plan.iter().map(|(_, number)| *number).collect::<Vec<_>>())
 }
 
 /// An anonymous memory file.
@@ -72,6 +121,6 @@ pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
 fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: close_range(2) takes three integers; owners of these numbers are gone (called between fork and exec, or at the
     // very start of main).
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, last as libc::c_uint, 0) };
+    let result = unsafe { libc::close_range(first as libc::c_uint, last as libc::c_uint, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

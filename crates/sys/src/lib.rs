@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod fd;
+pub mod lock;
 pub mod msg;
 pub mod process;
 pub mod sock;

@@ -6,8 +6,8 @@
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use std::io::{self, IoSlice, IoSliceMut};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -122,30 +122,12 @@ pub fn recv_piece(
     // One byte more than allowed shows a record that is too long on kernels that split instead of truncating.
     let room = (max_bytes + 1).saturating_sub(bytes.len());
     let mut buffer = vec![0u8; room];
-    // A spare slot: on a short control buffer the kernels differ in what they deliver.
-    let mut control = nix::cmsg_space!([RawFd; 17]);
-    let (got, ended, cut) = {
-        let mut slices = [IoSliceMut::new(&mut buffer)];
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags | MsgFlags::MSG_CMSG_CLOEXEC)
-            .map_err(io::Error::from)?;
-        let mut lost = message.flags.contains(MsgFlags::MSG_CTRUNC);
-        match message.cmsgs() {
-            Ok(list) => {
-                for item in list {
-                    if let ControlMessageOwned::ScmRights(list) = item {
-                        // SAFETY: the kernel has just made these descriptors for us; nobody else knows their numbers.
-                        fds.extend(list.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-                    }
-                }
-            }
-            Err(_) => lost = true,
-        }
-        if lost || fds.len() > max_fds {
-            return Err(RecvError::TooManyFds(max_fds));
-        }
-        let kept = !message.flags.contains(MsgFlags::MSG_TRUNC);
-        (message.bytes, message.flags.contains(MsgFlags::MSG_EOR), !kept)
-    };
+    let (got, flags, came) = recvmsg(socket, &mut buffer, flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
+    fds.extend(came);
+    if flags.contains(MsgFlags::MSG_CTRUNC) || fds.len() > max_fds {
+        return Err(RecvError::TooManyFds(max_fds));
+    }
+    let (ended, cut) = (flags.contains(MsgFlags::MSG_EOR), flags.contains(MsgFlags::MSG_TRUNC));
     if got == 0 {
         return Err(if bytes.is_empty() && fds.is_empty() { RecvError::Closed } else { RecvError::ClosedInside });
     }
@@ -155,6 +137,44 @@ pub fn recv_piece(
     }
     // Linux keeps records whole whether or not the sender gave MSG_EOR; FreeBSD marks the end.
     Ok(ended || cfg!(target_os = "linux"))
+}
+
+/// recvmsg(2). Takes over every descriptor that the kernel has made, also when it dropped others, because the buffer was short or
+/// this process has too many open (`MSG_CTRUNC`; nix then gives none, and they would stay open).
+fn recvmsg(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags) -> io::Result<(usize, MsgFlags, Vec<OwnedFd>)> {
+    // Of u64, since it is read as headers; room for more descriptors than any record of ours has.
+    let mut control = [0u64; 16];
+    let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut slice;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: the message points to live locals, with their sizes.
+    let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags.bits()) };
+    let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+    let mut fds = Vec::new();
+    // SAFETY: the kernel has filled the message in.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: null, or within `control`, which is aligned for it.
+    while let Some(item) = unsafe { header.as_ref() } {
+        if (item.cmsg_level, item.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: arithmetic only.
+            let length = (item.cmsg_len as u64).saturating_sub(u64::from(unsafe { libc::CMSG_LEN(0) }));
+            // SAFETY: the data of this item lie within `control`.
+            let data = unsafe { libc::CMSG_DATA(header) };
+            // SAFETY: the kernel has written that many bytes there.
+            let data = unsafe { std::slice::from_raw_parts(data, length as usize) };
+            for number in data.as_chunks().0 {
+                // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+                fds.push(unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*number)) });
+            }
+        }
+        // SAFETY: `header` is one of this message's.
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+    }
+    Ok((got, MsgFlags::from_bits_retain(message.msg_flags), fds))
 }
 
 /// Borrows each of `fds`, for [`send`].

@@ -92,6 +92,26 @@ pub fn connect_seqpacket(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Connects to the seqpacket socket `name` in the directory that `dir` holds open, whose path is `path` (used where a path is
+/// enough; capability mode needs the descriptor: connectat(2)). Never blocks: `WouldBlock` when the server's queue is full.
+pub fn connect_seqpacket_at(dir: BorrowedFd<'_>, path: &Path, name: &str) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    widen(fd.as_fd())?;
+    connect_at(dir, path, name, fd.as_fd())?;
+    Ok(fd)
+}
+
+#[cfg(target_os = "linux")]
+fn connect_at(_dir: BorrowedFd<'_>, path: &Path, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(socket::connect(fd.as_raw_fd(), &UnixAddr::new(&path.join(name))?)?)
+}
+
+#[cfg(target_os = "freebsd")]
+fn connect_at(dir: BorrowedFd<'_>, _path: &Path, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+    crate::freebsd::connectat(dir, fd, &UnixAddr::new(name)?)
+}
+
 /// Who is at the other end.
 #[cfg(target_os = "linux")]
 pub fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {

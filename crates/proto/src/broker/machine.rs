@@ -284,6 +284,8 @@ pub struct MachineConsole {
 pub struct ConsoleAttached {
     /// Whether this client may type.
     pub writer: bool,
+    /// Bytes of scroll-back that the stream begins with.
+    pub scrollback: u32,
 }
 
 /// Connects to the screen; the descriptor is a stream socket that speaks RFB (VNC, RFC 6143).

@@ -32,6 +32,14 @@ pub fn bound(table: &Process) -> Result<(), EnterError> {
     caps::securebits::set_keepcaps(true).map_err(error("keep capabilities"))
 }
 
+/// Empties the bounding set of a process that becomes another program, which will not have the capability for that any more.
+pub fn empty_bounding_set() -> Result<(), EnterError> {
+    for capability in caps::read(None, CapSet::Bounding).map_err(error("read the bounding set"))? {
+        caps::drop(None, CapSet::Bounding, capability).map_err(error("drop from the bounding set"))?;
+    }
+    Ok(())
+}
+
 /// After the change of uid: the declared ones that are held, and nothing else. An ordinary user's process holds none of the host's;
 /// those of its own user namespace go, too.
 pub fn keep(table: &Process) -> Result<(), EnterError> {

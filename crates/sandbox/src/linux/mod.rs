@@ -5,6 +5,8 @@ mod landlock;
 mod namespaces;
 pub mod seccomp;
 
+pub use capabilities::empty_bounding_set;
+
 use crate::{EnterError, Scene, failed};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid};

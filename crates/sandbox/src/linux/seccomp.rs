@@ -36,7 +36,15 @@ pub fn compile(table: &'static Process) -> Result<Filters, EnterError> {
 pub fn compile_list<'a>(names: impl Iterator<Item = &'a str>, ioctls: &[u64]) -> Result<Filters, EnterError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     let mut whole: Vec<i64> = Vec::new();
+    // What a name with `:absent` stands for is answered as if the kernel had no such call.
+    let mut absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     for name in names {
+        if let Some(name) = name.strip_suffix(":absent") {
+            let call = number(name).ok_or_else(|| EnterError::Unsupported(format!("no system call {name}")))?;
+            absent.insert(call, Vec::new());
+            whole.push(call);
+            continue;
+        }
         let (call, limits) = limits(name)?;
         match limits {
             None => whole.push(call),
@@ -53,10 +61,10 @@ pub fn compile_list<'a>(names: impl Iterator<Item = &'a str>, ioctls: &[u64]) ->
     }
     rules.insert(libc::SYS_clone3, Vec::new());
     let deny = SeccompAction::Errno(libc::EPERM as u32);
-    let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     Ok(Filters([
-        program(rules, deny, SeccompAction::Allow)?,
         program(absent, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?,
+        // The last one: it need not allow what installing another takes.
+        program(rules, deny, SeccompAction::Allow)?,
     ]))
 }
 

@@ -1,5 +1,9 @@
 //! FreeBSD only.
 
+pub mod net;
+
+pub mod ask;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -26,4 +30,23 @@ pub fn die_with_parent() -> io::Result<()> {
     // SAFETY: procctl(2) reads one int through the pointer, which is to a live local.
     let result = unsafe { libc::procctl(libc::P_PID, 0, libc::PROC_PDEATHSIG_CTL, (&raw mut signal).cast()) };
     if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Connects a UNIX socket by a path relative to an open directory (connectat(2)).
+pub fn connectat(dir: BorrowedFd<'_>, socket: BorrowedFd<'_>, address: &nix::sys::socket::UnixAddr) -> io::Result<()> {
+    use nix::sys::socket::SockaddrLike;
+    unsafe extern "C" {
+        // The libc crate lacks it (sys/socket.h).
+        fn connectat(fd: libc::c_int, s: libc::c_int, name: *const libc::sockaddr, namelen: libc::socklen_t) -> libc::c_int;
+    }
+    // SAFETY: the address is a live sockaddr_un of the length that goes with it.
+    let result = unsafe { connectat(dir.as_raw_fd(), socket.as_raw_fd(), address.as_ptr().cast(), address.len()) };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether the kernel knows this sysctl(3) name: a loaded module or a compiled-in feature shows itself so.
+pub fn has_sysctl(name: &std::ffi::CStr) -> bool {
+    // SAFETY: the name ends in NUL; no value is read or written.
+    let result = unsafe { libc::sysctlbyname(name.as_ptr(), std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null(), 0) };
+    result == 0
 }

@@ -1,5 +1,9 @@
 //! Linux only.
 
+pub mod mount;
+
+pub mod tun;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -42,4 +46,25 @@ pub fn reflink(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the request takes an integer, the number of the source's descriptor.
     let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
     if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Protocol of a socket that another process holds (`UNIX-STREAM`, `NETLINK`, `TCP`), by its `/proc/PID/fd/N`: the attribute
+/// `system.sockprotoname` that the kernel gives every socket, whatever network namespace it is of.
+pub fn socket_protocol(path: &std::ffi::CStr) -> io::Result<String> {
+    let mut buffer = [0u8; 64];
+    // SAFETY: both strings end in NUL, and at most `buffer.len()` bytes are written into a live local.
+    let length = unsafe {
+        libc::getxattr(path.as_ptr(), c"system.sockprotoname".as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let name = buffer.get(..length).unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned())
+}
+
+/// The version of Landlock that the kernel has (landlock_create_ruleset(2) with `LANDLOCK_CREATE_RULESET_VERSION`).
+pub fn landlock_abi() -> io::Result<i64> {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with that flag the call takes a null pointer and size 0, and makes nothing.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0usize, VERSION) };
+    if abi < 0 { Err(io::Error::last_os_error()) } else { Ok(abi) }
 }

@@ -1,0 +1,89 @@
+//! Disks.
+
+use super::{invalid, known, strings, time, value};
+use skep_api::v1;
+use skep_proto::Refusal;
+use skep_proto::broker::{DiskCreate, DiskImport, DiskView};
+use skep_proto::storage::{DiskKind, SourceFormat};
+
+/// A disk.
+pub fn disk(view: DiskView) -> v1::Disk {
+    let kind = match view.kind {
+        DiskKind::Raw => v1::DiskKind::Raw,
+        DiskKind::Qcow2 => v1::DiskKind::Qcow2,
+        DiskKind::Zvol => v1::DiskKind::Zvol,
+    };
+    v1::Disk {
+        id: view.id.to_string(),
+        name: view.name.to_string(),
+        kind: kind.into(),
+        size_bytes: view.size,
+        allocated_bytes: view.allocated,
+        sha256: view.sha256.to_string(),
+        machines: strings(&view.machines),
+        create_time: time(view.created_ns),
+    }
+}
+
+fn kind(number: i32) -> Result<DiskKind, Refusal> {
+    Ok(match known("disk", "kind", number)? {
+        v1::DiskKind::Unspecified | v1::DiskKind::Raw => DiskKind::Raw,
+        v1::DiskKind::Qcow2 => DiskKind::Qcow2,
+        v1::DiskKind::Zvol => DiskKind::Zvol,
+    })
+}
+
+/// What to create.
+pub fn create(request: &v1::CreateDiskRequest) -> Result<DiskCreate, Refusal> {
+    let name = value("disk", "name", &request.name)?;
+    if request.size_bytes == 0 || request.size_bytes % 512 != 0 {
+        return Err(invalid(&format!("disk {name}"), "size_bytes", "a multiple of 512 is expected"));
+    }
+    Ok(DiskCreate { name, kind: kind(request.kind)?, size: request.size_bytes })
+}
+
+/// What to import.
+pub fn import(header: &v1::ImportDiskHeader) -> Result<DiskImport, Refusal> {
+    let format = match known("disk", "format", header.format)? {
+        v1::ImageFormat::Unspecified => SourceFormat::Detect,
+        v1::ImageFormat::Raw => SourceFormat::Raw,
+        v1::ImageFormat::Qcow2 => SourceFormat::Qcow2,
+    };
+    let sha256 = if header.sha256.is_empty() { None } else { Some(digest(&header.sha256)?) };
+    let name = value("disk", "name", &header.name)?;
+    Ok(DiskImport { name, kind: kind(header.kind)?, format, expect: header.expect_bytes, sha256 })
+}
+
+fn digest(text: &str) -> Result<[u8; 32], Refusal> {
+    let wrong = || invalid("disk", "sha256", "64 hexadecimal digits are expected");
+    let digits: Vec<u8> = text.chars().map_while(|c| c.to_digit(16)).map_while(|d| u8::try_from(d).ok()).collect();
+    if digits.len() != 64 || text.len() != 64 {
+        return Err(wrong());
+    }
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+    bytes.try_into().map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_has_64_digits() {
+        let text = "00ff".repeat(16);
+        assert_eq!(digest(&text).expect("valid")[..4], [0, 255, 0, 255]);
+        for wrong in [&text[1..], &text.replace("00", "0g"), &text.replace("00", "0é"), &(text.clone() + "0")] {
+            assert_eq!(digest(wrong).expect_err("refused").field.as_str(), "sha256");
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_or_size_is_named() {
+        let with = |name: &str, size_bytes, kind| {
+            create(&v1::CreateDiskRequest { name: name.into(), size_bytes, kind }).expect_err("refused").field.to_string()
+        };
+        assert_eq!(with("../etc", 512, 0), "name");
+        assert_eq!(with("web1", 511, 0), "size_bytes");
+        assert_eq!(with("web1", 512, 77), "kind");
+    }
+}

@@ -1,0 +1,255 @@
+//! Machines.
+
+use super::network::mac_text;
+use super::{invalid, known, maybe_named, named, strings, time, value};
+use prost_types::Duration;
+use skep_api::v1;
+use skep_proto::Refusal;
+use skep_proto::broker::{
+    Acceleration, Applies, BootDraft, Controller, DiskDraft, MachineCreate, MachineEdited, MachineLog, MachineSet, MachineState,
+    MachineView, Settings, StatsView,
+};
+use skep_proto::storage::LogKind;
+
+/// A machine.
+pub fn machine(view: MachineView) -> v1::Machine {
+    let state = match view.state {
+        MachineState::Stopped => v1::MachineState::Stopped,
+        MachineState::Starting => v1::MachineState::Starting,
+        MachineState::Running => v1::MachineState::Running,
+        MachineState::Paused => v1::MachineState::Paused,
+        MachineState::Stopping => v1::MachineState::Stopping,
+        MachineState::Failed => v1::MachineState::Failed,
+    };
+    let acceleration = match view.acceleration {
+        Acceleration::Auto => v1::Acceleration::Auto,
+        Acceleration::Tcg => v1::Acceleration::Tcg,
+        Acceleration::Kvm => v1::Acceleration::Kvm,
+    };
+    let disk = |disk: &skep_proto::broker::MachineDisk| v1::DiskAttachment {
+        disk: disk.name.to_string(),
+        controller: match disk.controller {
+            Controller::VirtioBlk => v1::Controller::VirtioBlk,
+            Controller::Nvme => v1::Controller::Nvme,
+        }
+        .into(),
+        read_only: disk.read_only,
+        id: disk.id.to_string(),
+    };
+    let nic = |nic: &skep_proto::broker::MachineNic| v1::MachineNic {
+        id: nic.id.to_string(),
+        name: nic.name.to_string(),
+        switch: nic.switch.to_string(),
+        mac: mac_text(nic.mac),
+    };
+    v1::Machine {
+        id: view.id.to_string(),
+        name: view.name.to_string(),
+        state: state.into(),
+        note: view.note.to_string(),
+        revision: view.revision,
+        settings: Some(v1::MachineSettings {
+            cpus: Some(view.cpus),
+            memory_mib: Some(view.memory_mib),
+            boot: Some(boot_view(view.boot)),
+            acceleration: Some(acceleration.into()),
+            screen: Some(view.screen),
+            disks: view.disks.iter().map(disk).collect(),
+            cpu_percent: Some(view.cpu_percent),
+            description: Some(view.description.to_string()),
+        }),
+        nics: view.nics.iter().map(nic).collect(),
+        pending: strings(&view.pending),
+        create_time: time(view.created_ns),
+        start_time: time(view.started_ns),
+    }
+}
+
+fn boot_view(boot: BootDraft) -> v1::Boot {
+    let kind = match boot {
+        BootDraft::Uefi => v1::boot::Kind::Uefi(v1::UefiBoot {}),
+        BootDraft::Direct { kernel, initrd, cmdline } => v1::boot::Kind::Direct(v1::DirectBoot {
+            kernel: kernel.to_string(),
+            initrd: initrd.map(|i| i.to_string()).unwrap_or_default(),
+            cmdline: cmdline.to_string(),
+        }),
+    };
+    v1::Boot { kind: Some(kind) }
+}
+
+fn boot(boot: &v1::Boot) -> Result<BootDraft, Refusal> {
+    Ok(match &boot.kind {
+        None => return Err(invalid("machine", "settings.boot", "uefi or direct must be set")),
+        Some(v1::boot::Kind::Uefi(_)) => BootDraft::Uefi,
+        Some(v1::boot::Kind::Direct(direct)) => BootDraft::Direct {
+            kernel: named("machine", "settings.boot.direct.kernel", &direct.kernel)?,
+            initrd: maybe_named("machine", "settings.boot.direct.initrd", &direct.initrd)?,
+            cmdline: value("machine", "settings.boot.direct.cmdline", &direct.cmdline)?,
+        },
+    })
+}
+
+fn acceleration(number: i32) -> Result<Acceleration, Refusal> {
+    Ok(match known("machine", "settings.acceleration", number)? {
+        v1::Acceleration::Unspecified | v1::Acceleration::Auto => Acceleration::Auto,
+        v1::Acceleration::Tcg => Acceleration::Tcg,
+        v1::Acceleration::Kvm => Acceleration::Kvm,
+    })
+}
+
+fn disk(disk: &v1::DiskAttachment) -> Result<DiskDraft, Refusal> {
+    Ok(DiskDraft {
+        disk: named("machine", "settings.disks.disk", &disk.disk)?,
+        controller: match known("machine", "settings.disks.controller", disk.controller)? {
+            v1::Controller::Unspecified | v1::Controller::VirtioBlk => Controller::VirtioBlk,
+            v1::Controller::Nvme => Controller::Nvme,
+        },
+        read_only: disk.read_only,
+    })
+}
+
+/// Settings as they were given; `disks` only if there are any.
+fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
+    let within = |field: &str, ok: bool, limits: &str| if ok { Ok(()) } else { Err(invalid("machine", field, limits)) };
+    within("settings.cpus", given.cpus.is_none_or(|n| (1..=64).contains(&n)), "1 to 64 are expected")?;
+    let memory = given.memory_mib.is_none_or(|n| (16..=1_048_576).contains(&n));
+    within("settings.memory_mib", memory, "16 to 1,048,576 MiB are expected")?;
+    within("settings.disks", given.disks.len() <= 8, "at most 8 are expected")?;
+    let disks = given.disks.iter().map(disk).collect::<Result<Vec<_>, _>>()?;
+    let text = |text: &String| value("machine", "settings.description", text);
+    Ok(Settings {
+        cpus: given.cpus,
+        memory_mib: given.memory_mib,
+        boot: given.boot.as_ref().map(boot).transpose()?,
+        acceleration: given.acceleration.map(acceleration).transpose()?,
+        screen: given.screen,
+        disks: if disks.is_empty() { None } else { Some(disks) },
+        cpu_percent: given.cpu_percent,
+        description: given.description.as_ref().map(text).transpose()?,
+    })
+}
+
+/// What to define.
+pub fn create(request: v1::CreateMachineRequest) -> Result<MachineCreate, Refusal> {
+    let name = value("machine", "name", &request.name)?;
+    Ok(MachineCreate { name, settings: settings(&request.settings.unwrap_or_default())? })
+}
+
+/// What to change: the fields that the mask names, or those that are set.
+pub fn set(request: v1::UpdateMachineRequest) -> Result<MachineSet, Refusal> {
+    let machine = named("machine", "machine", &request.machine)?;
+    let mut settings = settings(&request.settings.unwrap_or_default())?;
+    let mask = request.update_mask.map(|m| m.paths).unwrap_or_default();
+    if !mask.is_empty() {
+        if mask.iter().any(|path| path == "disks") {
+            settings.disks.get_or_insert_default();
+        }
+        settings = masked(settings, &mask)?;
+    }
+    Ok(MachineSet { machine, settings, revision: request.revision })
+}
+
+fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
+    fn take<T>(path: &str, from: &mut Option<T>, to: &mut Option<T>) -> Result<(), Refusal> {
+        *to = from.take();
+        let missing = format!("settings.{path} is named here, once, but not given");
+        if to.is_some() { Ok(()) } else { Err(invalid("machine", "update_mask", missing)) }
+    }
+    let mut to = Settings::default();
+    for path in mask {
+        match path.as_str() {
+            "cpus" => take(path, &mut from.cpus, &mut to.cpus),
+            "memory_mib" => take(path, &mut from.memory_mib, &mut to.memory_mib),
+            "boot" => take(path, &mut from.boot, &mut to.boot),
+            "acceleration" => take(path, &mut from.acceleration, &mut to.acceleration),
+            "screen" => take(path, &mut from.screen, &mut to.screen),
+            "disks" => take(path, &mut from.disks, &mut to.disks),
+            "cpu_percent" => take(path, &mut from.cpu_percent, &mut to.cpu_percent),
+            "description" => take(path, &mut from.description, &mut to.description),
+            _ => Err(invalid("machine", "update_mask", format_args!("there is no field settings.{path}"))),
+        }?;
+    }
+    Ok(to)
+}
+
+/// A changed machine.
+pub fn edited(edited: MachineEdited) -> v1::UpdateMachineResponse {
+    let change = |(field, applies): (skep_proto::Text<32>, Applies)| v1::Change {
+        field: field.to_string(),
+        applies: match applies {
+            Applies::Now => v1::Applies::Now,
+            Applies::NextStart => v1::Applies::NextStart,
+        }
+        .into(),
+    };
+    let changes = edited.changes.into_iter().map(change).collect();
+    v1::UpdateMachineResponse { machine: Some(machine(edited.machine)), changes }
+}
+
+/// Which log to open.
+pub fn log(request: &v1::MachineLogRequest) -> Result<MachineLog, Refusal> {
+    let log = match known("machine", "log", request.log)? {
+        v1::MachineLog::Unspecified | v1::MachineLog::Serial => LogKind::Serial,
+        v1::MachineLog::Hypervisor => LogKind::Hypervisor,
+    };
+    Ok(MachineLog { machine: named("machine", "machine", &request.machine)?, log })
+}
+
+/// Counters.
+pub fn stats(view: StatsView) -> v1::MachineStats {
+    let seconds = i64::try_from(view.cpu_ns / 1_000_000_000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(view.cpu_ns % 1_000_000_000).unwrap_or(0);
+    let disk = |disk: &skep_proto::runner::DiskStats| v1::DiskStats {
+        slot: disk.slot.into(),
+        read_bytes: disk.read_bytes,
+        write_bytes: disk.write_bytes,
+        read_ops: disk.read_ops,
+        write_ops: disk.write_ops,
+    };
+    v1::MachineStats {
+        cpu_time: Some(Duration { seconds, nanos }),
+        memory_bytes: view.memory,
+        disks: view.disks.iter().map(disk).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(settings: v1::MachineSettings, mask: &[&str]) -> Result<Settings, String> {
+        let paths = mask.iter().map(ToString::to_string).collect();
+        let update_mask = Some(prost_types::FieldMask { paths });
+        let request = v1::UpdateMachineRequest { machine: "web1".into(), settings: Some(settings), update_mask, revision: 0 };
+        set(request).map(|s| s.settings).map_err(|e| e.field.to_string())
+    }
+
+    #[test]
+    fn without_a_mask_what_is_set_is_changed() {
+        let got = update(v1::MachineSettings { cpus: Some(2), ..Default::default() }, &[]).expect("valid");
+        assert_eq!(got, Settings { cpus: Some(2), ..Default::default() });
+    }
+
+    #[test]
+    fn a_mask_chooses_and_can_take_all_disks_away() {
+        let given = v1::MachineSettings { cpus: Some(2), screen: Some(false), ..Default::default() };
+        let got = update(given.clone(), &["screen", "disks"]).expect("valid");
+        assert_eq!(got, Settings { screen: Some(false), disks: Some(vec![]), ..Default::default() });
+        for wrong in [&["memory_mib"][..], &["cpus", "cpus"], &["name"]] {
+            assert_eq!(update(given.clone(), wrong).expect_err("refused"), "update_mask");
+        }
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let field = |settings| update(settings, &[]).expect_err("refused");
+        assert_eq!(field(v1::MachineSettings { cpus: Some(65), ..Default::default() }), "settings.cpus");
+        assert_eq!(field(v1::MachineSettings { memory_mib: Some(15), ..Default::default() }), "settings.memory_mib");
+        assert_eq!(field(v1::MachineSettings { boot: Some(v1::Boot { kind: None }), ..Default::default() }), "settings.boot");
+        assert_eq!(field(v1::MachineSettings { acceleration: Some(9), ..Default::default() }), "settings.acceleration");
+        let bell = v1::MachineSettings { description: Some("\u{7}".into()), ..Default::default() };
+        assert_eq!(field(bell), "settings.description");
+        let disks = vec![v1::DiskAttachment::default(); 9];
+        assert_eq!(field(v1::MachineSettings { disks, ..Default::default() }), "settings.disks");
+    }
+}

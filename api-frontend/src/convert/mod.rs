@@ -1,0 +1,60 @@
+//! API messages from and to the broker's. What comes in is validated by the types of skep-proto; a wrong value is refused with the
+//! name of its field.
+
+pub mod disk;
+pub mod event;
+pub mod machine;
+pub mod network;
+
+use prost_types::Timestamp;
+use skep_proto::broker::Ref;
+use skep_proto::{Reason, Refusal, Text};
+use std::fmt;
+use std::str::FromStr;
+
+/// A refusal of the value of a field of a request about a `what`.
+pub fn invalid(what: &str, field: &str, why: impl fmt::Display) -> Refusal {
+    Refusal::new(Reason::InvalidValue, what).field(field).note(why)
+}
+
+/// A value of a type that validates.
+pub fn value<T: FromStr>(what: &str, field: &str, text: &str) -> Result<T, Refusal>
+where
+    T::Err: fmt::Display,
+{
+    text.parse().map_err(|e| invalid(what, field, e))
+}
+
+/// A value where an empty text means none.
+pub fn optional<T: FromStr>(what: &str, field: &str, text: &str) -> Result<Option<T>, Refusal>
+where
+    T::Err: fmt::Display,
+{
+    if text.is_empty() { Ok(None) } else { value(what, field, text).map(Some) }
+}
+
+/// A name or id that must be there.
+pub fn named(what: &str, field: &str, text: &str) -> Result<Ref, Refusal> {
+    if text.is_empty() { Err(invalid(what, field, "a name or an id is expected")) } else { value(what, field, text) }
+}
+
+/// A name or id where an empty text means none.
+pub fn maybe_named(what: &str, field: &str, text: &str) -> Result<Option<Ref>, Refusal> {
+    optional(what, field, text)
+}
+
+/// An enum's value; a number that it does not have is refused.
+pub fn known<E: TryFrom<i32>>(what: &str, field: &str, number: i32) -> Result<E, Refusal> {
+    E::try_from(number).map_err(|_| invalid(what, field, format_args!("{number} is none of its values")))
+}
+
+/// Nanoseconds since 1970 as a timestamp; 0: none.
+pub fn time(ns: i64) -> Option<Timestamp> {
+    let nanos = i32::try_from(ns.rem_euclid(1_000_000_000)).unwrap_or(0);
+    (ns != 0).then(|| Timestamp { seconds: ns.div_euclid(1_000_000_000), nanos })
+}
+
+/// Texts as strings.
+pub fn strings<const N: usize>(texts: &[Text<N>]) -> Vec<String> {
+    texts.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,72 @@
+//! Switches and NICs.
+
+use super::{invalid, maybe_named, time, value};
+use skep_api::v1;
+use skep_proto::Refusal;
+use skep_proto::broker::{NicCreate, NicView, SwitchView};
+
+/// A switch.
+pub fn switch(view: SwitchView) -> v1::Switch {
+    v1::Switch {
+        id: view.id.to_string(),
+        name: view.name.to_string(),
+        bridge: view.bridge.to_string(),
+        uplink: view.uplink.to_string(),
+        nics: view.nics,
+        create_time: time(view.created_ns),
+    }
+}
+
+/// A NIC.
+pub fn nic(view: NicView) -> v1::Nic {
+    v1::Nic {
+        id: view.id.to_string(),
+        name: view.name.to_string(),
+        mac: mac_text(view.mac),
+        switch: view.switch.to_string(),
+        machine: view.machine.to_string(),
+        tap: view.tap.to_string(),
+        create_time: time(view.created_ns),
+    }
+}
+
+/// What to create.
+pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> {
+    Ok(NicCreate {
+        name: value("nic", "name", &request.name)?,
+        switch: maybe_named("switch", "switch", &request.switch)?,
+        mac: if request.mac.is_empty() { None } else { Some(mac(&request.mac)?) },
+        machine: maybe_named("machine", "machine", &request.machine)?,
+    })
+}
+
+/// A MAC address as text.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Six pairs of digits; not a group's address and not all zeros.
+fn mac(text: &str) -> Result<[u8; 6], Refusal> {
+    let wrong = || invalid("nic", "mac", "a unicast address such as 02:00:5e:00:53:01 is expected");
+    let pair = |part: &str| {
+        let digits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+        digits.then(|| u8::from_str_radix(part, 16).ok()).flatten()
+    };
+    let bytes: Option<Vec<u8>> = text.split(':').map(pair).collect();
+    let mac: [u8; 6] = bytes.and_then(|b| b.try_into().ok()).ok_or_else(wrong)?;
+    let [first, ..] = mac;
+    if first & 1 == 1 || mac == [0; 6] { Err(wrong()) } else { Ok(mac) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses() {
+        assert_eq!(mac("02:00:5e:00:53:Af").map(mac_text).expect("valid"), "02:00:5e:00:53:af");
+        for wrong in ["", "02:00:5e:00:53", "02:00:5e:00:53:1", "01:00:5e:00:53:01", "00:00:00:00:00:00", "02:00:5e:00:53:+1"] {
+            assert_eq!(mac(wrong).expect_err("refused").field.as_str(), "mac", "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! How much of this process one user may take, so that nobody keeps the others out, and it never runs out of descriptors.
+
+use skep_proto::{Reason, Refusal};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Whose share it is. For sharing out only: who a client is, the broker finds out by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum User {
+    /// A local user.
+    Uid(u32),
+    /// Where a remote client is.
+    Address(IpAddr),
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Connections of clients.
+    Connection,
+    /// Sessions with the broker.
+    Session,
+    /// Streams: consoles, screens, events, imports, logs.
+    Stream,
+}
+
+/// Of all users, and of one. All together stay below the table's limit of descriptors (a connection takes two).
+const ALL: [(Kind, usize); 3] = [(Kind::Connection, 128), (Kind::Session, 360), (Kind::Stream, 240)];
+const ONE: [(Kind, usize); 3] = [(Kind::Connection, 48), (Kind::Session, 150), (Kind::Stream, 100)];
+
+/// A place, given back when it is dropped.
+pub struct Place {
+    _of_all: OwnedSemaphorePermit,
+    _of_one: OwnedSemaphorePermit,
+}
+
+struct Pool([(Kind, Arc<Semaphore>); 3]);
+
+impl Pool {
+    fn new(limits: [(Kind, usize); 3]) -> Self {
+        Self(limits.map(|(kind, most)| (kind, Arc::new(Semaphore::new(most)))))
+    }
+    fn take(&self, wanted: Kind) -> Option<OwnedSemaphorePermit> {
+        let (_, pool) = self.0.iter().find(|(kind, _)| *kind == wanted)?;
+        pool.clone().try_acquire_owned().ok()
+    }
+}
+
+/// One user's share.
+pub struct Share {
+    all: Arc<Pool>,
+    one: Pool,
+}
+
+impl Share {
+    /// Takes a place.
+    pub fn place(&self, kind: Kind) -> Result<Place, Refusal> {
+        let full = |whose| {
+            let what = match kind {
+                Kind::Connection => "connections",
+                Kind::Session => "calls",
+                Kind::Stream => "streams",
+            };
+            Refusal::new(Reason::LimitReached, "api-frontend").note(format_args!("{whose} has too many {what}"))
+        };
+        let of_one = self.one.take(kind).ok_or_else(|| full("this user"))?;
+        let of_all = self.all.take(kind).ok_or_else(|| full("the suite"))?;
+        Ok(Place { _of_all: of_all, _of_one: of_one })
+    }
+}
+
+/// All shares.
+pub struct Shares {
+    all: Arc<Pool>,
+    users: Mutex<HashMap<User, Weak<Share>>>,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self { all: Arc::new(Pool::new(ALL)), users: Mutex::default() }
+    }
+}
+
+impl Shares {
+    /// A user's share; it lives as long as he has a connection.
+    pub fn of(&self, user: User) -> Arc<Share> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = users.get(&user).and_then(Weak::upgrade) {
+            return share;
+        }
+        users.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Share { all: self.all.clone(), one: Pool::new(ONE) });
+        users.insert(user, Arc::downgrade(&share));
+        share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_cannot_keep_another_out() {
+        let shares = Shares::default();
+        let (greedy, other) = (shares.of(User::Uid(1)), shares.of(User::Uid(2)));
+        let mut taken = Vec::new();
+        while let Ok(place) = greedy.place(Kind::Connection) {
+            taken.push(place);
+        }
+        assert_eq!(taken.len(), 48);
+        assert!(other.place(Kind::Connection).is_ok());
+        taken.pop();
+        assert!(greedy.place(Kind::Connection).is_ok());
+    }
+}

@@ -1,0 +1,120 @@
+//! Bytes between a client's gRPC stream and a descriptor that the broker handed out. Neither end is read faster than the other
+//! takes; when either is gone, both are closed.
+
+use crate::limits::Place;
+use crate::services::Call;
+use skep_api::CHUNK;
+use skep_proto::Refusal;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::pin::Pin;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::Bytes;
+use tonic::{Status, Streaming};
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Bytes read at a time from a console or screen.
+const PIECE: usize = 16 << 10;
+
+/// Joins a client's stream and a stream socket. The client's end of sending is passed on as a half-closed socket, and the stream
+/// goes on the other way; the socket's end is the end of both.
+pub(crate) fn both_ways<In, Out>(
+    call: Call, place: Place, socket: OwnedFd, mut from: Streaming<In>, hello: Option<Out>,
+    read: impl Fn(In) -> Result<Bytes, Refusal> + Send + Sync + 'static, wrap: impl Fn(Bytes) -> Out + Send + Sync + 'static,
+) -> Result<Answers<Out>, Refusal>
+where
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    let failed = |e: io::Error| Refusal::io("stream", "open", &e);
+    skep_sys::fd::set_nonblocking(socket.as_fd(), true).map_err(failed)?;
+    let socket = UnixStream::from_std(StdStream::from(socket)).map_err(failed)?;
+    let (to, answers) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let _place = place;
+        let (mut reader, mut writer) = socket.into_split();
+        if let Some(hello) = hello
+            && to.send(Ok(hello)).await.is_err()
+        {
+            return;
+        }
+        let up = async {
+            while let Some(message) = from.message().await? {
+                let data = read(message).map_err(|refusal| call.refused(&refusal))?;
+                if writer.write_all(&data).await.is_err() {
+                    // The other way sees the end, after what was still to be read.
+                    break;
+                }
+            }
+            let _ = writer.shutdown().await;
+            std::future::pending::<Result<(), Status>>().await
+        };
+        let down = async {
+            let mut buffer = vec![0; PIECE];
+            loop {
+                let got = tokio::select! {
+                    () = to.closed() => return,
+                    got = reader.read(&mut buffer) => got,
+                };
+                let Ok(1..) = got else { return };
+                let data = buffer.get(..got.unwrap_or(0)).unwrap_or_default();
+                if to.send(Ok(wrap(Bytes::copy_from_slice(data)))).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = down => {}
+            // A client that broke the order of messages is told; one that is gone is not.
+            Err(status) = up => drop(to.try_send(Err(status))),
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(answers)))
+}
+
+/// Sends files one after the other, each from its beginning to its present end.
+pub(crate) fn files<Out>(
+    call: Call, place: Place, files: Vec<OwnedFd>, wrap: impl Fn(Bytes) -> Out + Send + Sync + 'static,
+) -> Answers<Out>
+where
+    Out: Send + 'static,
+{
+    let (to, answers) = mpsc::channel(2);
+    tokio::spawn(async move {
+        let _place = place;
+        for mut file in files.into_iter().map(File::from) {
+            let mut buffer = vec![0; CHUNK];
+            loop {
+                // A local file: its read does not block for long, and only as fast as the client takes it.
+                let answer = match file.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(got) => Ok(wrap(Bytes::copy_from_slice(buffer.get(..got).unwrap_or_default()))),
+                    Err(e) => Err(call.refused(&Refusal::io("log", "read", &e))),
+                };
+                let last = answer.is_err();
+                if to.send(answer).await.is_err() || last {
+                    return;
+                }
+            }
+        }
+    });
+    Box::pin(ReceiverStream::new(answers))
+}
+
+/// A pipe or stream socket to write to.
+pub(crate) type Sink = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
+/// Takes a descriptor that the broker handed out for writing.
+pub(crate) fn sink(fd: OwnedFd) -> io::Result<Sink> {
+    skep_sys::fd::set_nonblocking(fd.as_fd(), true)?;
+    let socket = nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::SockType).is_ok();
+    Ok(if socket { Box::new(UnixStream::from_std(StdStream::from(fd))?) } else { Box::new(pipe::Sender::from_owned_fd(fd)?) })
+}

@@ -1,0 +1,143 @@
+//! The gRPC server.
+
+use crate::acquire::{Acquired, tell_ready};
+use crate::incoming::Incoming;
+use crate::limits::Shares;
+use crate::services::Api;
+use crate::session::BrokerAt;
+use skep_api::v1::{
+    disks_server::DisksServer, events_server::EventsServer, host_server::HostServer, machines_server::MachinesServer,
+    nics_server::NicsServer, operations_server::OperationsServer, switches_server::SwitchesServer,
+};
+use skep_api::{DESCRIPTORS, MAX_MESSAGE};
+use skep_sandbox::Sandboxed;
+use skep_service::Journal;
+use std::convert::Infallible;
+use std::error::Error;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::NamedService;
+
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic_health::ServingStatus;
+
+type Failed = Box<dyn Error>;
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+/// Calls of one connection at a time.
+const CALLS: usize = 32;
+/// Calls and streams of one connection at a time.
+const STREAMS: u32 = 64;
+
+/// Serves until the process is ended. Fails only when the kernel refuses the event loop or the listening sockets.
+pub fn serve(inside: Sandboxed<Acquired>) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Acquired { local, remote, broker, ready, mut journal } = inside.into_inner();
+    runtime.block_on(async move {
+        let (broker, shares) = (Arc::new(broker), Arc::new(Shares::default()));
+        skep_sys::fd::set_nonblocking(local.as_fd(), true)?;
+        let local = UnixListener::from_std(local.into())?;
+        if let Some((_, identity)) = &remote {
+            journal.info(None, format_args!("certificate SHA-256 {}", identity.fingerprint));
+        }
+        journal.info(None, format_args!("serves"));
+        let services = Services::new(journal).await?;
+        if let Some(ready) = ready {
+            tell_ready(ready)?;
+        }
+        let over_local = limited(Server::builder())
+            .serve_with_incoming(services.clone(), Incoming::new(local, shares.clone(), broker.clone()));
+        match remote {
+            None => over_local.await?,
+            Some((socket, identity)) => {
+                socket.set_nonblocking(true)?;
+                let tls = ServerTlsConfig::new()
+                    .identity(Identity::from_pem(&identity.certificate, &identity.key))
+                    .timeout(Duration::from_secs(10));
+                let incoming = Incoming::new(TcpListener::from_std(socket)?, shares, broker);
+                let over_tls = limited(Server::builder().tls_config(tls)?).serve_with_incoming(services, incoming);
+                tokio::try_join!(over_local, over_tls)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Serves one listening UNIX socket without a sandbox: for tests.
+pub async fn over_local(socket: std::os::unix::net::UnixListener, broker: BrokerAt, journal: Journal) -> Result<(), Failed> {
+    socket.set_nonblocking(true)?;
+    let incoming = Incoming::new(UnixListener::from_std(socket)?, Arc::new(Shares::default()), Arc::new(broker));
+    Ok(limited(Server::builder()).serve_with_incoming(Services::new(journal).await?, incoming).await?)
+}
+
+fn limited(server: Server) -> Server {
+    server
+        .concurrency_limit_per_connection(CALLS)
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(16 << 10)
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+}
+
+type Route = Box<dyn Fn(Request) -> BoxFuture<Response, Infallible> + Send + Sync>;
+
+/// All services, chosen by the first part of the path.
+#[derive(Clone)]
+struct Services(Arc<Vec<(&'static str, Route)>>);
+
+impl Services {
+    async fn new(journal: Journal) -> Result<Self, Failed> {
+        let api = Arc::new(Api::new(journal));
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let mut routes = vec![
+            route(MachinesServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
+            route(DisksServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
+            route(SwitchesServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
+            route(NicsServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
+            route(OperationsServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
+            route(EventsServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
+            route(HostServer::from_arc(api).max_decoding_message_size(MAX_MESSAGE)),
+        ];
+        for (name, _) in &routes {
+            reporter.set_service_status(*name, ServingStatus::Serving).await;
+        }
+        let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        routes.push(route(health));
+        routes.push(route(reflection.build_v1()?));
+        Ok(Self(Arc::new(routes)))
+    }
+}
+
+fn route<S>(service: S) -> (&'static str, Route)
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future = BoxFuture<Response, Infallible>>,
+    S: NamedService + Clone + Send + Sync + 'static,
+{
+    (S::NAME, Box::new(move |request| service.clone().call(request)))
+}
+
+impl Service<Request> for Services {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let wanted = request.uri().path().split('/').nth(1).unwrap_or_default();
+        match self.0.iter().find(|(name, _)| *name == wanted) {
+            Some((_, route)) => route(request),
+            None => Box::pin(async { Ok(Status::unimplemented("there is no such service").into_http()) }),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Disks.
+
+use super::{Answer, Api, Call};
+use crate::convert::{self, disk, event};
+use crate::relay::{self, Sink};
+use skep_api::v1::disks_server::Disks;
+use skep_api::v1::import_disk_request::Kind;
+use skep_api::v1::{
+    CloneDiskRequest, CreateDiskRequest, DeleteDiskRequest, Disk, GetDiskRequest, ImportDiskRequest, ListDisksRequest,
+    ListDisksResponse, Operation, ResizeDiskRequest,
+};
+use skep_proto::broker::{DiskClone, DiskDelete, DiskGet, DiskList, DiskResize, OperationCancel, OperationGet};
+use skep_proto::{OperationId, Reason, Refusal};
+use tokio::io::AsyncWriteExt;
+use tonic::{Request, Streaming};
+
+#[tonic::async_trait]
+impl Disks for Api {
+    async fn create(&self, request: Request<CreateDiskRequest>) -> Answer<Disk> {
+        let (call, request) = self.enter("Disks.Create", request)?;
+        call.run(async { Ok(disk::disk(call.act(disk::create(&request)?).await?.0)) }).await
+    }
+
+    async fn import(&self, request: Request<Streaming<ImportDiskRequest>>) -> Answer<Operation> {
+        let (call, stream) = self.enter("Disks.Import", request)?;
+        call.run(async { import(&call, stream).await }).await
+    }
+
+    async fn clone(&self, request: Request<CloneDiskRequest>) -> Answer<Operation> {
+        let (call, request) = self.enter("Disks.Clone", request)?;
+        call.run(async {
+            let disk = convert::named("disk", "disk", &request.disk)?;
+            let name = convert::value("disk", "name", &request.name)?;
+            Ok(event::operation(call.act(DiskClone { disk, name }).await?.0))
+        })
+        .await
+    }
+
+    async fn resize(&self, request: Request<ResizeDiskRequest>) -> Answer<Disk> {
+        let (call, request) = self.enter("Disks.Resize", request)?;
+        call.run(async {
+            let which = convert::named("disk", "disk", &request.disk)?;
+            Ok(disk::disk(call.act(DiskResize { disk: which, size: request.size_bytes }).await?.0))
+        })
+        .await
+    }
+
+    async fn get(&self, request: Request<GetDiskRequest>) -> Answer<Disk> {
+        let (call, request) = self.enter("Disks.Get", request)?;
+        call.run(async {
+            let which = convert::named("disk", "disk", &request.disk)?;
+            Ok(disk::disk(call.read(DiskGet { disk: which }).await?.0))
+        })
+        .await
+    }
+
+    async fn list(&self, request: Request<ListDisksRequest>) -> Answer<ListDisksResponse> {
+        let (call, request) = self.enter("Disks.List", request)?;
+        call.run(async {
+            let page = call.pages(
+                "disk", request.page_size, &request.page_token, |after| DiskList { after }, |page| page.disks, |v| &v.name,
+            );
+            let (got, next_page_token) = page.await?;
+            Ok(ListDisksResponse { disks: got.into_iter().map(disk::disk).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn delete(&self, request: Request<DeleteDiskRequest>) -> Answer<()> {
+        let (call, request) = self.enter("Disks.Delete", request)?;
+        call.run(async {
+            let disk = convert::named("disk", "disk", &request.disk)?;
+            call.act(DiskDelete { disk }).await.map(drop)
+        })
+        .await
+    }
+}
+
+/// An import whose stream has not ended. Dropped, the operation is cancelled before its descriptor is closed: what is there is not
+/// to be taken for the whole image.
+struct Unfinished {
+    call: Call,
+    id: OperationId,
+    fd: Option<Sink>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd.take() {
+            let (call, id) = (self.call.clone(), self.id);
+            tokio::spawn(async move {
+                if let Err(refusal) = call.act(OperationCancel { id }).await {
+                    call.refused(&refusal);
+                }
+                drop(fd);
+            });
+        }
+    }
+}
+
+async fn import(call: &Call, mut stream: Streaming<ImportDiskRequest>) -> Result<Operation, Refusal> {
+    let _place = call.peer.stream_place()?;
+    let broken = |status: tonic::Status| Refusal::new(Reason::Cancelled, "disk").note(status.message());
+    let first = stream.message().await.map_err(broken)?.and_then(|m| m.kind);
+    let Some(Kind::Header(header)) = first else {
+        return Err(convert::invalid("disk", "header", "the first message must be the header"));
+    };
+    let (operation, [fd]) = call.act(disk::import(&header)?).await?;
+    let id = operation.id;
+    let sink = relay::sink(fd).map_err(|e| Refusal::io("disk", "open the stream", &e))?;
+    let mut unfinished = Unfinished { call: call.clone(), id, fd: Some(sink) };
+    while let Some(message) = stream.message().await.map_err(broken)? {
+        let Some(Kind::Data(data)) = message.kind else {
+            return Err(convert::invalid("disk", "data", "only the first message may be a header"));
+        };
+        let Some(sink) = &mut unfinished.fd else { break };
+        if sink.write_all(&data).await.is_err() {
+            // Whoever read has stopped; the operation says why.
+            unfinished.fd = None;
+            return call.ended(id).await.map(event::operation);
+        }
+    }
+    unfinished.fd = None;
+    let (view, []) = call.read(OperationGet { id, wait: false }).await?;
+    Ok(event::operation(view))
+}

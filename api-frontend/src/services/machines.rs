@@ -1,0 +1,183 @@
+//! Machines.
+
+use super::{Answer, Answers, Api};
+use crate::convert::{self, event, machine};
+use crate::relay;
+use skep_api::v1::machines_server::Machines;
+use skep_api::v1::{
+    CloneMachineRequest, ConsoleAttached, ConsoleInput, ConsoleOutput, CreateMachineRequest, DeleteMachineRequest,
+    GetMachineRequest, ListMachinesRequest, ListMachinesResponse, Machine, MachineActRequest, MachineLogChunk, MachineLogRequest,
+    MachineStats, MachineStatsRequest, Operation, RenameMachineRequest, ScreenInput, ScreenOutput, UpdateMachineRequest,
+    UpdateMachineResponse, console_input, console_output, screen_input,
+};
+use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename};
+use skep_proto::{Reason, Refusal};
+use tonic::{Request, Status, Streaming};
+
+async fn act(api: &Api, method: &'static str, request: Request<MachineActRequest>, act: Act) -> Answer<Operation> {
+    let (call, request) = api.enter(method, request)?;
+    call.run(async {
+        let machine = convert::named("machine", "machine", &request.machine)?;
+        Ok(event::operation(call.act(MachineAct { machine, act }).await?.0))
+    })
+    .await
+}
+
+#[tonic::async_trait]
+impl Machines for Api {
+    async fn create(&self, request: Request<CreateMachineRequest>) -> Answer<Machine> {
+        let (call, request) = self.enter("Machines.Create", request)?;
+        call.run(async { Ok(machine::machine(call.act(machine::create(request)?).await?.0)) }).await
+    }
+
+    async fn get(&self, request: Request<GetMachineRequest>) -> Answer<Machine> {
+        let (call, request) = self.enter("Machines.Get", request)?;
+        call.run(async {
+            let which = convert::named("machine", "machine", &request.machine)?;
+            Ok(machine::machine(call.read(MachineGet { machine: which }).await?.0))
+        })
+        .await
+    }
+
+    async fn list(&self, request: Request<ListMachinesRequest>) -> Answer<ListMachinesResponse> {
+        let (call, request) = self.enter("Machines.List", request)?;
+        call.run(async {
+            let page = call.pages(
+                "machine", request.page_size, &request.page_token, |after| MachineList { after }, |page| page.machines, |v| &v.name,
+            );
+            let (got, next_page_token) = page.await?;
+            Ok(ListMachinesResponse { machines: got.into_iter().map(machine::machine).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn update(&self, request: Request<UpdateMachineRequest>) -> Answer<UpdateMachineResponse> {
+        let (call, request) = self.enter("Machines.Update", request)?;
+        call.run(async { Ok(machine::edited(call.act(machine::set(request)?).await?.0)) }).await
+    }
+
+    async fn rename(&self, request: Request<RenameMachineRequest>) -> Answer<Machine> {
+        let (call, request) = self.enter("Machines.Rename", request)?;
+        call.run(async {
+            let which = convert::named("machine", "machine", &request.machine)?;
+            let name = convert::value("machine", "name", &request.name)?;
+            Ok(machine::machine(call.act(MachineRename { machine: which, name }).await?.0))
+        })
+        .await
+    }
+
+    async fn start(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
+        act(self, "Machines.Start", request, Act::Start).await
+    }
+    async fn stop(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
+        act(self, "Machines.Stop", request, Act::Stop).await
+    }
+    async fn kill(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
+        act(self, "Machines.Kill", request, Act::Kill).await
+    }
+    async fn reboot(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
+        act(self, "Machines.Reboot", request, Act::Reboot).await
+    }
+    async fn reset(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
+        act(self, "Machines.Reset", request, Act::Reset).await
+    }
+    async fn pause(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
+        act(self, "Machines.Pause", request, Act::Pause).await
+    }
+    async fn resume(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
+        act(self, "Machines.Resume", request, Act::Resume).await
+    }
+
+    async fn clone(&self, request: Request<CloneMachineRequest>) -> Answer<Operation> {
+        let (call, request) = self.enter("Machines.Clone", request)?;
+        call.run(async {
+            let machine = convert::named("machine", "machine", &request.machine)?;
+            let name = convert::value("machine", "name", &request.name)?;
+            Ok(event::operation(call.act(MachineClone { machine, name }).await?.0))
+        })
+        .await
+    }
+
+    async fn delete(&self, request: Request<DeleteMachineRequest>) -> Answer<Operation> {
+        let (call, request) = self.enter("Machines.Delete", request)?;
+        call.run(async {
+            let machine = convert::named("machine", "machine", &request.machine)?;
+            Ok(event::operation(call.act(MachineDelete { machine, disks: request.disks }).await?.0))
+        })
+        .await
+    }
+
+    type ConsoleStream = Answers<ConsoleOutput>;
+
+    async fn console(&self, request: Request<Streaming<ConsoleInput>>) -> Answer<Answers<ConsoleOutput>> {
+        let (call, mut stream) = self.enter("Machines.Console", request)?;
+        call.run(async {
+            let first = first(&mut stream).await?.and_then(|m| m.kind);
+            let Some(console_input::Kind::Attach(attach)) = first else {
+                return Err(convert::invalid("console", "attach", "the first message must say which machine"));
+            };
+            let machine = convert::named("machine", "attach.machine", &attach.machine)?;
+            let place = call.peer.stream_place()?;
+            let ask = broker::MachineConsole { machine, write: attach.write, take: attach.take };
+            let (got, [socket]) = call.act(ask).await?;
+            let attached = ConsoleAttached { writer: got.writer, scrollback: got.scrollback };
+            let hello = ConsoleOutput { kind: Some(console_output::Kind::Attached(attached)) };
+            let read = |m: ConsoleInput| match m.kind {
+                Some(console_input::Kind::Data(data)) => Ok(data),
+                _ => Err(convert::invalid("console", "data", "only the first message may attach")),
+            };
+            let wrap = |data| ConsoleOutput { kind: Some(console_output::Kind::Data(data)) };
+            relay::both_ways(call.clone(), place, socket, stream, Some(hello), read, wrap)
+        })
+        .await
+    }
+
+    type ScreenStream = Answers<ScreenOutput>;
+
+    async fn screen(&self, request: Request<Streaming<ScreenInput>>) -> Answer<Answers<ScreenOutput>> {
+        let (call, mut stream) = self.enter("Machines.Screen", request)?;
+        call.run(async {
+            let Some(screen_input::Kind::Machine(name)) = first(&mut stream).await?.and_then(|m| m.kind) else {
+                return Err(convert::invalid("screen", "machine", "the first message must say which machine"));
+            };
+            let machine = convert::named("machine", "machine", &name)?;
+            let place = call.peer.stream_place()?;
+            let (_, [socket]) = call.act(broker::MachineScreen { machine }).await?;
+            let read = |m: ScreenInput| match m.kind {
+                Some(screen_input::Kind::Data(data)) => Ok(data),
+                _ => Err(convert::invalid("screen", "data", "only the first message may name a machine")),
+            };
+            relay::both_ways(call.clone(), place, socket, stream, None, read, |data| ScreenOutput { data })
+        })
+        .await
+    }
+
+    type LogStream = Answers<MachineLogChunk>;
+
+    async fn log(&self, request: Request<MachineLogRequest>) -> Answer<Answers<MachineLogChunk>> {
+        let (call, request) = self.enter("Machines.Log", request)?;
+        call.run(async {
+            let ask = machine::log(&request)?;
+            let place = call.peer.stream_place()?;
+            let (_, files) = call.read(ask).await?;
+            Ok(relay::files(call.clone(), place, files.0, |data| MachineLogChunk { data }))
+        })
+        .await
+    }
+
+    async fn stats(&self, request: Request<MachineStatsRequest>) -> Answer<MachineStats> {
+        let (call, request) = self.enter("Machines.Stats", request)?;
+        call.run(async {
+            let which = convert::named("machine", "machine", &request.machine)?;
+            Ok(machine::stats(call.read(broker::MachineStats { machine: which }).await?.0))
+        })
+        .await
+    }
+}
+
+/// The first message of a client's stream.
+async fn first<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Refusal> {
+    let broken = |status: Status| Refusal::new(Reason::Cancelled, "stream").note(status.message());
+    stream.message().await.map_err(broken)
+}
+

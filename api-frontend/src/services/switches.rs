@@ -1,0 +1,42 @@
+//! Switches.
+
+use super::{Answer, Api};
+use crate::convert::{self, network};
+use skep_api::v1::switches_server::Switches;
+use skep_api::v1::{CreateSwitchRequest, DeleteSwitchRequest, ListSwitchesRequest, ListSwitchesResponse, Switch};
+use skep_proto::broker::{SwitchCreate, SwitchDelete, SwitchList};
+use tonic::Request;
+
+#[tonic::async_trait]
+impl Switches for Api {
+    async fn create(&self, request: Request<CreateSwitchRequest>) -> Answer<Switch> {
+        let (call, request) = self.enter("Switches.Create", request)?;
+        call.run(async {
+            let name = convert::value("switch", "name", &request.name)?;
+            let uplink = convert::optional("switch", "uplink", &request.uplink)?;
+            Ok(network::switch(call.act(SwitchCreate { name, uplink }).await?.0))
+        })
+        .await
+    }
+
+    async fn list(&self, request: Request<ListSwitchesRequest>) -> Answer<ListSwitchesResponse> {
+        let (call, request) = self.enter("Switches.List", request)?;
+        call.run(async {
+            let page = call.pages(
+                "switch", request.page_size, &request.page_token, |after| SwitchList { after }, |page| page.switches, |v| &v.name,
+            );
+            let (got, next_page_token) = page.await?;
+            Ok(ListSwitchesResponse { switches: got.into_iter().map(network::switch).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn delete(&self, request: Request<DeleteSwitchRequest>) -> Answer<()> {
+        let (call, request) = self.enter("Switches.Delete", request)?;
+        call.run(async {
+            let switch = convert::named("switch", "switch", &request.switch)?;
+            call.act(SwitchDelete { switch }).await.map(drop)
+        })
+        .await
+    }
+}

@@ -1,0 +1,204 @@
+//! Sessions with the broker: one pool for each client connection, so that nobody's call ever goes out in another's name.
+
+use crate::limits::{Kind, Place, Share};
+use skep_ipc::aio::Client;
+use skep_ipc::{CallError, ProtocolError};
+use skep_proto::broker::{Broker, Credential, OpenSession, OperationGet, OperationView};
+use skep_proto::{Call, NoFds, OperationId, Reason, Refusal, Text, TraceId, UpTo};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Longest that a request other than a wait may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest single wait for the end of an operation; then it is asked for again.
+const WAIT: Duration = Duration::from_secs(24 * 3600);
+/// How long a restarting broker is waited for.
+const RESTART: Duration = Duration::from_secs(3);
+/// Idle sessions that a client connection keeps.
+const MAX_IDLE: usize = 2;
+
+/// Where the broker is.
+pub struct BrokerAt {
+    run: OwnedFd,
+    path: PathBuf,
+}
+
+impl BrokerAt {
+    /// The broker of the suite whose RUN this is.
+    pub fn new(run: OwnedFd, path: PathBuf) -> Self {
+        Self { run, path }
+    }
+
+    async fn connect(&self) -> Result<Client<Broker>, CallError> {
+        let socket = skep_sys::sock::connect_seqpacket_at(self.run.as_fd(), &self.path, "broker.sock");
+        Client::over(socket.map_err(|error| CallError::Connect { helper: "broker", error })?).await
+    }
+
+    /// The same, waiting a moment for a broker that is being restarted.
+    async fn reconnect(&self) -> Result<Client<Broker>, CallError> {
+        let until = Instant::now() + RESTART;
+        let mut pause = Duration::from_millis(10);
+        loop {
+            match self.connect().await {
+                Err(_) if Instant::now() + pause < until => tokio::time::sleep(pause).await,
+                result => return result,
+            }
+            pause *= 2;
+        }
+    }
+}
+
+impl AsFd for BrokerAt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.run.as_fd()
+    }
+}
+
+/// How a client came.
+pub enum Way {
+    /// Over `RUN/api.sock`: the accepted socket, which the broker asks the kernel about.
+    Local(OwnedFd),
+    /// Over TLS: it must show a token with each call.
+    Remote,
+}
+
+struct Session {
+    client: Client<Broker>,
+    token: Option<Text<128>>,
+    user: Text<64>,
+    _place: Place,
+}
+
+/// One client connection.
+pub struct Peer {
+    way: Way,
+    broker: Arc<BrokerAt>,
+    idle: Mutex<Vec<Session>>,
+    share: Arc<Share>,
+    _place: Place,
+}
+
+impl Peer {
+    /// A connection that came `way`, with its user's share of this process.
+    pub fn new(way: Way, broker: Arc<BrokerAt>, share: Arc<Share>) -> Result<Self, Refusal> {
+        let place = share.place(Kind::Connection)?;
+        Ok(Self { way, broker, idle: Mutex::default(), share, _place: place })
+    }
+
+    /// A place among the streams that may be open.
+    pub fn stream_place(&self) -> Result<Place, Refusal> {
+        self.share.place(Kind::Stream)
+    }
+
+    fn idle(&self, token: Option<&Text<128>>) -> Option<Session> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = idle.iter().position(|s| s.token.as_ref() == token)?;
+        Some(idle.swap_remove(at))
+    }
+
+    fn keep(&self, session: Session) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push(session);
+        }
+    }
+
+    async fn open(&self, caller: &Caller) -> Result<Session, CallError> {
+        let place = self.share.place(Kind::Session)?;
+        let (credential, fds) = match (&self.way, &caller.token) {
+            (Way::Local(socket), None) => {
+                let socket = socket.try_clone().map_err(|e| Refusal::io("api-frontend", "dup", &e))?;
+                (Credential::LocalSocket, vec![socket])
+            }
+            (_, Some(token)) => (Credential::Token(token.clone()), vec![]),
+            (Way::Remote, None) => {
+                let refusal = Refusal::new(Reason::Unauthenticated, "api-frontend");
+                return Err(refusal.note("a call over TLS needs `authorization: Bearer TOKEN`").into());
+            }
+        };
+        let mut client = self.broker.reconnect().await?;
+        let nobody = Text::default();
+        let (state, []) = client.call(caller.trace, &nobody, OpenSession { credential }, UpTo(fds), PATIENCE).await?;
+        Ok(Session { client, token: caller.token.clone(), user: state.user, _place: place })
+    }
+}
+
+/// One call of a client.
+#[derive(Clone)]
+pub struct Caller {
+    /// The connection that it came over.
+    pub peer: Arc<Peer>,
+    /// The token that it showed.
+    pub token: Option<Text<128>>,
+    /// Marks what it causes.
+    pub trace: TraceId,
+}
+
+/// Whether a request that the broker may have received can be sent again.
+#[derive(Clone, Copy, PartialEq)]
+enum Again {
+    Yes,
+    No,
+}
+
+impl Caller {
+    /// Asks something that changes nothing: asked once more if the broker ends meanwhile.
+    pub async fn read<C>(&self, call: C) -> Result<(C::Reply, C::ReplyFds), Refusal>
+    where
+        C: Call<Helper = Broker, SendFds = NoFds> + Clone,
+    {
+        self.ask(call, Again::Yes, PATIENCE).await.map_err(CallError::into_refusal)
+    }
+
+    /// Asks for something to be done: never asked twice.
+    pub async fn act<C>(&self, call: C) -> Result<(C::Reply, C::ReplyFds), Refusal>
+    where
+        C: Call<Helper = Broker, SendFds = NoFds> + Clone,
+    {
+        self.ask(call, Again::No, PATIENCE).await.map_err(CallError::into_refusal)
+    }
+
+    /// Waits for the end of an operation.
+    pub async fn ended(&self, id: OperationId) -> Result<OperationView, Refusal> {
+        loop {
+            let waited = self.ask(OperationGet { id, wait: true }, Again::Yes, WAIT).await;
+            match waited {
+                Err(CallError::Gone { error, .. }) if is_timeout(&error) => {}
+                result => return result.map(|(view, [])| view).map_err(CallError::into_refusal),
+            }
+        }
+    }
+
+    /// A session is taken out of the pool for the time of the call; a call that is given up takes its session along.
+    async fn ask<C>(&self, call: C, again: Again, patience: Duration) -> Result<(C::Reply, C::ReplyFds), CallError>
+    where
+        C: Call<Helper = Broker, SendFds = NoFds> + Clone,
+    {
+        let pooled = self.peer.idle(self.token.as_ref());
+        let was_pooled = pooled.is_some();
+        let mut session = match pooled {
+            Some(session) => session,
+            None => self.peer.open(self).await?,
+        };
+        let mut result = session.client.call(self.trace, &session.user, call.clone(), [], patience).await;
+        if let Err(CallError::Gone { error, .. }) = &result
+            // What could not be sent was not done.
+            && (again == Again::Yes || was_pooled && matches!(error, ProtocolError::Send(_)))
+            && !is_timeout(error)
+        {
+            drop(session);
+            session = self.peer.open(self).await?;
+            result = session.client.call(self.trace, &session.user, call, [], patience).await;
+        }
+        if matches!(result, Ok(_) | Err(CallError::Refused(_))) {
+            self.peer.keep(session);
+        }
+        result
+    }
+}
+
+fn is_timeout(error: &ProtocolError) -> bool {
+    matches!(error, ProtocolError::Receive(skep_sys::msg::RecvError::TimedOut))
+}

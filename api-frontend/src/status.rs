@@ -1,0 +1,91 @@
+//! Refusals as gRPC status, with details after the standard error model (google.rpc).
+
+use skep_proto::{Reason, Refusal, TraceId};
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The domain of our reasons (`google.rpc.ErrorInfo.domain`).
+pub const DOMAIN: &str = "skep.dev";
+/// Names the trace of a call, in its metadata and in the answer's.
+pub const TRACE: &str = "skep-trace";
+
+/// A refusal as its status.
+pub fn status(refusal: &Refusal, trace: TraceId) -> Status {
+    let row = refusal.reason.row();
+    let (object, field) = (refusal.object.as_str(), refusal.field.as_str());
+    let message = refusal.to_string();
+    let mut info = HashMap::from([
+        ("object".to_owned(), object.to_owned()),
+        ("advice".to_owned(), row.advice.to_owned()),
+        ("trace".to_owned(), trace.to_string()),
+    ]);
+    let mut note = |name: &str, value: String| {
+        if !value.is_empty() {
+            info.insert(name.to_owned(), value);
+        }
+    };
+    note("field", field.to_owned());
+    note("note", refusal.note.to_string());
+    note("errno", if refusal.errno == 0 { String::new() } else { refusal.errno.to_string() });
+    let mut details = ErrorDetails::new();
+    details.set_error_info(row.name, DOMAIN, info);
+    if !field.is_empty() {
+        details.add_bad_request_violation(field, &message);
+    }
+    let (kind, name) = object.split_once(' ').unwrap_or(("", object));
+    match refusal.reason {
+        Reason::NotFound | Reason::AlreadyExists | Reason::InUse => {
+            details.set_resource_info(kind, name, "", &message);
+        }
+        Reason::WrongState => {
+            details.add_precondition_failure_violation("STATE", object, &message);
+        }
+        Reason::Unavailable => {
+            details.set_retry_info(Some(Duration::from_secs(1)));
+        }
+        _ => {}
+    }
+    let mut metadata = MetadataMap::new();
+    mark(&mut metadata, trace);
+    Status::with_error_details_and_metadata(Code::from(i32::from(row.grpc)), message, details, metadata)
+}
+
+/// Writes the trace of a call into the metadata of its answer.
+pub fn mark(metadata: &mut MetadataMap, trace: TraceId) {
+    if let Ok(value) = MetadataValue::try_from(trace.to_string()) {
+        metadata.insert(TRACE, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_code_and_details() {
+        for reason in Reason::ALL {
+            let refusal = Refusal::new(*reason, "disk web1").field("size").note("more than 64 TiB");
+            let status = status(&refusal, TraceId(0xabc));
+            assert_eq!(status.code() as i32, i32::from(reason.row().grpc));
+            assert_ne!(status.code(), Code::Ok);
+            let details = status.get_error_details();
+            let info = details.error_info().expect("ErrorInfo");
+            assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason.row().name, DOMAIN));
+            assert_eq!(info.metadata["object"], "disk web1");
+            assert_eq!(info.metadata["trace"], "0000000000000abc");
+            assert_eq!(details.bad_request().expect("BadRequest").field_violations[0].field, "size");
+            assert_eq!(status.metadata().get(TRACE).expect("trace"), "0000000000000abc");
+        }
+    }
+
+    #[test]
+    fn a_missing_object_is_named() {
+        let status = status(&Refusal::new(Reason::NotFound, "machine web1"), TraceId(1));
+        let details = status.get_error_details();
+        let resource = details.resource_info().expect("ResourceInfo");
+        assert_eq!((resource.resource_type.as_str(), resource.resource_name.as_str()), ("machine", "web1"));
+    }
+}

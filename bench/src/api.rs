@@ -1,0 +1,94 @@
+//! The least gRPC client of a suite.
+
+use anyhow::{Context, Result, ensure};
+use hyper_util::rt::TokioIo;
+use skep_api::v1::machines_client::MachinesClient;
+use skep_api::v1::operations_client::OperationsClient;
+use skep_api::v1::{
+    CreateMachineRequest, ListMachinesRequest, MachineActRequest, MachineSettings, Operation, OperationState, WaitOperationRequest,
+};
+use std::path::Path;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// A connection, and the one thread that serves it while one of these methods runs.
+pub struct Api {
+    runtime: Runtime,
+    machines: MachinesClient<Channel>,
+    operations: OperationsClient<Channel>,
+}
+
+impl Api {
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let path = socket.to_owned();
+        let connector = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        // The address is not used, but must be one.
+        let address = Endpoint::from_static("http://localhost");
+        let channel = runtime.block_on(address.connect_with_connector(connector)).with_context(|| socket.display().to_string())?;
+        let machines = MachinesClient::new(channel.clone()).max_decoding_message_size(skep_api::MAX_MESSAGE);
+        Ok(Self { runtime, machines, operations: OperationsClient::new(channel) })
+    }
+
+    /// Defines a machine that has nothing.
+    pub fn create(&mut self, name: &str) -> Result<()> {
+        let settings = MachineSettings { memory_mib: Some(128), ..MachineSettings::default() };
+        let request = CreateMachineRequest { name: name.to_owned(), settings: Some(settings) };
+        self.runtime.block_on(self.machines.create(request))?;
+        Ok(())
+    }
+
+    /// Lists all machines; how many there are.
+    pub fn list(&mut self) -> Result<usize> {
+        self.runtime.block_on(async {
+            let (mut count, mut page_token) = (0, String::new());
+            loop {
+                let page = self.machines.list(ListMachinesRequest { page_size: 0, page_token }).await?.into_inner();
+                count += page.machines.len();
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    return Ok(count);
+                }
+            }
+        })
+    }
+
+    /// Starts a machine and waits until the operation is done.
+    pub fn start(&mut self, name: &str) -> Result<()> {
+        let request = MachineActRequest { machine: name.to_owned() };
+        let operation = self.runtime.block_on(self.machines.start(request))?.into_inner();
+        self.wait(operation)
+    }
+
+    /// Kills a machine and waits until it is gone.
+    pub fn kill(&mut self, name: &str) -> Result<()> {
+        let request = MachineActRequest { machine: name.to_owned() };
+        let operation = self.runtime.block_on(self.machines.kill(request))?.into_inner();
+        self.wait(operation)
+    }
+
+    fn wait(&mut self, begun: Operation) -> Result<()> {
+        let ended = self.runtime.block_on(async {
+            let request = WaitOperationRequest { operation: begun.id.clone() };
+            let mut stream = self.operations.wait(request).await?.into_inner();
+            let mut last = begun;
+            while last.state() == OperationState::Running {
+                last = stream.message().await?.context("the operation's stream ended before the operation")?;
+            }
+            anyhow::Ok(last)
+        })?;
+        let why = ended.failure.as_ref().map(|f| f.message.as_str()).unwrap_or_default();
+        ensure!(ended.state() == OperationState::Done, "{} {}: {why}", ended.kind, ended.object);
+        Ok(())
+    }
+}
+
+/// `bare-list SOCKET`: lists machines and prints their number.
+pub fn bare_list(socket: &Path) -> Result<()> {
+    println!("{}", Api::connect(socket)?.list()?);
+    Ok(())
+}

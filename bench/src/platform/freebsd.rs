@@ -1,0 +1,70 @@
+//! FreeBSD.
+
+use super::Cell;
+use anyhow::{Result, bail};
+use skep_tests::{Suite, is_root};
+use std::path::Path;
+
+const NO_FLOOR: &str = "no floor is defined for bhyve yet";
+const NO_PSS: &str = "this kernel does not share memory out among processes (no PSS)";
+
+/// Why no hypervisor can be started without skep here.
+pub fn cannot_start_bare() -> Option<&'static str> {
+    Some(NO_FLOOR)
+}
+
+/// Why the memory of processes cannot be seen here.
+pub fn cannot_weigh() -> Option<&'static str> {
+    Some(NO_PSS)
+}
+
+/// One line about the machine.
+pub fn facts() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let uname = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let who = if is_root() { "root" } else { "an ordinary user" };
+    format!("Machine: {cores} cores, FreeBSD {uname}; measured as {who}.")
+}
+
+/// How many threads this process has: it starts none.
+pub fn threads() -> Result<usize> {
+    Ok(1)
+}
+
+/// See [`cannot_weigh`].
+pub fn pss(_pid: i32) -> Result<u64> {
+    bail!(NO_PSS)
+}
+
+/// See [`cannot_weigh`].
+pub fn services(_suite: &Suite) -> Result<Vec<(i32, String)>> {
+    bail!(NO_PSS)
+}
+
+/// See [`cannot_weigh`].
+pub fn cell(_suite: &Suite) -> Result<Cell> {
+    bail!(NO_PSS)
+}
+
+/// See [`cannot_start_bare`].
+pub struct Bare;
+/// See [`cannot_start_bare`].
+pub struct Running;
+
+impl Bare {
+    /// See [`cannot_start_bare`].
+    pub fn like(_cell: &Cell, _suite: &Suite, _guest: &Path) -> Result<Self> {
+        bail!(NO_FLOOR)
+    }
+    /// See [`cannot_start_bare`].
+    pub fn start(&self) -> Result<Running> {
+        bail!(NO_FLOOR)
+    }
+}
+
+impl Running {
+    /// See [`cannot_start_bare`].
+    pub fn end(self) -> Result<()> {
+        bail!(NO_FLOOR)
+    }
+}

@@ -1,0 +1,360 @@
+//! One task per machine: takes everything that concerns its life from one queue, steps the pure [`Life`], writes the outcome, and
+//! starts what is to be done. Whatever takes time is a task of its own that posts its result into the same queue.
+
+use crate::broker::Broker;
+use crate::cell;
+use crate::db::disks::{Disks, Stage};
+use crate::db::machines::{MachineRow, Machines};
+use crate::db::{Change, Who};
+use crate::life::{Effect, Input, Life, state_word, word};
+use crate::operations::Operation;
+use crate::spec::{Boot, Spec};
+use skep_ipc::aio::Port;
+use skep_proto::broker::{Act, OperationView};
+use skep_proto::{DiskId, MachineId, OperationId, Reason, Refusal};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// How long a guest has to power itself off after its button was pressed, and a hypervisor to die.
+const STOP: Duration = Duration::from_secs(90);
+const KILL: Duration = Duration::from_secs(5);
+
+/// A machine's queue.
+pub type Post = mpsc::UnboundedSender<Msg>;
+
+/// What is put into it.
+pub enum Msg {
+    /// A user asks.
+    Act(Act, Who, oneshot::Sender<Result<OperationView, Refusal>>),
+    /// A user cancels this operation.
+    Cancel(OperationId),
+    /// The time for this operation has passed.
+    Late(OperationId),
+    /// The result of the work with this number.
+    Work(u64, Input),
+    /// The runner of this cell says something.
+    Runner(u64, Input),
+    /// The runner's events arrive here from now on.
+    Watch(u64, Port),
+    /// The host was asked after the broker's start; with a living runner, its events.
+    Found(Input, Option<Port>),
+    /// The settings were changed.
+    Changed(Who),
+    /// The runner took this over for its next start of the hypervisor.
+    Configured(u64, Box<Spec>),
+    /// The machine was deleted.
+    End,
+}
+
+/// A task that ends with its owner.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Actor {
+    broker: Rc<Broker>,
+    id: MachineId,
+    post: Post,
+    life: Life,
+    slot: Option<u16>,
+    who: Who,
+    operation: Option<Operation>,
+    /// What the hypervisor is configured with at its next start, if that differs.
+    next: Option<Spec>,
+    number: u64,
+    work: Option<Task>,
+    clock: Option<Task>,
+    cell: u64,
+    keepers: Vec<Task>,
+}
+
+impl Broker {
+    /// The queue of a machine; its task is begun when it is first needed.
+    pub fn actor(self: &Rc<Self>, machine: &MachineRow) -> Post {
+        if let Some(post) = self.actors.borrow().get(&machine.id) {
+            return post.clone();
+        }
+        let (post, queue) = mpsc::unbounded_channel();
+        let actor = Actor {
+            broker: self.clone(),
+            id: machine.id,
+            post: post.clone(),
+            life: Life::load(machine.state, machine.note.clone(), machine.slot.is_some()),
+            slot: machine.slot,
+            who: Who::broker(),
+            operation: None,
+            next: None,
+            number: 0,
+            work: None,
+            clock: None,
+            cell: 0,
+            keepers: Vec::new(),
+        };
+        tokio::task::spawn_local(actor.run(queue));
+        self.actors.borrow_mut().insert(machine.id, post.clone());
+        post
+    }
+}
+
+impl Actor {
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Msg>) {
+        while let Some(message) = queue.recv().await {
+            match message {
+                Msg::Act(act, who, reply) => drop(reply.send(self.act(act, &who))),
+                Msg::Cancel(id) if self.is_at(id) => drop(self.step(Input::Cancel)),
+                Msg::Late(id) if self.is_at(id) => drop(self.step(Input::Late)),
+                Msg::Work(number, input) if number == self.number => {
+                    let made = input == Input::Made(Ok(()));
+                    drop(self.step(input));
+                    if made {
+                        self.catch_up();
+                    }
+                }
+                Msg::Runner(cell, input) if cell == self.cell => drop(self.step(input)),
+                Msg::Watch(number, port) if number == self.number => self.keep(port),
+                Msg::Found(input, port) => {
+                    let alive = matches!(&input, Input::Found(crate::life::Found::Alive(_)));
+                    drop(self.step(input));
+                    if let (true, Some(port)) = (alive, port) {
+                        self.keep(port);
+                        self.configure(Who::broker());
+                    }
+                }
+                Msg::Changed(who) => self.configure(who),
+                Msg::Configured(cell, spec) if cell == self.cell => self.next = Some(*spec),
+                Msg::End => return,
+                // Late news of what was given up.
+                Msg::Cancel(_) | Msg::Late(_) | Msg::Work(..) | Msg::Runner(..) | Msg::Watch(..) | Msg::Configured(..) => {}
+            }
+        }
+    }
+
+    fn is_at(&self, id: OperationId) -> bool {
+        self.operation.as_ref().is_some_and(|op| op.id() == id)
+    }
+
+    /// A user asks: refused at once, or an operation.
+    fn act(&mut self, act: Act, who: &Who) -> Result<OperationView, Refusal> {
+        let machine = self.broker.read(|db| db.machine(self.id))?;
+        let machine = machine.filter(|m| m.stage == Stage::Ready).ok_or_else(|| Refusal::new(Reason::NotFound, self.id))?;
+        let object = format!("machine {}", machine.name);
+        let mut life = self.life.clone();
+        let effects = life.step(Input::Ask(act)).map_err(|(reason, note)| Refusal::new(reason, &object).note(note))?;
+        let slot = self.slot;
+        let (slot, operation) = Operation::begin(&self.broker, who, word(act), &object, |change| {
+            let slot = if act == Act::Start { Some(admit(&self.broker, change, &machine)?) } else { slot };
+            record(change, &machine, &self.life, &life, slot)?;
+            Ok(slot)
+        })?;
+        let view = operation.view();
+        let (cancelled, post, id) = (operation.cancelled(), self.post.clone(), operation.id());
+        tokio::task::spawn_local(async move {
+            if cancelled.await {
+                let _ = post.send(Msg::Cancel(id));
+            }
+        });
+        (self.life, self.slot, self.who) = (life, slot, who.clone());
+        let overtaken = std::mem::replace(&mut self.operation, Some(operation));
+        // What an accepted act finishes is the one that it overtakes.
+        for effect in effects.into_iter().filter(|effect| !matches!(effect, Effect::Finish(_))) {
+            self.perform(effect);
+        }
+        if let Some(overtaken) = overtaken {
+            overtaken.finish(Err(Refusal::new(Reason::Cancelled, &object).note(format_args!("overtaken by {}", word(act)))));
+        }
+        Ok(view)
+    }
+
+    /// Something happened.
+    fn step(&mut self, input: Input) -> Result<(), (Reason, String)> {
+        let mut life = self.life.clone();
+        let effects = life.step(input)?;
+        if life != self.life {
+            if !life.cell {
+                self.slot = None;
+            }
+            let written = self.broker.read(|db| db.machine(self.id)).map_err(Refusal::from).and_then(|machine| match machine {
+                Some(machine) => self.broker.change(&self.who, |change| record(change, &machine, &self.life, &life, self.slot)),
+                None => Ok(()),
+            });
+            // The host is as it is; the row is set right with the next step, or at the next start.
+            if let Err(refusal) = written {
+                self.broker.warn(self.who.trace, format_args!("machine {}: {refusal}", self.id));
+            }
+            self.life = life;
+        }
+        for effect in effects {
+            self.perform(effect);
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Drop => {
+                self.number += 1;
+                (self.work, self.clock) = (None, None);
+            }
+            Effect::Make => {
+                self.forget_cell();
+                let (broker, who, id, post) = (self.broker.clone(), self.who.clone(), self.id, self.post.clone());
+                let number = self.number + 1;
+                self.work(async move {
+                    let watch = |port| drop(post.send(Msg::Watch(number, port)));
+                    Input::Made(cell::make(&broker, &who, id, watch).await)
+                });
+            }
+            Effect::Tell(act) => {
+                let patience = if act == Act::Kill { KILL } else { STOP };
+                if let (Act::Stop | Act::Reboot | Act::Kill, Some(operation)) = (act, &self.operation) {
+                    let (post, id) = (self.post.clone(), operation.id());
+                    self.clock = Some(Task(tokio::task::spawn_local(async move {
+                        tokio::time::sleep(patience).await;
+                        let _ = post.send(Msg::Late(id));
+                    })));
+                }
+                let (broker, who, id) = (self.broker.clone(), self.who.clone(), self.id);
+                self.work(async move { Input::Told(cell::tell(&broker, &who, id, act).await) });
+            }
+            Effect::Clear { kill } => {
+                // The keepers end when the runner and the console-proxy do; until then they say what is still there.
+                let keepers = std::mem::take(&mut self.keepers);
+                self.forget_cell();
+                let (broker, who, id) = (self.broker.clone(), self.who.clone(), self.id);
+                self.work(async move {
+                    let ended = async move {
+                        for mut keeper in keepers {
+                            let _ = (&mut keeper.0).await;
+                        }
+                    };
+                    Input::Cleared(cell::clear(&broker, &who, id, kill, ended).await)
+                });
+            }
+            Effect::Restarted => self.restarted(),
+            Effect::Finish(result) => {
+                self.clock = None;
+                if let Some(operation) = self.operation.take() {
+                    operation.finish(result);
+                }
+                self.who = Who::broker();
+            }
+        }
+    }
+
+    fn work(&mut self, work: impl Future<Output = Input> + 'static) {
+        self.number += 1;
+        let (number, post) = (self.number, self.post.clone());
+        self.work = Some(Task(tokio::task::spawn_local(async move {
+            let input = work.await;
+            let _ = post.send(Msg::Work(number, input));
+        })));
+    }
+
+    fn forget_cell(&mut self) {
+        self.cell += 1;
+        self.next = None;
+        self.keepers.clear();
+    }
+
+    /// Listens to a runner, and keeps a console-proxy alive beside it.
+    fn keep(&mut self, port: Port) {
+        let (broker, id, post, cell) = (self.broker.clone(), self.id, self.post.clone(), self.cell);
+        self.keepers = vec![
+            Task(tokio::task::spawn_local(async move {
+                let tell = |input| drop(post.send(Msg::Runner(cell, input)));
+                cell::listen(&broker, id, port, tell).await;
+            })),
+            Task(tokio::task::spawn_local(cell::keep_console(self.broker.clone(), self.id))),
+        ];
+    }
+
+    /// Settings that were changed while the cell was made.
+    fn catch_up(&mut self) {
+        let machine = self.broker.read(|db| db.machine(self.id)).ok().flatten();
+        if machine.is_some_and(|m| m.applied.as_ref() != Some(&m.spec)) {
+            self.configure(Who::broker());
+        }
+    }
+
+    /// Hands the settings of now to the runner, for the guest's next reboot.
+    fn configure(&mut self, who: Who) {
+        if self.keepers.is_empty() {
+            return;
+        }
+        let (broker, id, post, cell) = (self.broker.clone(), self.id, self.post.clone(), self.cell);
+        tokio::task::spawn_local(async move {
+            match cell::configure(&broker, &who, id).await {
+                Ok(Some(spec)) => drop(post.send(Msg::Configured(cell, Box::new(spec)))),
+                Ok(None) => {}
+                // It then applies at the next start by the broker.
+                Err(refusal) => broker.warn(who.trace, format_args!("machine {id}: configure: {refusal}")),
+            }
+        });
+    }
+
+    /// The hypervisor was started anew, with what it was last configured with.
+    fn restarted(&mut self) {
+        let next = self.next.take();
+        let who = Who::broker();
+        let written = self.broker.read(|db| db.machine(self.id)).map_err(Refusal::from).and_then(|machine| {
+            let Some(machine) = machine else { return Ok(()) };
+            self.broker.change(&who, |change| {
+                if let Some(spec) = next.or(machine.applied) {
+                    change.set_machine_applied(self.id, &spec, skep_service::now_ns())?;
+                }
+                change.event("machine", self.id, &machine.name, "state", "rebooted")?;
+                Ok::<_, Refusal>(())
+            })
+        });
+        if let Err(refusal) = written {
+            self.broker.warn(who.trace, format_args!("machine {}: {refusal}", self.id));
+        }
+    }
+}
+
+/// Writes a step, and the event if users can see it.
+fn record(change: &Change<'_>, machine: &MachineRow, old: &Life, new: &Life, slot: Option<u16>) -> Result<(), Refusal> {
+    change.set_machine_state(machine.id, new.state, &new.note, slot)?;
+    if (old.state, &old.note) != (new.state, &new.note) {
+        let colon = if new.note.is_empty() { "" } else { ": " };
+        change.event("machine", machine.id, &machine.name, "state", format_args!("{}{colon}{}", state_word(new.state), new.note))?;
+    }
+    Ok(())
+}
+
+/// Lets a machine start: its disks are free, and it gets a slot.
+fn admit(broker: &Broker, change: &Change<'_>, machine: &MachineRow) -> Result<u16, Refusal> {
+    check_disks(broker, change, machine)?;
+    let full = || Refusal::new(Reason::LimitReached, format_args!("machine {}", machine.name)).note("too many machines run");
+    match machine.slot {
+        Some(slot) => Ok(slot),
+        None => change.free_slot()?.filter(|slot| *slot < cell::SLOTS).ok_or_else(full),
+    }
+}
+
+/// Refuses a machine while a disk of it is written by another one, or would be written while another one reads it.
+pub fn check_disks(broker: &Broker, disks: &impl Disks, machine: &MachineRow) -> Result<(), Refusal> {
+    let mut wanted: Vec<(DiskId, bool, String)> = Vec::new();
+    for (disk, name) in machine.spec.disks.iter().zip(&machine.disk_names) {
+        wanted.push((disk.disk, !disk.read_only, name.to_string()));
+    }
+    if let Boot::Direct { kernel, initrd, .. } = machine.spec.boot {
+        wanted.push((kernel, false, machine.files.0.to_string()));
+        wanted.extend(initrd.map(|initrd| (initrd, false, machine.files.1.to_string())));
+    }
+    for (id, writes, name) in wanted {
+        broker.free(id, &name)?;
+        let users = disks.disk_users(id)?;
+        let clash = users.iter().find(|u| u.active && u.machine != machine.id && (writes || u.writes));
+        if let Some(user) = clash {
+            return Err(Refusal::new(Reason::InUse, format_args!("disk {name}")).note(format_args!("by machine {}", user.name)));
+        }
+    }
+    Ok(())
+}

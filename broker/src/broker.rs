@@ -1,0 +1,168 @@
+//! What all tasks of the broker share. One thread: a `RefCell` is borrowed within one statement and never across an `await`.
+
+use crate::actor::Post;
+use crate::db::{Change, Db, Fault, Who};
+use crate::helpers::Line;
+use crate::operations::Live;
+use crate::platform::{Facts, RunDir};
+use skep_proto::cell::{Cell, Facilities, FacilitiesState};
+use skep_proto::net::Net;
+use skep_proto::storage::Storage;
+use skep_proto::{DiskId, InstanceId, MachineId, OperationId, Reason, Refusal, TraceId};
+use skep_service::Journal;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::rc::Rc;
+use tokio::sync::watch;
+
+/// The broker.
+pub struct Broker {
+    /// Marks what this suite owns on the host.
+    pub instance: InstanceId,
+    /// Where the sockets are.
+    pub run: RunDir,
+    /// The uid that may do everything beside root: who started the suite.
+    pub owner: u32,
+    /// About the host.
+    pub facts: Facts,
+    /// storage-helper.
+    pub storage: Line<Storage>,
+    /// net-helper.
+    pub net: Line<Net>,
+    /// The spawner.
+    pub cells: Line<Cell>,
+    /// Operations at work.
+    pub operations: RefCell<HashMap<OperationId, Rc<Live>>>,
+    /// Machines that something was asked of.
+    pub actors: RefCell<HashMap<MachineId, Post>>,
+    /// Disks that jobs read or write: not to be started, resized or deleted.
+    pub held: RefCell<Vec<DiskId>>,
+    db: RefCell<Db>,
+    journal: Rc<RefCell<Journal>>,
+    news: watch::Sender<u64>,
+    facilities: RefCell<Option<FacilitiesState>>,
+}
+
+/// What main hands over.
+pub struct Setup {
+    /// See [`Broker`].
+    pub instance: InstanceId,
+    /// See [`Broker`].
+    pub run: RunDir,
+    /// See [`Broker`].
+    pub owner: u32,
+    /// See [`Broker`].
+    pub facts: Facts,
+    /// Open and migrated.
+    pub db: Db,
+    /// The log.
+    pub journal: Journal,
+}
+
+impl Broker {
+    /// Begins to connect to the helpers. Must run on a `LocalSet`.
+    pub fn start(setup: Setup) -> Result<Rc<Self>, Fault> {
+        let Setup { instance, run, owner, facts, db, journal } = setup;
+        let journal = Rc::new(RefCell::new(journal));
+        let note = || {
+            let journal = journal.clone();
+            move |what: String| journal.borrow_mut().info(None, format_args!("{what}"))
+        };
+        let (news, _) = watch::channel(db.last_event()?);
+        Ok(Rc::new(Self {
+            storage: Line::start(run.clone(), note()),
+            net: Line::start(run.clone(), note()),
+            cells: Line::start(run.clone(), note()),
+            operations: RefCell::default(),
+            actors: RefCell::default(),
+            held: RefCell::default(),
+            facilities: RefCell::default(),
+            db: RefCell::new(db),
+            instance,
+            run,
+            owner,
+            facts,
+            journal,
+            news,
+        }))
+    }
+
+    /// Reads from the database.
+    pub fn read<T>(&self, act: impl FnOnce(&Db) -> T) -> T {
+        act(&self.db.borrow())
+    }
+
+    /// Changes the database in the name of `who`, and wakes whoever watches events.
+    pub fn change<T, E: From<Fault>>(&self, who: &Who, act: impl FnOnce(&Change<'_>) -> Result<T, E>) -> Result<T, E> {
+        let mut db = self.db.borrow_mut();
+        let value = db.change(who, act)?;
+        self.news.send_replace(db.last_event()?);
+        Ok(value)
+    }
+
+    /// Follows the newest event's token.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// How many follow it.
+    pub fn news_watchers(&self) -> usize {
+        self.news.receiver_count()
+    }
+
+    /// A line of the log.
+    pub fn info(&self, trace: TraceId, what: fmt::Arguments<'_>) {
+        self.journal.borrow_mut().info(Some(trace), what);
+    }
+
+    /// A line of the log about what should not be.
+    pub fn warn(&self, trace: TraceId, what: fmt::Arguments<'_>) {
+        self.journal.borrow_mut().warn(Some(trace), what);
+    }
+
+    /// What the spawner found this host to give a cell. Asked once for each life of the spawner.
+    pub async fn facilities(&self, who: &Who) -> Result<FacilitiesState, Refusal> {
+        if let Some(known) = &*self.facilities.borrow() {
+            return Ok(known.clone());
+        }
+        let (state, []) = self.cells.call(who, Facilities {}).await?;
+        self.facilities.replace(Some(state.clone()));
+        Ok(state)
+    }
+
+    /// The spawner was restarted: it may find something else.
+    pub fn forget_facilities(&self) {
+        self.facilities.replace(None);
+    }
+
+    /// Keeps disks from being started, resized or deleted as long as the guard lives.
+    pub fn hold(self: &Rc<Self>, disks: Vec<DiskId>) -> Hold {
+        self.held.borrow_mut().extend(&disks);
+        Hold { broker: self.clone(), disks }
+    }
+
+    /// Refuses a disk that a job is at.
+    pub fn free(&self, disk: DiskId, name: &str) -> Result<(), Refusal> {
+        let held = self.held.borrow().contains(&disk);
+        let refusal = || Refusal::new(Reason::InUse, format_args!("disk {name}")).note("it is being copied or filled");
+        if held { Err(refusal()) } else { Ok(()) }
+    }
+}
+
+/// See [`Broker::hold`].
+pub struct Hold {
+    broker: Rc<Broker>,
+    disks: Vec<DiskId>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut held = self.broker.held.borrow_mut();
+        for disk in &self.disks {
+            if let Some(at) = held.iter().position(|d| d == disk) {
+                held.swap_remove(at);
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What is done with a machine's cell: made, told, listened to, cleared away. Nothing here decides.
+
+use crate::actor::check_disks;
+use crate::broker::Broker;
+use crate::db::Who;
+use crate::db::machines::{MachineRow, Machines};
+use crate::db::nics::Nics;
+use crate::helpers::{PATIENCE, ask};
+use crate::life::{Found, Input};
+use crate::platform;
+use crate::spec::{Boot, Spec};
+use skep_ipc::aio::{Client, Port};
+use skep_proto::broker::Act;
+use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCell};
+use skep_proto::console::Console;
+use skep_proto::net::{CreateTap, DeleteTap};
+use skep_proto::runner::{
+    self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakeSerial, Watch,
+};
+use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars};
+use skep_proto::{Call, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
+use std::io::{Seek, Write};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// Slots that there are uids for.
+pub const SLOTS: u16 = 30_000;
+/// How long a hypervisor may take until it answers.
+const START: Duration = Duration::from_secs(60);
+/// How long a runner may take to leave, and a console-proxy to write the rest of its log.
+const LEAVE: Duration = Duration::from_secs(5);
+/// Between two starts of a console-proxy that does not stay.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+impl Broker {
+    async fn runner<C: Call<Helper = runner::Runner>>(
+        &self, who: &Who, machine: MachineId, call: C, fds: C::SendFds, patience: Duration,
+    ) -> Result<(C::Reply, C::ReplyFds), Refusal> {
+        ask(&self.run, &format!("vm/{machine}.sock"), who, call, fds, patience).await
+    }
+
+    /// Asks a machine's runner.
+    pub async fn ask_runner<C: Call<Helper = runner::Runner, SendFds = [OwnedFd; 0]>>(
+        &self, who: &Who, machine: MachineId, call: C,
+    ) -> Result<(C::Reply, C::ReplyFds), Refusal> {
+        self.runner(who, machine, call, [], PATIENCE).await
+    }
+
+    /// Asks a machine's console-proxy.
+    pub async fn ask_console<C: Call<Helper = Console>>(
+        &self, who: &Who, machine: MachineId, call: C, fds: C::SendFds,
+    ) -> Result<(C::Reply, C::ReplyFds), Refusal> {
+        ask(&self.run, &format!("console/{machine}.sock"), who, call, fds, PATIENCE).await
+    }
+}
+
+fn load(broker: &Broker, id: MachineId) -> Result<MachineRow, Refusal> {
+    broker.read(|db| db.machine(id))?.ok_or_else(|| Refusal::new(Reason::NotFound, format_args!("machine {id}")))
+}
+
+/// The hypervisor's configuration as a memory file, and whether it needs the processor's virtualisation.
+async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -> Result<(OwnedFd, bool), Refusal> {
+    let object = format!("machine {}", machine.name);
+    let refused = |reason, note: String| Refusal::new(reason, &object).note(note);
+    let found = broker.facilities(who).await?;
+    if found.hypervisor.as_str().is_empty() {
+        return Err(Refusal::new(Reason::HypervisorMissing, &object));
+    }
+    let can = |limit: &str| found.limits.iter().any(|l| l.as_str() == limit);
+    let mut host = platform::capabilities(u32::try_from(broker.facts.memory >> 20).unwrap_or(u32::MAX));
+    (host.uefi, host.limit_cpu) = (found.uefi, can("cpu"));
+    (host.limit_memory, host.limit_tasks) = (can("memory"), can("tasks"));
+    let mut model = spec.model(machine.id)?;
+    if spec.boot == Boot::Uefi && !host.uefi {
+        return Err(Refusal::new(Reason::FirmwareMissing, &object));
+    }
+    host.check(&model).map_err(|e| refused(Reason::Unsupported, e.to_string()))?;
+    model.acceleration = host.resolve(model.acceleration);
+    let text = platform::configure(&model).map_err(|e| refused(Reason::Unsupported, e))?;
+    let write = || {
+        let mut file = std::fs::File::from(skep_sys::fd::memory_file(c"skep-config")?);
+        file.write_all(text.as_bytes())?;
+        file.rewind()?;
+        Ok(file.into())
+    };
+    let file = write().map_err(|e| Refusal::io(&object, "write the configuration", &e))?;
+    Ok((file, model.acceleration == skep_machine::Acceleration::Kvm))
+}
+
+/// Makes the cell of a machine and starts the hypervisor in it (ARCHITECTURE.md, "How a machine starts"). `watch` gets the runner's
+/// events before the hypervisor is started. After a failure the cell may be half-made: the caller clears it away.
+pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(Port)) -> Result<(), Refusal> {
+    let machine = load(broker, id)?;
+    let object = format!("machine {}", machine.name);
+    let slot = machine.slot.ok_or_else(|| Refusal::new(Reason::Internal, &object).note("it has no slot"))?;
+    broker.read(|db| check_disks(broker, db, &machine))?;
+    let spec = &machine.spec;
+
+    let (file, kvm) = config(broker, who, &machine, spec).await?;
+    let mut parts = vec![(FdRole::Config, file)];
+    match &spec.boot {
+        Boot::Uefi => {
+            let (_, [vars]) = broker.storage.call(who, OpenVars { machine: id }).await.map_err(|r| about(r, &object))?;
+            parts.push((FdRole::Vars, vars));
+        }
+        Boot::Direct { kernel, initrd, .. } => {
+            parts.push((FdRole::Kernel, open(broker, who, *kernel, DiskKind::Raw, true, machine.files.0.as_str()).await?));
+            if let Some(initrd) = initrd {
+                parts.push((FdRole::Initrd, open(broker, who, *initrd, DiskKind::Raw, true, machine.files.1.as_str()).await?));
+            }
+        }
+    }
+    for (slot, (disk, name)) in (0..).zip(spec.disks.iter().zip(&machine.disk_names)) {
+        let file = open(broker, who, disk.disk, disk.kind, disk.read_only, name.as_str()).await?;
+        parts.push((FdRole::Disk(slot), file));
+    }
+    let log = OpenLogWriter { machine: id, log: LogKind::Hypervisor };
+    let (_, [log, _]) = broker.storage.call(who, log).await.map_err(|r| about(r, &object))?;
+    parts.push((FdRole::Log, log));
+    for (slot, nic) in (0..).zip(broker.read(|db| db.nics_of(id))?) {
+        let switch = nic.switch.as_ref().map(|(.., number)| *number);
+        let call = CreateTap { nic: nic.id, number: nic.number, switch };
+        let (_, [tap]) = broker.net.call(who, call).await.map_err(|r| about(r, &format!("nic {}", nic.name)))?;
+        parts.push((FdRole::Tap(slot), tap));
+    }
+
+    let (roles, fds): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    let can_limit_tasks = broker.facilities(who).await?.limits.iter().any(|l| l.as_str() == "tasks");
+    let limits = Limits {
+        memory: None,
+        cpu_percent: (spec.cpu_percent > 0).then_some(spec.cpu_percent),
+        // A thread for each CPU, QEMU's pool of 64, and some.
+        tasks: can_limit_tasks.then_some(spec.cpus + 128),
+    };
+    let fds = UpTo::from_vec(fds).map_err(|_| Refusal::new(Reason::LimitReached, &object).note("too many disks and NICs"))?;
+    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm };
+    let (made, []) = broker.cells.call_with(who, call, fds).await.map_err(|r| about(r, &object))?;
+    for limit in made.unenforced {
+        broker.warn(who.trace, format_args!("{object}: the limit of {limit} is not enforced by this host"));
+    }
+    start_console(broker, who, id, slot).await.map_err(|r| about(r, &object))?;
+    let (_, [events]) = broker.ask_runner(who, id, Watch {}).await.map_err(|r| about(r, &object))?;
+    watch(Port::new(events).map_err(|e| Refusal::io(&object, "watch its runner", &e))?);
+    broker.runner(who, id, runner::Start {}, [], START).await.map_err(|r| about(r, &object))?;
+    broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
+    Ok(())
+}
+
+/// Users know names, helpers ids.
+fn about(mut refusal: Refusal, object: &str) -> Refusal {
+    if refusal.reason != Reason::Unavailable {
+        refusal.object = skep_proto::Text::lossy(object);
+    }
+    refusal
+}
+
+async fn open(broker: &Broker, who: &Who, disk: DiskId, kind: DiskKind, read_only: bool, name: &str) -> Result<OwnedFd, Refusal> {
+    let answer = broker.storage.call(who, OpenDisk { disk, kind, read_only }).await;
+    let (_, [file]) = answer.map_err(|r| about(r, &format!("disk {name}")))?;
+    Ok(file)
+}
+
+async fn start_console(broker: &Broker, who: &Who, machine: MachineId, slot: u16) -> Result<(), Refusal> {
+    let (_, [older, newer]) = broker.storage.call(who, OpenLogWriter { machine, log: LogKind::Serial }).await?;
+    let (_, [serial]) = broker.ask_runner(who, machine, TakeSerial {}).await?;
+    broker.cells.call_with(who, StartConsole { machine, slot }, [serial, older, newer]).await?;
+    Ok(())
+}
+
+/// Keeps a console-proxy running as long as the cell lives; ends with the runner.
+pub async fn keep_console(broker: std::rc::Rc<Broker>, machine: MachineId) {
+    let who = Who::broker();
+    let mut pause = BACK_OFF.0;
+    loop {
+        let connected = match broker.run.connect(&format!("console/{machine}.sock")) {
+            Ok(socket) => Client::<Console>::over(socket).await.ok(),
+            Err(_) => None,
+        };
+        if let Some(mut client) = connected {
+            pause = BACK_OFF.0;
+            client.ended().await;
+        }
+        let alive = broker.ask_runner(&who, machine, Status {}).await;
+        if !matches!(&alive, Ok((state, [])) if state.phase != Phase::Ended) {
+            return;
+        }
+        broker.warn(who.trace, format_args!("machine {machine}: its console-proxy is gone; another one is started"));
+        let restarted = async {
+            let slot = load(&broker, machine)?.slot.ok_or_else(|| Refusal::new(Reason::WrongState, "slot"))?;
+            start_console(&broker, &who, machine, slot).await
+        };
+        if let Err(refusal) = restarted.await {
+            broker.warn(who.trace, format_args!("machine {machine}: console-proxy: {refusal}"));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(BACK_OFF.1);
+    }
+}
+
+/// Reads a runner's events until it is gone.
+pub async fn listen(broker: &Broker, machine: MachineId, port: Port, tell: impl Fn(Input)) {
+    loop {
+        let event = port.recv().await.ok().filter(|r| r.fds.is_empty()).and_then(|r| wire::decode::<RunnerEvent>(&r.bytes).ok());
+        match event {
+            // The end itself may have been told before we listened.
+            Some(RunnerEvent::Phase(Phase::Ended)) => {
+                let state = broker.ask_runner(&Who::broker(), machine, Status {}).await;
+                if let Ok((runner::RunnerState { last_end: Some(end), .. }, [])) = state {
+                    tell(Input::Ended(end));
+                }
+            }
+            Some(RunnerEvent::Phase(phase)) => tell(Input::Phase(phase)),
+            Some(RunnerEvent::Ended(end)) => tell(Input::Ended(end)),
+            None => return tell(Input::Lost),
+        }
+    }
+}
+
+/// Asks what has become of a machine whose runner the spawner found alive.
+pub async fn look(broker: &Broker, who: &Who, machine: MachineId) -> (Found, Option<Port>) {
+    let Ok((state, [])) = broker.ask_runner(who, machine, Status {}).await else { return (Found::Nothing, None) };
+    match state.phase {
+        Phase::Ready | Phase::Starting if state.starts <= 1 => (Found::Unready, None),
+        Phase::Ended => (Found::Ended(state.last_end.unwrap_or(End::Killed)), None),
+        phase => match broker.ask_runner(who, machine, Watch {}).await.map(|(_, [events])| Port::new(events)) {
+            Ok(Ok(port)) => (Found::Alive(phase), Some(port)),
+            _ => (Found::Nothing, None),
+        },
+    }
+}
+
+/// Tells a runner what a user asked for.
+pub async fn tell(broker: &Broker, who: &Who, machine: MachineId, act: Act) -> Result<(), Refusal> {
+    let done = match act {
+        Act::Start => return Ok(()),
+        Act::Stop | Act::Reboot => broker.ask_runner(who, machine, PowerButton {}).await,
+        Act::Kill => broker.ask_runner(who, machine, Kill {}).await,
+        Act::Reset => broker.ask_runner(who, machine, Reset {}).await,
+        Act::Pause => broker.ask_runner(who, machine, Pause {}).await,
+        Act::Resume => broker.ask_runner(who, machine, Resume {}).await,
+    };
+    done.map(|_| ())
+}
+
+/// Gives a runner the configuration for its next start of the hypervisor: what a reboot can take over. None: nothing.
+pub async fn configure(broker: &Broker, who: &Who, id: MachineId) -> Result<Option<Spec>, Refusal> {
+    let machine = load(broker, id)?;
+    let Some(applied) = &machine.applied else { return Ok(None) };
+    let next = applied.at_reboot(&machine.spec);
+    let (file, _) = config(broker, who, &machine, &next).await?;
+    broker.runner(who, id, Configure {}, [file], PATIENCE).await?;
+    Ok(Some(next))
+}
+
+/// Clears away what is left of a cell; waits for helpers that are being restarted, as long as it takes. `ended` waits for runner and
+/// console-proxy.
+pub async fn clear(broker: &Broker, who: &Who, machine: MachineId, kill: bool, ended: impl Future<Output = ()>) -> Result<(), Refusal> {
+    let left = !kill && broker.runner(who, machine, Leave {}, [], LEAVE).await.is_ok() && timeout(LEAVE, ended).await.is_ok();
+    let (mut kill, mut pause) = (!left, BACK_OFF.0);
+    loop {
+        let swept = async {
+            if kill {
+                broker.cells.call(who, KillCell { machine }).await?;
+            }
+            broker.cells.call(who, SweepCell { machine }).await
+        };
+        match swept.await {
+            Ok(_) => break,
+            Err(refusal) if refusal.reason == Reason::Unavailable => {
+                sleep(pause).await;
+                pause = (pause * 2).min(BACK_OFF.1);
+                broker.cells.wait().await;
+            }
+            Err(refusal) if refusal.reason == Reason::InUse && !kill => kill = true,
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    for nic in broker.read(|db| db.nics_of(machine))? {
+        // Where a tap outlives its descriptor (FreeBSD). One that stays is found again by its number.
+        if let Err(refusal) = broker.net.call(who, DeleteTap { number: nic.number }).await {
+            broker.warn(who.trace, format_args!("nic {}: {refusal}", nic.name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Disks as rows.
+
+use super::sql::disk_kind;
+use super::{Change, Db, Fault, Id, Number};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use skep_proto::storage::DiskKind;
+use skep_proto::{DiskId, DiskName, MachineId, Text};
+
+/// How far a disk's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Being made or filled.
+    Creating,
+    /// Usable.
+    Ready,
+    /// To be deleted.
+    Deleting,
+}
+
+impl Stage {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Stage::Creating => "creating",
+            Stage::Ready => "ready",
+            Stage::Deleting => "deleting",
+        }
+    }
+    pub(super) fn from(word: &str) -> Result<Self, rusqlite::types::FromSqlError> {
+        match word {
+            "creating" => Ok(Stage::Creating),
+            "ready" => Ok(Stage::Ready),
+            "deleting" => Ok(Stage::Deleting),
+            _ => Err(rusqlite::types::FromSqlError::InvalidType),
+        }
+    }
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskRow {
+    /// Its id.
+    pub id: DiskId,
+    /// Its name.
+    pub name: DiskName,
+    /// How it is kept.
+    pub kind: DiskKind,
+    /// Bytes that the guest sees.
+    pub size: u64,
+    /// Bytes that it occupied when last asked.
+    pub allocated: u64,
+    /// Of what was imported; empty for others.
+    pub sha256: Text<64>,
+    /// How far it is.
+    pub stage: Stage,
+    /// When it was made.
+    pub created_ns: i64,
+}
+
+/// A machine that has a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskUser {
+    /// Its id.
+    pub machine: MachineId,
+    /// Its name.
+    pub name: Text<63>,
+    /// It can write it.
+    pub writes: bool,
+    /// Something of it is on the host.
+    pub active: bool,
+}
+
+const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns";
+
+fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
+    let (Number(size), Number(allocated)) = (row.get(3)?, row.get(4)?);
+    Ok(DiskRow {
+        id: row.get::<_, Id<_>>(0)?.0,
+        name: row.get::<_, Id<_>>(1)?.0,
+        kind: disk_kind::from(row.get(2)?)?,
+        size,
+        allocated,
+        sha256: row.get::<_, Id<_>>(5)?.0,
+        stage: Stage::from(row.get_ref(6)?.as_str()?)?,
+        created_ns: row.get(7)?,
+    })
+}
+
+/// Reads about disks, in or outside of a change.
+pub trait Disks {
+    /// The connection.
+    fn sql(&self) -> &Connection;
+
+    /// By id, whatever its stage.
+    fn disk(&self, id: DiskId) -> Result<Option<DiskRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM disks WHERE id = ?");
+        Ok(self.sql().prepare_cached(&sql)?.query_row([Id(id)], row).optional()?)
+    }
+
+    /// By name or id; one that is being deleted is not found.
+    fn find_disk(&self, name_or_id: &str) -> Result<Option<DiskRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM disks WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY name <> ?1 LIMIT 1");
+        Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
+    }
+
+    /// Up to `limit` usable ones, by name, after this one.
+    fn disks_after(&self, name: &str, limit: u32) -> Result<Vec<DiskRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM disks WHERE state = 'ready' AND name > ? ORDER BY name LIMIT ?");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let rows = statement.query_map(params![name, limit], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// All that are not ready.
+    fn unready_disks(&self) -> Result<Vec<DiskRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM disks WHERE state <> 'ready'");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let rows = statement.query_map([], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Machines that have it as a disk, kernel or initial RAM disk, by name.
+    fn disk_users(&self, id: DiskId) -> Result<Vec<DiskUser>, Fault> {
+        let sql = "SELECT m.id, m.name, max(u.writes), m.slot IS NOT NULL FROM (
+                       SELECT machine AS id, NOT read_only AS writes FROM machine_disks WHERE disk = ?1
+                       UNION ALL SELECT id, 0 FROM machines WHERE kernel = ?1
+                       UNION ALL SELECT id, 0 FROM machines WHERE initrd = ?1
+                   ) u JOIN machines m ON m.id = u.id GROUP BY m.id ORDER BY m.name";
+        let mut statement = self.sql().prepare_cached(sql)?;
+        let rows = statement.query_map([Id(id)], |row| {
+            let name: String = row.get(1)?;
+            Ok(DiskUser { machine: row.get::<_, Id<_>>(0)?.0, name: Text::lossy(&name), writes: row.get(2)?, active: row.get(3)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+impl Disks for Db {
+    fn sql(&self) -> &Connection {
+        self.read()
+    }
+}
+impl Disks for Change<'_> {
+    fn sql(&self) -> &Connection {
+        self
+    }
+}
+
+impl Change<'_> {
+    /// Adds a disk.
+    pub fn add_disk(&self, disk: &DiskRow) -> Result<(), Fault> {
+        let sql = "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        self.prepare_cached(sql)?.execute(params![
+            Id(disk.id), disk.name.as_str(), disk_kind::number(disk.kind), Number(disk.size), Number(disk.allocated),
+            disk.sha256.as_str(), disk.stage.word(), disk.created_ns
+        ])?;
+        Ok(())
+    }
+
+    /// A disk is ready, or its size changed: as storage-helper says.
+    pub fn disk_ready(&self, id: DiskId, size: u64, allocated: u64, sha256: Option<&str>) -> Result<(), Fault> {
+        let sql = "UPDATE disks SET state = 'ready', size = ?, allocated = ?, sha256 = coalesce(?, sha256) WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![Number(size), Number(allocated), sha256, Id(id)])?;
+        Ok(())
+    }
+
+    /// It is to be deleted: its name is free.
+    pub fn disk_doomed(&self, id: DiskId) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE disks SET state = 'deleting' WHERE id = ?")?.execute([Id(id)])?;
+        Ok(())
+    }
+
+    /// Its file is gone.
+    pub fn remove_disk(&self, id: DiskId) -> Result<(), Fault> {
+        self.prepare_cached("DELETE FROM disks WHERE id = ?")?.execute([Id(id)])?;
+        Ok(())
+    }
+}

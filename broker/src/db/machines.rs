@@ -1,0 +1,283 @@
+//! Machines as rows.
+
+use super::disks::Stage;
+use super::sql::{acceleration, controller, disk_kind};
+use super::{Change, Db, Fault, Id, Number};
+use crate::life::state_word;
+use crate::spec::{Boot, Disk, Nic, Spec};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use skep_proto::broker::MachineState;
+use skep_proto::{MachineId, MachineName, Text, wire};
+use std::collections::HashMap;
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineRow {
+    /// Its id.
+    pub id: MachineId,
+    /// Its name.
+    pub name: MachineName,
+    /// How far its definition is.
+    pub stage: Stage,
+    /// What it is doing.
+    pub state: MachineState,
+    /// Why it failed, or how it ended last.
+    pub note: String,
+    /// Raised by every change.
+    pub revision: u64,
+    /// What it is.
+    pub spec: Spec,
+    /// Free text.
+    pub description: Text<256>,
+    /// Its number as long as anything of it may be on the host.
+    pub slot: Option<u16>,
+    /// What the running hypervisor was configured with.
+    pub applied: Option<Spec>,
+    /// When it was defined.
+    pub created_ns: i64,
+    /// When the hypervisor was started last; 0: never.
+    pub started_ns: i64,
+    /// Names of kernel and initial RAM disk.
+    pub files: (Text<63>, Text<63>),
+    /// Names of its disks, by slot.
+    pub disk_names: Vec<Text<63>>,
+    /// Name of each NIC, and of its switch.
+    pub nic_names: Vec<(Text<63>, Text<63>)>,
+}
+
+impl MachineRow {
+    /// A new one.
+    pub fn new(name: MachineName) -> Self {
+        Self {
+            id: MachineId::random(),
+            name,
+            stage: Stage::Ready,
+            state: MachineState::Stopped,
+            note: String::new(),
+            revision: 1,
+            spec: Spec::default(),
+            description: Text::default(),
+            slot: None,
+            applied: None,
+            created_ns: skep_service::now_ns(),
+            started_ns: 0,
+            files: Default::default(),
+            disk_names: Vec::new(),
+            nic_names: Vec::new(),
+        }
+    }
+}
+
+/// Where to look.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    /// This one, whatever its stage.
+    Id(MachineId),
+    /// By name or id, unless it is being deleted.
+    Named(&'a str),
+    /// Those that are ready, by name, after this name, up to so many.
+    After(&'a str, u32),
+    /// All that are not ready, or of which something may be on the host, or that should be doing something.
+    Unsettled,
+}
+
+const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpus, m.memory_mib, m.kernel, m.initrd, m.cmdline,
+    m.acceleration, m.screen, m.cpu_percent, m.description, m.slot, m.applied, m.created_ns, m.started_ns,
+    (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd)";
+
+fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
+    use MachineState::*;
+    let all = [Stopped, Starting, Running, Paused, Stopping, Failed];
+    all.into_iter().find(|s| state_word(*s) == word).ok_or(rusqlite::types::FromSqlError::InvalidType)
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
+    let text = |at: usize| row.get::<_, Option<String>>(at).map(|t| Text::lossy(&t.unwrap_or_default()));
+    let boot = match row.get::<_, Option<Id<_>>>(8)? {
+        None => Boot::Uefi,
+        Some(Id(kernel)) => Boot::Direct {
+            kernel,
+            initrd: row.get::<_, Option<Id<_>>>(9)?.map(|Id(id)| id),
+            cmdline: row.get::<_, Id<_>>(10)?.0,
+        },
+    };
+    let applied = row.get::<_, Option<Vec<u8>>>(16)?;
+    Ok(MachineRow {
+        id: row.get::<_, Id<_>>(0)?.0,
+        name: row.get::<_, Id<_>>(1)?.0,
+        stage: Stage::from(row.get_ref(2)?.as_str()?)?,
+        state: state(row.get_ref(3)?.as_str()?)?,
+        note: row.get(4)?,
+        revision: row.get::<_, Number>(5)?.0,
+        spec: Spec {
+            cpus: row.get(6)?,
+            memory_mib: row.get::<_, Number>(7)?.0,
+            boot,
+            acceleration: acceleration::from(row.get(11)?)?,
+            screen: row.get(12)?,
+            cpu_percent: row.get(13)?,
+            disks: Vec::new(),
+            nics: Vec::new(),
+        },
+        description: row.get::<_, Id<_>>(14)?.0,
+        slot: row.get(15)?,
+        // One that an older broker wrote otherwise: unknown.
+        applied: applied.and_then(|bytes| wire::decode(&bytes).ok()),
+        created_ns: row.get(17)?,
+        started_ns: row.get(18)?,
+        files: (text(19)?, text(20)?),
+        disk_names: Vec::new(),
+        nic_names: Vec::new(),
+    })
+}
+
+/// Reads about machines, in or outside of a change.
+pub trait Machines {
+    /// The connection.
+    fn sql(&self) -> &Connection;
+
+    /// Some machines, with their disks and NICs: three statements, however many there are.
+    fn machines(&self, which: Which<'_>) -> Result<Vec<MachineRow>, Fault> {
+        let (filter, text, limit) = match which {
+            Which::Id(id) => ("m.id = ?1", id.to_string(), 1),
+            Which::Named(name) => ("m.stage <> 'deleting' AND (m.name = ?1 OR m.id = ?1)", name.to_owned(), 2),
+            Which::After(name, limit) => ("m.stage = 'ready' AND m.name > ?1", name.to_owned(), limit),
+            Which::Unsettled => {
+                ("?1 = '' AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed'))", String::new(), u32::MAX)
+            }
+        };
+        let chosen = format!("SELECT m.id FROM machines m WHERE {filter} ORDER BY m.name LIMIT ?2");
+        let sql = format!("SELECT {COLUMNS} FROM machines m WHERE {filter} ORDER BY m.name LIMIT ?2");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let mut machines = statement.query_map(params![text, limit], row)?.collect::<Result<Vec<_>, _>>()?;
+        let at: HashMap<MachineId, usize> = machines.iter().enumerate().map(|(at, m)| (m.id, at)).collect();
+
+        let sql = format!(
+            "SELECT u.machine, u.disk, u.controller, u.read_only, d.kind, d.name FROM machine_disks u JOIN disks d ON d.id = u.disk
+             WHERE u.machine IN ({chosen}) ORDER BY u.machine, u.position"
+        );
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let mut rows = statement.query(params![text, limit])?;
+        while let Some(row) = rows.next()? {
+            let Id(machine) = row.get(0)?;
+            let Some(machine) = at.get(&machine).and_then(|at| machines.get_mut(*at)) else { continue };
+            machine.spec.disks.push(Disk {
+                disk: row.get::<_, Id<_>>(1)?.0,
+                controller: controller::from(row.get(2)?).map_err(rusqlite::Error::from)?,
+                read_only: row.get(3)?,
+                kind: disk_kind::from(row.get(4)?).map_err(rusqlite::Error::from)?,
+            });
+            machine.disk_names.push(row.get::<_, Id<_>>(5)?.0);
+        }
+
+        let sql = format!(
+            "SELECT n.machine, n.id, n.mac, n.name, s.name FROM nics n LEFT JOIN switches s ON s.id = n.switch
+             WHERE n.machine IN ({chosen}) ORDER BY n.machine, n.position"
+        );
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let mut rows = statement.query(params![text, limit])?;
+        while let Some(row) = rows.next()? {
+            let Id(machine) = row.get(0)?;
+            let Some(machine) = at.get(&machine).and_then(|at| machines.get_mut(*at)) else { continue };
+            machine.spec.nics.push(Nic { nic: row.get::<_, Id<_>>(1)?.0, mac: row.get(2)? });
+            let switch: Option<String> = row.get(4)?;
+            machine.nic_names.push((row.get::<_, Id<_>>(3)?.0, Text::lossy(&switch.unwrap_or_default())));
+        }
+        Ok(machines)
+    }
+
+    /// One machine.
+    fn machine(&self, id: MachineId) -> Result<Option<MachineRow>, Fault> {
+        Ok(self.machines(Which::Id(id))?.pop())
+    }
+
+    /// One machine by name or, if none is called so, by id.
+    fn find_machine(&self, name: &str) -> Result<Option<MachineRow>, Fault> {
+        let mut found = self.machines(Which::Named(name))?;
+        let by_name = found.iter().position(|m| m.name.as_str() == name).unwrap_or(0);
+        Ok(if found.is_empty() { None } else { Some(found.swap_remove(by_name)) })
+    }
+}
+
+impl Machines for Db {
+    fn sql(&self) -> &Connection {
+        self.read()
+    }
+}
+impl Machines for Change<'_> {
+    fn sql(&self) -> &Connection {
+        self
+    }
+}
+
+impl Change<'_> {
+    /// Adds a machine, without NICs.
+    pub fn add_machine(&self, machine: &MachineRow) -> Result<(), Fault> {
+        let sql = "INSERT INTO machines (id, name, stage, state, note, cpus, memory_mib, acceleration, screen, cpu_percent, description,
+                   created_ns) VALUES (?, ?, ?, ?, ?, 1, 16, 0, 0, 0, '', ?)";
+        let (stage, state) = (machine.stage.word(), state_word(machine.state));
+        self.prepare_cached(sql)?
+            .execute(params![Id(machine.id), machine.name.as_str(), stage, state, machine.note, machine.created_ns])?;
+        self.set_machine(machine)
+    }
+
+    /// Writes name, settings and disks. NICs are changed one by one.
+    pub fn set_machine(&self, machine: &MachineRow) -> Result<(), Fault> {
+        let spec = &machine.spec;
+        let (kernel, initrd, cmdline) = match &spec.boot {
+            Boot::Uefi => (None, None, ""),
+            Boot::Direct { kernel, initrd, cmdline } => (Some(Id(*kernel)), initrd.map(Id), cmdline.as_str()),
+        };
+        let sql = "UPDATE machines SET name = ?, revision = ?, cpus = ?, memory_mib = ?, kernel = ?, initrd = ?, cmdline = ?,
+                   acceleration = ?, screen = ?, cpu_percent = ?, description = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![
+            machine.name.as_str(), Number(machine.revision), spec.cpus, Number(spec.memory_mib), kernel, initrd, cmdline,
+            acceleration::number(spec.acceleration), spec.screen, spec.cpu_percent, machine.description.as_str(), Id(machine.id)
+        ])?;
+        self.prepare_cached("DELETE FROM machine_disks WHERE machine = ?")?.execute([Id(machine.id)])?;
+        let sql = "INSERT INTO machine_disks (machine, position, disk, controller, read_only) VALUES (?, ?, ?, ?, ?)";
+        let mut statement = self.prepare_cached(sql)?;
+        for (position, disk) in (0i64..).zip(&spec.disks) {
+            let controller = controller::number(disk.controller);
+            statement.execute(params![Id(machine.id), position, Id(disk.disk), controller, disk.read_only])?;
+        }
+        Ok(())
+    }
+
+    /// Writes what it is doing. Without a slot nothing of it is on the host.
+    pub fn set_machine_state(&self, id: MachineId, state: MachineState, note: &str, slot: Option<u16>) -> Result<(), Fault> {
+        let sql = "UPDATE machines SET state = ?1, note = ?2, slot = ?3, applied = iif(?3 IS NULL, NULL, applied) WHERE id = ?4";
+        self.prepare_cached(sql)?.execute(params![state_word(state), note, slot, Id(id)])?;
+        Ok(())
+    }
+
+    /// Writes what a hypervisor that was started at this time runs with.
+    pub fn set_machine_applied(&self, id: MachineId, applied: &Spec, started_ns: i64) -> Result<(), Fault> {
+        let bytes = wire::encode(applied).map_err(|_| Fault::Row("machines"))?;
+        let sql = "UPDATE machines SET applied = ?, started_ns = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![bytes, started_ns, Id(id)])?;
+        Ok(())
+    }
+
+    /// Writes how far its definition is.
+    pub fn set_machine_stage(&self, id: MachineId, stage: Stage) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE machines SET stage = ? WHERE id = ?")?.execute(params![stage.word(), Id(id)])?;
+        Ok(())
+    }
+
+    /// The smallest slot that no machine has.
+    pub fn free_slot(&self) -> Result<Option<u16>, Fault> {
+        let sql = "SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM machines WHERE slot = 0) UNION ALL
+                   SELECT min(slot) + 1 FROM machines t WHERE slot IS NOT NULL
+                   AND NOT EXISTS (SELECT 1 FROM machines WHERE slot = t.slot + 1) LIMIT 1";
+        let slot: Option<i64> = self.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?.flatten();
+        // uids `machines + 2N` of the block that a suite has.
+        Ok(slot.and_then(|n| u16::try_from(n).ok()))
+    }
+
+    /// Removes a machine; its NICs stay, without one.
+    pub fn remove_machine(&self, id: MachineId) -> Result<(), Fault> {
+        self.prepare_cached("DELETE FROM machines WHERE id = ?")?.execute([Id(id)])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! The database: the only truth about intent. SQLite, used synchronously on the broker's one thread.
+//!
+//! It is opened, migrated and written to once before the sandbox is entered; with an exclusive lock it then opens no further file
+//! (DESIGN: SQLite in capability mode), and a second broker on the same state is refused.
+
+pub mod disks;
+pub mod events;
+mod fault;
+pub mod machines;
+pub mod nics;
+pub mod operations;
+mod sql;
+pub mod switches;
+pub mod tokens;
+
+pub use fault::{Fault, OpenError};
+pub use sql::{Id, Number};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use skep_proto::{Text, TraceId};
+use std::path::Path;
+
+/// In whose name something is done, in which user action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The trace of the request.
+    pub trace: TraceId,
+    /// The user, as the session found out.
+    pub user: Text<64>,
+}
+
+impl Who {
+    /// The broker itself, in an action of its own.
+    pub fn broker() -> Self {
+        Self { trace: TraceId::random(), user: Text::lossy("broker") }
+    }
+}
+
+/// Applied in order; `PRAGMA user_version` counts them.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_first.sql")];
+
+/// The open database.
+pub struct Db {
+    connection: Connection,
+}
+
+/// One change: rows and the events that tell of them, together or not at all.
+pub struct Change<'a> {
+    tx: Transaction<'a>,
+    who: &'a Who,
+}
+
+impl Db {
+    /// Opens and migrates it; makes it if it is not there.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::prepare(Connection::open(path)?)
+    }
+
+    /// One in memory, for tests.
+    #[cfg(test)]
+    pub fn in_memory() -> Self {
+        Self::prepare(Connection::open_in_memory().expect("memory")).expect("migrations")
+    }
+
+    fn prepare(mut connection: Connection) -> Result<Self, OpenError> {
+        // A predecessor that is just dying.
+        connection.busy_timeout(std::time::Duration::from_secs(1))?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // An intent that a power cut takes back took its act along: NORMAL keeps the file whole, and cells do not outlive the host.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update(None, "foreign_keys", "ON")?;
+        connection.pragma_update(None, "trusted_schema", "OFF")?;
+        // No memory map: a file that was cut short would be a signal rather than an error.
+        connection.pragma_update(None, "mmap_size", 0)?;
+        connection.set_prepared_statement_cache_capacity(128);
+        let at: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let newest = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+        if at > newest {
+            return Err(OpenError::Newer(at, newest));
+        }
+        for (number, sql) in (at + 1..).zip(MIGRATIONS.iter().skip(usize::try_from(at).unwrap_or(usize::MAX))) {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+            tx.execute_batch(sql)?;
+            tx.pragma_update(None, "user_version", number)?;
+            tx.commit()?;
+        }
+        // One write, so that every file is there and open.
+        connection.pragma_update(None, "user_version", newest)?;
+        Ok(Self { connection })
+    }
+
+    /// For reading.
+    pub fn read(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Makes one change in the name of `who`. Nothing of it stays if `act` fails.
+    pub fn change<T, E: From<Fault>>(&mut self, who: &Who, act: impl FnOnce(&Change<'_>) -> Result<T, E>) -> Result<T, E> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let change = Change { tx: tx.map_err(Fault::from)?, who };
+        let value = act(&change)?;
+        change.tx.commit().map_err(Fault::from)?;
+        Ok(value)
+    }
+}
+
+impl std::ops::Deref for Change<'_> {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        &self.tx
+    }
+}
+
+impl Change<'_> {
+    /// In whose name.
+    pub fn who(&self) -> &Who {
+        self.who
+    }
+}
+

@@ -1,0 +1,122 @@
+//! NICs as rows.
+
+use super::{Change, Db, Fault, Id};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use skep_proto::{MachineId, NicId, NicName, SwitchId, Text};
+
+/// A NIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicRow {
+    /// Its id.
+    pub id: NicId,
+    /// Its name.
+    pub name: NicName,
+    /// Of its tap.
+    pub number: u16,
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Its switch: id, name, number.
+    pub switch: Option<(SwitchId, Text<63>, u16)>,
+    /// Its machine: id, name.
+    pub machine: Option<(MachineId, Text<63>)>,
+    /// When it was made.
+    pub created_ns: i64,
+}
+
+const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns
+    FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
+
+fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
+    let text = |at: usize| row.get::<_, Option<String>>(at).map(|t| Text::lossy(&t.unwrap_or_default()));
+    let switch = match row.get::<_, Option<Id<_>>>(4)? {
+        Some(Id(id)) => Some((id, text(5)?, row.get(6)?)),
+        None => None,
+    };
+    let machine = match row.get::<_, Option<Id<_>>>(7)? {
+        Some(Id(id)) => Some((id, text(8)?)),
+        None => None,
+    };
+    Ok(NicRow {
+        id: row.get::<_, Id<_>>(0)?.0,
+        name: row.get::<_, Id<_>>(1)?.0,
+        number: row.get(2)?,
+        mac: row.get(3)?,
+        switch,
+        machine,
+        created_ns: row.get(9)?,
+    })
+}
+
+/// Reads about NICs, in or outside of a change.
+pub trait Nics {
+    /// The connection.
+    fn sql(&self) -> &Connection;
+
+    /// By name or id.
+    fn find_nic(&self, name_or_id: &str) -> Result<Option<NicRow>, Fault> {
+        let sql = format!("{SELECT} WHERE n.name = ?1 OR n.id = ?1 ORDER BY n.name <> ?1 LIMIT 1");
+        Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
+    }
+
+    /// The one with this address.
+    fn nic_with_mac(&self, mac: [u8; 6]) -> Result<Option<NicRow>, Fault> {
+        let sql = format!("{SELECT} WHERE n.mac = ?");
+        Ok(self.sql().prepare_cached(&sql)?.query_row([mac], row).optional()?)
+    }
+
+    /// Up to `limit`, by name, after this one.
+    fn nics_after(&self, name: &str, limit: u32) -> Result<Vec<NicRow>, Fault> {
+        let sql = format!("{SELECT} WHERE n.name > ? ORDER BY n.name LIMIT ?");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let rows = statement.query_map(params![name, limit], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Those of a machine, by slot.
+    fn nics_of(&self, machine: MachineId) -> Result<Vec<NicRow>, Fault> {
+        let sql = format!("{SELECT} WHERE n.machine = ? ORDER BY n.position");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let rows = statement.query_map([Id(machine)], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+impl Nics for Db {
+    fn sql(&self) -> &Connection {
+        self.read()
+    }
+}
+impl Nics for Change<'_> {
+    fn sql(&self) -> &Connection {
+        self
+    }
+}
+
+impl Change<'_> {
+    /// A number for a new NIC.
+    pub fn nic_number(&self) -> Result<Option<u16>, Fault> {
+        self.free_number("nics")
+    }
+
+    /// Adds a NIC, without a machine.
+    pub fn add_nic(&self, nic: &NicRow) -> Result<(), Fault> {
+        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns) VALUES (?, ?, ?, ?, ?, ?)";
+        let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
+        self.prepare_cached(sql)?.execute(params![Id(nic.id), nic.name.as_str(), nic.number, nic.mac, switch, nic.created_ns])?;
+        Ok(())
+    }
+
+    /// Gives it to a machine, last, or to none.
+    pub fn set_nic_machine(&self, nic: NicId, machine: Option<MachineId>) -> Result<(), Fault> {
+        let sql = "UPDATE nics SET machine = ?1, position = (SELECT coalesce(max(position) + 1, 0) FROM nics WHERE machine = ?1)
+                   WHERE id = ?2";
+        self.prepare_cached(sql)?.execute(params![machine.map(Id), Id(nic)])?;
+        Ok(())
+    }
+
+    /// Removes a NIC.
+    pub fn remove_nic(&self, id: NicId) -> Result<(), Fault> {
+        self.prepare_cached("DELETE FROM nics WHERE id = ?")?.execute([Id(id)])?;
+        Ok(())
+    }
+}

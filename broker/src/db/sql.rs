@@ -1,0 +1,63 @@
+//! Our types as columns.
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// An id, name or other text that validates when it is parsed, as a TEXT column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Id<T>(pub T);
+
+impl<T: Display> ToSql for Id<T> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.to_string().into())
+    }
+}
+impl<T: FromStr> FromSql for Id<T> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_str()?.parse().map(Id).map_err(|_| FromSqlError::InvalidType)
+    }
+}
+
+/// A number that has all 64 bits, as an INTEGER column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Number(pub u64);
+
+impl ToSql for Number {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.cast_signed().into())
+    }
+}
+impl FromSql for Number {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_i64().map(|n| Self(n.cast_unsigned()))
+    }
+}
+
+/// Small enums as INTEGER columns: their place in the list.
+macro_rules! numbered {
+    ($($name:ident: $type:ty = $($variant:path),*;)*) => {$(
+        pub(crate) mod $name {
+            #![allow(unused_imports)]
+            use super::*;
+            const ALL: &[$type] = &[$($variant),*];
+            /// As it is stored.
+            pub fn number(value: $type) -> i64 {
+                ALL.iter().position(|v| *v == value).and_then(|n| i64::try_from(n).ok()).unwrap_or(-1)
+            }
+            /// As it was stored.
+            pub fn from(number: i64) -> Result<$type, FromSqlError> {
+                usize::try_from(number).ok().and_then(|n| ALL.get(n)).copied().ok_or(FromSqlError::OutOfRange(number))
+            }
+        }
+    )*};
+}
+
+use skep_proto::broker::{Acceleration, Controller};
+use skep_proto::storage::DiskKind;
+
+numbered! {
+    disk_kind: DiskKind = DiskKind::Raw, DiskKind::Qcow2, DiskKind::Zvol;
+    controller: Controller = Controller::VirtioBlk, Controller::Nvme;
+    acceleration: Acceleration = Acceleration::Auto, Acceleration::Tcg, Acceleration::Kvm;
+}

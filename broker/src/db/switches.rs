@@ -1,0 +1,99 @@
+//! Switches as rows.
+
+use super::{Change, Db, Fault, Id};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use skep_proto::{IfName, SwitchId, SwitchName};
+
+/// A switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchRow {
+    /// Its id.
+    pub id: SwitchId,
+    /// Its name.
+    pub name: SwitchName,
+    /// Of its bridge.
+    pub number: u16,
+    /// The host's interface that joins it.
+    pub uplink: Option<IfName>,
+    /// When it was made.
+    pub created_ns: i64,
+    /// NICs connected to it.
+    pub nics: u32,
+}
+
+const COLUMNS: &str = "id, name, number, uplink, created_ns, (SELECT count(*) FROM nics WHERE switch = switches.id)";
+
+fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
+    let uplink = row.get_ref(3)?.as_str()?;
+    let uplink = if uplink.is_empty() { None } else { Some(uplink.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?) };
+    Ok(SwitchRow {
+        id: row.get::<_, Id<_>>(0)?.0,
+        name: row.get::<_, Id<_>>(1)?.0,
+        number: row.get(2)?,
+        uplink,
+        created_ns: row.get(4)?,
+        nics: row.get(5)?,
+    })
+}
+
+/// Reads about switches, in or outside of a change.
+pub trait Switches {
+    /// The connection.
+    fn sql(&self) -> &Connection;
+
+    /// By name or id.
+    fn find_switch(&self, name_or_id: &str) -> Result<Option<SwitchRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM switches WHERE name = ?1 OR id = ?1 ORDER BY name <> ?1 LIMIT 1");
+        Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
+    }
+
+    /// Up to `limit`, by name, after this one.
+    fn switches_after(&self, name: &str, limit: u32) -> Result<Vec<SwitchRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM switches WHERE name > ? ORDER BY name LIMIT ?");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let rows = statement.query_map(params![name, limit], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+impl Switches for Db {
+    fn sql(&self) -> &Connection {
+        self.read()
+    }
+}
+impl Switches for Change<'_> {
+    fn sql(&self) -> &Connection {
+        self
+    }
+}
+
+impl Change<'_> {
+    /// The smallest number that no row of `table` (`switches` or `nics`) has; none if all are taken.
+    pub(super) fn free_number(&self, table: &str) -> Result<Option<u16>, Fault> {
+        let sql = format!(
+            "SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM {table} WHERE number = 0) UNION ALL
+             SELECT min(number) + 1 FROM {table} t WHERE NOT EXISTS (SELECT 1 FROM {table} WHERE number = t.number + 1) LIMIT 1"
+        );
+        let number: Option<i64> = self.prepare_cached(&sql)?.query_row([], |row| row.get(0)).optional()?.flatten();
+        Ok(number.and_then(|n| u16::try_from(n).ok()))
+    }
+
+    /// A number for a new switch.
+    pub fn switch_number(&self) -> Result<Option<u16>, Fault> {
+        self.free_number("switches")
+    }
+
+    /// Adds a switch.
+    pub fn add_switch(&self, switch: &SwitchRow) -> Result<(), Fault> {
+        let sql = "INSERT INTO switches (id, name, number, uplink, created_ns) VALUES (?, ?, ?, ?, ?)";
+        let uplink = switch.uplink.as_ref().map_or("", IfName::as_str);
+        self.prepare_cached(sql)?.execute(params![Id(switch.id), switch.name.as_str(), switch.number, uplink, switch.created_ns])?;
+        Ok(())
+    }
+
+    /// Removes a switch.
+    pub fn remove_switch(&self, id: SwitchId) -> Result<(), Fault> {
+        self.prepare_cached("DELETE FROM switches WHERE id = ?")?.execute([Id(id)])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! Work of storage-helper that takes long: imports and copies. Each has a channel of its own; closing it cancels.
+
+use crate::broker::Broker;
+use crate::db::Who;
+use crate::db::disks::{DiskRow, Disks};
+use crate::operations::Operation;
+use skep_ipc::aio::Port;
+use skep_proto::storage::{CloneDisk, DeleteDisk, ImportDisk, JobDone, JobRecord};
+use skep_proto::{DiskId, Reason, Refusal, wire};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+/// What a job does.
+pub enum Job {
+    /// Fills a disk from a stream.
+    Import(ImportDisk, OwnedFd),
+    /// Copies one.
+    Clone(CloneDisk),
+}
+
+/// Runs one to its end. `told` gets the progress within it. Cancelled or failed, the new disk is gone, or will be.
+pub async fn run(broker: &Rc<Broker>, operation: &mut Operation, job: Job, told: impl Fn(u64, u64) -> (u64, u64)) -> Result<JobDone, Refusal> {
+    let who = operation.who().clone();
+    let pair = skep_sys::sock::seqpacket_pair();
+    let (ours, theirs) = pair.map_err(|e| Refusal::io("job", "make its channel", &e))?;
+    let ours = Port::new(ours).map_err(|e| Refusal::io("job", "make its channel", &e))?;
+    match job {
+        Job::Import(call, stream) => drop(broker.storage.call_with(&who, call, [stream, theirs]).await?),
+        Job::Clone(call) => drop(broker.storage.call_with(&who, call, [theirs]).await?),
+    }
+    let cancelled = operation.cancelled();
+    tokio::pin!(cancelled);
+    loop {
+        let record = tokio::select! {
+            _ = &mut cancelled => return Err(Refusal::new(Reason::Cancelled, "")),
+            record = ours.recv() => record,
+        };
+        let away = |note: String| Refusal::new(Reason::Unavailable, "storage-helper").note(note);
+        let record = record.map_err(|e| away(format!("the job's channel: {e}")))?;
+        match wire::decode(&record.bytes).map_err(|e| away(format!("the job's channel: {e}")))? {
+            JobRecord::Progress { done, total } => {
+                let (done, total) = told(done, total);
+                operation.progress(done, total);
+            }
+            JobRecord::Done(result) => return result,
+        }
+    }
+}
+
+impl Broker {
+    /// A new disk could not be made: its row says that its file has to go, its name is free at once.
+    pub async fn undo_disk(&self, who: &Who, disk: &DiskRow) {
+        if let Err(fault) = self.change(who, |change| change.disk_doomed(disk.id)) {
+            self.warn(who.trace, format_args!("disk {}: {fault}", disk.name));
+        }
+        self.delete_file(who, disk.id).await;
+    }
+
+    /// Deletes the file of a doomed disk, then its row. What fails now is done when storage-helper comes back.
+    pub async fn delete_file(&self, who: &Who, id: DiskId) {
+        let Ok(Some(disk)) = self.read(|db| db.disk(id)) else { return };
+        let gone = self.storage.call(who, DeleteDisk { disk: id, kind: disk.kind }).await.map(|_| ());
+        if let Err(refusal) = gone.and_then(|()| Ok(self.change(who, |change| change.remove_disk(id))?)) {
+            self.warn(who.trace, format_args!("disk {} ({id}) has yet to be deleted: {refusal}", disk.name));
+        }
+    }
+}

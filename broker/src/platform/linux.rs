@@ -1,0 +1,39 @@
+//! Linux: paths (Landlock limits them), QEMU.
+
+use nix::sys::socket::{UnixAddr, connect};
+use skep_engine_qemu::Fds;
+use skep_machine::{HostCapabilities, MachineSpec};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// RUN, where the sockets are.
+#[derive(Debug, Clone)]
+pub struct RunDir(PathBuf);
+
+impl RunDir {
+    /// Remembers the path.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(path.to_owned()))
+    }
+    /// Its descriptor: none.
+    pub fn held(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// Connects to the socket `name`, at once or not at all.
+    pub fn connect(&self, name: &str) -> io::Result<OwnedFd> {
+        let socket = super::seqpacket()?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(&self.0.join(name))?)?;
+        Ok(socket)
+    }
+}
+
+/// The hypervisor's configuration file.
+pub fn configure(spec: &MachineSpec) -> Result<String, String> {
+    skep_engine_qemu::configure(spec, &Fds::standard()).map(|launch| launch.config).map_err(|e| e.to_string())
+}
+
+/// What the hypervisor can do, before the cell is asked.
+pub fn capabilities(memory_mib: u32) -> HostCapabilities {
+    HostCapabilities::qemu(memory_mib)
+}

@@ -1,0 +1,52 @@
+//! What differs between the hosts.
+
+#[cfg(target_os = "freebsd")]
+mod freebsd;
+#[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "freebsd")]
+pub use freebsd::{RunDir, capabilities, configure};
+#[cfg(target_os = "linux")]
+pub use linux::{RunDir, capabilities, configure};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+use nix::unistd::{SysconfVar, sysconf};
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// A socket that connects at once or not at all: a peer that does not accept must not hold us up.
+fn seqpacket() -> io::Result<OwnedFd> {
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    // Room for a full record, as skep_sys::sock gives all others.
+    setsockopt(&fd, sockopt::SndBuf, &(64 * 1024))?;
+    setsockopt(&fd, sockopt::RcvBuf, &(64 * 1024))?;
+    Ok(fd)
+}
+
+/// Facts about the host, asked before the sandbox is entered.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Operating system and release.
+    pub system: String,
+    /// Logical CPUs.
+    pub cpus: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+impl Facts {
+    /// Asks.
+    pub fn ask() -> Self {
+        let number = |what| sysconf(what).ok().flatten().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let system = nix::sys::utsname::uname().map_or_else(
+            |_| String::new(),
+            |u| format!("{} {}", u.sysname().to_string_lossy(), u.release().to_string_lossy()),
+        );
+        Self {
+            system,
+            cpus: u32::try_from(number(SysconfVar::_NPROCESSORS_ONLN)).unwrap_or(0),
+            memory: number(SysconfVar::_PHYS_PAGES).saturating_mul(number(SysconfVar::PAGE_SIZE)),
+        }
+    }
+}

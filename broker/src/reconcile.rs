@@ -1,0 +1,171 @@
+//! Brings intent and fact together: at the broker's start, and whenever a helper comes back.
+
+use crate::actor::Msg;
+use crate::broker::Broker;
+use crate::cell;
+use crate::db::disks::{Disks, Stage};
+use crate::db::machines::{Machines, Which};
+use crate::db::switches::Switches;
+use crate::db::{Fault, Who};
+use crate::life::{Found, Input};
+use crate::requests::machine_jobs::doom;
+use skep_proto::cell::{KillCell, ListCells, SweepCell};
+use skep_proto::net::{CreateSwitch, DeleteSwitch, ListInterfaces};
+use skep_proto::storage::ListDisks;
+use skep_proto::{IfName, MachineId, Refusal};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use tokio::sync::watch;
+
+impl Broker {
+    /// At start, before anything is served: what was half-made is to go, what was at work has ended.
+    pub fn settle(&self) -> Result<(), Fault> {
+        self.settle_operations()?;
+        let who = Who::broker();
+        let disks = self.read(|db| db.unready_disks())?;
+        let machines = self.read(|db| db.machines(Which::Unsettled))?;
+        self.change(&who, |change| {
+            for machine in machines.iter().filter(|m| m.stage == Stage::Creating) {
+                doom(change, machine.id, true)?;
+            }
+            for disk in disks.iter().filter(|d| d.stage == Stage::Creating) {
+                change.disk_doomed(disk.id)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Begins to keep intent and fact together.
+    pub fn reconcile(self: &Rc<Self>) -> Result<(), Fault> {
+        // Their actors refuse everything until the host was asked.
+        for machine in self.read(|db| db.machines(Which::Unsettled))? {
+            if machine.stage == Stage::Ready {
+                self.actor(&machine);
+            }
+        }
+        let broker = self.clone();
+        tokio::task::spawn_local(async move {
+            while let Err(refusal) = broker.find_cells().await {
+                broker.warn(Who::broker().trace, format_args!("cells: {refusal}"));
+                broker.cells.wait().await;
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        });
+        let (storage, net, cells) = (self.clone(), self.clone(), self.clone());
+        each_time(self.cells.follow(), async move || cells.forget_facilities());
+        each_time(self.storage.follow(), async move || storage.storage_is_back().await);
+        each_time(self.net.follow(), async move || net.net_is_back().await);
+        Ok(())
+    }
+
+    /// Cells on the host against machines: the living are taken over, the dead and the unknown cleared away.
+    async fn find_cells(self: &Rc<Self>) -> Result<(), Refusal> {
+        let who = Who::broker();
+        self.cells.wait().await;
+        let mut alive: HashMap<MachineId, bool> = HashMap::new();
+        let mut after = None;
+        loop {
+            let (page, []) = self.cells.call(&who, ListCells { after }).await?;
+            let Some(last) = page.cells.last() else { break };
+            after = Some(last.machine);
+            alive.extend(page.cells.iter().map(|cell| (cell.machine, cell.runner)));
+        }
+        let machines = self.read(|db| db.machines(Which::Unsettled))?;
+        for machine in machines.iter().filter(|m| m.stage == Stage::Ready) {
+            let runs = alive.remove(&machine.id).unwrap_or(false);
+            let (broker, who, id, post) = (self.clone(), who.clone(), machine.id, self.actor(machine));
+            tokio::task::spawn_local(async move {
+                let (found, port) = if runs { cell::look(&broker, &who, id).await } else { (Found::Nothing, None) };
+                broker.info(who.trace, format_args!("machine {id}: found {found:?}"));
+                let _ = post.send(Msg::Found(Input::Found(found), port));
+            });
+        }
+        for machine in alive.into_keys() {
+            // Begun by this broker, since it listed machines: it is known by now.
+            if self.read(|db| db.machine(machine))?.is_some_and(|m| m.slot.is_some()) {
+                continue;
+            }
+            self.warn(who.trace, format_args!("a cell of machine {machine}, which is not known to run: it is swept"));
+            self.cells.call(&who, KillCell { machine }).await?;
+            self.cells.call(&who, SweepCell { machine }).await?;
+        }
+        Ok(())
+    }
+
+    /// What has to go goes; sizes are what the files say.
+    async fn storage_is_back(&self) {
+        let who = Who::broker();
+        let machines = self.read(|db| db.machines(Which::Unsettled)).unwrap_or_default();
+        for machine in machines.iter().filter(|m| m.stage == Stage::Deleting) {
+            self.delete_machine_files(&who, machine.id).await;
+        }
+        let disks = self.read(|db| db.unready_disks()).unwrap_or_default();
+        for disk in disks.iter().filter(|d| d.stage == Stage::Deleting) {
+            self.delete_file(&who, disk.id).await;
+        }
+        self.refresh_disks(&who).await;
+    }
+
+    /// Brings sizes in line with the files, as far as storage-helper answers.
+    pub async fn refresh_disks(&self, who: &Who) {
+        let mut after = None;
+        while self.storage.is_up() {
+            let Ok((page, [])) = self.storage.call(who, ListDisks { after }).await else { return };
+            let Some(last) = page.disks.last() else { return };
+            after = Some(last.disk);
+            let changed = page.disks.iter().filter(|state| {
+                let row = self.read(|db| db.disk(state.disk)).ok().flatten();
+                row.is_some_and(|d| d.stage == Stage::Ready && (d.size, d.allocated) != (state.size, state.allocated))
+            });
+            let changed: Vec<_> = changed.collect();
+            if changed.is_empty() {
+                continue;
+            }
+            let written = self.change(who, |change| {
+                changed.iter().try_for_each(|state| change.disk_ready(state.disk, state.size, state.allocated, None))
+            });
+            if let Err(fault) = written {
+                return self.warn(who.trace, format_args!("disks: {fault}"));
+            }
+        }
+    }
+
+    /// Every switch is there, and no bridge that is none.
+    async fn net_is_back(&self) {
+        let who = Who::broker();
+        let switches = self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default();
+        for switch in &switches {
+            let call = CreateSwitch { switch: switch.id, number: switch.number, uplink: switch.uplink.clone() };
+            if let Err(refusal) = self.net.call(&who, call).await {
+                self.warn(who.trace, format_args!("switch {}: {refusal}", switch.name));
+            }
+        }
+        let mut after = 0;
+        loop {
+            let Ok((page, [])) = self.net.call(&who, ListInterfaces { own: true, after }).await else { return };
+            let Some(last) = page.interfaces.last() else { return };
+            after = last.index;
+            let known: HashSet<u16> = self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default().iter().map(|s| s.number).collect();
+            for interface in page.interfaces {
+                // A bridge by its name; taps go with their descriptors.
+                let prefix = format!("sk{}b", self.instance);
+                let number = interface.name.as_str().strip_prefix(&prefix).and_then(|n| n.parse::<u16>().ok());
+                let Some(number) = number.filter(|n| !known.contains(n) && interface.name == IfName::bridge(self.instance, *n)) else { continue };
+                if let Err(refusal) = self.net.call(&who, DeleteSwitch { number }).await {
+                    self.warn(who.trace, format_args!("bridge {}: {refusal}", interface.name));
+                }
+            }
+        }
+    }
+}
+
+/// Does something each time a helper was connected to.
+fn each_time(mut up: watch::Receiver<u64>, mut act: impl AsyncFnMut() + 'static) {
+    tokio::task::spawn_local(async move {
+        let mut seen = 0;
+        while let Ok(number) = up.wait_for(|n| n % 2 == 1 && *n > seen).await.map(|n| *n) {
+            seen = number;
+            act().await;
+        }
+    });
+}

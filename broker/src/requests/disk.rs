@@ -1,0 +1,216 @@
+//! Disks.
+
+use super::{Cx, find_disk, taken};
+use crate::broker::Broker;
+use crate::db::disks::{DiskRow, Disks, Stage};
+use crate::jobs::{self, Job};
+use crate::operations::Operation;
+use crate::page::{ROWS, fit};
+use skep_proto::broker::{
+    DiskClone, DiskCreate, DiskDelete, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskView, Done, OperationView,
+};
+use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space};
+use skep_proto::{DiskId, DiskName, OneFd, Reason, Refusal, Text};
+use std::fmt::Write;
+
+/// Names of machines in a view, at most.
+const MACHINES: usize = 50;
+
+fn view(db: &impl Disks, disk: DiskRow) -> Result<DiskView, Refusal> {
+    let users = db.disk_users(disk.id)?;
+    let DiskRow { id, name, kind, size, allocated, sha256, created_ns, .. } = disk;
+    let machines = users.into_iter().map(|user| user.name).take(MACHINES).collect();
+    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns })
+}
+
+/// A row of which the file has yet to be made. The name is taken from now on.
+pub(super) fn reserve(db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKind, size: u64) -> Result<DiskRow, Refusal> {
+    if db.find_disk(name.as_str())?.is_some() {
+        return Err(taken("disk", name));
+    }
+    let disk = DiskRow {
+        id: DiskId::random(),
+        name: name.clone(),
+        kind,
+        size,
+        allocated: 0,
+        sha256: Text::default(),
+        stage: Stage::Creating,
+        created_ns: skep_service::now_ns(),
+    };
+    db.add_disk(&disk)?;
+    Ok(disk)
+}
+
+fn named(disk: &DiskRow) -> impl Fn(Refusal) -> Refusal {
+    let object = Text::lossy(&format!("disk {}", disk.name));
+    move |mut refusal| {
+        if refusal.reason != Reason::Unavailable {
+            refusal.object = object.clone();
+        }
+        refusal
+    }
+}
+
+pub(super) fn finished(broker: &Broker, who: &crate::db::Who, disk: &DiskRow, done: &JobDone) -> Result<(), Refusal> {
+    let sha256 = done.sha256.map(|sum| {
+        sum.iter().fold(String::new(), |mut text, byte| {
+            // A String takes everything.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    });
+    broker.change(who, |change| {
+        change.disk_ready(disk.id, done.disk.size, done.disk.allocated, sha256.as_deref())?;
+        Ok(change.event("disk", disk.id, &disk.name, "created", format_args!("{} bytes", done.disk.size))?)
+    })
+}
+
+/// `DiskCreate`.
+pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
+    let Cx { broker, who } = cx;
+    let disk = broker.change(who, |change| reserve(change, &c.name, c.kind, c.size))?;
+    let made = broker.storage.call(who, CreateDisk { disk: disk.id, kind: c.kind, size: c.size }).await;
+    match made {
+        Ok((state, [])) => finished(broker, who, &disk, &JobDone { disk: state, sha256: None })?,
+        Err(refusal) => {
+            broker.undo_disk(who, &disk).await;
+            return Err(named(&disk)(refusal));
+        }
+    }
+    get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
+}
+
+/// `DiskImport`: the stream goes from the frontend to storage-helper; nothing of it comes by here.
+pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, OneFd), Refusal> {
+    let Cx { broker, who } = cx;
+    let object = format!("disk {}", c.name);
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+        .map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
+    let (space, []) = broker.storage.call(who, Space {}).await?;
+    let begin = Operation::begin(broker, who, "import", &object, |change| reserve(change, &c.name, c.kind, 0));
+    let (disk, mut operation) = begin?;
+    let call = ImportDisk { disk: disk.id, kind: c.kind, format: c.format, limit: space.free, expect: c.expect, sha256: c.sha256 };
+    let view = operation.view();
+    let (broker, who) = (broker.clone(), who.clone());
+    tokio::task::spawn_local(async move {
+        let done = jobs::run(&broker, &mut operation, Job::Import(call, reader), |done, total| (done, total)).await;
+        end(&broker, &who, operation, &disk, done).await;
+    });
+    Ok((view, [writer]))
+}
+
+async fn end(broker: &Broker, who: &crate::db::Who, operation: Operation, disk: &DiskRow, done: Result<JobDone, Refusal>) {
+    let result = done.map_err(named(disk)).and_then(|done| finished(broker, who, disk, &done));
+    if result.is_err() {
+        broker.undo_disk(who, disk).await;
+    }
+    operation.finish(result);
+}
+
+/// `DiskClone`.
+pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
+    let Cx { broker, who } = cx;
+    let from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    broker.read(|db| still(broker, &from, db))?;
+    let begin = Operation::begin(broker, who, "clone", format_args!("disk {}", c.name), |change| {
+        reserve(change, &c.name, from.kind, from.size)
+    });
+    let (disk, mut operation) = begin?;
+    let hold = broker.hold(vec![from.id]);
+    let view = operation.view();
+    let (broker, who) = (broker.clone(), who.clone());
+    tokio::task::spawn_local(async move {
+        let call = CloneDisk { from: from.id, to: disk.id, kind: from.kind };
+        let done = jobs::run(&broker, &mut operation, Job::Clone(call), |done, total| (done, total)).await;
+        drop(hold);
+        end(&broker, &who, operation, &disk, done).await;
+    });
+    Ok(view)
+}
+
+/// Refuses a disk that somebody may be writing to.
+pub(super) fn still(broker: &Broker, disk: &DiskRow, db: &impl Disks) -> Result<(), Refusal> {
+    broker.free(disk.id, disk.name.as_str())?;
+    let users = db.disk_users(disk.id)?;
+    match users.iter().find(|user| user.active && user.writes) {
+        Some(user) => Err(in_use(disk, &format!("machine {} runs and can write it", user.name))),
+        None => Ok(()),
+    }
+}
+
+fn in_use(disk: &DiskRow, note: &str) -> Refusal {
+    Refusal::new(Reason::InUse, format_args!("disk {}", disk.name)).note(note)
+}
+
+/// `DiskResize`.
+pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
+    let Cx { broker, who } = cx;
+    let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    broker.free(disk.id, disk.name.as_str())?;
+    let users = broker.read(|db| db.disk_users(disk.id))?;
+    if let Some(user) = users.iter().find(|user| user.active) {
+        return Err(in_use(&disk, &format!("machine {} runs", user.name)));
+    }
+    let hold = broker.hold(vec![disk.id]);
+    let call = ResizeDisk { disk: disk.id, kind: disk.kind, size: c.size };
+    let (state, []) = broker.storage.call(who, call).await.map_err(named(&disk))?;
+    drop(hold);
+    broker.change(who, |change| {
+        change.disk_ready(disk.id, state.size, state.allocated, None)?;
+        change.event("disk", disk.id, &disk.name, "changed", format_args!("size {} bytes", state.size))
+    })?;
+    get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
+}
+
+/// `DiskGet`.
+pub async fn get(cx: &Cx, c: DiskGet) -> Result<DiskView, Refusal> {
+    cx.broker.refresh_disks(&cx.who).await;
+    cx.broker.read(|db| view(db, find_disk(db, c.disk.as_str())?))
+}
+
+/// `DiskList`.
+pub async fn list(cx: &Cx, c: DiskList) -> Result<DiskPage, Refusal> {
+    if c.after.is_none() {
+        cx.broker.refresh_disks(&cx.who).await;
+    }
+    let after = c.after.as_ref().map_or("", DiskName::as_str);
+    let rows = cx.broker.read(|db| {
+        let rows = db.disks_after(after, ROWS)?;
+        rows.into_iter().map(|row| view(db, row)).collect::<Result<Vec<_>, _>>()
+    })?;
+    Ok(DiskPage { disks: fit(rows) })
+}
+
+/// `DiskDelete`.
+pub async fn delete(cx: &Cx, c: DiskDelete) -> Result<Done, Refusal> {
+    let Cx { broker, who } = cx;
+    let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    broker.free(disk.id, disk.name.as_str())?;
+    if let Some(user) = broker.read(|db| db.disk_users(disk.id))?.first() {
+        return Err(in_use(&disk, &format!("machine {} has it", user.name)));
+    }
+    // The intent first: a crash from here on finishes it.
+    broker.change(who, |change| {
+        change.disk_doomed(disk.id)?;
+        change.event("disk", disk.id, &disk.name, "deleted", "")
+    })?;
+    let call = skep_proto::storage::DeleteDisk { disk: disk.id, kind: disk.kind };
+    match broker.storage.call(who, call).await {
+        Ok(_) => broker.change(who, |change| change.remove_disk(disk.id))?,
+        // It is done when storage-helper is back.
+        Err(refusal) if refusal.reason == Reason::Unavailable => {}
+        // Somebody holds it open whom the database does not know any more: a machine that runs with earlier settings.
+        Err(refusal) => {
+            broker.change(who, |change| match change.find_disk(disk.name.as_str())? {
+                None => {
+                    change.disk_ready(disk.id, disk.size, disk.allocated, None)?;
+                    change.event("disk", disk.id, &disk.name, "created", "it could not be deleted")
+                }
+                Some(_) => Ok(()),
+            })?;
+            return Err(named(&disk)(refusal));
+        }
+    }
+    Ok(Done {})
+}

@@ -1,0 +1,49 @@
+//! The host's report, and tokens.
+
+use super::{Cx, taken};
+use sha2::{Digest, Sha256};
+use skep_proto::broker::{HostShow, HostView, TokenCreate, TokenMade};
+use skep_proto::storage::Space;
+use skep_proto::{OperationId, Reason, Refusal, Text};
+
+/// `HostShow`: what is known without the helpers that are away.
+pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
+    let Cx { broker, who } = cx;
+    let helpers = [("storage-helper", broker.storage.is_up()), ("net-helper", broker.net.is_up()), ("vm-runner", broker.cells.is_up())];
+    let cell = if broker.cells.is_up() { broker.facilities(who).await.ok() } else { None };
+    let space = if broker.storage.is_up() { broker.storage.call(who, Space {}).await.ok() } else { None };
+    let space = space.map(|(space, [])| space);
+    Ok(HostView {
+        version: Text::lossy(env!("CARGO_PKG_VERSION")),
+        instance: broker.instance.into(),
+        system: Text::lossy(&broker.facts.system),
+        hypervisor: cell.as_ref().map(|c| c.hypervisor.clone()).unwrap_or_default(),
+        uefi: cell.as_ref().is_some_and(|c| c.uefi),
+        cpus: broker.facts.cpus,
+        memory: broker.facts.memory,
+        space: space.as_ref().map_or((0, 0), |s| (s.total, s.free)),
+        reflink: space.is_some_and(|s| s.reflink),
+        limits: cell.as_ref().map(|c| c.limits.clone()).unwrap_or_default(),
+        weaker: cell.map(|c| c.weaker).unwrap_or_default(),
+        helpers: helpers.iter().filter(|(_, up)| *up).map(|(name, _)| Text::lossy(name)).collect(),
+    })
+}
+
+/// `TokenCreate`: 244 random bits, of which the hash is kept.
+pub async fn token(cx: &Cx, c: TokenCreate) -> Result<TokenMade, Refusal> {
+    let name = c.name.as_str();
+    if name.is_empty() {
+        return Err(Refusal::new(Reason::InvalidValue, "token").field("name").note("it is empty"));
+    }
+    // Two random UUIDs: from the kernel's generator, 122 bits each.
+    let (high, low) = (OperationId::random().as_u128(), OperationId::random().as_u128());
+    let text = format!("skep_{high:032x}{low:032x}");
+    let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+    cx.broker.change(&cx.who, |change| {
+        if change.has_token(name)? {
+            return Err(taken("token", name));
+        }
+        Ok(change.add_token(&hash, name)?)
+    })?;
+    Ok(TokenMade { token: Text::lossy(&text) })
+}

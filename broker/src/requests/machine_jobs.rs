@@ -1,0 +1,171 @@
+//! Machines: copies and deletions, which take long.
+
+use super::machine::{free_name, resting};
+use super::{Cx, disk, nic, taken};
+use crate::actor::Msg;
+use crate::broker::Broker;
+use crate::db::disks::{DiskRow, Disks, Stage};
+use crate::db::machines::{MachineRow, Machines};
+use crate::db::{Change, Fault, Who};
+use crate::jobs::{self, Job};
+use crate::operations::Operation;
+use skep_proto::broker::{MachineClone, MachineDelete, OperationView};
+use skep_proto::storage::{CloneDisk, CloneVars, DeleteMachineFiles};
+use skep_proto::{DiskName, MachineId, MachineName, NicName, Reason, Refusal};
+use std::fmt::Display;
+use std::rc::Rc;
+use std::str::FromStr;
+
+/// A machine to be, with the disks that are copied for it: the original's row, the copy's.
+struct Copy {
+    machine: MachineRow,
+    disks: Vec<(DiskRow, DiskRow)>,
+}
+
+fn derived<T: FromStr<Err: Display>>(name: &MachineName, number: usize) -> Result<T, Refusal> {
+    let text = format!("{name}-{number}");
+    text.parse().map_err(|e| Refusal::new(Reason::InvalidValue, text).field("name").note(e))
+}
+
+/// Writes the copy as being made: names taken, nothing usable.
+fn reserve(broker: &Broker, change: &Change<'_>, c: &MachineClone) -> Result<Copy, Refusal> {
+    let original = resting(change, c.machine.as_str())?;
+    free_name(change, &c.name)?;
+    let mut machine = MachineRow::new(c.name.clone());
+    (machine.stage, machine.description) = (Stage::Creating, original.description.clone());
+    machine.spec = original.spec.clone();
+    machine.spec.nics.clear();
+    let mut disks = Vec::new();
+    for (number, drive) in machine.spec.disks.iter_mut().enumerate().filter(|(_, drive)| !drive.read_only) {
+        let from = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
+        disk::still(broker, &from, change)?;
+        let name: DiskName = derived(&c.name, number)?;
+        let to = disk::reserve(change, &name, from.kind, from.size)?;
+        drive.disk = to.id;
+        disks.push((from, to));
+    }
+    change.add_machine(&machine)?;
+    for (number, old) in original.spec.nics.iter().enumerate() {
+        let name: NicName = derived(&c.name, number)?;
+        let old = super::find_nic(change, &old.nic.to_string())?;
+        let new = nic::add(change, &name, old.switch, None).map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
+        change.set_nic_machine(new.id, Some(machine.id))?;
+    }
+    Ok(Copy { machine, disks })
+}
+
+/// `MachineClone`.
+pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
+    let Cx { broker, who } = cx;
+    let original = broker.read(|db| resting(db, c.machine.as_str()))?.id;
+    let object = format!("machine {}", c.name);
+    let (copy, mut operation) = Operation::begin(broker, who, "clone", object, |change| reserve(broker, change, &c))?;
+    let view = operation.view();
+    let hold = broker.hold(copy.disks.iter().flat_map(|(from, to)| [from.id, to.id]).collect());
+    let (broker, who) = (broker.clone(), who.clone());
+    tokio::task::spawn_local(async move {
+        let result = fill(&broker, &who, &mut operation, original, &copy).await;
+        drop(hold);
+        if result.is_err() {
+            forget(&broker, &who, &copy).await;
+        }
+        operation.finish(result);
+    });
+    Ok(view)
+}
+
+async fn fill(broker: &Rc<Broker>, who: &Who, operation: &mut Operation, original: MachineId, copy: &Copy) -> Result<(), Refusal> {
+    broker.storage.call(who, CloneVars { from: original, to: copy.machine.id }).await?;
+    let all: u64 = copy.disks.iter().map(|(from, _)| from.size).sum();
+    let mut before = 0u64;
+    for (from, to) in &copy.disks {
+        let call = CloneDisk { from: from.id, to: to.id, kind: from.kind };
+        let told = |done: u64, total: u64| {
+            // Each disk counts with its size, whatever a job counts in.
+            let part = u128::from(from.size) * u128::from(done) / u128::from(total.max(1));
+            (before.saturating_add(u64::try_from(part).unwrap_or(0)).min(all), all)
+        };
+        let done = jobs::run(broker, operation, Job::Clone(call), told).await?;
+        before = before.saturating_add(from.size);
+        disk::finished(broker, who, to, &done)?;
+    }
+    broker.change(who, |change| {
+        change.set_machine_stage(copy.machine.id, Stage::Ready)?;
+        Ok(change.event("machine", copy.machine.id, &copy.machine.name, "created", "")?)
+    })
+}
+
+async fn forget(broker: &Rc<Broker>, who: &Who, copy: &Copy) {
+    let doomed = broker.change(who, |change| {
+        doom(change, copy.machine.id, true)?;
+        copy.disks.iter().try_for_each(|(_, to)| change.disk_doomed(to.id))
+    });
+    if let Err(fault) = doomed {
+        return broker.warn(who.trace, format_args!("machine {}: {fault}", copy.machine.name));
+    }
+    broker.delete_machine_files(who, copy.machine.id).await;
+    for (_, to) in &copy.disks {
+        broker.delete_file(who, to.id).await;
+    }
+}
+
+/// A machine is to go: its name, disks and NICs are free. `nics`: they were made for it, and go too.
+pub fn doom(change: &Change<'_>, id: MachineId, nics: bool) -> Result<(), Fault> {
+    let Some(mut machine) = change.machine(id)? else { return Ok(()) };
+    for nic in std::mem::take(&mut machine.spec.nics) {
+        if nics { change.remove_nic(nic.nic)? } else { change.set_nic_machine(nic.nic, None)? }
+    }
+    machine.spec.disks.clear();
+    machine.spec.boot = crate::spec::Boot::Uefi;
+    change.set_machine(&machine)?;
+    change.set_machine_stage(id, Stage::Deleting)
+}
+
+/// `MachineDelete`.
+pub async fn delete(cx: &Cx, c: MachineDelete) -> Result<OperationView, Refusal> {
+    let Cx { broker, who } = cx;
+    let machine = broker.read(|db| resting(db, c.machine.as_str()))?;
+    let begin = Operation::begin(broker, who, "delete", format_args!("machine {}", machine.name), |change| {
+        let machine = resting(change, c.machine.as_str())?;
+        doom(change, machine.id, false)?;
+        change.event("machine", machine.id, &machine.name, "deleted", "")?;
+        let mut disks = Vec::new();
+        if c.disks {
+            for disk in &machine.spec.disks {
+                let Some(row) = change.disk(disk.disk)? else { continue };
+                broker.free(row.id, row.name.as_str())?;
+                if change.disk_users(row.id)?.is_empty() {
+                    change.disk_doomed(row.id)?;
+                    change.event("disk", row.id, &row.name, "deleted", "")?;
+                    disks.push(row.id);
+                }
+            }
+        }
+        Ok(disks)
+    });
+    let (disks, operation) = begin?;
+    if let Some(post) = broker.actors.borrow_mut().remove(&machine.id) {
+        let _ = post.send(Msg::End);
+    }
+    let view = operation.view();
+    let (broker, who) = (broker.clone(), who.clone());
+    tokio::task::spawn_local(async move {
+        broker.delete_machine_files(&who, machine.id).await;
+        for disk in disks {
+            broker.delete_file(&who, disk).await;
+        }
+        // The intent is written: what could not be deleted now is deleted when storage-helper is back.
+        operation.finish(Ok(()));
+    });
+    Ok(view)
+}
+
+impl Broker {
+    /// Deletes the files of a doomed machine, then its row.
+    pub async fn delete_machine_files(&self, who: &Who, machine: MachineId) {
+        let gone = self.storage.call(who, DeleteMachineFiles { machine }).await.map(|_| ());
+        if let Err(refusal) = gone.and_then(|()| Ok(self.change(who, |change| change.remove_machine(machine))?)) {
+            self.warn(who.trace, format_args!("machine {machine}: its files have yet to be deleted: {refusal}"));
+        }
+    }
+}

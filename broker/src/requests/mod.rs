@@ -1,0 +1,71 @@
+//! What a session may ask, by the kind of object.
+
+pub mod disk;
+pub mod event;
+pub mod host;
+pub mod machine;
+pub mod machine_jobs;
+pub mod nic;
+pub mod stream;
+pub mod switch;
+
+use crate::broker::Broker;
+use crate::db::disks::{DiskRow, Disks, Stage};
+use crate::db::machines::{MachineRow, Machines};
+use crate::db::nics::{NicRow, Nics};
+use crate::db::switches::{SwitchRow, Switches};
+use crate::db::Who;
+use skep_proto::{Reason, Refusal};
+use std::fmt::Display;
+use std::rc::Rc;
+
+/// A request's surroundings.
+pub struct Cx {
+    /// The broker.
+    pub broker: Rc<Broker>,
+    /// In whose name.
+    pub who: Who,
+}
+
+fn not_found(what: &str, name: impl Display) -> Refusal {
+    Refusal::new(Reason::NotFound, format_args!("{what} {name}"))
+}
+
+fn taken(what: &str, name: impl Display) -> Refusal {
+    Refusal::new(Reason::AlreadyExists, format_args!("{what} {name}")).field("name")
+}
+
+fn find_machine(db: &impl Machines, name: &str) -> Result<MachineRow, Refusal> {
+    let found = db.find_machine(name)?.ok_or_else(|| not_found("machine", name))?;
+    match found.stage {
+        Stage::Ready => Ok(found),
+        _ => Err(Refusal::new(Reason::WrongState, format_args!("machine {name}")).note("it is still being made")),
+    }
+}
+
+fn find_disk(db: &impl Disks, name: &str) -> Result<DiskRow, Refusal> {
+    let found = db.find_disk(name)?.ok_or_else(|| not_found("disk", name))?;
+    match found.stage {
+        Stage::Ready => Ok(found),
+        _ => Err(Refusal::new(Reason::WrongState, format_args!("disk {name}")).note("it is still being made")),
+    }
+}
+
+fn find_switch(db: &impl Switches, name: &str) -> Result<SwitchRow, Refusal> {
+    db.find_switch(name)?.ok_or_else(|| not_found("switch", name))
+}
+
+fn find_nic(db: &impl Nics, name: &str) -> Result<NicRow, Refusal> {
+    db.find_nic(name)?.ok_or_else(|| not_found("nic", name))
+}
+
+/// Refuses a machine of which something runs, or may be left on the host.
+fn at_rest(machine: &MachineRow) -> Result<(), Refusal> {
+    use skep_proto::broker::MachineState::{Failed, Stopped};
+    if machine.slot.is_none() && matches!(machine.state, Stopped | Failed) {
+        return Ok(());
+    }
+    let state = crate::life::state_word(machine.state);
+    let object = format!("machine {}", machine.name);
+    Err(Refusal::new(Reason::WrongState, object).note(format_args!("it is {state}; stop it first")))
+}

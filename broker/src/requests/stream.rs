@@ -1,0 +1,65 @@
+//! Streams: one end goes to the frontend, the other to the process that fills it.
+
+use super::{Cx, find_machine};
+use crate::db::machines::MachineRow;
+use skep_proto::broker::{ConsoleAttached, Done, MachineConsole, MachineLog, MachineScreen, MachineStats, StatsView};
+use skep_proto::cell::CellUsage;
+use skep_proto::console::{AttachScreen, AttachSerial};
+use skep_proto::runner::{ConnectScreen, Stats};
+use skep_proto::storage::OpenLogReader;
+use skep_proto::{OneFd, Reason, Refusal, UpTo};
+
+/// A machine of which something runs.
+fn running(cx: &Cx, name: &str) -> Result<MachineRow, Refusal> {
+    use skep_proto::broker::MachineState::{Paused, Running, Starting, Stopping};
+    let machine = cx.broker.read(|db| find_machine(db, name))?;
+    match machine.state {
+        Starting | Running | Paused | Stopping if machine.slot.is_some() => Ok(machine),
+        _ => Err(Refusal::new(Reason::WrongState, object(&machine)).note("it does not run")),
+    }
+}
+
+fn object(machine: &MachineRow) -> String {
+    format!("machine {}", machine.name)
+}
+
+fn pair(machine: &MachineRow) -> Result<(std::os::fd::OwnedFd, std::os::fd::OwnedFd), Refusal> {
+    skep_sys::sock::stream_pair().map_err(|e| Refusal::io(object(machine), "make a socket pair", &e))
+}
+
+/// `MachineConsole`.
+pub async fn console(cx: &Cx, c: MachineConsole) -> Result<(ConsoleAttached, OneFd), Refusal> {
+    let machine = running(cx, c.machine.as_str())?;
+    let (client, proxy) = pair(&machine)?;
+    let call = AttachSerial { write: c.write, take: c.take };
+    let (attached, []) = cx.broker.ask_console(&cx.who, machine.id, call, [proxy]).await?;
+    Ok((ConsoleAttached { writer: attached.writer, scrollback: attached.scrollback }, [client]))
+}
+
+/// `MachineScreen`.
+pub async fn screen(cx: &Cx, c: MachineScreen) -> Result<(Done, OneFd), Refusal> {
+    let machine = running(cx, c.machine.as_str())?;
+    let shown = machine.applied.as_ref().is_some_and(|spec| spec.screen);
+    if !shown {
+        return Err(Refusal::new(Reason::WrongState, object(&machine)).note("it runs without a screen"));
+    }
+    let (_, [hypervisor]) = cx.broker.ask_runner(&cx.who, machine.id, ConnectScreen {}).await?;
+    let (client, proxy) = pair(&machine)?;
+    cx.broker.ask_console(&cx.who, machine.id, AttachScreen {}, [proxy, hypervisor]).await?;
+    Ok((Done {}, [client]))
+}
+
+/// `MachineLog`.
+pub async fn log(cx: &Cx, c: MachineLog) -> Result<(Done, UpTo<2>), Refusal> {
+    let machine = cx.broker.read(|db| find_machine(db, c.machine.as_str()))?;
+    let (_, files) = cx.broker.storage.call(&cx.who, OpenLogReader { machine: machine.id, log: c.log }).await?;
+    Ok((Done {}, files))
+}
+
+/// `MachineStats`.
+pub async fn stats(cx: &Cx, c: MachineStats) -> Result<StatsView, Refusal> {
+    let machine = running(cx, c.machine.as_str())?;
+    let (stats, []) = cx.broker.ask_runner(&cx.who, machine.id, Stats {}).await?;
+    let (usage, []) = cx.broker.cells.call(&cx.who, CellUsage { machine: machine.id }).await?;
+    Ok(StatsView { cpu_ns: usage.cpu_ns.unwrap_or(stats.cpu_ns), memory: usage.memory.unwrap_or(0), disks: stats.disks })
+}

@@ -1,0 +1,81 @@
+//! Switches.
+
+use super::{Cx, find_switch, taken};
+use crate::db::Change;
+use crate::db::switches::{SwitchRow, Switches};
+use crate::page::{ROWS, fit};
+use skep_proto::broker::{Done, SwitchCreate, SwitchDelete, SwitchList, SwitchPage, SwitchView};
+use skep_proto::net;
+use skep_proto::{IfName, InstanceId, Reason, Refusal, SwitchId, SwitchName, Text};
+
+fn view(instance: InstanceId, switch: SwitchRow) -> SwitchView {
+    let SwitchRow { id, name, number, uplink, created_ns, nics } = switch;
+    let bridge = Text::lossy(IfName::bridge(instance, number).as_str());
+    let uplink = uplink.map(|u| Text::lossy(u.as_str())).unwrap_or_default();
+    SwitchView { id, name, bridge, uplink, nics, created_ns }
+}
+
+fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> {
+    if change.find_switch(c.name.as_str())?.is_some() {
+        return Err(taken("switch", &c.name));
+    }
+    let full = || Refusal::new(Reason::LimitReached, format_args!("switch {}", c.name)).note("too many switches");
+    let switch = SwitchRow {
+        id: SwitchId::random(),
+        name: c.name.clone(),
+        number: change.switch_number()?.ok_or_else(full)?,
+        uplink: c.uplink.clone(),
+        created_ns: skep_service::now_ns(),
+        nics: 0,
+    };
+    change.add_switch(&switch)?;
+    change.event("switch", switch.id, &switch.name, "created", "")?;
+    Ok(switch)
+}
+
+/// `SwitchCreate`. A crash after the row finishes it: rows are made true whenever net-helper is there.
+pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
+    let Cx { broker, who } = cx;
+    if c.uplink.as_ref().is_some_and(|uplink| uplink.is_of(broker.instance)) {
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("uplink");
+        return Err(refusal.note("an interface of this suite cannot be an uplink"));
+    }
+    let switch = broker.change(who, |change| reserve(change, &c))?;
+    let call = net::CreateSwitch { switch: switch.id, number: switch.number, uplink: c.uplink };
+    if let Err(refusal) = broker.net.call(who, call).await {
+        // Unavailable: whatever it made is found and removed when it is back, since no row knows it.
+        let _ = broker.net.call(who, net::DeleteSwitch { number: switch.number }).await;
+        broker.change(who, |change| {
+            change.remove_switch(switch.id)?;
+            change.event("switch", switch.id, &switch.name, "deleted", &refusal)
+        })?;
+        return Err(refusal);
+    }
+    Ok(view(broker.instance, switch))
+}
+
+/// `SwitchList`.
+pub async fn list(cx: &Cx, c: SwitchList) -> Result<SwitchPage, Refusal> {
+    let after = c.after.as_ref().map_or("", SwitchName::as_str);
+    let rows = cx.broker.read(|db| db.switches_after(after, ROWS))?;
+    Ok(SwitchPage { switches: fit(rows.into_iter().map(|row| view(cx.broker.instance, row))) })
+}
+
+/// `SwitchDelete`.
+pub async fn delete(cx: &Cx, c: SwitchDelete) -> Result<Done, Refusal> {
+    let Cx { broker, who } = cx;
+    let used = |switch: &SwitchRow| {
+        let refusal = Refusal::new(Reason::InUse, format_args!("switch {}", switch.name));
+        if switch.nics == 0 { Ok(()) } else { Err(refusal.note(format_args!("{} NICs are connected to it", switch.nics))) }
+    };
+    let switch = broker.read(|db| find_switch(db, c.switch.as_str()))?;
+    used(&switch)?;
+    broker.net.call(who, net::DeleteSwitch { number: switch.number }).await?;
+    broker.change(who, |change| {
+        // A NIC may have come meanwhile; the bridge is then made anew at its first use.
+        used(&find_switch(change, &switch.id.to_string())?)?;
+        change.remove_switch(switch.id)?;
+        Ok::<_, Refusal>(change.event("switch", switch.id, &switch.name, "deleted", "")?)
+    })?;
+    Ok(Done {})
+}

@@ -1,0 +1,64 @@
+//! Every request, one line each.
+
+use crate::requests::{Cx, disk, event, host, machine, machine_jobs, nic, stream, switch};
+use crate::session::Desk;
+use skep_ipc::ProtocolError;
+use skep_proto::broker::*;
+use skep_proto::{NoFds, Refusal};
+
+/// An answer without descriptors.
+fn plain<R>(result: Result<R, Refusal>) -> Result<(R, NoFds), Refusal> {
+    result.map(|reply| (reply, []))
+}
+
+/// Has a request done.
+pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Result<(), ProtocolError> {
+    use BrokerRequest as R;
+    macro_rules! plain {
+        ($call:ident, $c:ident, $act:path) => {
+            desk.answer::<$call>(&cx.who, async { plain($act(&cx, $c).await) }).await
+        };
+    }
+    macro_rules! stream {
+        ($call:ident, $c:ident, $act:path) => {
+            desk.answer::<$call>(&cx.who, $act(&cx, $c)).await
+        };
+    }
+    match request {
+        // Sessions are opened once, before anything comes here.
+        R::OpenSession(_) => Err(ProtocolError::Order("OpenSession")),
+        R::HostShow(c) => plain!(HostShow, c, host::show),
+        R::TokenCreate(c) => plain!(TokenCreate, c, host::token),
+        R::MachineCreate(c) => plain!(MachineCreate, c, machine::create),
+        R::MachineGet(c) => plain!(MachineGet, c, machine::get),
+        R::MachineList(c) => plain!(MachineList, c, machine::list),
+        R::MachineSet(c) => plain!(MachineSet, c, machine::set),
+        R::MachineRename(c) => plain!(MachineRename, c, machine::rename),
+        R::MachineAct(c) => plain!(MachineAct, c, machine::act),
+        R::MachineClone(c) => plain!(MachineClone, c, machine_jobs::copy),
+        R::MachineDelete(c) => plain!(MachineDelete, c, machine_jobs::delete),
+        R::MachineConsole(c) => stream!(MachineConsole, c, stream::console),
+        R::MachineScreen(c) => stream!(MachineScreen, c, stream::screen),
+        R::MachineLog(c) => stream!(MachineLog, c, stream::log),
+        R::MachineStats(c) => plain!(MachineStats, c, stream::stats),
+        R::DiskCreate(c) => plain!(DiskCreate, c, disk::create),
+        R::DiskImport(c) => stream!(DiskImport, c, disk::import),
+        R::DiskClone(c) => plain!(DiskClone, c, disk::copy),
+        R::DiskResize(c) => plain!(DiskResize, c, disk::resize),
+        R::DiskGet(c) => plain!(DiskGet, c, disk::get),
+        R::DiskList(c) => plain!(DiskList, c, disk::list),
+        R::DiskDelete(c) => plain!(DiskDelete, c, disk::delete),
+        R::SwitchCreate(c) => plain!(SwitchCreate, c, switch::create),
+        R::SwitchList(c) => plain!(SwitchList, c, switch::list),
+        R::SwitchDelete(c) => plain!(SwitchDelete, c, switch::delete),
+        R::NicCreate(c) => plain!(NicCreate, c, nic::create),
+        R::NicAttach(c) => plain!(NicAttach, c, nic::attach),
+        R::NicDetach(c) => plain!(NicDetach, c, nic::detach),
+        R::NicList(c) => plain!(NicList, c, nic::list),
+        R::NicDelete(c) => plain!(NicDelete, c, nic::delete),
+        R::OperationGet(c) => plain!(OperationGet, c, event::get),
+        R::OperationList(c) => plain!(OperationList, c, event::list),
+        R::OperationCancel(c) => plain!(OperationCancel, c, event::cancel),
+        R::EventWatch(c) => stream!(EventWatch, c, event::watch),
+    }
+}

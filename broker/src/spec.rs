@@ -1,0 +1,239 @@
+//! Settings as users give them ↔ what is stored ↔ the model that the engines read.
+
+use crate::db::Fault;
+use crate::db::disks::DiskRow;
+use serde::{Deserialize, Serialize};
+use skep_machine::{self as model, MachineSpec, Mac};
+use skep_proto::broker::{Acceleration, Applies, Controller, Settings};
+use skep_proto::storage::DiskKind;
+use skep_proto::{DiskId, MachineId, NicId, Reason, Refusal, Text};
+
+/// Everything about a machine that the hypervisor or its cell is given. Names are resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// MiB.
+    pub memory_mib: u64,
+    /// How it boots.
+    pub boot: Boot,
+    /// As asked for.
+    pub acceleration: Acceleration,
+    /// Whether it has a screen.
+    pub screen: bool,
+    /// Percent of one CPU; 0: no limit.
+    pub cpu_percent: u32,
+    /// By slot.
+    pub disks: Vec<Disk>,
+    /// By slot.
+    pub nics: Vec<Nic>,
+}
+
+/// How a machine boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Boot {
+    /// UEFI.
+    Uefi,
+    /// From a kernel that was imported as a raw disk.
+    Direct {
+        /// The kernel.
+        kernel: DiskId,
+        /// The initial RAM disk.
+        initrd: Option<DiskId>,
+        /// The command line.
+        cmdline: Text<1024>,
+    },
+}
+
+/// A disk of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Which.
+    pub disk: DiskId,
+    /// How it is kept.
+    pub kind: DiskKind,
+    /// Where it is attached.
+    pub controller: Controller,
+    /// The guest may only read it.
+    pub read_only: bool,
+}
+
+/// A NIC of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Which.
+    pub nic: NicId,
+    /// Its address.
+    pub mac: [u8; 6],
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            memory_mib: 512,
+            boot: Boot::Uefi,
+            acceleration: Acceleration::Auto,
+            screen: true,
+            cpu_percent: 0,
+            disks: Vec::new(),
+            nics: Vec::new(),
+        }
+    }
+}
+
+/// Most NICs of a machine: with configuration, firmware, log and eight disks they fit one record.
+pub const MAX_NICS: usize = 4;
+/// Virtual CPUs that a machine may have at most.
+const MAX_CPUS: u32 = 64;
+/// MiB that a machine may have at most.
+const MAX_MEMORY: u64 = 1_048_576;
+
+impl Spec {
+    /// Changes what `settings` name. `disk` finds a usable disk by name or id.
+    pub fn edit(&mut self, settings: &Settings, disk: impl Fn(&str) -> Result<DiskRow, Refusal>) -> Result<(), Refusal> {
+        use skep_proto::broker::BootDraft;
+        let at = |field: &'static str| move |refusal: Refusal| refusal.field(field);
+        self.cpus = settings.cpus.unwrap_or(self.cpus);
+        self.memory_mib = settings.memory_mib.unwrap_or(self.memory_mib);
+        self.acceleration = settings.acceleration.unwrap_or(self.acceleration);
+        self.screen = settings.screen.unwrap_or(self.screen);
+        self.cpu_percent = settings.cpu_percent.unwrap_or(self.cpu_percent);
+        let file = |name: &Text<63>, field: &'static str| {
+            let row = disk(name.as_str()).map_err(at(field))?;
+            if row.kind == DiskKind::Raw { Ok(row.id) } else {
+                Err(Refusal::new(Reason::InvalidValue, format_args!("disk {}", row.name)).field(field).note("it is not a raw disk"))
+            }
+        };
+        match &settings.boot {
+            None => {}
+            Some(BootDraft::Uefi) => self.boot = Boot::Uefi,
+            Some(BootDraft::Direct { kernel, initrd, cmdline }) => {
+                let kernel = file(kernel, "boot.kernel")?;
+                let initrd = initrd.as_ref().map(|name| file(name, "boot.initrd")).transpose()?;
+                self.boot = Boot::Direct { kernel, initrd, cmdline: cmdline.clone() };
+            }
+        }
+        if let Some(drafts) = &settings.disks {
+            let mut disks: Vec<Disk> = Vec::with_capacity(drafts.len());
+            for draft in drafts {
+                let row = disk(draft.disk.as_str()).map_err(at("disks"))?;
+                if disks.iter().any(|d| d.disk == row.id) {
+                    let object = format_args!("disk {}", row.name).to_string();
+                    return Err(Refusal::new(Reason::InvalidValue, object).field("disks").note("it is there twice"));
+                }
+                let (controller, read_only) = (draft.controller, draft.read_only);
+                disks.push(Disk { disk: row.id, kind: row.kind, controller, read_only });
+            }
+            self.disks = disks;
+        }
+        Ok(())
+    }
+
+    /// Refuses what no machine may have; the refusal names the field.
+    pub fn check(&self, id: MachineId, name: &str) -> Result<(), Refusal> {
+        let invalid = |field: &str, note: String| {
+            Err(Refusal::new(Reason::InvalidValue, format_args!("machine {name}")).field(field).note(note))
+        };
+        if self.cpus == 0 || self.cpus > MAX_CPUS {
+            return invalid("cpus", format!("{} is not 1 to {MAX_CPUS}", self.cpus));
+        }
+        if self.memory_mib < 16 || self.memory_mib > MAX_MEMORY {
+            return invalid("memory", format!("{} MiB is not 16 to {MAX_MEMORY}", self.memory_mib));
+        }
+        if self.nics.len() > MAX_NICS {
+            return invalid("nics", format!("a machine has at most {MAX_NICS} NICs"));
+        }
+        match self.model(id).map_err(Refusal::from)?.validate() {
+            Ok(()) => Ok(()),
+            Err(wrong) => invalid(setting(&wrong.field), wrong.to_string()),
+        }
+    }
+
+    /// What the engines read.
+    pub fn model(&self, id: MachineId) -> Result<MachineSpec, Fault> {
+        let row = || Fault::Row("machines");
+        let mut nics = Vec::new();
+        for (slot, nic) in (0..).zip(&self.nics) {
+            let mac = Mac::new(nic.mac).map_err(|_| Fault::Row("nics"))?;
+            nics.push(model::Nic { slot, mac, ..model::Nic::default() });
+        }
+        let disks = (0..).zip(&self.disks).map(|(slot, disk)| model::Disk {
+            slot,
+            controller: match disk.controller {
+                Controller::VirtioBlk => model::Controller::VirtioBlk,
+                Controller::Nvme => model::Controller::Nvme,
+            },
+            format: if disk.kind == DiskKind::Qcow2 { model::Format::Qcow2 } else { model::Format::Raw },
+            read_only: disk.read_only,
+            // Stays with the disk, so a guest finds it again wherever it is attached.
+            serial: format!("{:032x}", disk.disk.as_u128()).chars().take(20).collect(),
+        });
+        Ok(MachineSpec {
+            uuid: model::Uuid::from_u128(id.as_u128()),
+            cpu: model::Cpu { count: u16::try_from(self.cpus).map_err(|_| row())?, topology: None },
+            memory_mib: u32::try_from(self.memory_mib).map_err(|_| row())?,
+            boot: match &self.boot {
+                Boot::Uefi => model::Boot::Uefi,
+                Boot::Direct { initrd, cmdline, .. } => {
+                    model::Boot::Direct { cmdline: cmdline.as_str().to_owned(), initrd: initrd.is_some() }
+                }
+            },
+            acceleration: match self.acceleration {
+                Acceleration::Auto => model::Acceleration::Auto,
+                Acceleration::Tcg => model::Acceleration::Tcg,
+                Acceleration::Kvm => model::Acceleration::Kvm,
+            },
+            disks: disks.collect(),
+            nics,
+            screen: self.screen.then(model::Screen::default),
+            limits: model::Limits { cpu_percent: (self.cpu_percent > 0).then_some(self.cpu_percent), ..model::Limits::default() },
+            ..MachineSpec::default()
+        })
+    }
+
+    /// Names of what differs, and when each would apply to a machine that runs with `self`.
+    pub fn changes(&self, new: &Spec, id: MachineId) -> Result<Vec<(Text<32>, Applies)>, Fault> {
+        let mut changes: Vec<Text<32>> = Vec::new();
+        let fields = model::applies(&self.model(id)?, &new.model(id)?);
+        changes.extend(fields.iter().map(|change| Text::lossy(setting(&change.field))));
+        // Another file under the same description.
+        let files = |spec: &Spec| match spec.boot {
+            Boot::Uefi => None,
+            Boot::Direct { kernel, initrd, .. } => Some((kernel, initrd)),
+        };
+        if files(self) != files(new) {
+            changes.push(Text::lossy("boot"));
+        }
+        let slots = |spec: &Spec| spec.nics.iter().map(|n| n.nic).collect::<Vec<_>>();
+        if slots(self) != slots(new) && self.nics.len() == new.nics.len() {
+            changes.push(Text::lossy("nics"));
+        }
+        changes.dedup();
+        // Limits could apply at once, but no operation of the spawner changes those of a living cell yet.
+        Ok(changes.into_iter().map(|name| (name, Applies::NextStart)).collect())
+    }
+
+    /// What a reboot of a guest that runs with `self` can take over from `new`: what needs no other descriptors, and no other limits
+    /// of the cell.
+    pub fn at_reboot(&self, new: &Spec) -> Spec {
+        let boot = match (&self.boot, &new.boot) {
+            (Boot::Direct { kernel, initrd, .. }, Boot::Direct { cmdline, .. }) => {
+                Boot::Direct { kernel: *kernel, initrd: *initrd, cmdline: cmdline.clone() }
+            }
+            (old, _) => old.clone(),
+        };
+        // The device of hardware acceleration is in the cell or it is not.
+        Spec { cpus: new.cpus, memory_mib: new.memory_mib, screen: new.screen, boot, ..self.clone() }
+    }
+}
+
+/// The setting that a field of the model comes from.
+fn setting(field: &str) -> &str {
+    match field {
+        "cpu.count" | "cpu.topology" => "cpus",
+        "memory_mib" => "memory",
+        "limits.cpu_percent" => "cpu_percent",
+        other => other,
+    }
+}

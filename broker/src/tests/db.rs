@@ -1,0 +1,127 @@
+//! The database by itself.
+
+use crate::db::disks::{DiskRow, Disks, Stage};
+use crate::db::events::KEPT;
+use crate::db::machines::{MachineRow, Machines, Which};
+use crate::db::{Db, Fault, OpenError, Who};
+use skep_proto::broker::MachineState;
+use skep_proto::storage::DiskKind;
+use skep_proto::{DiskId, Reason, Refusal, Text};
+
+fn disk(name: &str) -> DiskRow {
+    DiskRow {
+        id: DiskId::random(),
+        name: name.parse().expect("a name"),
+        kind: DiskKind::Qcow2,
+        size: u64::MAX,
+        allocated: 5,
+        sha256: Text::default(),
+        stage: Stage::Ready,
+        created_ns: 7,
+    }
+}
+
+#[test]
+fn rows_come_back_as_they_went() {
+    let mut db = Db::in_memory();
+    let who = Who::broker();
+    let root = disk("root");
+    let mut machine = MachineRow::new("web".parse().expect("a name"));
+    machine.spec.cpus = 3;
+    let drive = crate::spec::Disk {
+        disk: root.id, kind: root.kind, controller: skep_proto::broker::Controller::Nvme, read_only: true,
+    };
+    machine.spec.disks.push(drive);
+    machine.disk_names.push(Text::lossy("root"));
+    db.change(&who, |change| {
+        change.add_disk(&root)?;
+        change.add_machine(&machine)?;
+        change.set_machine_state(machine.id, MachineState::Running, "note", Some(9))?;
+        change.set_machine_applied(machine.id, &machine.spec, 11)
+    })
+    .expect("written");
+    (machine.state, machine.note, machine.slot, machine.started_ns) = (MachineState::Running, "note".into(), Some(9), 11);
+    machine.applied = Some(machine.spec.clone());
+    assert_eq!(db.disk(root.id).expect("read"), Some(root.clone()));
+    assert_eq!(db.machine(machine.id).expect("read"), Some(machine.clone()));
+    assert_eq!(db.find_machine("web").expect("read"), Some(machine.clone()));
+    assert_eq!(db.find_machine(&machine.id.to_string()).expect("read").map(|m| m.id), Some(machine.id));
+    let users = db.disk_users(root.id).expect("read");
+    assert_eq!(users.iter().map(|u| (u.machine, u.writes, u.active)).collect::<Vec<_>>(), [(machine.id, false, true)]);
+    assert_eq!(db.machines(Which::Unsettled).expect("read").len(), 1);
+}
+
+#[test]
+fn a_refused_change_leaves_neither_row_nor_event() {
+    let mut db = Db::in_memory();
+    let result = db.change(&Who::broker(), |change| {
+        change.add_disk(&disk("root"))?;
+        change.event("disk", "id", "root", "created", "")?;
+        Err::<(), _>(Refusal::new(Reason::InUse, "test"))
+    });
+    assert_eq!(result.expect_err("refused").reason, Reason::InUse);
+    assert!(db.disks_after("", 9).expect("read").is_empty());
+    assert_eq!(db.last_event().expect("read"), 0);
+}
+
+#[test]
+fn the_smallest_free_slot_is_given() {
+    let mut db = Db::in_memory();
+    let machines: Vec<_> = (0..4).map(|n| MachineRow::new(format!("m{n}").parse().expect("a name"))).collect();
+    let given = db.change(&Who::broker(), |change| {
+        let mut given = Vec::new();
+        for machine in &machines {
+            change.add_machine(machine)?;
+            let slot = change.free_slot()?;
+            change.set_machine_state(machine.id, MachineState::Running, "", slot)?;
+            given.push(slot);
+        }
+        change.set_machine_state(machines.get(1).expect("four").id, MachineState::Stopped, "", None)?;
+        given.push(change.free_slot()?);
+        Ok::<_, Fault>(given)
+    });
+    assert_eq!(given.expect("written"), [Some(0), Some(1), Some(2), Some(3), Some(1)]);
+}
+
+#[test]
+fn a_newer_database_is_left_alone() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let path = dir.path().join("skep.db");
+    drop(Db::open(&path).expect("made"));
+    drop(Db::open(&path).expect("opened again"));
+    let other = rusqlite::Connection::open(&path).expect("opened");
+    other.pragma_update(None, "user_version", 99).expect("written");
+    drop(other);
+    assert!(matches!(Db::open(&path), Err(OpenError::Newer(99, _))));
+}
+
+#[test]
+fn two_brokers_do_not_share_a_database() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let path = dir.path().join("skep.db");
+    let _first = Db::open(&path).expect("made");
+    assert!(matches!(Db::open(&path), Err(OpenError::Sql(_))));
+}
+
+#[test]
+fn bytes_that_are_no_database_are_refused() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let path = dir.path().join("skep.db");
+    std::fs::write(&path, [7; 8192]).expect("written");
+    assert!(matches!(Db::open(&path), Err(OpenError::Sql(_))));
+}
+
+#[test]
+fn old_events_go_and_a_token_before_them_is_a_gap() {
+    let mut db = Db::in_memory();
+    let who = Who::broker();
+    let count = KEPT + 2_000;
+    db.change(&who, |change| (0..count).try_for_each(|n| change.event("disk", "id", n, "created", ""))).expect("written");
+    assert_eq!(db.last_event().expect("read"), count as u64);
+    assert!(!db.keeps_after(5).expect("read"));
+    assert!(db.keeps_after(3_000).expect("read"));
+    assert!(db.keeps_after(count as u64).expect("read"));
+    assert!(!db.keeps_after(count as u64 + 1).expect("read"), "never given out");
+    let next = db.events_after(3_000, "").expect("read");
+    assert_eq!(next.first().map(|e| e.token), Some(3_001));
+}

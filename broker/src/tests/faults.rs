@@ -1,0 +1,118 @@
+//! Every helper, and the broker itself, may die in any call: what is left afterwards is nothing, or all of it.
+
+use super::suite::{Life, Session, Suite};
+use super::world::Cut;
+use skep_proto::broker::*;
+use skep_proto::{Refusal, Text};
+
+/// A bit of everything. Each step may be refused when something has died.
+async fn scenario(s: &mut Session) -> Vec<Refusal> {
+    let mut refused = Vec::new();
+    macro_rules! step {
+        ($act:expr) => {
+            if let Err(refusal) = $act.await {
+                refused.push(refusal);
+            }
+        };
+    }
+    macro_rules! long {
+        ($call:expr) => {
+            match s.ask($call).await {
+                Ok(operation) => step!(s.done(operation)),
+                Err(refusal) => refused.push(refusal),
+            }
+        };
+    }
+    step!(s.switch("lan", None));
+    step!(s.disk("root"));
+    step!(s.machine("web", &["root"]));
+    step!(s.nic("web-0", Some("lan"), Some("web")));
+    step!(s.act("web", Act::Start));
+    step!(s.act("web", Act::Reboot));
+    step!(s.act("web", Act::Stop));
+    step!(s.ask(DiskResize { disk: Text::lossy("root"), size: 2 << 20 }));
+    long!(MachineClone { machine: Text::lossy("web"), name: "web2".parse().expect("a name") });
+    step!(s.act("web2", Act::Start));
+    step!(s.act("web2", Act::Kill));
+    long!(MachineDelete { machine: Text::lossy("web2"), disks: true });
+    step!(s.disk("spare"));
+    step!(s.ask(DiskDelete { disk: Text::lossy("spare") }));
+    step!(s.switch("wan", None));
+    step!(s.ask(SwitchDelete { switch: Text::lossy("wan") }));
+    refused
+}
+
+/// Whatever happened before, this works.
+async fn works(s: &mut Session) {
+    s.disk("after").await.expect("a disk");
+    s.machine("after", &["after"]).await.expect("a machine");
+    s.act("after", Act::Start).await.expect("a start");
+    assert_eq!(s.get("after").await.expect("it is there").state, MachineState::Running);
+    s.act("after", Act::Kill).await.expect("a kill");
+    let delete = s.ask(MachineDelete { machine: Text::lossy("after"), disks: true }).await.expect("a deletion");
+    s.done(delete).await.expect("a deletion");
+}
+
+fn calls_of_the_scenario() -> usize {
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        life.up().await;
+        let mut s = life.session().await;
+        assert_eq!(scenario(&mut s).await, []);
+        suite.settled(&life.broker).await;
+    });
+    suite.world.lock().calls.len()
+}
+
+#[test]
+fn a_helper_may_die_in_any_call() {
+    let all = calls_of_the_scenario();
+    let mut refused = std::collections::BTreeMap::new();
+    for at in 0..all {
+        for cut in [Cut::Before, Cut::After] {
+            let suite = Suite::new();
+            suite.world.lock().cut = Some((at, cut));
+            suite.live(async |life: Life| {
+                life.up().await;
+                let mut s = life.session().await;
+                for refusal in scenario(&mut s).await {
+                    *refused.entry(refusal.reason.row().name).or_insert(0) += 1;
+                }
+                suite.settled(&life.broker).await;
+                works(&mut s).await;
+                suite.settled(&life.broker).await;
+            });
+        }
+    }
+    // Calls that cannot be repeated are refused, and what builds on them; everything else was repeated and nobody noticed.
+    assert!(refused.contains_key("UNAVAILABLE"), "{refused:?}");
+    assert!(!refused.contains_key("INTERNAL"), "{refused:?}");
+    eprintln!("{all} calls: {refused:?}");
+}
+
+#[test]
+fn the_broker_may_die_in_any_call() {
+    let all = calls_of_the_scenario();
+    for at in 0..all {
+        let suite = Suite::new();
+        suite.world.lock().cut = Some((at, Cut::Broker));
+        suite.live(async |life: Life| {
+            let all = async {
+                life.up().await;
+                scenario(&mut life.session().await).await;
+            };
+            tokio::select! {
+                () = suite.world.die.notified() => {}
+                () = all => {}
+            }
+        });
+        suite.world.lock().cut = None;
+        suite.world.resume();
+        suite.live(async |life: Life| {
+            life.up().await;
+            suite.settled(&life.broker).await;
+            works(&mut life.session().await).await;
+            suite.settled(&life.broker).await;
+        });
+    }
+}

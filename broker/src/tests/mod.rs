@@ -1,0 +1,11 @@
+//! The broker over real sockets, with helpers that remember instead of acting: for faults and for hostile frontends. What the suite
+//! really does is tested end to end, with the real helpers.
+
+mod db;
+mod faults;
+mod hostile;
+mod requests;
+mod runner;
+mod services;
+mod suite;
+mod world;

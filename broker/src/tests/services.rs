@@ -1,0 +1,234 @@
+//! storage-helper, net-helper and the spawner of the tests.
+
+use super::runner::{serve_console, serve_runner};
+use super::world::{FakeCell, Fate, World};
+use skep_ipc::{Answered, Ask, ProtocolError, Server, Service, Silent};
+use skep_proto::cell::{self, Cell, CellPage, CellRequest, CellState, FacilitiesState};
+use skep_proto::net::{self, InterfacePage, Named, Net, NetRequest};
+use skep_proto::runner::Phase;
+use skep_proto::storage::{self, DiskPage, DiskState, JobDone, JobRecord, JobStarted, SpaceState, Storage, StorageRequest};
+use skep_proto::{DiskId, Helper, IfName, Reason, Refusal, Text, UpTo, wire};
+use skep_sys::msg;
+use skep_sys::sock::{self, Peer};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Acts, and answers unless the call is cut off.
+macro_rules! act {
+    ($ask:ident, $c:ident, $fate:ident, $act:expr) => {{
+        let act = $act;
+        if $fate.0 {
+            let _ = act($c, None);
+            Err(ProtocolError::Order("a test"))
+        } else {
+            $ask.answer($c, |_, c, fds| act(c, Some(fds)))
+        }
+    }};
+}
+pub(super) use act;
+
+pub fn memory() -> OwnedFd {
+    skep_sys::fd::memory_file(c"test").expect("a memory file")
+}
+
+/// Serves until the process ends.
+pub fn start<H: Helper>(run: &Path, service: impl Service<H> + Send + 'static) {
+    let path = run.join(format!("{}.sock", H::NAME));
+    let listener = sock::bind_seqpacket(&path, 0o600).expect("bind");
+    sock::listen(listener.as_fd()).expect("listen");
+    std::thread::spawn(move || {
+        let mut service = service;
+        Server::<H>::new(listener, None).run(&mut service, &mut Silent)
+    });
+}
+
+macro_rules! quiet {
+    () => {
+        fn closed(&mut self, _: Peer, _: &ProtocolError) {}
+        fn stranger(&mut self, _: Peer) {}
+    };
+}
+pub(super) use quiet;
+
+pub struct FakeStorage(pub World);
+
+impl FakeStorage {
+    fn state(&self, disk: DiskId, kind: storage::DiskKind) -> Result<DiskState, Refusal> {
+        let size = self.0.lock().disks.get(&disk).copied();
+        let size = size.ok_or_else(|| Refusal::new(Reason::NotFound, disk))?;
+        Ok(DiskState { disk, kind, size, allocated: 4096 })
+    }
+}
+
+/// Ends a job.
+pub fn finish_job(world: &World, disk: DiskId, channel: &OwnedFd, size: u64) {
+    world.lock().disks.insert(disk, size);
+    let state = DiskState { disk, kind: storage::DiskKind::Raw, size, allocated: size };
+    let done = JobRecord::Done(Ok(JobDone { disk: state, sha256: None }));
+    for record in [JobRecord::Progress { done: size / 2, total: size }, done] {
+        let bytes = wire::encode(&record).expect("fits");
+        let _ = msg::send(channel.as_fd(), &bytes, &[], Some(Instant::now() + Duration::from_secs(5)));
+    }
+    world.news.notify_one();
+}
+
+impl Service<Storage> for FakeStorage {
+    quiet!();
+    fn serve(&mut self, ask: Ask<'_>, request: StorageRequest) -> Result<Answered, ProtocolError> {
+        let fate = self.0.begin(Storage::op(&request).name)?;
+        let world = &self.0;
+        match request {
+            StorageRequest::CreateDisk(c) => act!(ask, c, fate, |c: storage::CreateDisk, _| {
+                world.lock().disks.insert(c.disk, c.size);
+                Ok((self.state(c.disk, c.kind)?, []))
+            }),
+            StorageRequest::ImportDisk(c) => act!(ask, c, fate, |c: storage::ImportDisk, fds: Option<[OwnedFd; 2]>| {
+                let Some([stream, channel]) = fds else { return Ok((JobStarted {}, [])) };
+                let world = world.clone();
+                std::thread::spawn(move || {
+                    let mut bytes = Vec::new();
+                    let read = std::fs::File::from(stream).read_to_end(&mut bytes);
+                    assert!(read.is_ok());
+                    finish_job(&world, c.disk, &channel, bytes.len() as u64);
+                });
+                Ok((JobStarted {}, []))
+            }),
+            StorageRequest::CloneDisk(c) => act!(ask, c, fate, |c: storage::CloneDisk, fds: Option<[OwnedFd; 1]>| {
+                let size = self.state(c.from, c.kind)?.size;
+                let Some([channel]) = fds else { return Ok((JobStarted {}, [])) };
+                if world.lock().hold_jobs {
+                    world.lock().jobs.push((c.to, channel));
+                } else {
+                    finish_job(world, c.to, &channel, size);
+                }
+                Ok((JobStarted {}, []))
+            }),
+            StorageRequest::OpenDisk(c) => act!(ask, c, fate, |c: storage::OpenDisk, _| Ok((self.state(c.disk, c.kind)?, [memory()]))),
+            StorageRequest::ResizeDisk(c) => act!(ask, c, fate, |c: storage::ResizeDisk, _| {
+                world.lock().disks.insert(c.disk, c.size);
+                Ok((self.state(c.disk, c.kind)?, []))
+            }),
+            StorageRequest::DeleteDisk(c) => act!(ask, c, fate, |c: storage::DeleteDisk, _| {
+                world.lock().disks.remove(&c.disk);
+                Ok((storage::Done {}, []))
+            }),
+            StorageRequest::ListDisks(c) => act!(ask, c, fate, |c: storage::ListDisks, _| {
+                let disks: Vec<_> = world.lock().disks.iter().map(|(disk, size)| (*disk, *size)).collect();
+                let after = disks.into_iter().filter(|(disk, _)| c.after.is_none_or(|a| *disk > a)).take(100);
+                let state = |(disk, size)| DiskState { disk, kind: storage::DiskKind::Raw, size, allocated: 4096 };
+                Ok((DiskPage { disks: after.map(state).collect() }, []))
+            }),
+            StorageRequest::OpenVars(c) => act!(ask, c, fate, |c: storage::OpenVars, _| {
+                world.lock().vars.insert(c.machine);
+                Ok((storage::Done {}, [memory()]))
+            }),
+            StorageRequest::CloneVars(c) => act!(ask, c, fate, |c: storage::CloneVars, _| {
+                world.lock().vars.insert(c.to);
+                Ok((storage::Done {}, []))
+            }),
+            StorageRequest::OpenLogWriter(c) => act!(ask, c, fate, |_, _| Ok((storage::Done {}, [memory(), memory()]))),
+            StorageRequest::OpenLogReader(c) => act!(ask, c, fate, |_, _| Ok((storage::Done {}, UpTo(vec![memory()])))),
+            StorageRequest::DeleteMachineFiles(c) => act!(ask, c, fate, |c: storage::DeleteMachineFiles, _| {
+                world.lock().vars.remove(&c.machine);
+                Ok((storage::Done {}, []))
+            }),
+            StorageRequest::Space(c) => act!(ask, c, fate, |_, _| {
+                Ok((SpaceState { total: 1 << 40, free: 1 << 39, filesystem: Text::lossy("test"), reflink: false }, []))
+            }),
+        }
+    }
+}
+
+pub struct FakeNet(pub World, pub skep_proto::InstanceId);
+
+impl Service<Net> for FakeNet {
+    quiet!();
+    fn serve(&mut self, ask: Ask<'_>, request: NetRequest) -> Result<Answered, ProtocolError> {
+        let fate = self.0.begin(Net::op(&request).name)?;
+        let (world, instance) = (&self.0, self.1);
+        match request {
+            NetRequest::CreateSwitch(c) => act!(ask, c, fate, |c: net::CreateSwitch, _| {
+                if c.uplink.is_some_and(|u| u.as_str() == "missing") {
+                    return Err(Refusal::new(Reason::NotFound, "uplink missing"));
+                }
+                world.lock().bridges.insert(c.number);
+                Ok((Named { name: IfName::bridge(instance, c.number) }, []))
+            }),
+            NetRequest::DeleteSwitch(c) => act!(ask, c, fate, |c: net::DeleteSwitch, _| {
+                world.lock().bridges.remove(&c.number);
+                Ok((net::Done {}, []))
+            }),
+            NetRequest::CreateTap(c) => act!(ask, c, fate, |c: net::CreateTap, _| {
+                Ok((Named { name: IfName::tap(instance, c.number) }, [memory()]))
+            }),
+            NetRequest::MoveTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
+            NetRequest::DeleteTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
+            NetRequest::ListInterfaces(c) => act!(ask, c, fate, |c: net::ListInterfaces, _| {
+                let bridges: Vec<u16> = world.lock().bridges.iter().copied().collect();
+                let all = bridges.into_iter().map(|number| net::Interface {
+                    index: u32::from(number) + 1,
+                    name: IfName::bridge(instance, number),
+                    up: true,
+                    bridge: None,
+                    mtu: 1500,
+                    kind: Text::lossy("bridge"),
+                });
+                Ok((InterfacePage { interfaces: all.filter(|i| i.index > c.after).take(50).collect() }, []))
+            }),
+        }
+    }
+}
+
+pub struct FakeSpawner(pub World, pub PathBuf);
+
+impl Service<Cell> for FakeSpawner {
+    quiet!();
+    fn serve(&mut self, ask: Ask<'_>, request: CellRequest) -> Result<Answered, ProtocolError> {
+        let fate: Fate = self.0.begin(Cell::op(&request).name)?;
+        let (world, run) = (&self.0, &self.1);
+        match request {
+            CellRequest::MakeCell(c) => act!(ask, c, fate, |c: cell::MakeCell, _| {
+                if world.lock().cells.contains_key(&c.machine) {
+                    return Err(Refusal::new(Reason::InUse, c.machine));
+                }
+                let life = serve_runner(world, run, c.machine);
+                let cell = FakeCell { phase: Phase::Ready, last_end: None, starts: 0, console: false, watchers: vec![], lives: vec![life] };
+                world.lock().cells.insert(c.machine, cell);
+                Ok((cell::CellMade { runner: 1, unenforced: vec![] }, []))
+            }),
+            CellRequest::StartConsole(c) => act!(ask, c, fate, |c: cell::StartConsole, _| {
+                let life = serve_console(world, run, c.machine);
+                let mut state = world.lock();
+                let cell = state.cells.get_mut(&c.machine).ok_or_else(|| Refusal::new(Reason::NotFound, c.machine))?;
+                cell.console = true;
+                cell.lives.push(life);
+                Ok((cell::Started { pid: 2 }, []))
+            }),
+            CellRequest::KillCell(c) => act!(ask, c, fate, |c: cell::KillCell, _| {
+                world.lock().cells.remove(&c.machine);
+                Ok((cell::Done {}, []))
+            }),
+            CellRequest::SweepCell(c) => act!(ask, c, fate, |c: cell::SweepCell, _| {
+                let mut state = world.lock();
+                if state.cells.get(&c.machine).is_some_and(|cell| !cell.lives.is_empty()) {
+                    return Err(Refusal::new(Reason::InUse, c.machine));
+                }
+                state.cells.remove(&c.machine);
+                Ok((cell::Done {}, []))
+            }),
+            CellRequest::ListCells(c) => act!(ask, c, fate, |c: cell::ListCells, _| {
+                let state = world.lock();
+                let cells = state.cells.iter().filter(|(id, _)| c.after.is_none_or(|a| **id > a));
+                let cells = cells.map(|(id, cell)| CellState { machine: *id, runner: !cell.lives.is_empty(), console: cell.console });
+                Ok((CellPage { cells: cells.take(100).collect() }, []))
+            }),
+            CellRequest::CellUsage(c) => act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None }, []))),
+            CellRequest::Facilities(c) => act!(ask, c, fate, |_, _| {
+                let (hypervisor, limits) = (Text::lossy("QEMU of the tests"), vec![Text::lossy("cpu"), Text::lossy("tasks")]);
+                Ok((FacilitiesState { hypervisor, uefi: true, limits, own_uids: false, weaker: vec![] }, []))
+            }),
+        }
+    }
+}

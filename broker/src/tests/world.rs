@@ -1,0 +1,116 @@
+//! What the helpers of the tests remember: the "host".
+
+use skep_ipc::ProtocolError;
+use skep_proto::runner::{End, Phase, RunnerEvent};
+use skep_proto::{DiskId, MachineId, Refusal, wire};
+use skep_sys::msg;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Where a call is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The helper dies before it has acted.
+    Before,
+    /// It dies after it has acted, before it has answered.
+    After,
+    /// The broker dies while the helper acts.
+    Broker,
+}
+
+/// A cell.
+pub struct FakeCell {
+    pub phase: Phase,
+    pub last_end: Option<End>,
+    pub starts: u32,
+    pub console: bool,
+    pub watchers: Vec<OwnedFd>,
+    /// Threads that serve its sockets end when these are dropped.
+    pub lives: Vec<OwnedFd>,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub disks: BTreeMap<DiskId, u64>,
+    pub vars: BTreeSet<MachineId>,
+    pub bridges: BTreeSet<u16>,
+    pub cells: BTreeMap<MachineId, FakeCell>,
+    /// Every call so far.
+    pub calls: Vec<&'static str>,
+    pub cut: Option<(usize, Cut)>,
+    /// The next call of this name waits for `resume`.
+    pub block: Option<&'static str>,
+    /// Copies stay unfinished until somebody takes them from here.
+    pub hold_jobs: bool,
+    pub jobs: Vec<(DiskId, OwnedFd)>,
+    /// Guests ignore their power button.
+    pub deaf: bool,
+    /// The next start of a hypervisor fails with this.
+    pub crash: Option<Refusal>,
+    resumed: bool,
+}
+
+/// See the module.
+#[derive(Clone, Default)]
+pub struct World {
+    state: Arc<(Mutex<State>, Condvar)>,
+    /// Something happened.
+    pub news: Arc<Notify>,
+    /// The broker is to die now.
+    pub die: Arc<Notify>,
+}
+
+/// Whether this call is cut off after its act.
+pub struct Fate(pub bool);
+
+impl World {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.0.lock().expect("a test has failed elsewhere")
+    }
+
+    /// A call begins.
+    pub fn begin(&self, op: &'static str) -> Result<Fate, ProtocolError> {
+        let mut state = self.lock();
+        state.calls.push(op);
+        let number = state.calls.len() - 1;
+        self.news.notify_one();
+        if state.block == Some(op) {
+            (state.block, state.cut) = (None, Some((number, Cut::Broker)));
+        }
+        match state.cut {
+            Some((at, Cut::Before)) if at == number => Err(ProtocolError::Order("a test")),
+            Some((at, Cut::After)) if at == number => Ok(Fate(true)),
+            Some((at, Cut::Broker)) if at == number => {
+                state.resumed = false;
+                self.die.notify_one();
+                drop(self.state.1.wait_while(state, |s| !s.resumed));
+                Ok(Fate(false))
+            }
+            _ => Ok(Fate(false)),
+        }
+    }
+
+    /// The broker is dead; calls that it was at go on.
+    pub fn resume(&self) {
+        self.lock().resumed = true;
+        self.state.1.notify_all();
+    }
+
+    /// A runner says something to whoever watches.
+    pub fn tell(&self, machine: MachineId, event: &RunnerEvent) {
+        let mut state = self.lock();
+        let Some(cell) = state.cells.get_mut(&machine) else { return };
+        match event {
+            RunnerEvent::Phase(phase) => cell.phase = *phase,
+            RunnerEvent::Ended(End::Reboot | End::Reset) => cell.starts += 1,
+            RunnerEvent::Ended(end) => (cell.phase, cell.last_end) = (Phase::Ended, Some(end.clone())),
+        }
+        let bytes = wire::encode(event).expect("fits");
+        let deadline = Some(Instant::now() + Duration::from_secs(5));
+        cell.watchers.retain(|w| msg::send(w.as_fd(), &bytes, &[], deadline).is_ok());
+        self.news.notify_one();
+    }
+}

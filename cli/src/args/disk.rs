@@ -1,0 +1,92 @@
+//! `skep disk`.
+
+use super::WaitArgs;
+use crate::size;
+use clap::{Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// How a disk is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// A sparse file
+    Raw,
+    /// A QCOW2 file
+    Qcow2,
+    /// A ZFS volume (FreeBSD)
+    Zvol,
+}
+
+/// How an image is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// QCOW2 if it begins like one, else raw
+    Auto,
+    /// The disk's bytes, whatever they look like
+    Raw,
+    /// QCOW2
+    Qcow2,
+}
+
+/// Disks.
+#[derive(Debug, Subcommand)]
+pub enum DiskCommand {
+    /// Make an empty disk
+    Create {
+        /// Its name
+        name: String,
+        /// Its size: 10G
+        #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+        size: u64,
+        /// How to keep it
+        #[arg(long, value_enum, default_value = "raw")]
+        kind: Kind,
+    },
+    /// Make a disk of an image
+    Import {
+        /// Its name
+        name: String,
+        /// The image; `-`: standard input
+        file: PathBuf,
+        /// How to keep it
+        #[arg(long, value_enum, default_value = "raw")]
+        kind: Kind,
+        /// How to read the image
+        #[arg(long, value_enum, default_value = "auto")]
+        format: Format,
+        /// SHA-256 that the image must have
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<String>,
+    },
+    /// Copy a disk that no running machine writes to
+    Clone {
+        /// The original, name or id
+        disk: String,
+        /// Name of the copy
+        name: String,
+        /// How to wait
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Make a disk larger
+    Resize {
+        /// Name or id
+        disk: String,
+        /// The new size: 20G
+        #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+        size: u64,
+    },
+    /// List disks
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one
+    Show {
+        /// Name or id
+        disk: String,
+    },
+    /// Delete a disk that no machine has
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id
+        disk: String,
+    },
+}

@@ -1,0 +1,125 @@
+//! The command line. What stands here is also the help, the completions and the man pages.
+
+mod disk;
+mod network;
+mod steps;
+mod suite;
+mod vm;
+
+pub use disk::*;
+pub use network::*;
+pub use steps::*;
+pub use suite::*;
+pub use vm::*;
+
+use clap::{ArgAction, Parser, Subcommand};
+use skep_proto::Reason;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// Virtual machines, each in a cell of its own.
+#[derive(Debug, Parser)]
+#[command(name = "skep", version, propagate_version = true, max_term_width = 100, infer_subcommands = false)]
+pub struct Args {
+    /// What is common to all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What is common to all commands.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// The API's socket [default: RUN/api.sock]
+    #[arg(long, global = true, env = "SKEP_SOCKET", value_name = "PATH", help_heading = "Global options")]
+    pub socket: Option<PathBuf>,
+    /// The suite's state directory [default: /var/lib/skep for root (FreeBSD: /var/db/skep), ~/.local/state/skep for others]
+    #[arg(long, global = true, env = "SKEP_STATE", value_name = "DIR", help_heading = "Global options")]
+    pub state: Option<PathBuf>,
+    /// The directory of its sockets [default: /run/skep (FreeBSD: /var/run/skep) for root's default state, otherwise STATE/run]
+    #[arg(long, global = true, env = "SKEP_RUN", value_name = "DIR", help_heading = "Global options")]
+    pub run: Option<PathBuf>,
+    /// Print one JSON object a line; errors, too, on standard error
+    #[arg(long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
+    pub json: bool,
+    /// Print no remarks and no progress
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the suite here, in the background
+    Up(UpArgs),
+    /// Stop all machines and the suite
+    Down(DownArgs),
+    /// Say what is missing on this host, and the command that mends it
+    Doctor(DoctorArgs),
+    /// The host
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Machines
+    #[command(subcommand)]
+    Vm(Box<VmCommand>),
+    /// Disks
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// Switches
+    #[command(subcommand)]
+    Switch(SwitchCommand),
+    /// NICs
+    #[command(subcommand)]
+    Nic(NicCommand),
+    /// Print events as they happen
+    Events(EventsArgs),
+    /// Operations
+    #[command(subcommand)]
+    Op(OpCommand),
+    /// Tokens for the remote API
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Ask the kernel what every process of the suite may do, and hold it against what is declared
+    Audit(AuditArgs),
+    /// Print the logs of the suite's processes
+    Log(LogArgs),
+    /// Print the version
+    Version,
+    /// Print a shell's completions
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Where to
+        dir: PathBuf,
+    },
+    /// Print what exit codes mean
+    #[command(long_about = exit_codes())]
+    ExitCodes,
+}
+
+/// The table of exit codes, from the table of reasons.
+pub fn exit_codes() -> String {
+    let mut text = String::from("Exit codes:\n\n");
+    let mut codes: Vec<u8> = Reason::ALL.iter().map(|r| r.row().exit).collect();
+    codes.extend([0, 2, crate::error::INTERRUPTED]);
+    codes.sort_unstable();
+    codes.dedup();
+    for code in codes {
+        let meaning = match code {
+            0 => "done".to_owned(),
+            2 => "the command line is wrong".to_owned(),
+            crate::error::INTERRUPTED => "interrupted by ^C; what was begun goes on".to_owned(),
+            code => {
+                let reasons: Vec<_> = Reason::ALL.iter().filter(|r| r.row().exit == code).map(|r| r.row().text).collect();
+                reasons.join("; ")
+            }
+        };
+        let _ = writeln!(text, "{code:>4}  {meaning}");
+    }
+    text
+}

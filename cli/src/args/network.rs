@@ -1,0 +1,65 @@
+//! `skep switch`, `skep nic`.
+
+use clap::Subcommand;
+
+/// Switches.
+#[derive(Debug, Subcommand)]
+pub enum SwitchCommand {
+    /// Make a switch
+    Create {
+        /// Its name
+        name: String,
+        /// The host's interface that joins it
+        #[arg(long, value_name = "INTERFACE")]
+        uplink: Option<String>,
+    },
+    /// List switches
+    #[command(visible_alias = "ls")]
+    List,
+    /// Delete a switch that no NIC is connected to
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id
+        switch: String,
+    },
+}
+
+/// NICs.
+#[derive(Debug, Subcommand)]
+pub enum NicCommand {
+    /// Make a NIC
+    Create {
+        /// Its name
+        name: String,
+        /// The switch that it is connected to
+        #[arg(long, value_name = "SWITCH")]
+        switch: Option<String>,
+        /// The stopped machine that gets it
+        #[arg(long, value_name = "MACHINE")]
+        machine: Option<String>,
+        /// Its MAC address [default: one of its own]
+        #[arg(long, value_name = "MAC")]
+        mac: Option<String>,
+    },
+    /// Give it to a stopped machine
+    Attach {
+        /// Name or id
+        nic: String,
+        /// Whose it becomes
+        machine: String,
+    },
+    /// Take it from its stopped machine
+    Detach {
+        /// Name or id
+        nic: String,
+    },
+    /// List NICs
+    #[command(visible_alias = "ls")]
+    List,
+    /// Delete a NIC that no machine has
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id
+        nic: String,
+    },
+}

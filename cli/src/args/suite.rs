@@ -1,0 +1,141 @@
+//! Commands about the suite itself.
+
+use crate::size;
+use clap::{Args, Subcommand};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// `skep up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Stay in the foreground
+    #[arg(long)]
+    pub foreground: bool,
+    /// Return when every process of the suite answers, also if it is up already
+    #[arg(long)]
+    pub wait: bool,
+    /// Serve the API on TCP with TLS, too
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// First of the 2,000 uids that the suite gives to its processes when root starts it
+    #[arg(long, value_name = "UID", default_value_t = 71_000)]
+    pub uid_base: u32,
+    /// Where to say that it is up
+    #[arg(long, value_name = "FD", hide = true)]
+    pub ready_fd: Option<i32>,
+}
+
+/// `skep down`.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// Let the machines run on; `skep up` finds them again
+    #[arg(long)]
+    pub keep_machines: bool,
+    /// How long a machine may take to power off before it is ended
+    #[arg(long, value_name = "TIME", value_parser = size::duration, default_value = "30s")]
+    pub timeout: Duration,
+}
+
+/// `skep doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {}
+
+/// The host.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Show what it is and can do
+    Show,
+}
+
+/// `skep events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Begin after this token [default: with what happens from now on]; 0: with the oldest that is kept
+    #[arg(long, value_name = "TOKEN")]
+    pub after: Option<u64>,
+    /// Only about this kind of object: machine, disk, switch, nic, operation
+    #[arg(long, value_name = "KIND")]
+    pub object: Option<String>,
+    /// End when an event whose details hold TEXT was printed
+    #[arg(long, value_name = "TEXT")]
+    pub until: Option<String>,
+    /// Give up after this time
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// Operations.
+#[derive(Debug, Subcommand)]
+pub enum OpCommand {
+    /// List operations, newest first
+    #[command(visible_alias = "ls")]
+    List {
+        /// At most so many
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+        lines: u32,
+    },
+    /// Show one
+    Show {
+        /// Its id
+        operation: String,
+        /// Wait until it has ended
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Ask one to end early
+    Cancel {
+        /// Its id
+        operation: String,
+    },
+}
+
+/// Tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token; it is shown once
+    Create {
+        /// What to call it
+        name: String,
+    },
+}
+
+/// `skep audit`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct AuditArgs {
+    /// Only this process (`broker`), or those of the machine with this id
+    pub only: Option<String>,
+    /// More.
+    #[command(subcommand)]
+    pub command: Option<AuditCommand>,
+}
+
+/// More about audits.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Print the record of privileged acts: who asked, when, with what result
+    Log {
+        /// Only acts with this trace
+        #[arg(long, value_name = "TRACE")]
+        trace: Option<String>,
+        /// Only the last lines
+        #[arg(short = 'n', long, value_name = "N")]
+        lines: Option<usize>,
+    },
+}
+
+/// `skep log`.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Which process: broker, api-frontend, storage-helper, net-helper, vm-runner, up [default: all]
+    pub service: Option<String>,
+    /// Only the last lines
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 200)]
+    pub lines: usize,
+    /// Only lines of this time: `10m`
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
+    pub since: Option<Duration>,
+    /// Only lines with this trace
+    #[arg(long, value_name = "TRACE")]
+    pub trace: Option<String>,
+}

@@ -1,0 +1,211 @@
+//! `skep vm`.
+
+use super::Steps;
+use crate::size;
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Machines.
+#[derive(Debug, Subcommand)]
+pub enum VmCommand {
+    /// Define a machine
+    Create {
+        /// Its name
+        name: String,
+        /// Its settings
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// List machines
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one
+    Show(Which),
+    /// Change settings; says what applies now and what at the next start
+    Set {
+        /// Name or id
+        machine: String,
+        /// What to change
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// Take all disks away
+        #[arg(long, conflicts_with = "disk")]
+        no_disks: bool,
+        /// Refuse if the machine's revision is another
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        revision: u64,
+    },
+    /// Give it another name
+    Rename {
+        /// Name or id
+        machine: String,
+        /// The new name
+        name: String,
+    },
+    /// Start it
+    Start(ActArgs),
+    /// Press its power button and wait until it is off
+    Stop(ActArgs),
+    /// End it at once
+    Kill(ActArgs),
+    /// Press its power button, wait until it is off, and start it
+    Reboot(ActArgs),
+    /// Press its reset button
+    Reset(ActArgs),
+    /// Stop its virtual CPUs
+    Pause(ActArgs),
+    /// Let its virtual CPUs run again
+    Resume(ActArgs),
+    /// Join its serial console; `~.` leaves, `~?` helps
+    Console(ConsoleArgs),
+    /// Offer its screen to a VNC viewer until ^C
+    Vnc {
+        /// Name or id
+        machine: String,
+        /// Listen on this address of the loopback; port 0: any. Everybody on this host can connect
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0", conflicts_with = "path")]
+        listen: SocketAddr,
+        /// Listen on a UNIX socket of your own instead
+        #[arg(long = "unix", value_name = "PATH")]
+        path: Option<PathBuf>,
+    },
+    /// Print what came out of its serial line, or its hypervisor's last words
+    Log {
+        /// Name or id
+        machine: String,
+        /// The hypervisor's log
+        #[arg(long)]
+        hypervisor: bool,
+        /// Only the last lines
+        #[arg(short = 'n', long, value_name = "N")]
+        lines: Option<usize>,
+    },
+    /// Show its counters
+    Stats(Which),
+    /// Copy a stopped machine, with its writable disks
+    Clone {
+        /// The original, name or id
+        machine: String,
+        /// Name of the copy
+        name: String,
+        /// How to wait
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Delete a stopped machine
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id
+        machine: String,
+        /// Its disks, too, as far as no other machine has them
+        #[arg(long)]
+        disks: bool,
+        /// How to wait
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+}
+
+/// One machine.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Name or id
+    pub machine: String,
+}
+
+/// How to wait for an operation.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct WaitArgs {
+    /// Return at once; see `skep op`
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Something to do with a machine.
+#[derive(Debug, Args)]
+pub struct ActArgs {
+    /// Name or id
+    pub machine: String,
+    /// How to wait
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switched {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// Hardware acceleration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Acceleration {
+    /// Whatever works here
+    Auto,
+    /// Emulation in software
+    Tcg,
+    /// The kernel's virtualisation
+    Kvm,
+}
+
+/// Settings of a machine.
+#[derive(Debug, Args)]
+pub struct SettingsArgs {
+    /// Virtual CPUs: 1 to 64 [default of a new machine: 1]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Memory: 16M to 1T [default of a new machine: 512M]
+    #[arg(long, value_name = "SIZE", value_parser = size::mib)]
+    pub memory: Option<u64>,
+    /// Boot by UEFI [default of a new machine]
+    #[arg(long, conflicts_with = "kernel")]
+    pub uefi: bool,
+    /// Boot this kernel directly: a disk that was imported
+    #[arg(long, value_name = "DISK")]
+    pub kernel: Option<String>,
+    /// With this initial RAM disk
+    #[arg(long, value_name = "DISK", requires = "kernel")]
+    pub initrd: Option<String>,
+    /// With this command line
+    #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+    /// A disk, in boot order; may be repeated. `,nvme` attaches it as NVMe instead of virtio, `,ro` read-only
+    #[arg(long, value_name = "DISK[,nvme][,ro]", action = ArgAction::Append)]
+    pub disk: Vec<String>,
+    /// Whether it has a screen
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub screen: Option<Switched>,
+    /// Acceleration
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub acceleration: Option<Acceleration>,
+    /// Percent of one CPU that it may use; 0: no limit
+    #[arg(long, value_name = "PERCENT")]
+    pub cpu_percent: Option<u32>,
+    /// Free text
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub description: Option<String>,
+}
+
+/// `skep vm console`.
+#[derive(Debug, Args)]
+pub struct ConsoleArgs {
+    /// Name or id
+    pub machine: String,
+    /// The conversation, for scripts
+    #[command(flatten)]
+    pub steps: Steps,
+    /// Give up after this time
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
+    pub timeout: Option<Duration>,
+    /// Only watch
+    #[arg(long, conflicts_with = "take")]
+    pub read_only: bool,
+    /// Take the keyboard over from whoever has it
+    #[arg(long)]
+    pub take: bool,
+}

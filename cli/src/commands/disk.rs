@@ -1,0 +1,143 @@
+//! `skep disk`.
+
+use super::Ctx;
+use crate::args::{DiskCommand, Format, Kind};
+use crate::error::Failure;
+use crate::operation::{self, Interrupt, bar};
+use crate::view;
+use indicatif::ProgressBar;
+use skep_api::CHUNK;
+use skep_api::v1::disks_client::DisksClient;
+use skep_api::v1::import_disk_request::Kind as Part;
+use skep_api::v1::{
+    CloneDiskRequest, CreateDiskRequest, DeleteDiskRequest, DiskKind, GetDiskRequest, ImageFormat, ImportDiskHeader,
+    ImportDiskRequest, ListDisksRequest, Operation, ResizeDiskRequest,
+};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+fn kind(kind: Kind) -> i32 {
+    match kind {
+        Kind::Raw => DiskKind::Raw,
+        Kind::Qcow2 => DiskKind::Qcow2,
+        Kind::Zvol => DiskKind::Zvol,
+    }
+    .into()
+}
+
+/// Runs one.
+pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
+    let mut api = ctx.api.disks();
+    match command {
+        DiskCommand::Create { name, size, kind: how } => {
+            let made = api.create(CreateDiskRequest { name, kind: kind(how), size_bytes: size }).await?.into_inner();
+            ctx.made(&view::disk(&made), "disk", "made");
+        }
+        DiskCommand::Import { name, file, kind: how, format, sha256 } => {
+            let format = match format {
+                Format::Auto => ImageFormat::Unspecified,
+                Format::Raw => ImageFormat::Raw,
+                Format::Qcow2 => ImageFormat::Qcow2,
+            };
+            let sha256 = sha256.unwrap_or_default();
+            let header = ImportDiskHeader { name: name.clone(), kind: kind(how), format: format.into(), expect_bytes: 0, sha256 };
+            let begun = import(&ctx, header, &file).await?;
+            let ended = operation::finish(&ctx.api, ctx.output, begun, Interrupt::Cancels).await?;
+            if ctx.output.json {
+                ctx.output.line(view::operation(&ended));
+            } else {
+                ctx.output.remark(format_args!("disk {name}: imported"));
+            }
+        }
+        DiskCommand::Clone { disk, name, wait } => {
+            let begun = DisksClient::clone(&mut api, CloneDiskRequest { disk, name }).await?.into_inner();
+            ctx.finish(begun, wait).await?;
+        }
+        DiskCommand::Resize { disk, size } => {
+            let disk = api.resize(ResizeDiskRequest { disk, size_bytes: size }).await?.into_inner();
+            ctx.made(&view::disk(&disk), "disk", "resized");
+        }
+        DiskCommand::List => {
+            let (mut all, mut page_token) = (Vec::new(), String::new());
+            loop {
+                let page = api.list(ListDisksRequest { page_size: 0, page_token }).await?.into_inner();
+                all.extend(page.disks);
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    break;
+                }
+            }
+            ctx.output.list(view::DISKS, all.iter().map(|d| (view::disk(d), view::disk_row(d))));
+        }
+        DiskCommand::Show { disk } => {
+            let disk = api.get(GetDiskRequest { disk }).await?.into_inner();
+            ctx.output.object(&view::disk(&disk));
+        }
+        DiskCommand::Delete { disk } => {
+            api.delete(DeleteDiskRequest { disk: disk.clone() }).await?;
+            ctx.gone("disk", &disk);
+        }
+    }
+    Ok(0)
+}
+
+/// Sends an image. ^C ends the stream early, and what came is thrown away.
+async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Result<Operation, Failure> {
+    let failed = |what: &str, e: &std::io::Error| Failure::io(format_args!("file {}", file.display()), what, e);
+    let mut source: Box<dyn Read + Send> = Box::new(std::io::stdin());
+    if file != Path::new("-") {
+        let opened = File::open(file).map_err(|e| failed("open", &e))?;
+        let meta = opened.metadata().map_err(|e| failed("look at", &e))?;
+        if meta.is_dir() {
+            return Err(failed("read", &std::io::ErrorKind::IsADirectory.into()));
+        }
+        header.expect_bytes = if meta.is_file() { meta.len() } else { 0 };
+        source = Box::new(opened);
+    }
+    let shown = bar(ctx.output, format!("disk {}: import", header.name), header.expect_bytes);
+    let (to, parts) = mpsc::channel(4);
+    let (broken, mut why) = mpsc::channel(1);
+    let progress = shown.clone();
+    // A thread, since a read may wait for ever, and ^C must be heard meanwhile.
+    std::thread::spawn(move || {
+        if let Err(error) = read_all(&mut source, header, &to, &progress) {
+            let _ = broken.blocking_send(error);
+            // Until the stream was dropped: an image that ends early is not to be taken for a whole one.
+            while !to.is_closed() {
+                std::thread::park_timeout(std::time::Duration::from_millis(100));
+            }
+        }
+    });
+    let mut api = ctx.api.disks();
+    let begun = tokio::select! {
+        biased;
+        Some(error) = why.recv() => Err(failed("read", &error)),
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted("the import was cancelled, and nothing was left behind")),
+        begun = api.import(ReceiverStream::new(parts)) => begun.map(tonic::Response::into_inner).map_err(Failure::from),
+    };
+    shown.finish_and_clear();
+    begun
+}
+
+fn read_all(
+    source: &mut dyn Read, header: ImportDiskHeader, to: &mpsc::Sender<ImportDiskRequest>, progress: &ProgressBar,
+) -> std::io::Result<()> {
+    let mut part = Part::Header(header);
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        if to.blocking_send(ImportDiskRequest { kind: Some(part) }).is_err() {
+            // The answer came early: it says why.
+            return Ok(());
+        }
+        let got = match source.read(&mut buffer) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => 0,
+            Ok(0) => return Ok(()),
+            got => got?,
+        };
+        progress.inc(got as u64);
+        part = Part::Data(buffer.get(..got).unwrap_or_default().to_vec().into());
+    }
+}

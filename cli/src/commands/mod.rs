@@ -1,0 +1,119 @@
+//! The commands, one module for each noun. Each gives its exit code.
+
+mod console;
+mod disk;
+mod doctor;
+mod escape;
+mod events;
+mod expect;
+mod host;
+mod logs;
+mod nic;
+mod op;
+mod pages;
+mod switch;
+mod vm;
+mod vnc;
+
+use crate::args::{self, Args, Command};
+use crate::client::Api;
+use crate::error::Failure;
+use crate::operation::{self, Interrupt};
+use crate::output::Output;
+use crate::places::Places;
+use crate::{audit, up, view};
+pub use vm::list as all_machines;
+use clap::CommandFactory;
+use serde_json::json;
+use skep_api::v1::Operation;
+use std::future::Future;
+
+/// What most commands need.
+pub struct Ctx {
+    /// The API.
+    pub api: Api,
+    /// How to print.
+    pub output: Output,
+}
+
+impl Ctx {
+    /// Waits for an operation and says how it ended.
+    async fn finish(&self, begun: Operation, wait: args::WaitArgs) -> Result<Operation, Failure> {
+        let ended = if wait.no_wait { begun } else { operation::finish(&self.api, self.output, begun, Interrupt::Leaves).await? };
+        if self.output.json {
+            self.output.line(view::operation(&ended));
+        } else if wait.no_wait {
+            self.output.line(&ended.id);
+        } else {
+            self.output.remark(format_args!("{}: {}: done", ended.object, ended.kind));
+        }
+        Ok(ended)
+    }
+
+    /// Prints an object that was made or changed: all of it for programs, a line for people.
+    fn made(&self, value: &serde_json::Value, what: &str, did: &str) {
+        if self.output.json {
+            self.output.line(value);
+        } else {
+            let name = value.get("name").and_then(|n| n.as_str()).unwrap_or_default();
+            self.output.remark(format_args!("{what} {name}: {did}"));
+        }
+    }
+
+    /// The same for one that is gone.
+    fn gone(&self, what: &str, name: &str) {
+        if self.output.json {
+            self.output.line(json!({"deleted": {"kind": what, "name": name}}));
+        } else {
+            self.output.remark(format_args!("{what} {name}: deleted"));
+        }
+    }
+}
+
+/// Runs one future on a runtime of one thread.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::io("skep", "start the event loop", &e))?;
+    let result = runtime.block_on(work);
+    // A thread may still wait for standard input, for ever.
+    runtime.shutdown_background();
+    result
+}
+
+/// Connects, and does what a command does.
+fn with_api<F: Future<Output = Result<u8, Failure>>>(
+    places: &Places, output: Output, work: impl FnOnce(Ctx) -> F,
+) -> Result<u8, Failure> {
+    block_on(async { work(Ctx { api: Api::connect(places).await?, output }).await })
+}
+
+/// Runs a command.
+pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
+    let global = args.global;
+    let places = Places::new(global.state, global.run, global.socket)?;
+    match args.command {
+        Command::Up(args) => up::up(&places, &args, output),
+        Command::Down(args) => up::down(&places, &args, output),
+        Command::Doctor(_) => doctor::run(&places, output),
+        Command::Audit(args) => audit::run(&places, &args, output),
+        Command::Log(args) => logs::run(&places, &args, output),
+        Command::Host(command) => with_api(&places, output, |ctx| host::run(ctx, command)),
+        Command::Vm(command) => with_api(&places, output, |ctx| vm::run(ctx, *command)),
+        Command::Disk(command) => with_api(&places, output, |ctx| disk::run(ctx, command)),
+        Command::Switch(command) => with_api(&places, output, |ctx| switch::run(ctx, command)),
+        Command::Nic(command) => with_api(&places, output, |ctx| nic::run(ctx, command)),
+        Command::Events(args) => with_api(&places, output, |ctx| events::run(ctx, args)),
+        Command::Op(command) => with_api(&places, output, |ctx| op::run(ctx, command)),
+        Command::Token(command) => with_api(&places, output, |ctx| host::token(ctx, command)),
+        Command::Version => {
+            output.object(&json!({"version": env!("CARGO_PKG_VERSION")}));
+            Ok(0)
+        }
+        Command::ExitCodes => pages::exit_codes(output),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "skep", &mut std::io::stdout());
+            Ok(0)
+        }
+        Command::Man { dir } => pages::man(&dir, output),
+    }
+}

@@ -1,0 +1,36 @@
+//! `skep switch`.
+
+use super::Ctx;
+use crate::args::SwitchCommand;
+use crate::error::Failure;
+use crate::view;
+use skep_api::v1::{CreateSwitchRequest, DeleteSwitchRequest, ListSwitchesRequest};
+
+/// Runs one.
+pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
+    let mut api = ctx.api.switches();
+    match command {
+        SwitchCommand::Create { name, uplink } => {
+            let request = CreateSwitchRequest { name, uplink: uplink.unwrap_or_default() };
+            let made = api.create(request).await?.into_inner();
+            ctx.made(&view::switch(&made), "switch", "made");
+        }
+        SwitchCommand::List => {
+            let (mut all, mut page_token) = (Vec::new(), String::new());
+            loop {
+                let page = api.list(ListSwitchesRequest { page_size: 0, page_token }).await?.into_inner();
+                all.extend(page.switches);
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    break;
+                }
+            }
+            ctx.output.list(view::SWITCHES, all.iter().map(|s| (view::switch(s), view::switch_row(s))));
+        }
+        SwitchCommand::Delete { switch } => {
+            api.delete(DeleteSwitchRequest { switch: switch.clone() }).await?;
+            ctx.gone("switch", &switch);
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,218 @@
+//! `skep vm`.
+
+use super::{Ctx, console, vnc};
+use crate::args::{Acceleration, ActArgs, SettingsArgs, Switched, VmCommand};
+use crate::error::Failure;
+use crate::output::{bytes, harmless};
+use crate::view;
+use prost_types::FieldMask;
+use serde_json::{Value, json};
+use skep_api::v1::machines_client::MachinesClient;
+use skep_api::v1::{
+    self, Applies, Boot, CloneMachineRequest, Controller, CreateMachineRequest, DeleteMachineRequest, DirectBoot, DiskAttachment,
+    GetMachineRequest, ListMachinesRequest, MachineActRequest, MachineLog, MachineLogRequest, MachineSettings,
+    MachineStatsRequest, RenameMachineRequest, UefiBoot, UpdateMachineRequest, boot,
+};
+use skep_proto::Reason;
+use std::io::{IsTerminal, Write};
+
+/// Runs one.
+pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
+    let mut api = ctx.api.machines();
+    match command {
+        VmCommand::Create { name, settings } => {
+            let settings = Some(given(&settings)?);
+            let made = api.create(CreateMachineRequest { name, settings }).await?.into_inner();
+            ctx.made(&view::machine(&made), "machine", "defined");
+        }
+        VmCommand::List => {
+            let all = list(&ctx).await?;
+            ctx.output.list(view::MACHINES, all.iter().map(|m| (view::machine(m), view::machine_row(m))));
+        }
+        VmCommand::Show(which) => {
+            let machine = api.get(GetMachineRequest { machine: which.machine }).await?.into_inner();
+            ctx.output.object(&view::machine(&machine));
+        }
+        VmCommand::Set { machine, settings, no_disks, revision } => {
+            let settings = given(&settings)?;
+            let paths = if no_disks { mask(&settings) } else { Vec::new() };
+            if !no_disks && settings == MachineSettings::default() {
+                return Err(Failure::new(Reason::InvalidValue, format_args!("machine {machine}"), "nothing to change was given"));
+            }
+            let update_mask = Some(FieldMask { paths });
+            let request = UpdateMachineRequest { machine, settings: Some(settings), update_mask, revision };
+            edited(&ctx, api.update(request).await?.into_inner());
+        }
+        VmCommand::Rename { machine, name } => {
+            let renamed = api.rename(RenameMachineRequest { machine, name }).await?.into_inner();
+            ctx.made(&view::machine(&renamed), "machine", "renamed");
+        }
+        VmCommand::Start(args) => act(&ctx, args, "start").await?,
+        VmCommand::Stop(args) => act(&ctx, args, "stop").await?,
+        VmCommand::Kill(args) => act(&ctx, args, "kill").await?,
+        VmCommand::Reboot(args) => act(&ctx, args, "reboot").await?,
+        VmCommand::Reset(args) => act(&ctx, args, "reset").await?,
+        VmCommand::Pause(args) => act(&ctx, args, "pause").await?,
+        VmCommand::Resume(args) => act(&ctx, args, "resume").await?,
+        VmCommand::Console(args) => return console::run(ctx, args).await,
+        VmCommand::Vnc { machine, listen, path } => return vnc::run(ctx, machine, listen, path).await,
+        VmCommand::Log { machine, hypervisor, lines } => log(&ctx, machine, hypervisor, lines).await?,
+        VmCommand::Stats(which) => {
+            let stats = api.stats(MachineStatsRequest { machine: which.machine }).await?.into_inner();
+            let mut value = view::stats(&stats);
+            if !ctx.output.json
+                && let Some(memory) = value.get_mut("memory")
+            {
+                *memory = json!(bytes(stats.memory_bytes));
+            }
+            ctx.output.object(&value);
+        }
+        VmCommand::Clone { machine, name, wait } => {
+            let begun = MachinesClient::clone(&mut api, CloneMachineRequest { machine, name }).await?.into_inner();
+            ctx.finish(begun, wait).await?;
+        }
+        VmCommand::Delete { machine, disks, wait } => {
+            let begun = api.delete(DeleteMachineRequest { machine, disks }).await?.into_inner();
+            ctx.finish(begun, wait).await?;
+        }
+    }
+    Ok(0)
+}
+
+/// All machines.
+pub async fn list(ctx: &Ctx) -> Result<Vec<v1::Machine>, Failure> {
+    let mut api = ctx.api.machines();
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let page = api.list(ListMachinesRequest { page_size: 0, page_token }).await?.into_inner();
+        all.extend(page.machines);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+async fn act(ctx: &Ctx, args: ActArgs, what: &str) -> Result<(), Failure> {
+    let mut api = ctx.api.machines();
+    let request = MachineActRequest { machine: args.machine };
+    let begun = match what {
+        "start" => api.start(request).await,
+        "stop" => api.stop(request).await,
+        "kill" => api.kill(request).await,
+        "reboot" => api.reboot(request).await,
+        "reset" => api.reset(request).await,
+        "pause" => api.pause(request).await,
+        _ => api.resume(request).await,
+    };
+    ctx.finish(begun?.into_inner(), args.wait).await.map(drop)
+}
+
+/// What was typed, as settings.
+fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
+    let direct = args.kernel.as_ref().map(|kernel| {
+        let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+        boot::Kind::Direct(DirectBoot { kernel: kernel.clone(), initrd: or_empty(&args.initrd), cmdline: or_empty(&args.cmdline) })
+    });
+    let kind = direct.or_else(|| args.uefi.then_some(boot::Kind::Uefi(UefiBoot {})));
+    let acceleration = args.acceleration.map(|a| match a {
+        Acceleration::Auto => v1::Acceleration::Auto.into(),
+        Acceleration::Tcg => v1::Acceleration::Tcg.into(),
+        Acceleration::Kvm => v1::Acceleration::Kvm.into(),
+    });
+    Ok(MachineSettings {
+        cpus: args.cpus,
+        memory_mib: args.memory,
+        boot: kind.map(|kind| Boot { kind: Some(kind) }),
+        acceleration,
+        screen: args.screen.map(|s| s == Switched::On),
+        disks: args.disk.iter().map(|text| disk(text)).collect::<Result<_, _>>()?,
+        cpu_percent: args.cpu_percent,
+        description: args.description.clone(),
+    })
+}
+
+/// `NAME[,nvme][,ro]`.
+fn disk(text: &str) -> Result<DiskAttachment, Failure> {
+    let mut parts = text.split(',');
+    let mut disk = DiskAttachment { disk: parts.next().unwrap_or_default().to_owned(), ..DiskAttachment::default() };
+    for part in parts {
+        match part {
+            "nvme" => disk.set_controller(Controller::Nvme),
+            "virtio" => disk.set_controller(Controller::VirtioBlk),
+            "ro" => disk.read_only = true,
+            _ => {
+                let note = format!("--disk {text}: `{part}` is none of nvme, virtio, ro");
+                return Err(Failure::new(Reason::InvalidValue, format_args!("disk {}", disk.disk), note));
+            }
+        }
+    }
+    Ok(disk)
+}
+
+/// The fields that are set, and the disks.
+fn mask(settings: &MachineSettings) -> Vec<String> {
+    let set = [
+        ("cpus", settings.cpus.is_some()),
+        ("memory_mib", settings.memory_mib.is_some()),
+        ("boot", settings.boot.is_some()),
+        ("acceleration", settings.acceleration.is_some()),
+        ("screen", settings.screen.is_some()),
+        ("cpu_percent", settings.cpu_percent.is_some()),
+        ("description", settings.description.is_some()),
+        ("disks", true),
+    ];
+    set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()).collect()
+}
+
+fn edited(ctx: &Ctx, edited: v1::UpdateMachineResponse) {
+    let when = |change: &v1::Change| if change.applies() == Applies::Now { "now" } else { "next start" };
+    let machine = edited.machine.unwrap_or_default();
+    if ctx.output.json {
+        let changes: Vec<Value> = edited.changes.iter().map(|c| json!({"field": c.field, "applies": when(c)})).collect();
+        return ctx.output.line(json!({"machine": view::machine(&machine), "changes": changes}));
+    }
+    if edited.changes.is_empty() {
+        ctx.output.remark(format_args!("machine {}: it is so already", machine.name));
+    }
+    for change in &edited.changes {
+        let applies = if change.applies() == Applies::Now { "applies now" } else { "applies at the next start" };
+        ctx.output.remark(format_args!("machine {}: {} {applies}", machine.name, change.field));
+    }
+}
+
+async fn log(ctx: &Ctx, machine: String, hypervisor: bool, lines: Option<usize>) -> Result<(), Failure> {
+    let log = if hypervisor { MachineLog::Hypervisor } else { MachineLog::Serial };
+    let request = MachineLogRequest { machine, log: log.into() };
+    let mut stream = ctx.api.machines().log(request).await?.into_inner();
+    let terminal = std::io::stdout().is_terminal();
+    let whole = ctx.output.json || terminal || lines.is_some();
+    let mut all = Vec::new();
+    while let Some(chunk) = stream.message().await? {
+        if whole {
+            all.extend_from_slice(&chunk.data);
+        } else if std::io::stdout().write_all(&chunk.data).is_err() {
+            return Ok(());
+        }
+    }
+    if whole {
+        let text = String::from_utf8_lossy(&all).replace("\r\n", "\n");
+        let from = text.lines().count().saturating_sub(lines.unwrap_or(usize::MAX));
+        for line in text.lines().skip(from) {
+            if ctx.output.json { ctx.output.line(json!({"line": line})) } else { ctx.output.line(harmless(line)) }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_typed_with_its_options() {
+        let typed = disk("root,nvme,ro").expect("valid");
+        assert_eq!((typed.disk.as_str(), typed.controller(), typed.read_only), ("root", Controller::Nvme, true));
+        assert_eq!(disk("root,sata").expect_err("refused").exit, 8);
+    }
+}

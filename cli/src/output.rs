@@ -1,0 +1,143 @@
+//! What a command prints: tables for people, one object a line for programs.
+
+use crate::error::Failure;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde_json::Value;
+use std::fmt;
+use std::io::{IsTerminal, Write};
+
+/// How to print.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// One object a line.
+    pub json: bool,
+    /// No remarks, no progress.
+    pub quiet: bool,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, Copy)]
+pub enum Column {
+    /// Text.
+    Left(&'static str),
+    /// Numbers.
+    Right(&'static str),
+}
+
+impl Output {
+    /// A line of the answer. A reader that has gone away ends the command, quietly.
+    pub fn line(self, text: impl fmt::Display) {
+        if writeln!(std::io::stdout(), "{text}").is_err() {
+            std::process::exit(0);
+        }
+    }
+
+    /// A remark: for people, unless they asked for quiet.
+    pub fn remark(self, text: impl fmt::Display) {
+        if !self.json && !self.quiet {
+            self.line(text);
+        }
+    }
+
+    /// One object: as JSON, or as lines of `name: value`.
+    pub fn object(self, value: &Value) {
+        if self.json {
+            return self.line(value);
+        }
+        let Value::Object(fields) = value else { return self.line(plain(value)) };
+        let width = fields.keys().map(String::len).max().unwrap_or(0) + 2;
+        for (name, value) in fields {
+            let text = plain(value);
+            if !text.is_empty() {
+                self.line(format_args!("{:width$}{text}", format!("{}:", name.replace('_', " "))));
+            }
+        }
+    }
+
+    /// A list: one object a line, or a table.
+    pub fn list(self, columns: &[Column], rows: impl IntoIterator<Item = (Value, Vec<String>)>) {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(columns.iter().map(|c| match c {
+            Column::Left(name) | Column::Right(name) => *name,
+        }));
+        let mut any = false;
+        for (value, row) in rows {
+            if self.json {
+                self.line(&value);
+            } else {
+                table.add_row(row);
+                any = true;
+            }
+        }
+        for (index, column) in columns.iter().enumerate() {
+            if let (Column::Right(_), Some(found)) = (column, table.column_mut(index)) {
+                found.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        if any {
+            for line in table.to_string().lines() {
+                self.line(line.trim_end());
+            }
+        }
+    }
+
+    /// Why the command failed, on standard error.
+    pub fn failure(self, failure: &Failure) {
+        let mut error = std::io::stderr();
+        let _ = if self.json { writeln!(error, "{}", failure.json()) } else { writeln!(error, "skep: {failure}") };
+    }
+
+    /// A warning, on standard error.
+    pub fn warning(self, text: impl fmt::Display) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "skep: {text}");
+        }
+    }
+
+    /// Whether progress can be drawn.
+    pub fn draws(self) -> bool {
+        !self.json && !self.quiet && std::io::stderr().is_terminal()
+    }
+}
+
+/// A value as people read it.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".into(),
+        Value::Bool(false) => "no".into(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => fields.iter().map(|(k, v)| format!("{k}={}", plain(v))).collect::<Vec<_>>().join(" "),
+        Value::Number(number) => number.to_string(),
+    }
+}
+
+/// Bytes with a unit.
+pub fn bytes(number: u64) -> String {
+    let mut unit = 0;
+    let mut rest = number;
+    while rest >= 10_240 && unit < 4 || rest >= 1024 && rest % 1024 == 0 && unit < 4 {
+        rest /= 1024;
+        unit += 1;
+    }
+    format!("{rest}{}", ["", "K", "M", "G", "T"].get(unit).unwrap_or(&""))
+}
+
+/// Text from a guest or a file, harmless on a terminal: control characters but the end of a line and tabs become `?`.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn bytes_are_short() {
+        let all = [(0, "0"), (1000, "1000"), (1024, "1K"), (512 << 20, "512M"), (10 << 30, "10G"), (11_000, "10K"), (u64::MAX, "16777215T")];
+        for (number, text) in all {
+            assert_eq!(super::bytes(number), text);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! FreeBSD.
+
+use super::{Check, Found, first_file};
+use skep_sys::freebsd::has_sysctl;
+use std::path::Path;
+
+/// STATE of root's suite.
+pub const STATE: &str = "/var/db/skep";
+/// RUN of root's suite.
+pub const RUN: &str = "/var/run/skep";
+/// Bytes of the longest path of a socket (`sun_path` less its NUL, unix(4)).
+pub const SOCKET_PATH: usize = 103;
+
+/// What machines need of this host.
+pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
+    let is = |ok: bool, otherwise: Found| if ok { Found::Ok } else { otherwise };
+    let file = |path: &str, otherwise: Found| is(first_file(prefixes, &[path]).is_some(), otherwise);
+    let knows = |name: &std::ffi::CStr, otherwise: Found| is(has_sysctl(name), otherwise);
+    let who = if root { "yes" } else { "jails and vmm(4) need a suite that root started" };
+    let capsicum = knows(c"kern.features.security_capability_mode", Found::Missing);
+    vec![
+        Check::new("root", is(root, Found::Missing), who, "start the suite as root"),
+        Check::new("hypervisor", file(skep_cellroot::HYPERVISOR, Found::Missing), skep_cellroot::HYPERVISOR, "install the base system's bhyve"),
+        Check::new("UEFI firmware", file(skep_cellroot::UEFI, Found::Weaker), skep_cellroot::UEFI, "pkg install edk2-bhyve"),
+        Check::new("vmm(4)", knows(c"hw.vmm", Found::Missing), "hw.vmm", "kldload vmm"),
+        Check::new("capability mode", capsicum, "kern.features", "boot a kernel with options CAPABILITY_MODE"),
+        Check::new("taps", knows(c"net.link.tap", Found::Weaker), "net.link.tap", "kldload if_tuntap"),
+        Check::new("bridges", knows(c"net.link.bridge", Found::Weaker), "net.link.bridge", "kldload if_bridge"),
+        Check::new("limits", knows(c"kern.features.rctl", Found::Weaker), "rctl(8)", "echo kern.racct.enable=1 >>/boot/loader.conf; reboot"),
+    ]
+}

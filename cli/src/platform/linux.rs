@@ -1,0 +1,125 @@
+//! Linux.
+
+use super::{Check, Found, first_file};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use skep_sys::process::{Fork, exit_now, fork};
+use nix::sched::{CloneFlags, unshare};
+use std::fs;
+use std::path::Path;
+
+/// STATE of root's suite.
+pub const STATE: &str = "/var/lib/skep";
+/// RUN of root's suite.
+pub const RUN: &str = "/run/skep";
+/// Bytes of the longest path of a socket (`sun_path` less its NUL, unix(7)).
+pub const SOCKET_PATH: usize = 107;
+
+/// What machines need of this host.
+pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
+    vec![
+        hypervisor(prefixes),
+        firmware(prefixes),
+        landlock(),
+        seccomp(),
+        namespaces(root),
+        tap(root),
+        limits(root),
+        acceleration(),
+    ]
+}
+
+fn hypervisor(prefixes: &[&Path]) -> Check {
+    let found = first_file(prefixes, &[skep_cellroot::HYPERVISOR]);
+    let detail = found.as_ref().map_or_else(|| "qemu-system-x86_64 was not found".to_owned(), |p| p.display().to_string());
+    let state = if found.is_some() { Found::Ok } else { Found::Missing };
+    Check::new("hypervisor", state, detail, "apt-get install qemu-system-x86")
+}
+
+fn firmware(prefixes: &[&Path]) -> Check {
+    let found = first_file(prefixes, &[skep_cellroot::UEFI]);
+    let missing = || format!("{} was not found: machines boot kernels directly only", skep_cellroot::UEFI);
+    let detail = found.as_ref().map_or_else(missing, |p| p.display().to_string());
+    let state = if found.is_some() { Found::Ok } else { Found::Weaker };
+    Check::new("UEFI firmware", state, detail, "apt-get install ovmf")
+}
+
+fn landlock() -> Check {
+    let mend = "boot Linux 5.19 or later with `landlock` in the kernel parameter lsm=";
+    match skep_sys::linux::landlock_abi() {
+        Ok(abi) if abi >= 2 => Check::new("Landlock", Found::Ok, format_args!("ABI {abi}"), mend),
+        Ok(abi) => Check::new("Landlock", Found::Missing, format_args!("ABI {abi}, and 2 is needed"), mend),
+        Err(error) => Check::new("Landlock", Found::Missing, error, mend),
+    }
+}
+
+fn seccomp() -> Check {
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    let state = if actions.contains("errno") { Found::Ok } else { Found::Missing };
+    Check::new("seccomp", state, actions.trim(), "boot a kernel with CONFIG_SECCOMP_FILTER")
+}
+
+fn namespaces(root: bool) -> Check {
+    let all = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID;
+    let all = all | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
+    let can = child_can(|| unshare(all).is_ok());
+    let who = if root { "root" } else { "this user" };
+    let detail = if can { format!("{who} can make them") } else { format!("{who} cannot make them") };
+    let mend = "sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 kernel.apparmor_restrict_unprivileged_userns=0";
+    Check::new("user namespaces", if can { Found::Ok } else { Found::Missing }, detail, mend)
+}
+
+/// Whether a child of this process, made for it, can do something. This process has one thread.
+fn child_can(act: impl FnOnce() -> bool) -> bool {
+    match fork() {
+        Ok(Fork::Child) => exit_now(i32::from(!act())),
+        Ok(Fork::Parent(pid)) => matches!(waitpid(Pid::from_raw(pid), None), Ok(WaitStatus::Exited(_, 0))),
+        Err(_) => false,
+    }
+}
+
+fn tap(root: bool) -> Check {
+    let name = "switches and NICs";
+    if !root {
+        return Check::new(name, Found::Weaker, "they need a suite that root started", "sudo skep up");
+    }
+    let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+    match opened {
+        Ok(_) => Check::new(name, Found::Ok, "/dev/net/tun", ""),
+        Err(error) => Check::new(name, Found::Weaker, format_args!("/dev/net/tun: {error}"), "modprobe tun"),
+    }
+}
+
+fn limits(root: bool) -> Check {
+    let name = "limits by cgroup";
+    if !root {
+        return Check::new(name, Found::Weaker, "they need a suite that root started", "sudo skep up");
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut found = Vec::new();
+    for line in mounts.lines() {
+        let Some((before, after)) = line.split_once(" - ") else { continue };
+        let point = before.split(' ').nth(4).unwrap_or_default();
+        let controllers = if after.starts_with("cgroup2 ") {
+            fs::read_to_string(Path::new(point).join("cgroup.controllers")).unwrap_or_default()
+        } else if after.starts_with("cgroup ") {
+            after.rsplit(' ').next().unwrap_or_default().replace(',', " ")
+        } else {
+            continue;
+        };
+        let wanted = ["cpu", "memory", "pids"].into_iter().filter(|c| controllers.split_whitespace().any(|k| k == *c));
+        found.extend(wanted);
+    }
+    found.sort_unstable();
+    found.dedup();
+    let state = if found.len() == 3 { Found::Ok } else { Found::Weaker };
+    let mend = "mount cgroup2 with its controllers: mount -t cgroup2 none /sys/fs/cgroup";
+    Check::new(name, state, if found.is_empty() { "none".to_owned() } else { found.join(", ") }, mend)
+}
+
+/// Whether KVM truly works, only a boot shows: the suite's own probe, `skep host show`.
+fn acceleration() -> Check {
+    let there = Path::new("/dev/kvm").exists();
+    let detail = if there { "/dev/kvm is there; a boot probe decides whether it works" } else { "no /dev/kvm: emulation in software" };
+    Check::new("acceleration", if there { Found::Ok } else { Found::Weaker }, detail, "enable virtualisation in the host's firmware")
+}

@@ -1,0 +1,232 @@
+//! API messages as objects and rows.
+
+use crate::output::{Column, bytes};
+use prost_types::Timestamp;
+use serde_json::{Value, json};
+use skep_api::v1;
+
+/// A time as RFC 3339 in UTC.
+pub fn time(time: Option<&Timestamp>) -> Value {
+    time.map_or(Value::Null, |t| {
+        let ns = t.seconds.saturating_mul(1_000_000_000).saturating_add(t.nanos.into());
+        Value::String(skep_service::iso8601(ns))
+    })
+}
+
+/// The last part of an enum value's name, in lower case: `MACHINE_STATE_RUNNING` is `running`.
+fn word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
+}
+
+/// A machine's state.
+pub fn state(machine: &v1::Machine) -> String {
+    word(machine.state().as_str_name(), "MACHINE_STATE_")
+}
+
+/// A machine.
+pub fn machine(machine: &v1::Machine) -> Value {
+    let settings = machine.settings.clone().unwrap_or_default();
+    let boot = match settings.boot.as_ref().and_then(|b| b.kind.clone()) {
+        Some(v1::boot::Kind::Direct(d)) => json!({"kernel": d.kernel, "initrd": d.initrd, "cmdline": d.cmdline}),
+        _ => json!("uefi"),
+    };
+    let disk = |disk: &v1::DiskAttachment| {
+        let controller = word(disk.controller().as_str_name(), "CONTROLLER_");
+        json!({"disk": disk.disk, "id": disk.id, "controller": controller, "read_only": disk.read_only})
+    };
+    let nic = |nic: &v1::MachineNic| json!({"nic": nic.name, "id": nic.id, "switch": nic.switch, "mac": nic.mac});
+    json!({
+        "name": machine.name,
+        "id": machine.id,
+        "state": state(machine),
+        "note": machine.note,
+        "cpus": settings.cpus(),
+        "memory_mib": settings.memory_mib(),
+        "boot": boot,
+        "acceleration": word(settings.acceleration().as_str_name(), "ACCELERATION_"),
+        "screen": settings.screen(),
+        "cpu_percent": settings.cpu_percent(),
+        "description": settings.description(),
+        "disks": settings.disks.iter().map(disk).collect::<Vec<_>>(),
+        "nics": machine.nics.iter().map(nic).collect::<Vec<_>>(),
+        "pending": machine.pending,
+        "revision": machine.revision,
+        "created": time(machine.create_time.as_ref()),
+        "started": time(machine.start_time.as_ref()),
+    })
+}
+
+/// Columns of a list of machines.
+pub const MACHINES: &[Column] =
+    &[Column::Left("NAME"), Column::Left("STATE"), Column::Right("CPUS"), Column::Right("MEMORY"), Column::Left("NOTE")];
+
+/// A row of it.
+pub fn machine_row(machine: &v1::Machine) -> Vec<String> {
+    let settings = machine.settings.as_ref();
+    let memory = settings.map_or(0, v1::MachineSettings::memory_mib);
+    vec![
+        machine.name.clone(),
+        state(machine),
+        settings.map_or(0, v1::MachineSettings::cpus).to_string(),
+        bytes(memory.saturating_mul(1 << 20)),
+        machine.note.clone(),
+    ]
+}
+
+/// A disk.
+pub fn disk(disk: &v1::Disk) -> Value {
+    json!({
+        "name": disk.name,
+        "id": disk.id,
+        "kind": word(disk.kind().as_str_name(), "DISK_KIND_"),
+        "size": disk.size_bytes,
+        "allocated": disk.allocated_bytes,
+        "sha256": disk.sha256,
+        "machines": disk.machines,
+        "created": time(disk.create_time.as_ref()),
+    })
+}
+
+/// Columns of a list of disks.
+pub const DISKS: &[Column] =
+    &[Column::Left("NAME"), Column::Left("KIND"), Column::Right("SIZE"), Column::Right("USED"), Column::Left("MACHINES")];
+
+/// A row of it.
+pub fn disk_row(disk: &v1::Disk) -> Vec<String> {
+    let kind = word(disk.kind().as_str_name(), "DISK_KIND_");
+    vec![disk.name.clone(), kind, bytes(disk.size_bytes), bytes(disk.allocated_bytes), disk.machines.join(" ")]
+}
+
+/// A switch.
+pub fn switch(switch: &v1::Switch) -> Value {
+    json!({
+        "name": switch.name,
+        "id": switch.id,
+        "bridge": switch.bridge,
+        "uplink": switch.uplink,
+        "nics": switch.nics,
+        "created": time(switch.create_time.as_ref()),
+    })
+}
+
+/// Columns of a list of switches.
+pub const SWITCHES: &[Column] =
+    &[Column::Left("NAME"), Column::Left("BRIDGE"), Column::Left("UPLINK"), Column::Right("NICS")];
+
+/// A row of it.
+pub fn switch_row(switch: &v1::Switch) -> Vec<String> {
+    vec![switch.name.clone(), switch.bridge.clone(), switch.uplink.clone(), switch.nics.to_string()]
+}
+
+/// A NIC.
+pub fn nic(nic: &v1::Nic) -> Value {
+    json!({
+        "name": nic.name,
+        "id": nic.id,
+        "mac": nic.mac,
+        "switch": nic.switch,
+        "machine": nic.machine,
+        "tap": nic.tap,
+        "created": time(nic.create_time.as_ref()),
+    })
+}
+
+/// Columns of a list of NICs.
+pub const NICS: &[Column] =
+    &[Column::Left("NAME"), Column::Left("MAC"), Column::Left("SWITCH"), Column::Left("MACHINE"), Column::Left("TAP")];
+
+/// A row of it.
+pub fn nic_row(nic: &v1::Nic) -> Vec<String> {
+    [&nic.name, &nic.mac, &nic.switch, &nic.machine, &nic.tap].map(Clone::clone).to_vec()
+}
+
+/// An operation.
+pub fn operation(operation: &v1::Operation) -> Value {
+    let failure = operation.failure.as_ref().map(|f| {
+        json!({"reason": f.reason, "object": f.object, "field": f.field, "note": f.note, "errno": f.errno, "message": f.message})
+    });
+    json!({
+        "id": operation.id,
+        "kind": operation.kind,
+        "object": operation.object,
+        "state": word(operation.state().as_str_name(), "OPERATION_STATE_"),
+        "user": operation.user,
+        "trace": operation.trace,
+        "done": operation.progress_done,
+        "total": operation.progress_total,
+        "started": time(operation.start_time.as_ref()),
+        "ended": time(operation.end_time.as_ref()),
+        "failure": failure,
+    })
+}
+
+/// Columns of a list of operations.
+pub const OPERATIONS: &[Column] = &[
+    Column::Left("ID"),
+    Column::Left("KIND"),
+    Column::Left("OBJECT"),
+    Column::Left("STATE"),
+    Column::Left("USER"),
+    Column::Left("STARTED"),
+];
+
+/// A row of it.
+pub fn operation_row(operation: &v1::Operation) -> Vec<String> {
+    vec![
+        operation.id.clone(),
+        operation.kind.clone(),
+        operation.object.clone(),
+        word(operation.state().as_str_name(), "OPERATION_STATE_"),
+        operation.user.clone(),
+        time(operation.start_time.as_ref()).as_str().unwrap_or_default().to_owned(),
+    ]
+}
+
+/// An event.
+pub fn event(event: &v1::Event) -> Value {
+    json!({
+        "token": event.token,
+        "time": time(event.time.as_ref()),
+        "object": event.object,
+        "id": event.id,
+        "name": event.name,
+        "what": event.what,
+        "detail": event.detail,
+        "user": event.user,
+        "trace": event.trace,
+    })
+}
+
+/// Counters.
+pub fn stats(stats: &v1::MachineStats) -> Value {
+    let cpu = stats.cpu_time.unwrap_or_default();
+    let disk = |d: &v1::DiskStats| {
+        json!({
+            "slot": d.slot, "read_bytes": d.read_bytes, "write_bytes": d.write_bytes, "read_ops": d.read_ops, "write_ops": d.write_ops,
+        })
+    };
+    json!({
+        "cpu_ns": cpu.seconds.saturating_mul(1_000_000_000).saturating_add(cpu.nanos.into()),
+        "memory": stats.memory_bytes,
+        "disks": stats.disks.iter().map(disk).collect::<Vec<_>>(),
+    })
+}
+
+/// The host.
+pub fn host(host: &v1::HostInfo) -> Value {
+    json!({
+        "version": host.version,
+        "instance": host.instance,
+        "system": host.system,
+        "hypervisor": host.hypervisor,
+        "uefi": host.uefi,
+        "cpus": host.cpus,
+        "memory": host.memory_bytes,
+        "space": host.space_bytes,
+        "space_free": host.space_free_bytes,
+        "reflink": host.reflink,
+        "limits": host.limits,
+        "weaker": host.weaker,
+        "helpers": host.helpers,
+    })
+}

@@ -1,0 +1,93 @@
+//! Who it is.
+
+use super::line;
+use crate::Options;
+use crate::facts::Facts;
+use crate::find::Subject;
+use crate::report::{Line, Verdict};
+use skep_rights::{Process, Uid};
+use skep_service::{Ids, Role};
+use std::os::unix::fs::MetadataExt;
+
+/// uid, gid, groups.
+pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Options) -> Line {
+    let found = shown(facts);
+    let Some(ids) = &options.ids else { return as_started(facts, options, found) };
+    let mut differences = Vec::new();
+    let own = *facts.uids.first().unwrap_or(&0);
+    let declared = match subject.table.uid {
+        Uid::Own => {
+            let declared = role(subject.table.name).map(|role| ids.of(role));
+            if declared != Some(own) {
+                differences.push(format!("uid {own}"));
+            }
+            declared.map_or_else(|| "none".to_owned(), |uid| uid.to_string())
+        }
+        Uid::PerMachine => {
+            let proxy = subject.table.name == skep_rights::console::TABLE.name;
+            if !is_machines(ids, own, proxy) {
+                differences.push(format!("uid {own} is not one of a machine's"));
+            }
+            if others.iter().any(|other| other.uids.contains(&own)) {
+                differences.push(format!("uid {own} is another process's, too"));
+            }
+            format!("one of its own from {}", ids.machines())
+        }
+    };
+    if facts.uids.iter().any(|uid| *uid != own) {
+        differences.push("its four uids are not the same".into());
+    }
+    // A service's and a machine's group has the number of its uid.
+    if facts.gids.iter().chain(&facts.groups).any(|gid| *gid != own) {
+        differences.push(format!("groups {:?} {:?}", facts.gids, facts.groups));
+    }
+    line("uid", declared, found, Verdict::of(differences))
+}
+
+/// An ordinary user's suite: everything has the user's uid.
+fn as_started(facts: &Facts, options: &Options, found: String) -> Line {
+    let owner = std::fs::metadata(&options.state).map(|meta| meta.uid()).ok();
+    let strange: Vec<_> = facts.uids.iter().filter(|uid| Some(**uid) != owner).collect();
+    let verdict = if strange.is_empty() {
+        Verdict::Weaker { why: "an ordinary user started the suite: all its processes have the user's uid and groups".into() }
+    } else {
+        Verdict::Differs { what: format!("uids {:?} are not those of the owner of {}", facts.uids, options.state.display()) }
+    };
+    line("uid", "one of its own", found, verdict)
+}
+
+fn shown(facts: &Facts) -> String {
+    let each = |list: &[u32]| {
+        let mut list = list.to_vec();
+        list.dedup();
+        list.iter().map(u32::to_string).collect::<Vec<_>>().join("/")
+    };
+    let groups = if facts.groups.is_empty() { "no more groups".into() } else { format!("groups {}", each(&facts.groups)) };
+    format!("uid {}, gid {}, {groups}", each(&facts.uids), each(&facts.gids))
+}
+
+fn role(name: &str) -> Option<Role> {
+    if name == skep_rights::storage::JOB.name {
+        return Some(Role::Storage);
+    }
+    [Role::Broker, Role::Frontend, Role::Storage, Role::Net, Role::Spawner].into_iter().find(|role| role.name() == name)
+}
+
+/// Slot N's cell has `machines + 2N`, its console-proxy one more; slots have 16 bits.
+fn is_machines(ids: &Ids, uid: u32, proxy: bool) -> bool {
+    uid.checked_sub(ids.machines()).is_some_and(|offset| offset < 2 * 65_536 && (offset % 2 == 1) == proxy)
+}
+
+/// Helpers have one thread: `fork` without `exec` is sound only then.
+pub fn threads(table: &Process, facts: &Facts) -> Line {
+    // The spawner's and the runner's lists hold the hypervisor's, since filters are inherited; they themselves have one thread.
+    let inherits = [skep_rights::vm_runner::TABLE.name, skep_rights::runner::TABLE.name].contains(&table.name);
+    let names = table.syscalls.iter().flat_map(|group| group.names);
+    let many = !inherits && names.into_iter().any(|name| matches!(*name, "clone:thread" | "clone"));
+    let verdict = if many || facts.threads == 1 {
+        Verdict::Confirmed
+    } else {
+        Verdict::Differs { what: format!("it has {} threads", facts.threads) }
+    };
+    line("threads", if many { "any number" } else { "1" }, facts.threads.to_string(), verdict)
+}

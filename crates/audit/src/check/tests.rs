@@ -1,0 +1,142 @@
+//! Made-up facts: what the kernel of either host could say.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::process;
+use crate::Options;
+use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Linux, Mount, Open, Reach};
+use crate::find::Subject;
+use crate::report::{Process, Verdict};
+use skep_rights::{Namespace, Process as Table, console, hypervisor, storage};
+use skep_service::Ids;
+
+const IDS: &str = "broker=61901,api-frontend=61902,storage-helper=61903,net-helper=61904,vm-runner=61905,machines=62000";
+
+fn options() -> Options {
+    let ids = Some(Ids::parse(IDS).unwrap());
+    Options { state: "/state".into(), run: "/run/skep".into(), instance: "test".parse().unwrap(), ids, only: None }
+}
+
+/// A hypervisor as it should be.
+fn hypervisor_facts(uid: u32, namespace: u64) -> Facts {
+    let all =
+        [Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup];
+    let root = Mount { root: "/state/cell/root".into(), point: "/".into(), filesystem: "ext4".into(), read_only: true };
+    let linux = Linux {
+        no_new_privs: true,
+        seccomp: 2,
+        filters: 3,
+        namespaces: all.map(|which| (which, namespace, 1)).to_vec(),
+        mounts: vec![root],
+        ..Linux::default()
+    };
+    Facts {
+        pid: 7,
+        uids: vec![uid; 4],
+        gids: vec![uid; 4],
+        threads: 5,
+        confinement: Confinement::Linux(linux),
+        reach: Reach { interfaces: Some(vec!["lo".into()]), addresses: Vec::new() },
+        ..Facts::default()
+    }
+}
+
+fn judge(table: &'static Table, facts: &Facts, others: &[&Facts]) -> Process {
+    let subject = Subject { table, name: table.name.into(), machine: None, pid: facts.pid, notes: Vec::new() };
+    process(&subject, facts, others, &options())
+}
+
+/// The lines that differ, and what of them.
+fn differences(process: &Process) -> Vec<(String, String)> {
+    let of = |line: &crate::Line| match &line.verdict {
+        Verdict::Differs { what } => Some((line.line.clone(), what.clone())),
+        _ => None,
+    };
+    process.lines.iter().filter_map(of).collect()
+}
+
+fn difference(process: &Process, line: &str) -> String {
+    let all = differences(process);
+    all.iter().find(|(name, _)| name == line).unwrap_or_else(|| panic!("{line} does not differ: {all:?}")).1.clone()
+}
+
+#[test]
+fn a_hypervisor_as_it_should_be_differs_in_nothing() {
+    let (facts, other) = (hypervisor_facts(62_006, 5), hypervisor_facts(62_008, 6));
+    assert_eq!(differences(&judge(&hypervisor::TABLE, &facts, &[&other])), []);
+}
+
+#[test]
+fn uids_and_namespaces_are_not_shared_between_machines() {
+    let (facts, other) = (hypervisor_facts(62_006, 5), hypervisor_facts(62_006, 5));
+    let judged = judge(&hypervisor::TABLE, &facts, &[&other]);
+    assert_eq!(difference(&judged, "uid"), "uid 62006 is another process's, too");
+    assert!(difference(&judged, "namespaces").contains("net namespace is another process's, too"));
+}
+
+#[test]
+fn a_hypervisor_has_no_services_and_no_proxys_uid() {
+    for uid in [0, 61_903, 62_007] {
+        assert!(difference(&judge(&hypervisor::TABLE, &hypervisor_facts(uid, 5), &[]), "uid").contains("not one of a machine's"));
+    }
+    let proxy = judge(&console::TABLE, &hypervisor_facts(62_007, 5), &[]);
+    assert!(!differences(&proxy).iter().any(|(line, _)| line == "uid"));
+    assert_eq!(difference(&proxy, "threads"), "it has 5 threads");
+}
+
+#[test]
+fn a_group_of_the_hosts_is_found() {
+    let mut facts = hypervisor_facts(62_006, 5);
+    facts.groups = vec![27];
+    assert!(difference(&judge(&hypervisor::TABLE, &facts, &[]), "uid").contains("27"));
+}
+
+#[test]
+fn addresses_and_interfaces_are_found() {
+    let mut facts = hypervisor_facts(62_006, 5);
+    facts.reach = Reach { interfaces: Some(vec!["lo".into(), "sit0".into(), "eth0".into()]), addresses: vec!["10.0.0.2".into()] };
+    assert_eq!(difference(&judge(&hypervisor::TABLE, &facts, &[]), "network"), "interfaces eth0; addresses 10.0.0.2");
+}
+
+#[test]
+fn what_can_be_written_in_a_cell_is_memory_or_a_device() {
+    let mut facts = hypervisor_facts(62_006, 5);
+    let Confinement::Linux(linux) = &mut facts.confinement else { panic!() };
+    let mount = |root: &str, point: &str, filesystem: &str| Mount {
+        root: root.into(),
+        point: point.into(),
+        filesystem: filesystem.into(),
+        read_only: false,
+    };
+    linux.mounts.extend([mount("/", "/run", "tmpfs"), mount("/null", "/dev/null", "devtmpfs")]);
+    assert_eq!(differences(&judge(&hypervisor::TABLE, &facts, &[])), []);
+    let Confinement::Linux(linux) = &mut facts.confinement else { panic!() };
+    linux.mounts.push(mount("/etc", "/run/etc", "ext4"));
+    linux.mounts.push(mount("/", "/", "ext4"));
+    let found = difference(&judge(&hypervisor::TABLE, &facts, &[]), "root");
+    assert_eq!(found, "its root can be written; /run/etc can be written (/etc of ext4)");
+}
+
+#[test]
+fn on_freebsd_capability_mode_rights_and_jails_are_judged() {
+    let open = |rights| Open { number: 3, kind: Kind::Directory("/state/disks".into()), shown: "/state/disks".into(), rights };
+    let mut facts = Facts {
+        uids: vec![61_903; 3],
+        gids: vec![61_903; 3],
+        threads: 1,
+        descriptors: vec![open(Some([0x0200_0000_0000_0001, 0x0400_0000_0000_0000]))],
+        confinement: Confinement::FreeBsd(FreeBsd { capability_mode: true, jail: None }),
+        ..Facts::default()
+    };
+    assert_eq!(differences(&judge(&storage::TABLE, &facts, &[])), []);
+    // MAC_SET is in no table.
+    facts.descriptors = vec![open(Some([0x0200_0000_0000_0001, 0x0400_0000_0000_0002]))];
+    facts.confinement = Confinement::FreeBsd(FreeBsd::default());
+    let judged = judge(&storage::TABLE, &facts, &[]);
+    assert!(difference(&judged, "descriptors").ends_with("has rights beyond those of disks: MAC_SET"));
+    assert_eq!(difference(&judged, "capsicum"), "it is not in capability mode");
+    let jail = Jail { id: 1, name: "skep".into(), path: "/".into(), ip4: 2, children: 3, ..Jail::default() };
+    facts.uids = vec![62_006; 3];
+    facts.confinement = Confinement::FreeBsd(FreeBsd { capability_mode: false, jail: Some(jail) });
+    let found = difference(&judge(&hypervisor::TABLE, &facts, &[]), "jail");
+    assert_eq!(found, "the jail has addresses; the jail may have 3 jails of its own; the jail's root is the host's");
+}

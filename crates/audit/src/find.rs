@@ -1,0 +1,173 @@
+//! Which processes the suite consists of, as the kernel shows them.
+
+use crate::platform::{Kernel, Listener};
+use crate::report::{Line, Process, Report, Verdict};
+use crate::{Error, Options, check, facts::Facts};
+use skep_proto::MachineId;
+use skep_rights::{Process as Table, storage};
+use std::path::{Path, PathBuf};
+
+/// A process that is to be judged.
+pub struct Subject {
+    /// Against this.
+    pub table: &'static Table,
+    /// Its name in the report.
+    pub name: String,
+    /// Its machine.
+    pub machine: Option<MachineId>,
+    /// Its process id.
+    pub pid: i32,
+    /// Differences that its finding already showed.
+    pub notes: Vec<String>,
+}
+
+/// What of a machine a process is: the cell is one thing, its console-proxy another.
+type Group = (Option<MachineId>, &'static str);
+
+impl Subject {
+    fn group(&self) -> Group {
+        let name = if self.table.name == skep_rights::hypervisor::TABLE.name {
+            skep_rights::runner::TABLE.name
+        } else {
+            self.table.name
+        };
+        (self.machine, name)
+    }
+}
+
+/// The services, each with the sockets that it may serve on.
+const SERVICES: &[(&Table, &[&str])] = &[
+    (&skep_rights::frontend::TABLE, &["api.sock", "api-frontend.sock"]),
+    (&skep_rights::broker::TABLE, &["broker.sock"]),
+    (&skep_rights::storage::TABLE, &["storage-helper.sock"]),
+    (&skep_rights::net::TABLE, &["net-helper.sock"]),
+    (&skep_rights::vm_runner::TABLE, &["vm-runner.sock"]),
+];
+
+/// The whole suite.
+pub fn run(options: &Options) -> Result<Report, Error> {
+    let kernel = Kernel::open(options)?;
+    let listeners = kernel.listeners()?;
+    let mut missing = Vec::new();
+    let mut subjects = Vec::new();
+    for (table, names) in SERVICES {
+        let holder = names.iter().find_map(|name| holder(&kernel, &listeners, &options.run.join(name)));
+        match holder {
+            Some((pid, notes)) => subjects.push(Subject { table, name: table.name.into(), machine: None, pid, notes }),
+            None => missing.push(absent(table, options)),
+        }
+    }
+    machines(&kernel, &listeners, options, &mut subjects)?;
+    children(&kernel, &mut subjects)?;
+
+    let mut found: Vec<(Subject, Facts)> = Vec::new();
+    for subject in subjects {
+        match kernel.facts(subject.pid)? {
+            Some(facts) => found.push((subject, facts)),
+            // It ended meanwhile. A machine may; a service that is declared is missing then.
+            None if subject.machine.is_none() && subject.name == subject.table.name => {
+                missing.push(absent(subject.table, options))
+            }
+            None => {}
+        }
+    }
+    let mut processes: Vec<Process> = missing;
+    for (subject, facts) in &found {
+        let others: Vec<&Facts> =
+            found.iter().filter(|(other, _)| other.group() != subject.group()).map(|(_, facts)| facts).collect();
+        processes.push(check::process(subject, facts, &others, options));
+    }
+    processes.sort_by_key(|process| (process.machine.clone(), SERVICES.iter().position(|(table, _)| table.name == process.name)));
+    if let Some(only) = &options.only {
+        processes.retain(|p| p.name == *only || p.machine.as_ref().is_some_and(|id| id.starts_with(only.as_str())));
+        if processes.is_empty() {
+            return Err(Error::NotFound(only.clone()));
+        }
+    }
+    Ok(Report { instance: options.instance.to_string(), processes })
+}
+
+/// Who holds the socket that listens at `path`. More than one is worth a note: nobody but the service has any business with it.
+fn holder(kernel: &Kernel, listeners: &[Listener], path: &Path) -> Option<(i32, Vec<String>)> {
+    let mut pids: Vec<i32> = listeners.iter().filter(|l| same_path(&l.path, path)).flat_map(|l| l.pids.iter().copied()).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    // A child that still holds its parent's listener is not the service.
+    let main = *pids.iter().find(|pid| !kernel.parent(**pid).is_some_and(|parent| pids.contains(&parent)))?;
+    let others = pids.iter().filter(|pid| **pid != main);
+    Some((main, others.map(|pid| format!("process {pid} holds its listening socket, too")).collect()))
+}
+
+/// Paths may be written differently where RUN goes through a symbolic link.
+fn same_path(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| -> Option<PathBuf> { Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)) };
+    a == b || a.file_name() == b.file_name() && real(a).is_some_and(|a| real(b) == Some(a))
+}
+
+/// Runners, their hypervisors, console-proxies.
+fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects: &mut Vec<Subject>) -> Result<(), Error> {
+    let ids = |below: &str| {
+        let directory = options.run.join(below);
+        let mut ids: Vec<MachineId> = listeners
+            .iter()
+            .filter(|listener| listener.path.parent().is_some_and(|parent| same_path(parent, &directory)))
+            .filter_map(|listener| listener.path.file_name()?.to_str()?.strip_suffix(".sock")?.parse().ok())
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    };
+    for machine in ids("vm") {
+        let Some((runner, notes)) = holder(kernel, listeners, &options.run.join(format!("vm/{machine}.sock"))) else { continue };
+        let table = &skep_rights::runner::TABLE;
+        subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid: runner, notes });
+        for pid in kernel.cell_mates(runner)? {
+            let table = &skep_rights::hypervisor::TABLE;
+            subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes: Vec::new() });
+        }
+    }
+    for machine in ids("console") {
+        let Some((pid, notes)) = holder(kernel, listeners, &options.run.join(format!("console/{machine}.sock"))) else {
+            continue;
+        };
+        let table = &skep_rights::console::TABLE;
+        subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes });
+    }
+    Ok(())
+}
+
+/// Children of the services that are nothing else: they may do what their parent may, and no more.
+fn children(kernel: &Kernel, subjects: &mut Vec<Subject>) -> Result<(), Error> {
+    for pid in kernel.processes()? {
+        let Some(parent) = kernel.parent(pid) else { continue };
+        if subjects.iter().any(|subject| subject.pid == pid) {
+            continue;
+        }
+        let Some(of) = subjects.iter().find(|subject| subject.pid == parent && subject.machine.is_none()) else { continue };
+        let table = if of.table.name == storage::TABLE.name { &storage::JOB } else { of.table };
+        let child = Subject { table, name: format!("child of {}", of.name), machine: None, pid, notes: Vec::new() };
+        subjects.push(child);
+    }
+    Ok(())
+}
+
+/// A declared service that nobody is.
+fn absent(table: &'static Table, options: &Options) -> Process {
+    let names = SERVICES.iter().find(|(of, _)| of.name == table.name).map_or(&[][..], |(_, names)| names);
+    let socket = options.run.join(names.first().copied().unwrap_or_default());
+    Process {
+        name: table.name.into(),
+        machine: None,
+        pid: None,
+        program: table.program.into(),
+        uids: Vec::new(),
+        gids: Vec::new(),
+        lines: vec![Line {
+            line: "process".into(),
+            declared: "runs".into(),
+            found: String::new(),
+            verdict: Verdict::Differs { what: format!("it does not run: nobody listens at {}", socket.display()) },
+        }],
+        descriptors: Vec::new(),
+    }
+}

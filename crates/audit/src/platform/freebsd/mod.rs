@@ -1,0 +1,171 @@
+//! FreeBSD: `kern.proc.*` and jail_get(2).
+
+use super::{Listener, kinfo};
+use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Open, Reach};
+use crate::{Error, Options};
+use nix::libc::{self, c_int, kinfo_proc};
+use skep_sys::freebsd::ask;
+use std::io;
+use std::mem::offset_of;
+
+const PROC: [c_int; 2] = [libc::CTL_KERN, libc::KERN_PROC];
+
+/// One process of `kern.proc.proc`.
+#[derive(Debug, Clone)]
+struct Info {
+    pid: i32,
+    parent: i32,
+    uids: Vec<u32>,
+    gids: Vec<u32>,
+    groups: Vec<u32>,
+    threads: u32,
+    command: String,
+    jail: i32,
+    capability_mode: bool,
+    ended: bool,
+}
+
+/// The kernel, and its processes as they were at the beginning.
+pub struct Kernel {
+    processes: Vec<Info>,
+    listeners: Vec<Listener>,
+}
+
+impl Kernel {
+    /// Reads what is needed for every process.
+    pub fn open(_options: &Options) -> Result<Self, Error> {
+        let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PROC]).map_err(Error::kernel("kern.proc.proc"))?;
+        let processes = infos(&bytes);
+        let mut listeners = Vec::new();
+        for process in &processes {
+            // What may not be read is not ours.
+            for open in files(process.pid).unwrap_or_default() {
+                if let Kind::Unix { path: Some(path), listens: true } = open.kind {
+                    listeners.push(Listener { path, pids: vec![process.pid] });
+                }
+            }
+        }
+        Ok(Self { processes, listeners })
+    }
+
+    /// Every process.
+    #[allow(clippy::unnecessary_wraps)]
+    pub fn processes(&self) -> Result<Vec<i32>, Error> {
+        Ok(self.processes.iter().map(|process| process.pid).collect())
+    }
+
+    /// UNIX sockets that listen.
+    #[allow(clippy::unnecessary_wraps)]
+    pub fn listeners(&self) -> Result<Vec<Listener>, Error> {
+        Ok(self.listeners.clone())
+    }
+
+    /// A process's parent.
+    pub fn parent(&self, pid: i32) -> Option<i32> {
+        self.processes.iter().find(|process| process.pid == pid).map(|process| process.parent)
+    }
+
+    /// The other processes of a runner's jail.
+    #[allow(clippy::unnecessary_wraps)]
+    pub fn cell_mates(&self, runner: i32) -> Result<Vec<i32>, Error> {
+        let Some(of) = self.processes.iter().find(|process| process.pid == runner) else { return Ok(Vec::new()) };
+        let belongs = |p: &&Info| if of.jail == 0 { p.parent == runner } else { p.jail == of.jail };
+        Ok(self.processes.iter().filter(belongs).map(|p| p.pid).filter(|pid| *pid != runner).collect())
+    }
+
+    /// What it says about one process. `None`: it has ended.
+    #[allow(clippy::unused_self)]
+    pub fn facts(&self, pid: i32) -> Result<Option<Facts>, Error> {
+        match read(pid) {
+            Ok(facts) => Ok(facts),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+            Err(error) => Err(Error::kernel(format!("process {pid}"))(error)),
+        }
+    }
+}
+
+fn read(pid: i32) -> io::Result<Option<Facts>> {
+    let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PID, pid])?;
+    let Some(info) = infos(&bytes).into_iter().next().filter(|info| !info.ended) else { return Ok(None) };
+    let program = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PATHNAME, pid]).map(|bytes| kinfo::text(&bytes));
+    let jail = if info.jail == 0 { None } else { jail(info.jail)? };
+    // Without IPv4 and IPv6 there is nothing to reach; what a network stack of its own holds can be asked only from inside.
+    let none =
+        jail.as_ref().is_some_and(|jail| !jail.vnet && jail.ip4 == libc::JAIL_SYS_DISABLE && jail.ip6 == libc::JAIL_SYS_DISABLE);
+    Ok(Some(Facts {
+        pid,
+        parent: info.parent,
+        program: program.ok().filter(|path| !path.is_empty()).unwrap_or(info.command),
+        uids: info.uids,
+        gids: info.gids,
+        groups: info.groups,
+        threads: info.threads,
+        descriptors: files(pid)?,
+        most_descriptors: most_descriptors(pid)?,
+        confinement: Confinement::FreeBsd(FreeBsd { capability_mode: info.capability_mode, jail }),
+        reach: Reach { interfaces: none.then(Vec::new), addresses: Vec::new() },
+    }))
+}
+
+fn files(pid: i32) -> io::Result<Vec<Open>> {
+    let mut open = kinfo::files(&ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_FILEDESC, pid])?);
+    open.sort_by_key(|open| open.number);
+    Ok(open)
+}
+
+/// `struct rlimit`: soft limit, hard limit.
+fn most_descriptors(pid: i32) -> io::Result<Option<u64>> {
+    let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_RLIMIT, pid, libc::RLIMIT_NOFILE])?;
+    Ok(kinfo::long(&bytes, 0))
+}
+
+fn jail(id: i32) -> io::Result<Option<Jail>> {
+    let ask::Jail { name, path, vnet, ip4, ip6, securelevel, children } = match ask::jail(id) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        found => found?,
+    };
+    let (name, path) = (kinfo::text(name.as_bytes()), kinfo::text(path.as_bytes()));
+    Ok(Some(Jail { id, name, path, vnet: vnet == libc::JAIL_SYS_NEW, securelevel, children, ip4, ip6 }))
+}
+
+/// `struct kinfo_proc`, one after the other, each as long as its first word says.
+fn infos(mut bytes: &[u8]) -> Vec<Info> {
+    let mut infos = Vec::new();
+    while let Some(size) = kinfo::word(bytes, 0).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0) {
+        let Some((one, rest)) = bytes.split_at_checked(size) else { break };
+        infos.extend(info(one));
+        bytes = rest;
+    }
+    infos
+}
+
+fn info(one: &[u8]) -> Option<Info> {
+    let word = |at| kinfo::word(one, at);
+    let id = |at| word(at).map(i32::cast_unsigned);
+    let count = one.get(offset_of!(kinfo_proc, ki_ngroups)..)?.first_chunk::<2>().map(|bytes| i16::from_le_bytes(*bytes))?;
+    let count = usize::try_from(count).unwrap_or(0).min(libc::KI_NGROUPS);
+    // The first group is the effective one.
+    let groups: Vec<u32> = (0..count).filter_map(|n| id(offset_of!(kinfo_proc, ki_groups) + 4 * n)).collect();
+    let effective = groups.first().copied();
+    let mut gids = vec![id(offset_of!(kinfo_proc, ki_rgid))?];
+    gids.extend(effective);
+    gids.push(id(offset_of!(kinfo_proc, ki_svgid))?);
+    let flags = id(offset_of!(kinfo_proc, ki_cr_flags))? as usize;
+    let state = i32::from(*one.get(offset_of!(kinfo_proc, ki_stat))?);
+    Some(Info {
+        pid: word(offset_of!(kinfo_proc, ki_pid))?,
+        parent: word(offset_of!(kinfo_proc, ki_ppid))?,
+        uids: vec![
+            id(offset_of!(kinfo_proc, ki_ruid))?,
+            id(offset_of!(kinfo_proc, ki_uid))?,
+            id(offset_of!(kinfo_proc, ki_svuid))?,
+        ],
+        gids,
+        groups: groups.into_iter().skip(1).collect(),
+        threads: id(offset_of!(kinfo_proc, ki_numthreads))?,
+        command: kinfo::text(one.get(offset_of!(kinfo_proc, ki_comm)..)?),
+        jail: word(offset_of!(kinfo_proc, ki_jid))?,
+        capability_mode: flags & libc::KI_CRF_CAPABILITY_MODE != 0,
+        ended: state == i32::from(libc::SZOMB),
+    })
+}

@@ -1,0 +1,145 @@
+//! `struct kinfo_file` (sys/user.h, FreeBSD 12 and later, 64 bits): what `kern.proc.filedesc` gives, one after the other, each as long
+//! as its first word says.
+
+use crate::facts::{Kind, Open};
+use std::path::PathBuf;
+
+const TYPE: usize = 4;
+const NUMBER: usize = 8;
+const UNION: usize = 32;
+const SOCKET_DOMAIN: usize = UNION + 4;
+const SOCKET_LOCAL: usize = UNION + 16;
+/// Address of the socket that a UNIX socket is connected to.
+const SOCKET_CONNECTION: usize = SOCKET_LOCAL + 2 * 128 + 16;
+const RIGHTS: usize = 344;
+const PATH: usize = 368;
+
+/// All descriptors in it; what is cut short is left out.
+pub fn files(mut bytes: &[u8]) -> Vec<Open> {
+    let mut open = Vec::new();
+    while let Some(size) = word(bytes, 0).and_then(|size| usize::try_from(size).ok()).filter(|size| *size >= PATH) {
+        let Some((one, rest)) = bytes.split_at_checked(size) else { break };
+        open.extend(file(one));
+        bytes = rest;
+    }
+    open
+}
+
+fn file(one: &[u8]) -> Option<Open> {
+    // Working directory, root, program text and so on have numbers below zero.
+    let number = word(one, NUMBER).filter(|number| *number >= 0)?;
+    let path = text(one.get(PATH..).unwrap_or_default());
+    let kind = kind(one, &path);
+    let shown = match &kind {
+        Kind::Unix { path: Some(path), listens: true } => format!("UNIX socket, listens at {}", path.display()),
+        Kind::Unix { path: Some(path), .. } => format!("UNIX socket, of {}", path.display()),
+        Kind::Unix { .. } => "UNIX socket".into(),
+        Kind::Other => format!("type {}", word(one, TYPE).unwrap_or(-1)),
+        Kind::File(_) | Kind::Directory(_) | Kind::Device(_) | Kind::Null => path,
+        named => format!("{named:?}").to_lowercase(),
+    };
+    Some(Open { number, kind, shown, rights: Some([long(one, RIGHTS)?, long(one, RIGHTS + 8)?]) })
+}
+
+/// `KF_TYPE_*`, and `KF_VTYPE_*` for vnodes.
+fn kind(one: &[u8], path: &str) -> Kind {
+    let at = || PathBuf::from(path);
+    match word(one, TYPE) {
+        Some(1) => match word(one, UNION) {
+            Some(1) => Kind::File(at()),
+            Some(2) => Kind::Directory(at()),
+            Some(4) if path == "/dev/null" => Kind::Null,
+            Some(4) => Kind::Device(at()),
+            Some(7) => Kind::Pipe,
+            _ => Kind::Other,
+        },
+        Some(2) => socket(one),
+        Some(3 | 4) => Kind::Pipe,
+        // kqueue, eventfd, timerfd.
+        Some(5 | 13 | 14) => Kind::Event,
+        Some(8) => Kind::Memory,
+        Some(10 | 12) => Kind::Device(at()),
+        Some(11) => Kind::Process,
+        _ => Kind::Other,
+    }
+}
+
+fn socket(one: &[u8]) -> Kind {
+    match word(one, SOCKET_DOMAIN) {
+        // A sockaddr_un: length, family, path.
+        Some(1) => {
+            let path = text(one.get(SOCKET_LOCAL + 2..SOCKET_LOCAL + 2 + 104).unwrap_or_default());
+            let path = Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty());
+            let connected = long(one, SOCKET_CONNECTION) != Some(0);
+            Kind::Unix { listens: path.is_some() && !connected, path }
+        }
+        Some(2) => Kind::Inet("IPv4".into()),
+        Some(28) => Kind::Inet("IPv6".into()),
+        // Route and netlink sockets.
+        Some(17 | 38) => Kind::Netlink,
+        _ => Kind::Other,
+    }
+}
+
+pub fn word(bytes: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+pub fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+/// Up to its NUL, without what could move a terminal's cursor.
+pub fn text(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One record as FreeBSD packs them: cut after the path's NUL, rounded up to 8.
+    fn record(kind: i32, number: i32, path: &str, fill: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+        let size = (PATH + path.len() + 1).next_multiple_of(8);
+        let mut bytes = vec![0; size];
+        put(&mut bytes, 0, &i32::try_from(size).unwrap_or(0).to_le_bytes());
+        put(&mut bytes, TYPE, &kind.to_le_bytes());
+        put(&mut bytes, NUMBER, &number.to_le_bytes());
+        put(&mut bytes, PATH, path.as_bytes());
+        fill(&mut bytes);
+        bytes
+    }
+
+    fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
+        bytes.iter_mut().skip(at).zip(what).for_each(|(to, from)| *to = *from);
+    }
+
+    #[test]
+    fn files_sockets_and_rights_are_read() {
+        let mut all = record(1, -1, "/", |_| {});
+        all.extend(record(1, 0, "/dev/null", |b| put(b, UNION, &4i32.to_le_bytes())));
+        all.extend(record(1, 3, "/var/skep/disks/x.raw", |b| {
+            put(b, UNION, &1i32.to_le_bytes());
+            put(b, RIGHTS, &0x0200_0000_0000_0001u64.to_le_bytes());
+        }));
+        all.extend(record(2, 4, "", |b| {
+            put(b, SOCKET_DOMAIN, &1i32.to_le_bytes());
+            put(b, SOCKET_LOCAL + 2, b"/run/skep/broker.sock");
+        }));
+        let open = files(&all);
+        let kinds: Vec<_> = open.iter().map(|open| (open.number, open.kind.clone())).collect();
+        let socket = Kind::Unix { path: Some("/run/skep/broker.sock".into()), listens: true };
+        assert_eq!(kinds, [(0, Kind::Null), (3, Kind::File("/var/skep/disks/x.raw".into())), (4, socket)]);
+        assert_eq!(open.get(1).and_then(|open| open.rights), Some([0x0200_0000_0000_0001, 0]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2000), size in 0i32..1000) {
+            let mut bytes = bytes;
+            put(&mut bytes, 0, &size.to_le_bytes());
+            let _ = files(&bytes);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Builds the root beside the old one and puts it in place.
+
+use crate::closure::{Files, Search, trusted};
+use crate::manifest::{self, Entry, Manifest};
+use crate::platform::{self, Item};
+use crate::{CONSOLE_ROOT, Config, Error, Missing, PROGRAMS, ROOT, Report, failed};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Makes a directory that all may pass and read and only we may change.
+pub fn directory(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(failed("make", path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(failed("chmod", path))
+}
+
+/// Collects, copies, describes, renames.
+pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
+    let mut prefixes: Vec<&Path> = config.prefixes.iter().map(PathBuf::as_path).collect();
+    prefixes.push(Path::new("/"));
+    let search = Search { prefixes };
+    let (machine, missing) = machine_files(config, &search)?;
+    let mut console = Files::new();
+    our_program(config, &search, &mut console, CONSOLE_PROXY)?;
+    let mut entries = Vec::new();
+    for (name, files) in [(ROOT, &machine), (CONSOLE_ROOT, &console)] {
+        let fresh = cell.join(format!("{name}.new"));
+        remove(&fresh)?;
+        directory(&fresh)?;
+        for dir in platform::EMPTY_DIRS {
+            directory(&fresh.join(dir))?;
+        }
+        for (target, source) in files {
+            let meta = trusted(source)?;
+            copy(&fresh, target, source, &meta)?;
+            entries.push(Entry::new(&Path::new("/").join(name).join(target.strip_prefix("/").unwrap_or(target)), source, &meta));
+        }
+    }
+    let required_is_there = !missing.iter().any(|m| m.required);
+    let report = Report {
+        hypervisor: machine.get(Path::new(platform::HYPERVISOR)).filter(|_| required_is_there).map(|path| platform::version(path)),
+        uefi: machine.contains_key(Path::new(platform::UEFI)),
+        files: entries.len(),
+        bytes: entries.iter().map(|e| e.size).sum(),
+        missing,
+        rebuilt: true,
+    };
+    // Without a manifest a root counts as unfinished, so it goes first and comes last.
+    let list = cell.join(crate::MANIFEST);
+    remove(&list)?;
+    for name in [ROOT, CONSOLE_ROOT] {
+        swap(&cell.join(format!("{name}.new")), &cell.join(name), &cell.join(format!("{name}.old")))?;
+    }
+    manifest::write(&list, &Manifest { inputs: manifest::inputs(config), entries, report: report.clone() })?;
+    Ok(report)
+}
+
+const RUNNER: &str = "skep-vm-runner";
+const CONSOLE_PROXY: &str = "skep-console-proxy";
+
+fn our_program(config: &Config, search: &Search<'_>, files: &mut Files, name: &str) -> Result<(), Error> {
+    let source = config.programs.join(name);
+    if !source.is_file() {
+        return Err(Error::OurProgram(source));
+    }
+    search.add(files, &Path::new(PROGRAMS).join(name), source)
+}
+
+fn machine_files(config: &Config, search: &Search<'_>) -> Result<(Files, Vec<Missing>), Error> {
+    let (mut files, mut missing) = (Files::new(), Vec::new());
+    our_program(config, search, &mut files, RUNNER)?;
+    for Item { path, what, package, program, required } in platform::ITEMS {
+        let path = Path::new(path);
+        match search.find(path) {
+            Some(source) if *program => search.add(&mut files, path, source)?,
+            Some(source) => {
+                files.insert(path.to_owned(), source);
+            }
+            // Parts that some distributions build in are nobody's loss.
+            None if package.is_empty() => {}
+            None => missing.push(Missing { what: (*what).to_owned(), path: path.to_owned(), package, required: *required }),
+        }
+    }
+    Ok((files, missing))
+}
+
+fn copy(root: &Path, target: &Path, source: &Path, meta: &fs::Metadata) -> Result<(), Error> {
+    let target = root.join(target.strip_prefix("/").unwrap_or(target));
+    let mut above = root.to_owned();
+    for part in target.parent().and_then(|p| p.strip_prefix(root).ok()).into_iter().flatten() {
+        above.push(part);
+        if !above.is_dir() {
+            directory(&above)?;
+        }
+    }
+    let mut from = File::open(source).map_err(failed("open", source))?;
+    let mut to = File::create_new(&target).map_err(failed("make", &target))?;
+    if platform::reflink(to.as_fd(), from.as_fd()).is_err() {
+        io::copy(&mut from, &mut to).map_err(failed("copy to", &target))?;
+    }
+    let mode = if meta.permissions().mode() & 0o111 == 0 { 0o444 } else { 0o555 };
+    to.set_permissions(Permissions::from_mode(mode)).map_err(failed("chmod", &target))
+}
+
+/// A running cell keeps the old root: it is renamed away and its files live as long as they are in use.
+fn swap(fresh: &Path, place: &Path, old: &Path) -> Result<(), Error> {
+    remove(old)?;
+    match fs::rename(place, old) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("rename", place)(e)),
+        _ => {}
+    }
+    fs::rename(fresh, place).map_err(failed("rename", fresh))?;
+    remove(old)
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match result {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,47 @@
+//! FreeBSD: bhyve from the base system, firmware from packages (FREEBSD.md 35, 36: 13.2 runs sh and iasl for `-A`).
+
+use super::Item;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+/// Where the hypervisor is, outside and inside.
+pub const HYPERVISOR: &str = "/usr/sbin/bhyve";
+/// The UEFI firmware's code.
+pub const UEFI: &str = "/usr/local/share/uefi-firmware/BHYVE_UEFI.fd";
+/// Empty directories of the root: mount points.
+pub const EMPTY_DIRS: &[&str] = &["run", "dev", "tmp"];
+
+const fn base(path: &'static str, what: &'static str, program: bool) -> Item {
+    Item { path, what, package: "the base system", program, required: true }
+}
+
+/// Everything but our own programs.
+pub const ITEMS: &[Item] = &[
+    base(HYPERVISOR, "hypervisor", true),
+    base("/usr/sbin/bhyveload", "loader", true),
+    base("/boot/userboot.so", "loader", true),
+    Item { path: "/boot/userboot_4th.so", what: "", package: "", program: true, required: false },
+    Item { path: "/boot/userboot_lua.so", what: "", package: "", program: true, required: false },
+    base("/usr/sbin/iasl", "compiler of ACPI tables", true),
+    base("/bin/sh", "shell that bhyve starts it with", true),
+    Item { path: "/usr/share/bhyve/kbdlayout/default", what: "", package: "", program: false, required: false },
+    Item { path: UEFI, what: "UEFI firmware", package: "edk2-bhyve", program: false, required: false },
+    // The template of variable stores: storage-helper reads it, cells do not.
+    Item { path: "/usr/local/share/uefi-firmware/BHYVE_UEFI_VARS.fd", what: "", package: "", program: false, required: false },
+];
+
+/// Where ld-elf.so.1 looks without being told (rtld(1)).
+pub fn library_dirs() -> impl Iterator<Item = String> {
+    ["/lib", "/usr/lib", "/usr/local/lib"].map(String::from).into_iter()
+}
+
+/// FreeBSD 13 has no call for it; copy_file_range(2) shares blocks by itself where ZFS can.
+pub fn reflink(_to: BorrowedFd<'_>, _from: BorrowedFd<'_>) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// bhyve is a part of the base system and has its version.
+pub fn version(_path: &Path) -> String {
+    nix::sys::utsname::uname().map_or_else(|_| "unknown".to_owned(), |u| u.release().to_string_lossy().into_owned())
+}

@@ -1,0 +1,59 @@
+//! Linux: QEMU. The list was found by tracing it: it opens nothing else.
+
+use super::Item;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+/// Where the hypervisor is, outside and inside.
+pub const HYPERVISOR: &str = "/usr/bin/qemu-system-x86_64";
+/// The UEFI firmware's code.
+pub const UEFI: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// Empty directories of the root: mount points.
+pub const EMPTY_DIRS: &[&str] = &["run", "dev"];
+
+const PACKAGE: &str = "qemu-system-x86";
+
+const fn rom(path: &'static str) -> Item {
+    Item { path, what: "hypervisor's firmware", package: "qemu-system-data seabios", program: false, required: true }
+}
+
+/// Everything but our own programs.
+pub const ITEMS: &[Item] = &[
+    Item { path: HYPERVISOR, what: "hypervisor", package: PACKAGE, program: true, required: true },
+    // Built into the hypervisor elsewhere than on Debian.
+    Item { path: "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so", what: "", package: "", program: true, required: false },
+    Item { path: "/usr/lib64/qemu-kvm/accel-tcg-x86_64.so", what: "", package: "", program: true, required: false },
+    rom("/usr/share/seabios/bios-256k.bin"),
+    rom("/usr/share/seabios/vgabios-stdvga.bin"),
+    rom("/usr/share/qemu/kvmvapic.bin"),
+    rom("/usr/share/qemu/linuxboot_dma.bin"),
+    // Read by the VNC server whether or not anybody connects.
+    rom("/usr/share/qemu/keymaps/en-us"),
+    Item { path: UEFI, what: "UEFI firmware", package: "ovmf", program: false, required: false },
+    // The template of variable stores: storage-helper reads it, cells do not.
+    Item { path: "/usr/share/OVMF/OVMF_VARS_4M.fd", what: "", package: "", program: false, required: false },
+];
+
+/// Where ld.so(8) looks without being told.
+pub fn library_dirs() -> impl Iterator<Item = String> {
+    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let debian = [format!("/usr/lib/{multiarch}"), format!("/lib/{multiarch}")];
+    debian.into_iter().chain(["/usr/lib64", "/lib64", "/usr/lib", "/lib"].map(String::from))
+}
+
+/// Makes a copy that shares its blocks, where the file system can.
+pub fn reflink(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> io::Result<()> {
+    skep_sys::linux::reflink(to, from)
+}
+
+/// The version that the file itself states.
+pub fn version(path: &Path) -> String {
+    const MARK: &[u8] = b"QEMU emulator version ";
+    let found = std::fs::read(path).ok().and_then(|bytes| {
+        let at = bytes.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
+        let text: Vec<u8> = bytes.get(at..)?.iter().copied().take(64).take_while(|c| (b' '..=b'~').contains(c)).collect();
+        String::from_utf8(text).ok()
+    });
+    found.filter(|v| v.starts_with(|c: char| c.is_ascii_digit())).unwrap_or_else(|| "unknown".to_owned())
+}

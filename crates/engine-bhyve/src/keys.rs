@@ -1,0 +1,159 @@
+//! The keys of bhyve_config(5) that skep writes, and the file's form: `key=value` to the end of the line, `%` doubled.
+
+use crate::BhyveRelease as Release;
+use std::fmt::{self, Display, Write};
+
+/// A key of bhyve_config(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the manual page describes them under the names that Display gives")]
+pub enum Key {
+    Name,
+    Uuid,
+    Cpus,
+    Sockets,
+    Cores,
+    Threads,
+    MemorySize,
+    AcpiTables,
+    RtcUseLocaltime,
+    X86StrictMsr,
+    X86VmexitOnHlt,
+    X86VmexitOnPause,
+    /// Until 14.
+    LpcBootrom,
+    /// Until 14.
+    LpcBootvars,
+    /// From 15.
+    Bootrom,
+    /// From 15.
+    Bootvars,
+    /// Serial port, 1 to 4.
+    LpcComPath(u8),
+    /// Function 0 of a slot on bus 0.
+    Pci(u8, Pci),
+}
+
+/// A key below a PCI device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "as above")]
+pub enum Pci {
+    Device,
+    Path,
+    Ro,
+    Ser,
+    Backend,
+    Mac,
+    Rfb,
+    W,
+    H,
+    /// AHCI port.
+    PortType(u8),
+    /// AHCI port.
+    PortPath(u8),
+    /// AHCI port.
+    PortRo(u8),
+    /// AHCI port.
+    PortSer(u8),
+    /// USB slot, from 1.
+    SlotDevice(u8),
+}
+
+impl Key {
+    /// The first and the last release that knows it (usr.sbin/bhyve/bhyve_config.5 of each).
+    pub const fn releases(self) -> (Release, Release) {
+        match self {
+            Self::LpcBootrom | Self::LpcBootvars => (Release::V13, Release::V14),
+            Self::Bootrom | Self::Bootvars => (Release::V15, Release::V15),
+            _ => (Release::V13, Release::V15),
+        }
+    }
+}
+
+impl Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "name",
+            Self::Uuid => "uuid",
+            Self::Cpus => "cpus",
+            Self::Sockets => "sockets",
+            Self::Cores => "cores",
+            Self::Threads => "threads",
+            Self::MemorySize => "memory.size",
+            Self::AcpiTables => "acpi_tables",
+            Self::RtcUseLocaltime => "rtc.use_localtime",
+            Self::X86StrictMsr => "x86.strictmsr",
+            Self::X86VmexitOnHlt => "x86.vmexit_on_hlt",
+            Self::X86VmexitOnPause => "x86.vmexit_on_pause",
+            Self::LpcBootrom => "lpc.bootrom",
+            Self::LpcBootvars => "lpc.bootvars",
+            Self::Bootrom => "bootrom",
+            Self::Bootvars => "bootvars",
+            Self::LpcComPath(port) => return write!(f, "lpc.com{port}.path"),
+            Self::Pci(slot, key) => return write!(f, "pci.0.{slot}.0.{key}"),
+        })
+    }
+}
+
+impl Display for Pci {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "device",
+            Self::Path => "path",
+            Self::Ro => "ro",
+            Self::Ser => "ser",
+            Self::Backend => "backend",
+            Self::Mac => "mac",
+            Self::Rfb => "rfb",
+            Self::W => "w",
+            Self::H => "h",
+            Self::PortType(port) => return write!(f, "port.{port}.type"),
+            Self::PortPath(port) => return write!(f, "port.{port}.path"),
+            Self::PortRo(port) => return write!(f, "port.{port}.ro"),
+            Self::PortSer(port) => return write!(f, "port.{port}.ser"),
+            Self::SlotDevice(slot) => return write!(f, "slot.{slot}.device"),
+        })
+    }
+}
+
+/// A line that cannot be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("bhyve's configuration: {key}: {why}")]
+pub struct Unwritable {
+    /// Its key.
+    pub key: String,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// The file, as far as written.
+#[derive(Debug)]
+pub struct Config {
+    release: Release,
+    text: String,
+}
+
+impl Config {
+    /// Empty.
+    pub fn new(release: Release) -> Self {
+        Self { release, text: String::new() }
+    }
+    /// Writes one line.
+    pub fn set(&mut self, key: Key, value: impl ToString) -> Result<(), Unwritable> {
+        let value = value.to_string();
+        let (first, last) = key.releases();
+        let why = match () {
+            () if self.release < first || self.release > last => "this release does not know the key",
+            () if value.is_empty() => "the value is empty",
+            () if !value.bytes().all(|b| (b' '..=b'~').contains(&b)) => "the value has a byte that is not printable ASCII",
+            () => {
+                let _ = writeln!(self.text, "{key}={}", value.replace('%', "%%")); // a String takes everything
+                return Ok(());
+            }
+        };
+        Err(Unwritable { key: key.to_string(), why })
+    }
+    /// The whole file.
+    pub fn finish(self) -> String {
+        self.text
+    }
+}

@@ -1,0 +1,221 @@
+//! Model to configuration.
+
+use crate::keys::{Config, Key, Pci, Unwritable};
+use crate::{BhyveRelease, Names, ScreenAddress};
+use skep_machine::{Acceleration, Boot, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, place};
+
+/// Why there is no configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No machine may be like that.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A line cannot be written.
+    #[error(transparent)]
+    Unwritable(#[from] Unwritable),
+    /// A device of the model has no descriptor or name.
+    #[error("{0} has no descriptor; pass one to bhyve under the number or name that Names gives")]
+    NoDescriptor(String),
+    /// This bhyve has no such thing.
+    #[error("{0}: bhyve cannot do that")]
+    Unsupported(&'static str),
+    /// A name that the cell gives is not one that bhyve takes.
+    #[error("{what} {name:?}: {must}")]
+    BadName {
+        /// What it names.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// What it must be.
+        must: &'static str,
+    },
+}
+
+/// The whole command line, the program's name ([`crate::BINARY`]) left out.
+pub fn argv(config: &str, names: &Names) -> Vec<String> {
+    vec!["-k".to_owned(), config.to_owned(), names.vm.clone()]
+}
+
+/// Makes the configuration of a machine for `bhyve -k`. Pure: equal arguments give equal bytes.
+pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Result<String, Error> {
+    spec.validate()?;
+    names.check(spec, release)?;
+    if spec.acceleration == Acceleration::Tcg {
+        return Err(Error::Unsupported("software emulation"));
+    }
+    let mut c = Config::new(release);
+    board(&mut c, spec, names)?;
+    boot(&mut c, spec, names, release)?;
+    device(&mut c, 0, "hostbridge")?;
+    disks(&mut c, spec, names)?;
+    let mut nics: Vec<_> = spec.nics.iter().collect();
+    nics.sort_by_key(|n| n.slot);
+    for n in nics {
+        nic(&mut c, n, names)?;
+    }
+    if let Some(s) = spec.screen {
+        screen(&mut c, s, names)?;
+    }
+    if spec.rng {
+        device(&mut c, place::RNG, "virtio-rnd")?;
+    }
+    device(&mut c, 31, "lpc")?;
+    for port in 0..spec.serial_ports {
+        let fd = names.serials.get(usize::from(port)).ok_or_else(|| Error::NoDescriptor(format!("serial port {port}")))?;
+        c.set(Key::LpcComPath(port + 1), path(*fd))?;
+    }
+    Ok(c.finish())
+}
+
+/// How fdescfs names a descriptor.
+fn path(fd: i32) -> String {
+    format!("/dev/fd/{fd}")
+}
+
+fn board(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error> {
+    c.set(Key::Name, &names.vm)?;
+    c.set(Key::Uuid, spec.uuid)?;
+    let t = spec.cpu.topology();
+    c.set(Key::Cpus, spec.cpu.count)?;
+    c.set(Key::Sockets, t.sockets)?;
+    c.set(Key::Cores, t.cores)?;
+    c.set(Key::Threads, t.threads)?;
+    c.set(Key::MemorySize, format_args!("{}M", spec.memory_mib))?;
+    c.set(Key::AcpiTables, true)?;
+    c.set(Key::RtcUseLocaltime, spec.clock == Clock::LocalTime)?;
+    // Linux reads registers that bhyve does not have, and takes the fault for a broken processor.
+    c.set(Key::X86StrictMsr, false)?;
+    // An idle guest gives its CPU back.
+    c.set(Key::X86VmexitOnHlt, true)?;
+    Ok(c.set(Key::X86VmexitOnPause, true)?)
+}
+
+fn boot(c: &mut Config, spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Result<(), Error> {
+    let (rom, vars) = match (&spec.boot, release) {
+        (Boot::Direct { .. }, _) => return Err(Error::Unsupported("boot of a kernel of its own")),
+        // The loader has filled the guest's memory before bhyve starts.
+        (Boot::Loader, _) => return Ok(()),
+        (Boot::Uefi, BhyveRelease::V13 | BhyveRelease::V14) => (Key::LpcBootrom, Key::LpcBootvars),
+        (Boot::Uefi, BhyveRelease::V15) => (Key::Bootrom, Key::Bootvars),
+    };
+    c.set(rom, &names.bootrom)?;
+    Ok(c.set(vars, path(names.vars))?)
+}
+
+fn device(c: &mut Config, slot: u8, model: &str) -> Result<(), Error> {
+    Ok(c.set(Key::Pci(slot, Pci::Device), model)?)
+}
+
+fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error> {
+    let mut disks: Vec<_> = spec.disks.iter().collect();
+    disks.sort_by_key(|d| d.slot);
+    // AHCI ports must be numbered without gaps (bhyve_config(5)).
+    let mut ports = 0;
+    for disk in disks {
+        let fd = names.disks.get(&disk.slot).ok_or_else(|| Error::NoDescriptor(format!("disk {}", disk.slot)))?;
+        if disk.format != Format::Raw {
+            return Err(Error::Unsupported("a disk that is not raw"));
+        }
+        match (disk.controller, place::disk(disk.slot)) {
+            (Controller::VirtioBlk, Some(at)) => single(c, disk, at, "virtio-blk", *fd)?,
+            (Controller::Nvme, Some(at)) => single(c, disk, at, "nvme", *fd)?,
+            (Controller::Ahci, _) => port(c, disk, &mut ports, "hd", *fd)?,
+            (Controller::AhciCd, _) => port(c, disk, &mut ports, "cd", *fd)?,
+            (_, None) => return Err(Error::NoDescriptor(format!("disk {}", disk.slot))),
+        }
+    }
+    Ok(())
+}
+
+/// A disk with a controller of its own.
+fn single(c: &mut Config, disk: &Disk, at: u8, model: &str, fd: i32) -> Result<(), Error> {
+    device(c, at, model)?;
+    c.set(Key::Pci(at, Pci::Path), path(fd))?;
+    if disk.is_read_only() {
+        c.set(Key::Pci(at, Pci::Ro), true)?;
+    }
+    Ok(c.set(Key::Pci(at, Pci::Ser), disk.serial())?)
+}
+
+/// A disk on the AHCI controller.
+fn port(c: &mut Config, disk: &Disk, ports: &mut u8, kind: &str, fd: i32) -> Result<(), Error> {
+    if *ports == 0 {
+        device(c, place::AHCI, "ahci")?;
+    }
+    c.set(Key::Pci(place::AHCI, Pci::PortType(*ports)), kind)?;
+    c.set(Key::Pci(place::AHCI, Pci::PortPath(*ports)), path(fd))?;
+    if disk.is_read_only() {
+        c.set(Key::Pci(place::AHCI, Pci::PortRo(*ports)), true)?;
+    }
+    c.set(Key::Pci(place::AHCI, Pci::PortSer(*ports)), disk.serial())?;
+    *ports += 1;
+    Ok(())
+}
+
+fn nic(c: &mut Config, nic: &Nic, names: &Names) -> Result<(), Error> {
+    let missing = || Error::NoDescriptor(format!("NIC {}", nic.slot));
+    let (tap, at) = names.taps.get(&nic.slot).zip(place::nic(nic.slot)).ok_or_else(missing)?;
+    let model = match nic.model {
+        NicModel::VirtioNet => "virtio-net",
+        NicModel::E1000 => "e1000",
+    };
+    device(c, at, model)?;
+    c.set(Key::Pci(at, Pci::Backend), tap)?;
+    Ok(c.set(Key::Pci(at, Pci::Mac), nic.mac)?)
+}
+
+fn screen(c: &mut Config, screen: Screen, names: &Names) -> Result<(), Error> {
+    device(c, place::SCREEN, "fbuf")?;
+    let address = match &names.screen {
+        ScreenAddress::Socket(path) => format!("unix:{path}"),
+        ScreenAddress::Loopback => "127.0.0.1:5900".to_owned(),
+    };
+    c.set(Key::Pci(place::SCREEN, Pci::Rfb), address)?;
+    c.set(Key::Pci(place::SCREEN, Pci::W), screen.width)?;
+    c.set(Key::Pci(place::SCREEN, Pci::H), screen.height)?;
+    if screen.tablet {
+        device(c, place::USB, "xhci")?;
+        c.set(Key::Pci(place::USB, Pci::SlotDevice(1)), "tablet")?;
+    }
+    Ok(())
+}
+
+impl Names {
+    fn check(&self, spec: &MachineSpec, release: BhyveRelease) -> Result<(), Error> {
+        let bad = |what, name: &str, must| Err(Error::BadName { what, name: name.to_owned(), must });
+        let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if self.vm.is_empty() || self.vm.len() > 32 || !plain(&self.vm) || self.vm.starts_with('-') {
+            return bad("vmm instance", &self.vm, "must be 1 to 32 letters, digits, - or _, not beginning with -");
+        }
+        for tap in self.taps.values() {
+            if !tap.starts_with("tap") || tap.len() > 15 || !plain(tap) {
+                return bad(
+                    "tap",
+                    tap,
+                    "must begin with \"tap\" and have at most 15 letters and digits, or bhyve takes it for another backend",
+                );
+            }
+        }
+        match (&self.screen, spec.screen) {
+            (_, None) => Ok(()),
+            (ScreenAddress::Loopback, Some(s)) => narrow(s, release),
+            (ScreenAddress::Socket(path), Some(_)) if release < BhyveRelease::V15 => {
+                bad("screen socket", path, "needs FreeBSD 15: give the cell a loopback of its own")
+            }
+            // sun_path, its end included.
+            (ScreenAddress::Socket(path), Some(_)) if !path.starts_with('/') || path.len() > 103 => {
+                bad("screen socket", path, "must be an absolute path of at most 103 bytes")
+            }
+            (ScreenAddress::Socket(_), Some(s)) => narrow(s, release),
+        }
+    }
+}
+
+/// Before 15 a screen has at most 1920 by 1200 pixels.
+fn narrow(screen: Screen, release: BhyveRelease) -> Result<(), Error> {
+    if release >= BhyveRelease::V15 || (screen.width <= 1920 && screen.height <= 1200) {
+        Ok(())
+    } else {
+        Err(Error::Unsupported("a screen larger than 1920x1200 before FreeBSD 15"))
+    }
+}

@@ -1,0 +1,51 @@
+//! Under which names bhyve finds what is not in the model.
+
+use std::collections::BTreeMap;
+
+/// Where the screen's VNC server listens inside the cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScreenAddress {
+    /// A UNIX socket, from 15 on: needs no address in the cell. bhyve removes an old one.
+    Socket(String),
+    /// Port 5900 of the cell's own loopback, for 13 and 14: the cell then has a network stack of its own with `lo0` only.
+    Loopback,
+}
+
+/// Names and numbers of what the cell gives bhyve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The vmm instance: host-wide, so it carries skep's instance and the machine; letters, digits, `-` and `_`, at most 32.
+    pub vm: String,
+    /// UEFI firmware in the cell's root.
+    pub bootrom: String,
+    /// Descriptor of the UEFI variable store.
+    pub vars: i32,
+    /// Descriptors of the serial ports, COM1 first: terminals, opened non-blocking, since bhyve's own wish for it is lost.
+    pub serials: Vec<i32>,
+    /// Descriptors of disks by slot. bhyve's open flags are lost too: the opener's count.
+    pub disks: BTreeMap<u8, i32>,
+    /// Names of taps by NIC slot, as the cell's devfs shows them below /dev; each begins with `tap`.
+    pub taps: BTreeMap<u8, String>,
+    /// The screen's address.
+    pub screen: ScreenAddress,
+}
+
+impl Names {
+    /// The numbers and names that skep uses: variable store 8, serial ports from 4, disks from 16, `tapfd` for the first NIC and
+    /// `tapfd1` to `tapfd7` for the others (symbolic links to descriptors 32 to 39), `/tmp/vnc.sock`.
+    pub fn standard(vm: &str) -> Self {
+        use skep_machine::limits::{DISKS, NICS, SERIAL_PORTS};
+        let tap = |slot| {
+            if slot == 0 { "tapfd".to_owned() } else { format!("tapfd{slot}") }
+        };
+        Self {
+            vm: vm.to_owned(),
+            bootrom: crate::UEFI_CODE.to_owned(),
+            vars: 8,
+            serials: (0..*SERIAL_PORTS.end()).map(|port| 4 + i32::from(port)).collect(),
+            disks: (0..DISKS).map(|slot| (slot, 16 + i32::from(slot))).collect(),
+            taps: (0..NICS).map(|slot| (slot, tap(slot))).collect(),
+            screen: ScreenAddress::Socket("/tmp/vnc.sock".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What is written for which model and release, and that bhyve knows every key of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use proptest::prelude::*;
+use skep_engine_bhyve::{BhyveRelease, Error, Key, Names, Pci, ScreenAddress, argv, configure};
+use skep_machine::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn names(release: BhyveRelease) -> Names {
+    let mut names = Names::standard("skep-a1-0102");
+    if release < BhyveRelease::V15 {
+        names.screen = ScreenAddress::Loopback;
+    }
+    names
+}
+
+fn small() -> MachineSpec {
+    MachineSpec {
+        uuid: Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+        memory_mib: 256,
+        boot: Boot::Loader,
+        disks: vec![Disk::default()],
+        ..MachineSpec::default()
+    }
+}
+
+fn full() -> MachineSpec {
+    let disk = |slot, controller| Disk { slot, controller, ..Disk::default() };
+    MachineSpec {
+        boot: Boot::Uefi,
+        cpu: Cpu { count: 4, topology: Some(Topology { sockets: 1, cores: 2, threads: 2 }) },
+        disks: vec![
+            disk(5, Controller::AhciCd),
+            Disk { serial: "root-1".into(), ..disk(0, Controller::VirtioBlk) },
+            Disk { read_only: true, ..disk(1, Controller::Nvme) },
+            disk(2, Controller::Ahci),
+        ],
+        nics: vec![
+            Nic { slot: 0, mac: Mac::from_id(0xaa), ..Nic::default() },
+            Nic { slot: 7, model: NicModel::E1000, mac: Mac::from_id(0xbb) },
+        ],
+        screen: Some(Screen { width: 1920, height: 1080, tablet: true }),
+        serial_ports: 4,
+        clock: Clock::LocalTime,
+        ..small()
+    }
+}
+
+fn number(release: BhyveRelease) -> u8 {
+    match release {
+        BhyveRelease::V13 => 13,
+        BhyveRelease::V14 => 14,
+        BhyveRelease::V15 => 15,
+    }
+}
+
+/// Compares with the file of that name; `UPDATE_GOLDEN=1` writes it anew.
+fn golden(name: &str, spec: &MachineSpec, release: BhyveRelease) {
+    let text = configure(spec, &names(release), release).unwrap();
+    let path = format!("{}/tests/golden/{name}-{}.conf", env!("CARGO_MANIFEST_DIR"), number(release));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{path} differs");
+}
+
+#[test]
+fn every_release_is_written_as_before() {
+    for release in BhyveRelease::ALL {
+        golden("small", &small(), release);
+        golden("full", &full(), release);
+    }
+}
+
+/// A key with its numbers replaced by `*`.
+fn pattern(key: &str) -> String {
+    key.split('.').map(|part| if part.parse::<u8>().is_ok() { "*" } else { part }).collect::<Vec<_>>().join(".")
+}
+
+/// The keys of a configuration that the release's manual page does not have.
+fn undocumented(text: &str, release: BhyveRelease) -> Vec<String> {
+    let path = format!("{}/tests/documented/{}.txt", env!("CARGO_MANIFEST_DIR"), number(release));
+    let table = std::fs::read_to_string(path).unwrap();
+    let known: BTreeSet<_> = table.lines().filter(|l| !l.starts_with('#')).collect();
+    let lines: Vec<_> = text.lines().map(|l| l.split_once('=').unwrap()).collect();
+    let models: BTreeMap<_, _> = lines
+        .iter()
+        .filter_map(|(key, value)| Some((key.strip_suffix(".device").filter(|k| k.split('.').count() == 4)?, *value)))
+        .collect();
+    let is_known = |key: &str| {
+        let Some(rest) = key.strip_prefix("pci.") else {
+            return known.contains(
+                pattern(key)
+                    .replace("com1", "com*")
+                    .replace("com2", "com*")
+                    .replace("com3", "com*")
+                    .replace("com4", "com*")
+                    .as_str(),
+            );
+        };
+        let end = key.len() - rest.splitn(4, '.').nth(3).unwrap().len();
+        let model = models[&key[..end - 1]];
+        known.contains(format!("{model} {}", pattern(&key[end..])).as_str())
+    };
+    lines.iter().filter(|(key, _)| !is_known(key)).map(|(key, _)| (*key).to_owned()).collect()
+}
+
+#[test]
+fn the_check_against_the_manual_page_sees_a_wrong_key() {
+    assert!(undocumented("name=a\npci.0.8.0.device=nvme\npci.0.8.0.ser=x\nlpc.com4.path=/x\n", BhyveRelease::V13).is_empty());
+    let wrong = "nmae=a\npci.0.8.0.device=nvme\npci.0.8.0.port.0.type=hd\nlpc.bootrom=x\nlpc.com4.pth=/x\n";
+    assert_eq!(undocumented(wrong, BhyveRelease::V15), ["nmae", "pci.0.8.0.port.0.type", "lpc.bootrom", "lpc.com4.pth"]);
+}
+
+#[test]
+fn keys_are_written_only_for_releases_that_have_them() {
+    for release in BhyveRelease::ALL {
+        let text = configure(&full(), &names(release), release).unwrap();
+        let new = release == BhyveRelease::V15;
+        assert_eq!(text.contains("\nbootrom="), new);
+        assert_eq!(text.contains("\nlpc.bootrom="), !new);
+        assert_eq!(text.contains(".rfb=unix:/tmp/vnc.sock\n"), new);
+    }
+    assert_eq!(Key::Bootrom.releases().0, BhyveRelease::V15);
+    assert_eq!(Key::Pci(5, Pci::PortType(1)).to_string(), "pci.0.5.0.port.1.type");
+}
+
+#[test]
+fn what_bhyve_cannot_do_is_refused() {
+    let release = BhyveRelease::V15;
+    let refused = |spec: MachineSpec| matches!(configure(&spec, &names(release), release), Err(Error::Unsupported(_)));
+    assert!(refused(MachineSpec { acceleration: Acceleration::Tcg, ..small() }));
+    assert!(refused(MachineSpec { boot: Boot::Direct { cmdline: String::new(), initrd: false }, ..small() }));
+    assert!(refused(MachineSpec { disks: vec![Disk { format: Format::Qcow2, ..Disk::default() }], ..small() }));
+    assert!(matches!(configure(&MachineSpec { memory_mib: 1, ..small() }, &names(release), release), Err(Error::Invalid(_))));
+    let large = MachineSpec { screen: Some(Screen { width: 3840, height: 2160, tablet: true }), ..small() };
+    configure(&large, &names(release), release).unwrap();
+    assert!(matches!(configure(&large, &names(BhyveRelease::V14), BhyveRelease::V14), Err(Error::Unsupported(_))));
+}
+
+#[test]
+fn a_device_without_a_descriptor_is_refused_by_name() {
+    let release = BhyveRelease::V15;
+    let with = |edit: fn(&mut Names)| {
+        let mut names = names(release);
+        edit(&mut names);
+        configure(&full(), &names, release).unwrap_err()
+    };
+    assert_eq!(with(|n| n.disks.retain(|slot, _| *slot != 2)), Error::NoDescriptor("disk 2".into()));
+    assert_eq!(with(|n| n.taps.clear()), Error::NoDescriptor("NIC 0".into()));
+    assert_eq!(with(|n| n.serials.truncate(3)), Error::NoDescriptor("serial port 3".into()));
+}
+
+#[test]
+fn names_that_bhyve_would_take_for_something_else_are_refused() {
+    let refused = |edit: &dyn Fn(&mut Names), release| {
+        let mut names = names(release);
+        edit(&mut names);
+        assert!(matches!(configure(&full(), &names, release), Err(Error::BadName { .. })), "{names:?}");
+    };
+    for vm in ["", "-k", "a b", "a\nb", "a.b", "%(name)", &"a".repeat(33)] {
+        refused(&|n| n.vm = vm.into(), BhyveRelease::V15);
+    }
+    for tap in ["", "slirp", "netgraph", "tap/../null", "tap0\nx=y", "tap%(name)", "tap0123456789012"] {
+        refused(&|n| drop(n.taps.insert(0, tap.into())), BhyveRelease::V15);
+    }
+    for path in ["", "vnc.sock", &format!("/{}", "a".repeat(103))] {
+        refused(&|n| n.screen = ScreenAddress::Socket(path.into()), BhyveRelease::V15);
+    }
+    refused(&|n| n.screen = ScreenAddress::Socket("/tmp/vnc.sock".into()), BhyveRelease::V13);
+}
+
+#[test]
+fn a_percent_sign_is_doubled_and_a_line_end_refused() {
+    let with = |path: &str| {
+        let names = Names { screen: ScreenAddress::Socket(path.into()), bootrom: path.into(), ..names(BhyveRelease::V15) };
+        configure(&full(), &names, BhyveRelease::V15)
+    };
+    let text = with("/tmp/%(name)").unwrap();
+    assert!(text.contains("\nbootrom=/tmp/%%(name)\n") && text.contains(".rfb=unix:/tmp/%%(name)\n"));
+    for path in ["/a\nname=b", "/a\r", "/a\0", "/é"] {
+        assert!(matches!(with(path), Err(Error::Unwritable(_))), "{path:?}");
+    }
+}
+
+#[test]
+fn the_command_line_names_the_file_and_the_machine_only() {
+    assert_eq!(argv("/dev/fd/9", &names(BhyveRelease::V13)), ["-k", "/dev/fd/9", "skep-a1-0102"]);
+}
+
+#[test]
+fn exit_codes_are_judged_by_release() {
+    use skep_engine_bhyve::ended;
+    for release in BhyveRelease::ALL {
+        assert_eq!(ended(Exit::Code(0), release, false), Ended::GuestReboot);
+        assert_eq!(ended(Exit::Code(1), release, false), Ended::GuestPowerOff);
+        assert_eq!(ended(Exit::Code(2), release, false), Ended::GuestPowerOff);
+        assert_eq!(ended(Exit::Code(3), release, false), Ended::Panic);
+        assert_eq!(ended(Exit::Code(4), release, false), Ended::Crash(Exit::Code(4)));
+        assert_eq!(ended(Exit::Signal(15), release, false), Ended::HostStop);
+        assert_eq!(ended(Exit::Signal(6), release, true), Ended::Crash(Exit::Signal(6)));
+        assert_eq!(ended(Exit::Code(4), release, true), Ended::HostStop);
+    }
+    assert_eq!(ended(Exit::Code(1), BhyveRelease::V13, true), Ended::HostStop);
+    assert_eq!(ended(Exit::Code(1), BhyveRelease::V15, true), Ended::GuestPowerOff);
+    assert_eq!(BhyveRelease::from_osreldate(1_301_000), None);
+    assert_eq!(BhyveRelease::from_osreldate(1_302_001), Some(BhyveRelease::V13));
+    assert_eq!(BhyveRelease::from_osreldate(1_501_502), Some(BhyveRelease::V15));
+}
+
+prop_compose! {
+    fn disk()(slot in 0u8..9, kind in 0..4, read_only: bool, serial in prop_oneof!["[a-z0-9]{0,20}", "(?s).{0,24}"]) -> Disk {
+        let controller = [Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd][kind as usize];
+        Disk { slot, controller, read_only, serial, ..Disk::default() }
+    }
+}
+
+prop_compose! {
+    fn spec()(
+        disks in proptest::collection::vec(disk(), 0..4), nics in proptest::collection::btree_set(0u8..9, 0..4), e1000: bool,
+        uefi: bool, serial_ports in 0u8..6, rng: bool, local: bool, cpus in 0u16..20,
+        screen in proptest::option::of((600u16..4000, 400u16..2200, any::<bool>())),
+    ) -> MachineSpec {
+        let model = if e1000 { NicModel::E1000 } else { NicModel::VirtioNet };
+        MachineSpec {
+            cpu: Cpu { count: cpus, topology: None },
+            disks,
+            nics: nics.into_iter().map(|slot| Nic { slot, model, mac: Mac::from_id(slot.into()) }).collect(),
+            boot: if uefi { Boot::Uefi } else { Boot::Loader },
+            screen: screen.map(|(width, height, tablet)| Screen { width, height, tablet }),
+            serial_ports,
+            rng,
+            clock: if local { Clock::LocalTime } else { Clock::Utc },
+            ..small()
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_key_that_is_written_is_in_the_releases_manual_page(spec in spec(), text in "(?s).{0,40}") {
+        for release in BhyveRelease::ALL {
+            if let Ok(config) = configure(&spec, &names(release), release) {
+                prop_assert_eq!(undocumented(&config, release), Vec::<String>::new());
+                let keys: BTreeSet<_> = config.lines().map(|l| l.split_once('=').unwrap().0).collect();
+                prop_assert_eq!(keys.len(), config.lines().count(), "a key is written once");
+            }
+            let hostile = Names { bootrom: text.clone(), ..names(release) };
+            if let Ok(config) = configure(&full(), &hostile, release) {
+                let plain = configure(&full(), &names(release), release).unwrap();
+                prop_assert_eq!(config.lines().count(), plain.lines().count());
+                prop_assert!(!config.replace("%%", "").contains('%'));
+            }
+        }
+    }
+}

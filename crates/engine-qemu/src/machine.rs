@@ -1,0 +1,194 @@
+//! Model to configuration.
+
+use crate::{Fds, INITRD, KERNEL, UEFI_CODE, argv, config::Config, config::Unwritable, qmp};
+use skep_machine::{Acceleration, Boot, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, place};
+
+/// What starts a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The command line, the program's name ([`crate::BINARY`]) left out.
+    pub argv: Vec<String>,
+    /// The file for [`crate::CONFIG`].
+    pub config: String,
+    /// Lines to send when QEMU's greeting has come, each answered by an empty reply with its place as the id. The last one starts the guest.
+    pub qmp_first: Vec<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No machine may be like that.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A value cannot be written.
+    #[error(transparent)]
+    Unwritable(#[from] Unwritable),
+    /// A device of the model has no descriptor.
+    #[error("{0} has no descriptor; pass one to QEMU under the number that Fds names")]
+    NoDescriptor(String),
+    /// QEMU has no such thing.
+    #[error("{0}: QEMU cannot do that")]
+    Unsupported(&'static str),
+}
+
+/// Makes the configuration of a machine. [`Acceleration::Auto`] is written as software emulation: whether the processor can is the
+/// caller's knowledge ([`skep_machine::HostCapabilities::resolve`]). Pure: equal arguments give equal bytes.
+pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
+    spec.validate()?;
+    let mut c = Config::default();
+    board(&mut c, spec)?;
+    lines(&mut c, spec, fds)?;
+    match &spec.boot {
+        Boot::Uefi => firmware(&mut c, fds.vars)?,
+        Boot::Direct { .. } => {}
+        Boot::Loader => return Err(Error::Unsupported("boot by the host's loader")),
+    }
+    let mut disks: Vec<_> = spec.disks.iter().collect();
+    disks.sort_by_key(|d| d.slot);
+    for d in disks {
+        disk(&mut c, d, fds)?;
+    }
+    let mut nics: Vec<_> = spec.nics.iter().collect();
+    nics.sort_by_key(|n| n.slot);
+    for n in nics {
+        nic(&mut c, n, fds)?;
+    }
+    if let Some(s) = spec.screen {
+        screen(&mut c, s)?;
+    }
+    if spec.rng {
+        c.with_id("object", "rng0").set("qom-type", "rng-builtin")?;
+        device(&mut c, "rng", "virtio-rng-pci", Some(place::RNG))?.set("rng", "rng0")?;
+    }
+    device(&mut c, "panic", "pvpanic", None)?;
+    Ok(Launch { argv: argv(spec.uuid), config: c.finish(), qmp_first: vec![qmp::capabilities(0), qmp::cont(1)] })
+}
+
+fn board(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
+    // dump-guest-core: a crash of QEMU must not write the guest's memory anywhere.
+    let mut machine = c.group("machine").set("type", "q35")?.set("dump-guest-core", "off")?;
+    if let Boot::Direct { cmdline, initrd } = &spec.boot {
+        machine = machine.set("kernel", KERNEL)?;
+        machine = if *initrd { machine.set("initrd", INITRD)? } else { machine };
+        machine.set("append", cmdline)?;
+    }
+    let accel = c.group("accel");
+    match spec.acceleration {
+        Acceleration::Kvm => accel.set("accel", "kvm")?,
+        // A cache of translated code of 128 MiB: the default takes 1 GiB of address space.
+        Acceleration::Auto | Acceleration::Tcg => accel.set("accel", "tcg")?.set("tb-size", 128)?,
+    };
+    c.group("memory").set("size", format_args!("{}M", spec.memory_mib))?;
+    let t = spec.cpu.topology();
+    let smp = c.group("smp-opts").set("cpus", spec.cpu.count)?.set("sockets", t.sockets)?;
+    smp.set("cores", t.cores)?.set("threads", t.threads)?;
+    let base = match spec.clock {
+        Clock::Utc => "utc",
+        Clock::LocalTime => "localtime",
+    };
+    c.group("rtc").set("base", base)?;
+    Ok(())
+}
+
+fn lines(c: &mut Config, spec: &MachineSpec, fds: &Fds) -> Result<(), Error> {
+    c.with_id("chardev", "qmp").set("backend", "socket")?.set("fd", fds.qmp)?;
+    c.with_id("mon", "qmp").set("chardev", "qmp")?.set("mode", "control")?;
+    for port in 0..spec.serial_ports {
+        let fd = *fds.serials.get(usize::from(port)).ok_or_else(|| Error::NoDescriptor(format!("serial port {port}")))?;
+        let id = qmp::serial_id(port);
+        c.with_id("chardev", &id).set("backend", "socket")?.set("fd", fd)?;
+        device(c, &format!("serial{port}"), "isa-serial", None)?.set("chardev", &id)?.set("index", port)?;
+    }
+    Ok(())
+}
+
+/// A block backend on a file, or on a descriptor in a set of its own.
+fn drive(c: &mut Config, id: &str, format: &str, file: &str, read_only: bool) -> Result<(), Error> {
+    let switch = |on| if on { "on" } else { "off" };
+    // pflash devices take their drive by interface and unit; all others name it.
+    let group = c.with_id("drive", id);
+    let group = match id {
+        "fw-code" => group.set("if", "pflash")?.set("unit", 0)?,
+        "fw-vars" => group.set("if", "pflash")?.set("unit", 1)?,
+        _ => group.set("if", "none")?.set("discard", "unmap")?,
+    };
+    // Both drivers are named, so that no guest's byte is ever probed for a format. auto-read-only would first open a writable
+    // descriptor for reading, which descriptor sets refuse. Locks are storage-helper's.
+    let group = group.set("driver", format)?.set("file.driver", "file")?.set("file.filename", file)?;
+    group.set("file.locking", "off")?.set("read-only", switch(read_only))?.set("auto-read-only", "off")?;
+    Ok(())
+}
+
+/// Hands an inherited descriptor to a set and returns the name under which a drive opens it.
+fn fdset(c: &mut Config, set: i32, fd: i32) -> Result<String, Error> {
+    c.group("add-fd").set("fd", fd)?.set("set", set)?;
+    Ok(format!("/dev/fdset/{set}"))
+}
+
+fn firmware(c: &mut Config, vars: i32) -> Result<(), Error> {
+    drive(c, "fw-code", "raw", UEFI_CODE, true)?;
+    let file = fdset(c, 100, vars)?;
+    drive(c, "fw-vars", "raw", &file, false)
+}
+
+fn disk(c: &mut Config, disk: &Disk, fds: &Fds) -> Result<(), Error> {
+    let slot = disk.slot;
+    let fd = *fds.disks.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("disk {slot}")))?;
+    let file = fdset(c, i32::from(slot), fd)?;
+    let id = qmp::disk_id(slot);
+    let format = match disk.format {
+        Format::Raw => "raw",
+        Format::Qcow2 => "qcow2",
+    };
+    drive(c, &id, format, &file, disk.is_read_only())?;
+    let (driver, at) = match disk.controller {
+        Controller::VirtioBlk => ("virtio-blk-pci", place::disk(slot)),
+        Controller::Nvme => ("nvme", place::disk(slot)),
+        Controller::Ahci => ("ide-hd", None),
+        Controller::AhciCd => ("ide-cd", None),
+    };
+    let mut group = device(c, &format!("dev-{id}"), driver, at)?;
+    if at.is_none() {
+        group = group.set("bus", format_args!("ide.{slot}"))?;
+    }
+    // 0 is the option ROM of a direct boot.
+    group.set("drive", &id)?.set("serial", disk.serial())?.set("bootindex", slot + 1)?;
+    Ok(())
+}
+
+fn nic(c: &mut Config, nic: &Nic, fds: &Fds) -> Result<(), Error> {
+    let slot = nic.slot;
+    let fd = *fds.taps.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("NIC {slot}")))?;
+    let id = format!("net{slot}");
+    // vhost would need /dev/vhost-net in the cell.
+    c.with_id("netdev", &id).set("type", "tap")?.set("fd", fd)?.set("vhost", "off")?;
+    let driver = match nic.model {
+        NicModel::VirtioNet => "virtio-net-pci",
+        NicModel::E1000 => "e1000",
+    };
+    let group = device(c, &format!("dev-{id}"), driver, place::nic(slot))?;
+    // No boot ROM: network boot is not offered, and the cell need not hold one.
+    group.set("netdev", &id)?.set("mac", nic.mac)?.set("romfile", "")?;
+    Ok(())
+}
+
+fn screen(c: &mut Config, screen: Screen) -> Result<(), Error> {
+    let bytes = u32::from(screen.width) * u32::from(screen.height) * 4;
+    let memory = bytes.div_ceil(1 << 20).next_power_of_two().max(16);
+    let group = device(c, "screen", "VGA", Some(place::SCREEN))?;
+    group.set("xres", screen.width)?.set("yres", screen.height)?.set("edid", "on")?.set("vgamem_mb", memory)?;
+    if screen.tablet {
+        device(c, "usb", "qemu-xhci", Some(place::USB))?;
+        device(c, "tablet", "usb-tablet", None)?.set("bus", "usb.0")?;
+    }
+    Ok(())
+}
+
+/// Begins a device, at its place on PCI bus 0 if it has one.
+fn device<'c>(c: &'c mut Config, id: &str, driver: &str, place: Option<u8>) -> Result<crate::config::Group<'c>, Error> {
+    let group = c.with_id("device", id).set("driver", driver)?;
+    match place {
+        Some(at) => Ok(group.set("bus", "pcie.0")?.set("addr", format_args!("{at:#04x}"))?),
+        None => Ok(group),
+    }
+}

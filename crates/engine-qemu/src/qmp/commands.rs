@@ -1,0 +1,110 @@
+//! Lines that we send, and what is read out of their answers. Each has an id, which its answer repeats, and ends with a newline.
+
+use serde_json::{Value, json};
+
+fn command(id: u64, name: &str, arguments: Value) -> String {
+    let mut object = json!({ "execute": name, "id": id });
+    if let (Some(object), false) = (object.as_object_mut(), arguments.is_null()) {
+        object.insert("arguments".into(), arguments);
+    }
+    format!("{object}\n")
+}
+
+/// Leaves the greeting mode; the first command always.
+pub fn capabilities(id: u64) -> String {
+    command(id, "qmp_capabilities", Value::Null)
+}
+/// Lets the virtual CPUs run.
+pub fn cont(id: u64) -> String {
+    command(id, "cont", Value::Null)
+}
+/// Stops the virtual CPUs.
+pub fn stop(id: u64) -> String {
+    command(id, "stop", Value::Null)
+}
+/// Presses the reset button; under [`crate::ARGV`] QEMU ends.
+pub fn system_reset(id: u64) -> String {
+    command(id, "system_reset", Value::Null)
+}
+/// Presses the power button.
+pub fn system_powerdown(id: u64) -> String {
+    command(id, "system_powerdown", Value::Null)
+}
+/// Ends QEMU at once; what the guest has written is kept.
+pub fn quit(id: u64) -> String {
+    command(id, "quit", Value::Null)
+}
+/// Asks for the state of the machine.
+pub fn query_status(id: u64) -> String {
+    command(id, "query-status", Value::Null)
+}
+/// Asks for the counters that [`block_stats`] reads.
+pub fn query_block_stats(id: u64) -> String {
+    command(id, "query-blockstats", Value::Null)
+}
+/// Names the descriptor that is sent along (`SCM_RIGHTS`, with the first byte of this line).
+pub fn getfd(id: u64, name: &str) -> String {
+    command(id, "getfd", json!({ "fdname": name }))
+}
+/// Makes the descriptor given by [`getfd`], one end of a stream socket pair, a connection to the screen.
+pub fn add_vnc_client(id: u64, name: &str) -> String {
+    command(id, "add_client", json!({ "protocol": "vnc", "fdname": name }))
+}
+/// Makes the descriptor given by [`getfd`] the other side of a serial port whose peer is gone.
+pub fn replace_serial(id: u64, port: u8, name: &str) -> String {
+    let socket = json!({ "addr": { "type": "fd", "data": { "str": name } }, "server": false });
+    command(id, "chardev-change", json!({ "id": serial_id(port), "backend": { "type": "socket", "data": socket } }))
+}
+
+/// What QEMU calls the disk in a slot.
+pub fn disk_id(slot: u8) -> String {
+    format!("disk{slot}")
+}
+/// What QEMU calls a serial port's character device.
+pub fn serial_id(port: u8) -> String {
+    format!("com{}", u16::from(port) + 1)
+}
+/// The slot of a disk that QEMU names.
+pub(super) fn disk_slot(id: &str) -> Option<u8> {
+    id.strip_prefix("disk").filter(|n| !n.starts_with('+')).and_then(|n| n.parse().ok())
+}
+
+/// Counters of one disk since QEMU's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlockStats {
+    /// Slot.
+    pub slot: u8,
+    /// Bytes that the guest read.
+    pub read_bytes: u64,
+    /// Bytes that the guest wrote.
+    pub write_bytes: u64,
+    /// Reads.
+    pub read_ops: u64,
+    /// Writes.
+    pub write_ops: u64,
+}
+
+/// Reads the answer to [`query_block_stats`]: our disks, each once, by slot. What is not understood is left out.
+pub fn block_stats(answer: &Value) -> Vec<BlockStats> {
+    let mut disks = std::collections::BTreeMap::new();
+    for entry in answer.as_array().into_iter().flatten() {
+        let Some(slot) = entry.get("device").and_then(Value::as_str).and_then(disk_slot) else {
+            continue;
+        };
+        if slot >= skep_machine::limits::DISKS {
+            continue;
+        }
+        let count = |key| entry.get("stats").and_then(|s| s.get(key)).and_then(Value::as_u64).unwrap_or(0);
+        disks.insert(
+            slot,
+            BlockStats {
+                slot,
+                read_bytes: count("rd_bytes"),
+                write_bytes: count("wr_bytes"),
+                read_ops: count("rd_operations"),
+                write_ops: count("wr_operations"),
+            },
+        );
+    }
+    disks.into_values().collect()
+}

@@ -1,0 +1,13 @@
+//! QMP, QEMU's control protocol (docs/interop/qmp-spec.txt): one JSON object a line, both ways.
+//!
+//! What QEMU says is hostile input: a guest that has taken it over speaks here. Lines are bounded, unknown events and fields are
+//! passed over, anything else is an error that ends the talk, never the process.
+
+mod commands;
+mod parse;
+
+pub use commands::{
+    BlockStats, add_vnc_client, block_stats, capabilities, cont, disk_id, getfd, query_block_stats, query_status, quit,
+    replace_serial, serial_id, stop, system_powerdown, system_reset,
+};
+pub use parse::{Bad, Event, LONGEST_LINE, Line, Reader, Reason, Reply, parse};

@@ -1,0 +1,123 @@
+//! What is written for which model.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::{direct, full, uefi};
+use proptest::prelude::*;
+use skep_engine_qemu::{ARGV, Error, Fds, configure};
+use skep_machine::*;
+
+/// Compares with the file of that name; `UPDATE_GOLDEN=1` writes it anew.
+fn golden(name: &str, spec: &MachineSpec) {
+    let text = configure(spec, &Fds::standard()).unwrap().config;
+    let path = format!("{}/tests/golden/{name}.conf", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{path} differs");
+}
+
+#[test]
+fn the_smallest_machine_is_written_as_before() {
+    golden(
+        "smallest",
+        &MachineSpec { boot: Boot::Direct { cmdline: String::new(), initrd: false }, serial_ports: 0, rng: false, ..direct() },
+    );
+}
+
+#[test]
+fn a_direct_boot_is_written_as_before() {
+    golden("direct", &direct());
+}
+
+#[test]
+fn a_uefi_machine_is_written_as_before() {
+    golden("uefi", &uefi());
+}
+
+#[test]
+fn a_machine_with_everything_is_written_as_before() {
+    golden("full", &full());
+    let kvm = MachineSpec { acceleration: Acceleration::Kvm, clock: Clock::LocalTime, ..direct() };
+    golden("kvm-localtime", &kvm);
+}
+
+#[test]
+fn only_the_identity_varies_on_the_command_line() {
+    let launch = configure(&direct(), &Fds::standard()).unwrap();
+    let (fixed, rest) = launch.argv.split_at(ARGV.len());
+    assert_eq!(fixed, ARGV);
+    assert_eq!(rest, ["-uuid", "01020304-0506-0708-090a-0b0c0d0e0f10"]);
+}
+
+#[test]
+fn the_order_of_devices_in_the_model_does_not_matter() {
+    let mut other = full();
+    other.disks.reverse();
+    other.nics.reverse();
+    assert_eq!(configure(&full(), &Fds::standard()), configure(&other, &Fds::standard()));
+}
+
+#[test]
+fn removing_a_device_moves_no_other() {
+    let places = |spec: &MachineSpec| {
+        let text = configure(spec, &Fds::standard()).unwrap().config;
+        let mut places = std::collections::BTreeMap::new();
+        let mut id = String::new();
+        for line in text.lines() {
+            match line.trim().split_once(" = ") {
+                None => id = line.to_owned(),
+                Some(("addr" | "bus", value)) => *places.entry(id.clone()).or_insert_with(String::new) += value,
+                Some(_) => {}
+            }
+        }
+        places
+    };
+    let before = places(&full());
+    for without in 0..5 {
+        let mut spec = full();
+        spec.disks.remove(without);
+        spec.screen = None;
+        assert!(places(&spec).iter().all(|(id, at)| before.get(id) == Some(at)));
+    }
+}
+
+#[test]
+fn a_device_without_a_descriptor_is_refused_by_name() {
+    let mut fds = Fds::standard();
+    fds.disks.remove(&5);
+    assert_eq!(configure(&full(), &fds), Err(Error::NoDescriptor("disk 5".into())));
+    fds = Fds { taps: Default::default(), ..Fds::standard() };
+    assert_eq!(configure(&full(), &fds), Err(Error::NoDescriptor("NIC 0".into())));
+    fds = Fds { serials: vec![4], ..Fds::standard() };
+    assert_eq!(configure(&full(), &fds), Err(Error::NoDescriptor("serial port 1".into())));
+}
+
+#[test]
+fn what_qemu_cannot_do_or_no_machine_may_be_is_refused() {
+    let loader = MachineSpec { boot: Boot::Loader, ..direct() };
+    assert!(matches!(configure(&loader, &Fds::standard()), Err(Error::Unsupported(_))));
+    let none = MachineSpec { memory_mib: 0, ..direct() };
+    assert!(matches!(configure(&none, &Fds::standard()), Err(Error::Invalid(_))));
+}
+
+proptest! {
+    /// Whatever text is tried, the file is refused or has exactly the lines that harmless text gives.
+    #[test]
+    fn no_text_smuggles_a_line_into_the_file(cmdline in prop_oneof!["[ -~]{0,920}", "[ -~]{0,20}[\"\n\r\0é\\[]", "(?s).{0,1200}"], serial in prop_oneof!["[a-z]{0,20}", "(?s).{0,24}"]) {
+        let with = |cmdline: &str, serial: &str| {
+            let mut spec = full();
+            spec.boot = Boot::Direct { cmdline: cmdline.into(), initrd: true };
+            spec.disks[0].serial = serial.into();
+            configure(&spec, &Fds::standard()).map(|launch| launch.config)
+        };
+        if let Ok(text) = with(&cmdline, &serial) {
+            let plain = with("x", "x").unwrap();
+            prop_assert!(text.lines().all(|line| line.len() < 1000 && line.matches('"').count() % 2 == 0));
+            prop_assert_eq!(text.lines().count(), plain.lines().count());
+            let differ = text.lines().zip(plain.lines()).filter(|(a, b)| a != b).count();
+            prop_assert!(differ <= 2);
+        }
+    }
+}

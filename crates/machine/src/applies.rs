@@ -1,0 +1,68 @@
+//! What an edit of a running machine changes, and when.
+
+use crate::MachineSpec;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// When an edit takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum When {
+    /// At once.
+    Now,
+    /// When the hypervisor starts next: at the guest's next reboot, or at the next start.
+    NextStart,
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Now => "now",
+            Self::NextStart => "at the next start",
+        })
+    }
+}
+
+/// A field that an edit changes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// Path of the field, as in [`crate::Invalid`].
+    pub field: String,
+    /// When.
+    pub when: When,
+}
+
+/// Compares two specifications of one machine, field by field, in the order of the fields. Limits act now, since the cell enforces
+/// them and not the hypervisor; everything else is read by the hypervisor when it starts.
+pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut note = |field: String, when, differs: bool| {
+        if differs {
+            changes.push(Change { field, when });
+        }
+    };
+    // Taken apart, so that a new field does not compile until it is said here when it applies.
+    let MachineSpec { uuid, cpu, memory_mib, boot, acceleration, disks, nics, screen, serial_ports, rng, clock, limits } = old;
+    let next = When::NextStart;
+    note("uuid".into(), next, *uuid != new.uuid);
+    note("cpu.count".into(), next, cpu.count != new.cpu.count);
+    note("cpu.topology".into(), next, cpu.topology != new.cpu.topology);
+    note("memory_mib".into(), next, *memory_mib != new.memory_mib);
+    note("boot".into(), next, *boot != new.boot);
+    note("acceleration".into(), next, *acceleration != new.acceleration);
+    for slot in 0..=u8::MAX {
+        let find = |list: &[crate::Disk]| list.iter().find(|d| d.slot == slot).cloned();
+        note(format!("disks[{slot}]"), next, find(disks) != find(&new.disks));
+    }
+    for slot in 0..=u8::MAX {
+        let find = |list: &[crate::Nic]| list.iter().find(|n| n.slot == slot).cloned();
+        note(format!("nics[{slot}]"), next, find(nics) != find(&new.nics));
+    }
+    note("screen".into(), next, *screen != new.screen);
+    note("serial_ports".into(), next, *serial_ports != new.serial_ports);
+    note("rng".into(), next, *rng != new.rng);
+    note("clock".into(), next, *clock != new.clock);
+    note("limits.cpu_percent".into(), When::Now, limits.cpu_percent != new.limits.cpu_percent);
+    note("limits.memory_mib".into(), When::Now, limits.memory_mib != new.limits.memory_mib);
+    note("limits.tasks".into(), When::Now, limits.tasks != new.limits.tasks);
+    changes
+}

@@ -1,0 +1,229 @@
+//! What a machine is.
+
+use crate::{Mac, Uuid};
+use serde::{Deserialize, Serialize};
+
+/// A virtual machine. [`Default`] is a machine with one CPU, 1 GiB, UEFI, one serial port and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachineSpec {
+    /// Identity that the guest sees. Default: nil, which [`MachineSpec::validate`] refuses.
+    pub uuid: Uuid,
+    /// Processors. Default: one.
+    pub cpu: Cpu,
+    /// Guest memory in MiB. Default: 1024.
+    pub memory_mib: u32,
+    /// How it boots. Default: UEFI.
+    pub boot: Boot,
+    /// Default: [`Acceleration::Auto`].
+    pub acceleration: Acceleration,
+    /// By slot, each at most once. Default: none.
+    pub disks: Vec<Disk>,
+    /// By slot, each at most once. Default: none.
+    pub nics: Vec<Nic>,
+    /// Default: none; the machine then has serial ports only.
+    pub screen: Option<Screen>,
+    /// Serial ports, COM1 first, 0 to 4. Default: 1.
+    pub serial_ports: u8,
+    /// Whether there is a virtio random number device. Default: yes.
+    pub rng: bool,
+    /// What the real-time clock shows. Default: UTC.
+    pub clock: Clock,
+    /// What the cell may use. Default: no limit.
+    pub limits: Limits,
+}
+
+impl Default for MachineSpec {
+    fn default() -> Self {
+        Self {
+            uuid: Uuid::default(),
+            cpu: Cpu::default(),
+            memory_mib: 1024,
+            boot: Boot::default(),
+            acceleration: Acceleration::default(),
+            disks: Vec::new(),
+            nics: Vec::new(),
+            screen: None,
+            serial_ports: 1,
+            rng: true,
+            clock: Clock::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cpu {
+    /// Virtual CPUs. Default: 1.
+    pub count: u16,
+    /// How they are arranged. Default: one socket with `count` cores of one thread.
+    pub topology: Option<Topology>,
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self { count: 1, topology: None }
+    }
+}
+
+impl Cpu {
+    /// The arrangement, the default one where none was given.
+    pub fn topology(&self) -> Topology {
+        self.topology.unwrap_or(Topology { sockets: 1, cores: self.count, threads: 1 })
+    }
+}
+
+/// Arrangement of the virtual CPUs; the product of the three is their count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// Sockets.
+    pub sockets: u16,
+    /// Cores of a socket.
+    pub cores: u16,
+    /// Threads of a core.
+    pub threads: u16,
+}
+
+/// How a machine boots.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Boot {
+    /// UEFI firmware of the host, with a variable store of the machine's own.
+    #[default]
+    Uefi,
+    /// A Linux kernel, and an initial RAM disk or none, both given as descriptors.
+    Direct {
+        /// Kernel command line.
+        cmdline: String,
+        /// Whether there is an initial RAM disk.
+        initrd: bool,
+    },
+    /// The host's own loader reads the guest's kernel from the first disk (bhyveload(8); FreeBSD guests).
+    Loader,
+}
+
+/// Who executes the guest's instructions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Acceleration {
+    /// The processor where a boot probe has shown that it can, else software. Resolved by [`crate::HostCapabilities::resolve`].
+    #[default]
+    Auto,
+    /// Software emulation.
+    Tcg,
+    /// The processor (KVM on Linux, vmm on FreeBSD).
+    Kvm,
+}
+
+/// A disk or CD.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Disk {
+    /// Place: names its descriptor, its PCI place, its turn in the boot order. Default: 0.
+    pub slot: u8,
+    /// Default: virtio-blk.
+    pub controller: Controller,
+    /// Default: raw.
+    pub format: Format,
+    /// Default: no. A CD is always read-only.
+    pub read_only: bool,
+    /// Serial number that the guest sees. Default: empty, shown as `skep-disk-SLOT`.
+    pub serial: String,
+}
+
+impl Disk {
+    /// The serial number that the guest sees.
+    pub fn serial(&self) -> String {
+        if self.serial.is_empty() { format!("skep-disk-{}", self.slot) } else { self.serial.clone() }
+    }
+    /// Whether the guest cannot write it; its descriptor is then opened for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only || self.controller == Controller::AhciCd
+    }
+}
+
+/// What a disk is attached to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Controller {
+    /// A virtio block device of its own.
+    #[default]
+    VirtioBlk,
+    /// An NVMe controller of its own.
+    Nvme,
+    /// A disk on the AHCI controller, at the port of its slot.
+    Ahci,
+    /// A CD on the AHCI controller, at the port of its slot.
+    AhciCd,
+}
+
+/// How a disk's bytes lie in its file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// As they are.
+    #[default]
+    Raw,
+    /// QCOW2.
+    Qcow2,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Nic {
+    /// Place: names its descriptor and its PCI place. Default: 0.
+    pub slot: u8,
+    /// Default: virtio-net.
+    pub model: NicModel,
+    /// Default: `02:00:00:00:00:00`.
+    pub mac: Mac,
+}
+
+/// What a NIC is to the guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NicModel {
+    /// virtio.
+    #[default]
+    VirtioNet,
+    /// Intel 82545.
+    E1000,
+}
+
+/// A screen, with keyboard and pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Screen {
+    /// Pixels. Default: 1024.
+    pub width: u16,
+    /// Pixels. Default: 768.
+    pub height: u16,
+    /// Whether the pointer is a USB tablet, which needs no capture. Default: yes.
+    pub tablet: bool,
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self { width: 1024, height: 768, tablet: true }
+    }
+}
+
+/// What the real-time clock shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Clock {
+    /// Universal time.
+    #[default]
+    Utc,
+    /// The host's local time, as older Windows expects.
+    LocalTime,
+}
+
+/// What a machine's cell may use, the hypervisor itself included. `None`: not limited. Default: none of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Percent of one CPU: 150 is one and a half.
+    pub cpu_percent: Option<u32>,
+    /// Memory in MiB; must leave room for the hypervisor beside the guest's.
+    pub memory_mib: Option<u32>,
+    /// Processes and threads.
+    pub tasks: Option<u32>,
+}

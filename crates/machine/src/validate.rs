@@ -1,0 +1,165 @@
+//! What a machine may be, on any host.
+
+use crate::{Boot, Controller, Cpu, Disk, Limits, MachineSpec, Screen};
+use std::{collections::BTreeSet, fmt::Display, ops::RangeInclusive};
+
+/// The limits that [`MachineSpec::validate`] enforces.
+pub mod limits {
+    use std::ops::RangeInclusive;
+
+    /// Virtual CPUs.
+    pub const CPUS: RangeInclusive<u16> = 1..=256;
+    /// Guest memory in MiB: 16 MiB to 16 TiB.
+    pub const MEMORY_MIB: RangeInclusive<u32> = 16..=16 << 20;
+    /// Slots for disks: 0 to 7.
+    pub const DISKS: u8 = 8;
+    /// Slots on the AHCI controller: 0 to 5.
+    pub const AHCI_PORTS: u8 = 6;
+    /// Slots for NICs: 0 to 7.
+    pub const NICS: u8 = 8;
+    /// Serial ports.
+    pub const SERIAL_PORTS: RangeInclusive<u8> = 0..=4;
+    /// Width of a screen in pixels.
+    pub const WIDTH: RangeInclusive<u16> = 640..=3840;
+    /// Height of a screen in pixels.
+    pub const HEIGHT: RangeInclusive<u16> = 480..=2160;
+    /// Bytes of a kernel command line: what fits on a line of QEMU's configuration file.
+    pub const CMDLINE: usize = 900;
+    /// Bytes of a disk's serial number: what virtio-blk carries.
+    pub const SERIAL: usize = 20;
+    /// Percent of one CPU.
+    pub const CPU_PERCENT: RangeInclusive<u32> = 1..=25_600;
+    /// MiB that a memory limit must leave to the hypervisor beside the guest's memory.
+    pub const HYPERVISOR_MIB: u32 = 128;
+    /// Processes and threads: fewer, and QEMU does not start.
+    pub const TASKS: RangeInclusive<u32> = 16..=65_536;
+}
+
+/// A field with a value that no machine may have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}: it must be {limit}")]
+pub struct Invalid {
+    /// Path of the field, like `disks[2].serial` (the number is the slot).
+    pub field: String,
+    /// The value, shortened to 64 characters and made printable.
+    pub value: String,
+    /// What it must be.
+    pub limit: String,
+}
+
+fn invalid(field: impl Into<String>, value: impl Display, limit: impl Into<String>) -> Invalid {
+    let value: String = value.to_string().chars().take(64).flat_map(char::escape_default).collect();
+    Invalid { field: field.into(), value: if value.is_empty() { "empty".into() } else { value }, limit: limit.into() }
+}
+
+fn within<T: PartialOrd + Display>(field: &str, value: T, range: &RangeInclusive<T>) -> Result<(), Invalid> {
+    if range.contains(&value) { Ok(()) } else { Err(invalid(field, value, format!("{} to {}", range.start(), range.end()))) }
+}
+
+/// Each slot at most once, and below the number of slots.
+fn slots(field: &str, slots: impl Iterator<Item = u8>, count: u8) -> Result<(), Invalid> {
+    let mut seen = BTreeSet::new();
+    for slot in slots {
+        if slot >= count {
+            return Err(invalid(format!("{field}[{slot}].slot"), slot, format!("0 to {}", count - 1)));
+        }
+        if !seen.insert(slot) {
+            return Err(invalid(format!("{field}[{slot}].slot"), slot, "used once"));
+        }
+    }
+    Ok(())
+}
+
+impl MachineSpec {
+    /// Checks every field; the error names the first one that no machine may have.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        if self.uuid.is_nil() {
+            return Err(invalid("uuid", self.uuid, "an identity, not nil"));
+        }
+        self.cpu.validate()?;
+        within("memory_mib", self.memory_mib, &limits::MEMORY_MIB)?;
+        self.boot.validate()?;
+        slots("disks", self.disks.iter().map(|d| d.slot), limits::DISKS)?;
+        self.disks.iter().try_for_each(Disk::validate)?;
+        slots("nics", self.nics.iter().map(|n| n.slot), limits::NICS)?;
+        for (at, nic) in self.nics.iter().enumerate() {
+            if self.nics.iter().take(at).any(|other| other.mac == nic.mac) {
+                return Err(invalid(format!("nics[{}].mac", nic.slot), nic.mac, "another than that of the machine's other NICs"));
+            }
+        }
+        self.screen.iter().try_for_each(Screen::validate)?;
+        within("serial_ports", self.serial_ports, &limits::SERIAL_PORTS)?;
+        self.limits.validate(self.memory_mib)
+    }
+}
+
+impl Cpu {
+    fn validate(&self) -> Result<(), Invalid> {
+        within("cpu.count", self.count, &limits::CPUS)?;
+        let Some(t) = self.topology else {
+            return Ok(());
+        };
+        let product = u64::from(t.sockets) * u64::from(t.cores) * u64::from(t.threads);
+        if product == u64::from(self.count) {
+            return Ok(());
+        }
+        let value = format!("{} sockets x {} cores x {} threads", t.sockets, t.cores, t.threads);
+        Err(invalid("cpu.topology", value, format!("an arrangement of {} CPUs", self.count)))
+    }
+}
+
+impl Boot {
+    fn validate(&self) -> Result<(), Invalid> {
+        let Self::Direct { cmdline, .. } = self else {
+            return Ok(());
+        };
+        if cmdline.len() > limits::CMDLINE {
+            let limit = format!("at most {} bytes, not {}", limits::CMDLINE, cmdline.len());
+            return Err(invalid("boot.cmdline", cmdline, limit));
+        }
+        if cmdline.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"') {
+            Ok(())
+        } else {
+            Err(invalid("boot.cmdline", cmdline, "printable ASCII without the double quote"))
+        }
+    }
+}
+
+impl Disk {
+    fn validate(&self) -> Result<(), Invalid> {
+        let ahci = matches!(self.controller, Controller::Ahci | Controller::AhciCd);
+        if ahci && self.slot >= limits::AHCI_PORTS {
+            let limit = format!("0 to {} on the AHCI controller", limits::AHCI_PORTS - 1);
+            return Err(invalid(format!("disks[{}].slot", self.slot), self.slot, limit));
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if self.serial.len() > limits::SERIAL || !self.serial.bytes().all(plain) {
+            let limit = format!("at most {} letters, digits, - or _", limits::SERIAL);
+            return Err(invalid(format!("disks[{}].serial", self.slot), &self.serial, limit));
+        }
+        Ok(())
+    }
+}
+
+impl Screen {
+    fn validate(&self) -> Result<(), Invalid> {
+        within("screen.width", self.width, &limits::WIDTH)?;
+        within("screen.height", self.height, &limits::HEIGHT)
+    }
+}
+
+impl Limits {
+    fn validate(&self, memory_mib: u32) -> Result<(), Invalid> {
+        self.cpu_percent.iter().try_for_each(|&v| within("limits.cpu_percent", v, &limits::CPU_PERCENT))?;
+        self.tasks.iter().try_for_each(|&v| within("limits.tasks", v, &limits::TASKS))?;
+        let least = memory_mib.saturating_add(limits::HYPERVISOR_MIB);
+        match self.memory_mib {
+            Some(v) if v < least => {
+                let limit =
+                    format!("at least {least}: the guest's {memory_mib} and {} for its hypervisor", limits::HYPERVISOR_MIB);
+                Err(invalid("limits.memory_mib", v, limit))
+            }
+            _ => Ok(()),
+        }
+    }
+}

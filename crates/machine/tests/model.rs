@@ -1,0 +1,189 @@
+//! The model's rules, from outside.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use proptest::prelude::*;
+use skep_machine::*;
+
+fn sound() -> MachineSpec {
+    MachineSpec {
+        uuid: Uuid::from_u128(0x1111_2222_3333_4444_5555_6666_7777_8888),
+        disks: vec![Disk { slot: 0, ..Disk::default() }, Disk { slot: 3, controller: Controller::Nvme, ..Disk::default() }],
+        nics: vec![Nic { slot: 1, mac: Mac::from_id(7), ..Nic::default() }],
+        ..MachineSpec::default()
+    }
+}
+
+#[test]
+fn the_default_machine_needs_only_an_identity() {
+    assert_eq!(MachineSpec::default().validate().unwrap_err().field, "uuid");
+    MachineSpec { uuid: Uuid::from_u128(1), ..MachineSpec::default() }.validate().unwrap();
+    sound().validate().unwrap();
+}
+
+#[test]
+fn each_wrong_field_is_named_with_its_value_and_limit() {
+    type Edit = fn(&mut MachineSpec);
+    let cases: [(Edit, &str); 16] = [
+        (|s| s.cpu.count = 0, "cpu.count is 0: it must be 1 to 256"),
+        (
+            |s| s.cpu.topology = Some(Topology { sockets: 2, cores: 3, threads: 1 }),
+            "cpu.topology is 2 sockets x 3 cores x 1 threads: it must be an arrangement of 1 CPUs",
+        ),
+        (|s| s.memory_mib = 8, "memory_mib is 8: it must be 16 to 16777216"),
+        (
+            |s| s.boot = Boot::Direct { cmdline: "a\"\nb".into(), initrd: false },
+            "boot.cmdline is a\\\"\\nb: it must be printable ASCII without the double quote",
+        ),
+        (
+            |s| s.boot = Boot::Direct { cmdline: "x".repeat(901), initrd: false },
+            &*format!("boot.cmdline is {}: it must be at most 900 bytes, not 901", "x".repeat(64)).leak(),
+        ),
+        (|s| s.disks[1].slot = 0, "disks[0].slot is 0: it must be used once"),
+        (|s| s.disks[1].slot = 8, "disks[8].slot is 8: it must be 0 to 7"),
+        (
+            |s| s.disks[1] = Disk { slot: 6, controller: Controller::AhciCd, ..Disk::default() },
+            "disks[6].slot is 6: it must be 0 to 5 on the AHCI controller",
+        ),
+        (|s| s.disks[1].serial = "a b".into(), "disks[3].serial is a b: it must be at most 20 letters, digits, - or _"),
+        (|s| s.nics[0].slot = 200, "nics[200].slot is 200: it must be 0 to 7"),
+        (
+            |s| s.nics.push(Nic { slot: 2, mac: Mac::from_id(7), ..Nic::default() }),
+            "nics[2].mac is 02:00:00:00:00:07: it must be another than that of the machine's other NICs",
+        ),
+        (|s| s.screen = Some(Screen { width: 1, ..Screen::default() }), "screen.width is 1: it must be 640 to 3840"),
+        (|s| s.screen = Some(Screen { height: 9999, ..Screen::default() }), "screen.height is 9999: it must be 480 to 2160"),
+        (|s| s.serial_ports = 5, "serial_ports is 5: it must be 0 to 4"),
+        (|s| s.limits.cpu_percent = Some(0), "limits.cpu_percent is 0: it must be 1 to 25600"),
+        (
+            |s| s.limits.memory_mib = Some(1024),
+            "limits.memory_mib is 1024: it must be at least 1152: the guest's 1024 and 128 for its hypervisor",
+        ),
+    ];
+    for (edit, want) in cases {
+        let mut spec = sound();
+        edit(&mut spec);
+        assert_eq!(spec.validate().unwrap_err().to_string(), want);
+    }
+}
+
+#[test]
+fn an_edit_says_field_by_field_when_it_applies() {
+    let old = sound();
+    assert!(applies(&old, &old).is_empty());
+    let mut new = old.clone();
+    new.memory_mib = 2048;
+    new.limits.cpu_percent = Some(50);
+    new.disks.remove(1);
+    new.nics[0].model = NicModel::E1000;
+    let changes: Vec<_> = applies(&old, &new).into_iter().map(|c| format!("{} {}", c.field, c.when)).collect();
+    let want =
+        ["memory_mib at the next start", "disks[3] at the next start", "nics[1] at the next start", "limits.cpu_percent now"];
+    assert_eq!(changes, want);
+    let mut reordered = old.clone();
+    reordered.disks.reverse();
+    assert!(applies(&old, &reordered).is_empty(), "the order of a list means nothing");
+}
+
+#[test]
+fn a_host_refuses_what_it_cannot_do_with_the_reason() {
+    let linux = HostCapabilities::qemu(8192);
+    linux.check(&sound()).unwrap();
+    type Edit = fn(&mut MachineSpec);
+    let cases: [(Edit, &str); 6] = [
+        (|s| s.cpu.count = 256, "cpu.count asks for 256 CPUs: QEMU on this host gives a machine at most 255"),
+        (|s| s.memory_mib = 8192, "memory_mib asks for 8192 MiB: this host has 8192 MiB"),
+        (|s| s.boot = Boot::Loader, "boot asks for bhyveload: QEMU has no such loader; use UEFI"),
+        (
+            |s| s.acceleration = Acceleration::Kvm,
+            "acceleration asks for kvm: a boot probe has shown that it does not work here; use auto or tcg",
+        ),
+        (
+            |s| s.limits.tasks = Some(64),
+            "limits.tasks asks for a limit of 64: this host does not let it be enforced; `skep doctor` says why",
+        ),
+        (|s| s.clock = Clock::LocalTime, "clock asks for local time: the cell does not know the host's time zone; use UTC"),
+    ];
+    for (edit, want) in cases {
+        let mut spec = sound();
+        edit(&mut spec);
+        assert_eq!(linux.check(&spec).unwrap_err().to_string(), want);
+    }
+    let mut bhyve = HostCapabilities::bhyve(8192);
+    assert_eq!(bhyve.check(&sound()).unwrap_err().field, "boot");
+    bhyve.uefi = true;
+    bhyve.check(&sound()).unwrap();
+    let mut spec = sound();
+    spec.disks[1].format = Format::Qcow2;
+    assert_eq!(bhyve.check(&spec).unwrap_err().field, "disks[3].format");
+    spec.disks.clear();
+    spec.acceleration = Acceleration::Tcg;
+    assert_eq!(bhyve.check(&spec).unwrap_err().field, "acceleration");
+    assert_eq!(bhyve.resolve(Acceleration::Auto), Acceleration::Kvm);
+    assert_eq!(linux.resolve(Acceleration::Auto), Acceleration::Tcg);
+}
+
+#[test]
+fn addresses_are_unicast_and_locally_administered_however_they_come() {
+    assert_eq!("02:00:5e:10:00:fF".parse::<Mac>().unwrap().to_string(), "02:00:5e:10:00:ff");
+    assert_eq!("03:00:00:00:00:00".parse::<Mac>(), Err(BadMac::Multicast("03:00:00:00:00:00".into())));
+    assert_eq!("00:1b:21:00:00:00".parse::<Mac>(), Err(BadMac::Universal("00:1b:21:00:00:00".into())));
+    for text in [
+        "",
+        "02",
+        "02:00:00:00:00",
+        "02:00:00:00:00:00:00",
+        "2:0:0:0:0:0",
+        "+2:00:00:00:00:00",
+        "02:00:00:00:00:0g",
+        "02-00-00-00-00-00",
+    ] {
+        assert_eq!(text.parse::<Mac>(), Err(BadMac::Form), "{text}");
+    }
+    postcard::from_bytes::<Mac>(&[1, 0, 0, 0, 0, 0]).unwrap_err();
+    assert_eq!(Mac::from_id(u128::MAX).to_string(), "02:ff:ff:ff:ff:ff");
+}
+
+#[test]
+fn every_device_has_a_place_of_its_own() {
+    let mut places = vec![0, 31, place::SCREEN, place::RNG, place::USB, place::AHCI];
+    places.extend((0..limits::DISKS).map(|s| place::disk(s).unwrap()));
+    places.extend((0..limits::NICS).map(|s| place::nic(s).unwrap()));
+    let count = places.len();
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), count);
+    assert!(places.iter().all(|&p| p < 32));
+    assert_eq!((place::disk(8), place::nic(255)), (None, None));
+}
+
+#[test]
+fn the_encoding_is_what_it_was() {
+    let bytes = postcard::to_stdvec(&sound()).unwrap();
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hex, "11112222333344445555666677778888010080080000020000000000030100000001010002000000000700010100000000");
+    assert_eq!(postcard::from_bytes::<MachineSpec>(&bytes).unwrap(), sound());
+}
+
+#[test]
+fn a_field_that_an_older_record_lacks_has_its_default() {
+    let spec: MachineSpec = serde_json::from_str(r#"{"memory_mib": 512, "disks": [{"slot": 2}]}"#).unwrap();
+    let want = MachineSpec { memory_mib: 512, disks: vec![Disk { slot: 2, ..Disk::default() }], ..MachineSpec::default() };
+    assert_eq!(spec, want);
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_are_refused_or_judged_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok(spec) = postcard::from_bytes::<MachineSpec>(&bytes) {
+            let _ = spec.validate();
+            let _ = HostCapabilities::qemu(1 << 14).check(&spec);
+            let _ = applies(&spec, &sound());
+        }
+    }
+    #[test]
+    fn an_address_survives_its_text(id in any::<u128>()) {
+        let mac = Mac::from_id(id);
+        prop_assert_eq!(mac.to_string().parse::<Mac>(), Ok(mac));
+        prop_assert_eq!(Mac::new(mac.bytes()), Ok(mac));
+    }
+}

@@ -1,0 +1,145 @@
+//! The broker.
+
+use super::{Golden, broker_machine, every, parse};
+use skep_proto::broker::*;
+use skep_proto::storage::{DiskKind, SourceFormat};
+use skep_proto::{DiskId, NicId, OperationId, Reason, Refusal, SwitchId, TraceId};
+
+const WHEN: i64 = 1_700_000_000_000_000_000;
+
+/// An operation.
+pub fn operation() -> OperationView {
+    OperationView {
+        id: OperationId::from_u128(11),
+        kind: parse("import"),
+        object: parse("disk root"),
+        user: parse("uid 0"),
+        trace: TraceId(5),
+        state: OperationState::Running,
+        progress: (300, 1 << 33),
+        started_ns: WHEN,
+        ended_ns: 0,
+    }
+}
+
+fn disk() -> DiskView {
+    DiskView {
+        id: DiskId::from_u128(7),
+        name: parse("root"),
+        kind: DiskKind::Raw,
+        size: 1 << 30,
+        allocated: 4096,
+        sha256: parse("5a"),
+        machines: vec![parse("web1")],
+        created_ns: WHEN,
+    }
+}
+
+fn nic() -> NicView {
+    NicView {
+        id: NicId::from_u128(4),
+        name: parse("eth"),
+        mac: [2, 0, 0, 1, 2, 3],
+        switch: parse("lan"),
+        machine: parse("web1"),
+        tap: parse("skabcdt1"),
+        created_ns: WHEN,
+    }
+}
+
+#[test]
+fn bytes_of_the_broker_never_change() {
+    let mut golden = Golden::new("broker");
+    sessions(&mut golden);
+    broker_machine::machines(&mut golden);
+    disks(&mut golden);
+    networks(&mut golden);
+    events(&mut golden);
+    golden.covers::<Broker>();
+    broker_machine::parts(&mut golden);
+    every!(golden, Credential {
+        LocalSocket {} => Credential::LocalSocket; Token(_) => Credential::Token(parse("secret"));
+    });
+    every!(golden, OperationState {
+        Running {} => OperationState::Running; Done {} => OperationState::Done;
+        Failed(_) => OperationState::Failed(Refusal::new(Reason::Cancelled, "disk root"));
+    });
+    golden.check();
+}
+
+fn sessions(golden: &mut Golden) {
+    golden.call(OpenSession { credential: Credential::LocalSocket }, SessionState { user: parse("uid 0") });
+    let host = HostView {
+        version: parse("0.1.0"),
+        instance: parse("abcd"),
+        system: parse("Linux 6.1"),
+        hypervisor: parse("QEMU 7.2"),
+        uefi: true,
+        cpus: 2,
+        memory: 1 << 34,
+        space: (1 << 40, 1 << 39),
+        reflink: false,
+        limits: vec![parse("memory")],
+        weaker: vec![parse("no cgroup")],
+        helpers: vec![parse("net-helper")],
+    };
+    golden.call(HostShow {}, host);
+    golden.call(TokenCreate { name: parse("laptop") }, TokenMade { token: parse("secret") });
+}
+
+fn disks(golden: &mut Golden) {
+    golden.call(DiskCreate { name: parse("root"), kind: DiskKind::Raw, size: 1 << 30 }, disk());
+    let import = DiskImport {
+        name: parse("root"),
+        kind: DiskKind::Raw,
+        format: SourceFormat::Qcow2,
+        expect: 512,
+        sha256: Some([0x5a; 32]),
+    };
+    golden.call(import, operation());
+    golden.call(DiskClone { disk: parse("root"), name: parse("copy") }, operation());
+    golden.call(DiskResize { disk: parse("root"), size: 1 << 31 }, disk());
+    golden.call(DiskGet { disk: parse("root") }, disk());
+    golden.call(DiskList { after: None }, DiskPage { disks: vec![disk()] });
+    golden.call(DiskDelete { disk: parse("root") }, Done {});
+}
+
+fn networks(golden: &mut Golden) {
+    let switch = SwitchView {
+        id: SwitchId::from_u128(3),
+        name: parse("lan"),
+        bridge: parse("skabcdb0"),
+        uplink: parse("eth0"),
+        nics: 1,
+        created_ns: WHEN,
+    };
+    golden.call(SwitchCreate { name: parse("lan"), uplink: Some(parse("eth0")) }, switch.clone());
+    golden.call(SwitchList { after: None }, SwitchPage { switches: vec![switch] });
+    golden.call(SwitchDelete { switch: parse("lan") }, Done {});
+    let create =
+        NicCreate { name: parse("eth"), switch: Some(parse("lan")), mac: Some([2, 0, 0, 1, 2, 3]), machine: Some(parse("web1")) };
+    golden.call(create, nic());
+    golden.call(NicAttach { nic: parse("eth"), machine: parse("web1") }, nic());
+    golden.call(NicDetach { nic: parse("eth") }, nic());
+    golden.call(NicList { after: None }, NicPage { nics: vec![nic()] });
+    golden.call(NicDelete { nic: parse("eth") }, Done {});
+}
+
+fn events(golden: &mut Golden) {
+    golden.call(OperationGet { id: OperationId::from_u128(11), wait: true }, operation());
+    golden.call(OperationList { after: None }, OperationPage { operations: vec![operation()] });
+    golden.call(OperationCancel { id: OperationId::from_u128(11) }, operation());
+    golden.call(EventWatch { after: Some(300), object: parse("machine") }, Done {});
+    let event = EventView {
+        token: 300,
+        time_ns: WHEN,
+        object: parse("machine"),
+        id: parse("00000000-0000-0000-0000-000000000009"),
+        name: parse("web1"),
+        what: parse("state"),
+        detail: parse("running"),
+        trace: TraceId(5),
+        user: parse("uid 0"),
+    };
+    golden.value("EventView", &event);
+}

@@ -1,0 +1,88 @@
+//! The broker's messages about machines.
+
+use super::{Golden, every, parse};
+use skep_proto::broker::*;
+use skep_proto::runner::DiskStats;
+use skep_proto::storage::LogKind;
+use skep_proto::{DiskId, MachineId, NicId};
+
+fn settings() -> Settings {
+    let disk = DiskDraft { disk: parse("root"), controller: Controller::Nvme, read_only: false };
+    Settings {
+        cpus: Some(2),
+        memory_mib: Some(512),
+        boot: Some(BootDraft::Uefi),
+        acceleration: Some(Acceleration::Tcg),
+        screen: Some(true),
+        disks: Some(vec![disk]),
+        cpu_percent: Some(150),
+        description: Some(parse("a machine")),
+    }
+}
+
+fn view() -> MachineView {
+    MachineView {
+        id: MachineId::from_u128(9),
+        name: parse("web1"),
+        state: MachineState::Running,
+        note: parse("powered off"),
+        revision: 3,
+        cpus: 2,
+        memory_mib: 512,
+        boot: direct(),
+        acceleration: Acceleration::Auto,
+        screen: false,
+        cpu_percent: 0,
+        description: parse("a machine"),
+        disks: vec![MachineDisk {
+            id: DiskId::from_u128(7),
+            name: parse("root"),
+            controller: Controller::VirtioBlk,
+            read_only: true,
+        }],
+        nics: vec![MachineNic { id: NicId::from_u128(4), name: parse("eth"), switch: parse("lan"), mac: [2, 0, 0, 1, 2, 3] }],
+        pending: vec![parse("memory_mib")],
+        created_ns: 1_700_000_000_000_000_000,
+        started_ns: -1,
+    }
+}
+
+fn direct() -> BootDraft {
+    BootDraft::Direct { kernel: parse("kernel"), initrd: Some(parse("initrd")), cmdline: parse("console=ttyS0") }
+}
+
+/// All that is about machines.
+pub fn machines(golden: &mut Golden) {
+    let web1 = || -> Ref { parse("web1") };
+    golden.call(MachineCreate { name: parse("web1"), settings: settings() }, view());
+    golden.call(MachineGet { machine: web1() }, view());
+    golden.call(MachineList { after: Some(parse("web0")) }, MachinePage { machines: vec![view()] });
+    let edited = MachineEdited { machine: view(), changes: vec![(parse("cpus"), Applies::NextStart)] };
+    golden.call(MachineSet { machine: web1(), settings: Settings::default(), revision: 3 }, edited);
+    golden.call(MachineRename { machine: web1(), name: parse("web2") }, view());
+    golden.call(MachineAct { machine: web1(), act: Act::Start }, super::broker::operation());
+    golden.call(MachineClone { machine: web1(), name: parse("web2") }, super::broker::operation());
+    golden.call(MachineDelete { machine: web1(), disks: true }, super::broker::operation());
+    golden
+        .call(MachineConsole { machine: web1(), write: true, take: true }, ConsoleAttached { writer: true, scrollback: 65_536 });
+    golden.call(MachineScreen { machine: web1() }, Done {});
+    golden.call(MachineLog { machine: web1(), log: LogKind::Serial }, Done {});
+    let disk = DiskStats { slot: 1, read_bytes: 4096, write_bytes: 1 << 33, read_ops: 2, write_ops: 3 };
+    golden.call(MachineStats { machine: web1() }, StatsView { cpu_ns: 1 << 40, memory: 1 << 28, disks: vec![disk] });
+}
+
+/// Each variant of what they are made of.
+pub fn parts(golden: &mut Golden) {
+    every!(golden, BootDraft { Uefi {} => BootDraft::Uefi; Direct { .. } => direct(); });
+    every!(golden, Controller { VirtioBlk {} => Controller::VirtioBlk; Nvme {} => Controller::Nvme; });
+    every!(golden, Acceleration { Auto {} => Acceleration::Auto; Tcg {} => Acceleration::Tcg; Kvm {} => Acceleration::Kvm; });
+    every!(golden, MachineState {
+        Stopped {} => MachineState::Stopped; Starting {} => MachineState::Starting; Running {} => MachineState::Running;
+        Paused {} => MachineState::Paused; Stopping {} => MachineState::Stopping; Failed {} => MachineState::Failed;
+    });
+    every!(golden, Applies { Now {} => Applies::Now; NextStart {} => Applies::NextStart; });
+    every!(golden, Act {
+        Start {} => Act::Start; Stop {} => Act::Stop; Kill {} => Act::Kill; Reboot {} => Act::Reboot; Reset {} => Act::Reset;
+        Pause {} => Act::Pause; Resume {} => Act::Resume;
+    });
+}

@@ -1,0 +1,51 @@
+//! The spawner, and console-proxies.
+
+use super::{Golden, every, parse};
+use skep_proto::MachineId;
+use skep_proto::cell::*;
+use skep_proto::console::{self, AttachScreen, AttachSerial, Attached, Console, ConsoleState};
+
+const MACHINE: MachineId = MachineId::from_u128(9);
+
+#[test]
+fn bytes_of_the_spawner_never_change() {
+    let mut golden = Golden::new("vm-runner");
+    let make = MakeCell {
+        machine: MACHINE,
+        slot: 300,
+        limits: Limits { memory: Some(1 << 30), cpu_percent: Some(150), tasks: None },
+        fds: vec![FdRole::Config, FdRole::Disk(0), FdRole::Tap(1)],
+        kvm: false,
+    };
+    golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("memory")] });
+    golden.call(StartConsole { machine: MACHINE, slot: 1 }, Started { pid: 4712 });
+    golden.call(KillCell { machine: MACHINE }, Done {});
+    golden.call(SweepCell { machine: MACHINE }, Done {});
+    golden
+        .call(ListCells { after: None }, CellPage { cells: vec![CellState { machine: MACHINE, runner: true, console: false }] });
+    golden.call(CellUsage { machine: MACHINE }, Usage { memory: Some(1 << 28), cpu_ns: None });
+    let facilities = FacilitiesState {
+        hypervisor: parse("7.2.22"),
+        uefi: true,
+        limits: vec![parse("cpu")],
+        own_uids: true,
+        weaker: vec![parse("no cgroup")],
+    };
+    golden.call(Facilities {}, facilities);
+    golden.covers::<Cell>();
+    every!(golden, FdRole {
+        Config {} => FdRole::Config; Kernel {} => FdRole::Kernel; Initrd {} => FdRole::Initrd; Vars {} => FdRole::Vars;
+        Disk(_) => FdRole::Disk(3); Tap(_) => FdRole::Tap(2); Log {} => FdRole::Log;
+    });
+    golden.check();
+}
+
+#[test]
+fn bytes_of_a_console_proxy_never_change() {
+    let mut golden = Golden::new("console-proxy");
+    golden.call(AttachSerial { write: true, take: false }, Attached { writer: true, scrollback: 65_536 });
+    golden.call(AttachScreen {}, console::Done {});
+    golden.call(console::Status {}, ConsoleState { readers: 2, writer: true, screens: 1, received: 1 << 33, unlogged: 0 });
+    golden.covers::<Console>();
+    golden.check();
+}

@@ -1,0 +1,263 @@
+//! Interfaces by ioctl (netintro(4), if_bridge(4), tap(4)): each function is one request on any open socket. Sizes and numbers are
+//! those of 64-bit FreeBSD, the same from 13 to 15.
+
+use libc::{c_char, c_ulong, c_void, ifconf, ifdrv, ifreq};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+const IN: c_ulong = 0x8000_0000;
+const OUT: c_ulong = 0x4000_0000;
+
+const fn request<T>(direction: c_ulong, number: u8) -> c_ulong {
+    direction | (size_of::<T>() as c_ulong) << 16 | (b'i' as c_ulong) << 8 | number as c_ulong
+}
+
+const SIOCSIFFLAGS: c_ulong = request::<ifreq>(IN, 16);
+const SIOCGIFFLAGS: c_ulong = request::<ifreq>(IN | OUT, 17);
+const SIOCGIFINDEX: c_ulong = request::<ifreq>(IN | OUT, 32);
+const SIOCGIFCONF: c_ulong = request::<ifconf>(IN | OUT, 36);
+const SIOCSIFNAME: c_ulong = request::<ifreq>(IN, 40);
+const SIOCSIFDESCR: c_ulong = request::<ifreq>(IN, 41);
+const SIOCGIFDESCR: c_ulong = request::<ifreq>(IN | OUT, 42);
+const SIOCGIFMTU: c_ulong = request::<ifreq>(IN | OUT, 51);
+const SIOCIFDESTROY: c_ulong = request::<ifreq>(IN, 121);
+const SIOCSDRVSPEC: c_ulong = request::<ifdrv>(IN, 123);
+const SIOCGDRVSPEC: c_ulong = request::<ifdrv>(IN | OUT, 123);
+const SIOCIFCREATE2: c_ulong = request::<ifreq>(IN | OUT, 124);
+const SIOCAIFGROUP: c_ulong = request::<Group>(IN, 135);
+const SIOCGIFGROUP: c_ulong = request::<Groups>(IN | OUT, 136);
+
+/// Every request of this file: what a limited socket must be left with.
+pub const REQUESTS: [c_ulong; 14] = [
+    SIOCSIFFLAGS, SIOCGIFFLAGS, SIOCGIFINDEX, SIOCGIFCONF, SIOCSIFNAME, SIOCSIFDESCR, SIOCGIFDESCR, SIOCGIFMTU, SIOCIFDESTROY,
+    SIOCSDRVSPEC, SIOCGDRVSPEC, SIOCIFCREATE2, SIOCAIFGROUP, SIOCGIFGROUP,
+];
+
+/// net/if_bridgevar.h.
+const BRDGADD: c_ulong = 0;
+const BRDGDEL: c_ulong = 1;
+const BRDGGIFS: c_ulong = 6;
+
+type Name = [c_char; libc::IFNAMSIZ];
+
+/// `struct ifgroupreq` with a group's name.
+#[repr(C)]
+struct Group {
+    name: Name,
+    length: u32,
+    /// What stands next is a union with a pointer, and aligned for one.
+    gap: u32,
+    group: Name,
+}
+
+/// `struct ifgroupreq` with room for the names of groups; as large as the above.
+#[repr(C)]
+struct Groups {
+    name: Name,
+    length: u32,
+    groups: *mut Name,
+    unused: u64,
+}
+
+/// `struct ifbreq`: a member of a bridge; only its name is of interest here.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Member {
+    name: Name,
+    rest: [u32; 16],
+}
+
+/// `struct ifbifconf`: room for members.
+#[repr(C)]
+struct Members {
+    length: u32,
+    members: *mut Member,
+}
+
+const _: () = assert!(size_of::<Group>() == 40 && size_of::<Groups>() == 40 && size_of::<Member>() == 80 && size_of::<Members>() == 16);
+
+/// An interface's name for the kernel, which wants a NUL within 16 bytes.
+fn name(text: &str) -> io::Result<Name> {
+    let mut name: Name = [0; libc::IFNAMSIZ];
+    if text.is_empty() || text.len() >= name.len() || text.contains('\0') {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in name.iter_mut().zip(text.bytes()) {
+        *to = from as c_char;
+    }
+    Ok(name)
+}
+
+/// A name from the kernel.
+fn text(name: &[c_char]) -> String {
+    let bytes: Vec<u8> = name.iter().take_while(|c| **c != 0).map(|c| *c as u8).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn about(interface: &str) -> io::Result<ifreq> {
+    Ok(ifreq { ifr_name: name(interface)?, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_cap: [0; 2] } })
+}
+
+/// What the buffer of an ifreq is for.
+fn with_buffer(interface: &str, buffer: &mut [u8]) -> io::Result<ifreq> {
+    let mut request = about(interface)?;
+    request.ifr_ifru.ifru_buffer = libc::ifreq_buffer { length: buffer.len(), buffer: buffer.as_mut_ptr().cast() };
+    Ok(request)
+}
+
+/// One request. `T` is the struct that `number` is made for, and every pointer in it leads to as much live memory as it says there.
+fn control<T>(socket: BorrowedFd<'_>, number: c_ulong, argument: &mut T) -> io::Result<()> {
+    // SAFETY: see above; all callers are in this file.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), number, std::ptr::from_mut(argument)) };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes an interface of a cloned kind (`tap`, `bridge`); says what it is called.
+pub fn create(socket: BorrowedFd<'_>, kind: &str) -> io::Result<String> {
+    let mut request = about(kind)?;
+    control(socket, SIOCIFCREATE2, &mut request)?;
+    Ok(text(&request.ifr_name))
+}
+
+/// Deletes a cloned interface. A tap must be closed, or this waits for it.
+pub fn destroy(socket: BorrowedFd<'_>, interface: &str) -> io::Result<()> {
+    control(socket, SIOCIFDESTROY, &mut about(interface)?)
+}
+
+/// Gives an interface another name.
+pub fn rename(socket: BorrowedFd<'_>, interface: &str, to: &str) -> io::Result<()> {
+    let mut to = name(to)?;
+    let mut request = about(interface)?;
+    request.ifr_ifru.ifru_data = to.as_mut_ptr();
+    control(socket, SIOCSIFNAME, &mut request)
+}
+
+/// Sets the description, at most 63 bytes by default (`net.ifdescr_maxlen`).
+pub fn describe(socket: BorrowedFd<'_>, interface: &str, description: &str) -> io::Result<()> {
+    let mut bytes = [description.as_bytes(), &[0]].concat();
+    control(socket, SIOCSIFDESCR, &mut with_buffer(interface, &mut bytes)?)
+}
+
+/// The description; empty if it has none, or none that fits in 255 bytes.
+pub fn description(socket: BorrowedFd<'_>, interface: &str) -> io::Result<String> {
+    let mut bytes = [0; 256];
+    match control(socket, SIOCGIFDESCR, &mut with_buffer(interface, &mut bytes)?) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOMSG) => Ok(String::new()),
+        Err(e) => Err(e),
+        Ok(()) => Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()),
+    }
+}
+
+/// Puts an interface into a group.
+pub fn join_group(socket: BorrowedFd<'_>, interface: &str, group: &str) -> io::Result<()> {
+    control(socket, SIOCAIFGROUP, &mut Group { name: name(interface)?, length: 0, gap: 0, group: name(group)? })
+}
+
+/// The groups of an interface; the kernel puts each cloned one into that of its kind.
+pub fn groups(socket: BorrowedFd<'_>, interface: &str) -> io::Result<Vec<String>> {
+    let mut names: [Name; 32] = [[0; libc::IFNAMSIZ]; 32];
+    let mut request = Groups { name: name(interface)?, length: size_of_val(&names) as u32, groups: names.as_mut_ptr(), unused: 0 };
+    control(socket, SIOCGIFGROUP, &mut request)?;
+    let count = request.length as usize / size_of::<Name>();
+    Ok(names.iter().take(count).map(|name| text(name)).filter(|name| !name.is_empty()).collect())
+}
+
+/// `IFF_*`, the low half.
+pub fn flags(socket: BorrowedFd<'_>, interface: &str) -> io::Result<i32> {
+    let mut request = about(interface)?;
+    control(socket, SIOCGIFFLAGS, &mut request)?;
+    // SAFETY: the request fills this member in; any bits are valid.
+    let [low, _] = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(i32::from(low.cast_unsigned()))
+}
+
+/// Sets `IFF_UP`, or takes it away.
+pub fn set_up(socket: BorrowedFd<'_>, interface: &str, up: bool) -> io::Result<()> {
+    let mut request = about(interface)?;
+    control(socket, SIOCGIFFLAGS, &mut request)?;
+    // SAFETY: the request fills this member in; any bits are valid.
+    let [low, high] = unsafe { request.ifr_ifru.ifru_flags };
+    let flag = libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = [if up { low | flag } else { low & !flag }, high];
+    control(socket, SIOCSIFFLAGS, &mut request)
+}
+
+/// Its index.
+pub fn index(socket: BorrowedFd<'_>, interface: &str) -> io::Result<u32> {
+    let mut request = about(interface)?;
+    control(socket, SIOCGIFINDEX, &mut request)?;
+    // SAFETY: the request fills this member in; any bits are valid.
+    let index = unsafe { request.ifr_ifru.ifru_index };
+    Ok(u32::from(index.cast_unsigned()))
+}
+
+/// Its MTU in bytes.
+pub fn mtu(socket: BorrowedFd<'_>, interface: &str) -> io::Result<u32> {
+    let mut request = about(interface)?;
+    control(socket, SIOCGIFMTU, &mut request)?;
+    // SAFETY: the request fills this member in; any bits are valid.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    Ok(u32::try_from(mtu).unwrap_or(0))
+}
+
+/// Names of all interfaces. (getifaddrs(3) is refused in capability mode.)
+pub fn list(socket: BorrowedFd<'_>) -> io::Result<Vec<String>> {
+    let mut buffer = vec![0u8; 32 << 10];
+    let used = loop {
+        let length = libc::c_int::try_from(buffer.len()).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let mut request = ifconf { ifc_len: length, ifc_ifcu: libc::__c_anonymous_ifc_ifcu { ifcu_buf: buffer.as_mut_ptr().cast() } };
+        control(socket, SIOCGIFCONF, &mut request)?;
+        // The kernel says nothing when the list does not fit: half a buffer left is proof that it does.
+        let used = usize::try_from(request.ifc_len).unwrap_or(0);
+        if used < buffer.len() / 2 {
+            break used;
+        }
+        buffer.resize(buffer.len() * 2, 0);
+    };
+    let mut names: Vec<String> = Vec::new();
+    let mut rest = buffer.get(..used).unwrap_or_default();
+    // An entry is a name of 16 bytes and an address, whose first byte is its length, of 16 bytes or more; one for each address.
+    while let Some((name, address)) = rest.split_at_checked(libc::IFNAMSIZ) {
+        let name: Vec<c_char> = name.iter().map(|c| *c as c_char).collect();
+        let name = text(&name);
+        if !name.is_empty() && names.last() != Some(&name) {
+            names.push(name);
+        }
+        let length = address.first().map_or(0, |length| usize::from(*length)).max(size_of::<libc::sockaddr>());
+        rest = address.get(length..).unwrap_or_default();
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+fn bridge<T>(socket: BorrowedFd<'_>, number: c_ulong, bridge: &str, command: c_ulong, argument: &mut T) -> io::Result<()> {
+    let data: *mut c_void = std::ptr::from_mut(argument).cast();
+    control(socket, number, &mut ifdrv { ifd_name: name(bridge)?, ifd_cmd: command, ifd_len: size_of::<T>(), ifd_data: data })
+}
+
+/// Makes an interface a member of a bridge. `EBUSY` if it is one of another.
+pub fn add_member(socket: BorrowedFd<'_>, bridge_name: &str, member: &str) -> io::Result<()> {
+    bridge(socket, SIOCSDRVSPEC, bridge_name, BRDGADD, &mut Member { name: name(member)?, rest: [0; 16] })
+}
+
+/// Takes a member off a bridge. `ENOENT` if it is none.
+pub fn delete_member(socket: BorrowedFd<'_>, bridge_name: &str, member: &str) -> io::Result<()> {
+    bridge(socket, SIOCSDRVSPEC, bridge_name, BRDGDEL, &mut Member { name: name(member)?, rest: [0; 16] })
+}
+
+/// The members of a bridge.
+pub fn members(socket: BorrowedFd<'_>, bridge_name: &str) -> io::Result<Vec<String>> {
+    let mut room = 64;
+    loop {
+        let mut members = vec![Member { name: [0; libc::IFNAMSIZ], rest: [0; 16] }; room];
+        let length = u32::try_from(size_of_val(members.as_slice())).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let mut argument = Members { length, members: members.as_mut_ptr() };
+        bridge(socket, SIOCGDRVSPEC, bridge_name, BRDGGIFS, &mut argument)?;
+        let count = argument.length as usize / size_of::<Member>();
+        if count < room {
+            return Ok(members.iter().take(count).map(|member| text(&member.name)).collect());
+        }
+        room *= 2;
+    }
+}

@@ -1,0 +1,44 @@
+//! net-helper: makes the bridges and taps of one instance, by netlink (Linux) or ioctl (FreeBSD). [`serve`] is the way in; each
+//! operation is a function in [`ops`], which checks, acts through [`platform::NetHost`], and undoes what it did when a step fails.
+#![forbid(unsafe_code)]
+
+pub mod ops;
+pub mod platform;
+pub mod serve;
+
+use platform::Host;
+use serve::NetHelper;
+use skep_ipc::Server;
+use skep_proto::InstanceId;
+use skep_proto::net::Net;
+use skep_sandbox::{Held, Sandboxed};
+use skep_service::Journal;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What is opened before the sandbox is entered, and is all there is afterwards.
+pub struct Acquired {
+    /// `RUN/net-helper.sock`.
+    pub listener: OwnedFd,
+    /// The kernel's network.
+    pub host: Host,
+    /// The log.
+    pub journal: Journal,
+}
+
+impl Held for Acquired {
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let mut held = vec![("listener", self.listener.as_fd())];
+        held.extend(self.host.held());
+        held.extend(self.journal.held());
+        held
+    }
+}
+
+/// Serves the broker, whose uid is one of `allowed`, until the process is ended. `privileged`: it holds the right to configure
+/// interfaces.
+pub fn serve(inside: Sandboxed<Acquired>, instance: InstanceId, privileged: bool, allowed: Option<Vec<u32>>) -> io::Result<()> {
+    let Acquired { listener, host, mut journal } = inside.into_inner();
+    journal.info(None, format_args!("serving{}", if privileged { "" } else { ", without the right to change anything" }));
+    Server::<Net>::new(listener, allowed).run(&mut NetHelper::new(host, instance, privileged), &mut journal)
+}

@@ -1,0 +1,151 @@
+//! The operations: each checks every name it will touch, acts, and undoes what it did if a step fails.
+
+pub mod list;
+pub mod switch;
+pub mod tap;
+
+use crate::platform::{HostError, Link, NetHost};
+use nix::errno::Errno;
+use skep_proto::{IfName, InstanceId, Reason, Refusal};
+use std::os::fd::OwnedFd;
+
+/// The host, and the mark of what is ours on it.
+pub type Place<'a> = (&'a mut dyn NetHost, InstanceId);
+
+/// What takes one step back.
+enum Undo {
+    Delete(IfName),
+    Mark(IfName, String),
+    SetDown(IfName),
+    Leave(IfName, IfName),
+    Join(IfName, IfName),
+}
+
+/// Steps that are all done or all undone.
+pub struct Attempt<'a> {
+    host: &'a mut dyn NetHost,
+    done: Vec<Undo>,
+}
+
+impl<'a> Attempt<'a> {
+    /// Does `work`; if it fails, takes its steps back, the last first. Descriptors that `work` made are closed before.
+    fn all<T>(host: &'a mut dyn NetHost, work: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let mut attempt = Self { host, done: Vec::new() };
+        work(&mut attempt).map_err(|refusal| attempt.undo(refusal))
+    }
+
+    fn undo(self, mut refusal: Refusal) -> Refusal {
+        for step in self.done.into_iter().rev() {
+            let (result, name) = match step {
+                Undo::Delete(name) => (self.host.delete(&name), name),
+                Undo::Mark(name, note) => (self.host.mark(&name, &note), name),
+                Undo::SetDown(name) => (self.host.set_up(&name, false), name),
+                Undo::Leave(port, bridge) => (self.host.leave(&port, &bridge), port),
+                Undo::Join(port, bridge) => (self.host.join(&port, &bridge), port),
+            };
+            if let Err(error) = result {
+                let note = format!("{}; {name} was left changed: {error}", refusal.note);
+                refusal = refusal.note(note);
+            }
+        }
+        refusal
+    }
+
+    fn make_bridge(&mut self, name: &IfName) -> Result<(), Refusal> {
+        self.host.make_bridge(name).map_err(refused(name))?;
+        self.done.push(Undo::Delete(name.clone()));
+        Ok(())
+    }
+
+    fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, Refusal> {
+        let tap = self.host.make_tap(name).map_err(refused(name))?;
+        self.done.push(Undo::Delete(name.clone()));
+        Ok(tap)
+    }
+
+    /// `before`: the note of an interface that was there already.
+    fn mark(&mut self, name: &IfName, note: &str, before: Option<&str>) -> Result<(), Refusal> {
+        self.host.mark(name, note).map_err(refused(name))?;
+        self.done.extend(before.map(|before| Undo::Mark(name.clone(), before.to_owned())));
+        Ok(())
+    }
+
+    fn raise(&mut self, name: &IfName) -> Result<(), Refusal> {
+        self.host.set_up(name, true).map_err(refused(name))?;
+        self.done.push(Undo::SetDown(name.clone()));
+        Ok(())
+    }
+
+    fn join(&mut self, port: &IfName, bridge: &IfName) -> Result<(), Refusal> {
+        self.host.join(port, bridge).map_err(refused(port))?;
+        self.done.push(Undo::Leave(port.clone(), bridge.clone()));
+        Ok(())
+    }
+
+    fn leave(&mut self, port: &IfName, bridge: &IfName) -> Result<(), Refusal> {
+        self.host.leave(port, bridge).map_err(refused(port))?;
+        self.done.push(Undo::Join(port.clone(), bridge.clone()));
+        Ok(())
+    }
+}
+
+/// A failed step about `name`, as a refusal.
+fn refused(name: &IfName) -> impl FnOnce(HostError) -> Refusal {
+    let object = format!("interface {name}");
+    move |failed| {
+        let errno = failed.error.raw_os_error().unwrap_or(0);
+        let reason = match Errno::from_raw(errno) {
+            Errno::EPERM | Errno::EACCES => Reason::NeedsRoot,
+            Errno::EBUSY | Errno::EEXIST => Reason::InUse,
+            Errno::ENODEV | Errno::ENXIO => Reason::NotFound,
+            Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ELOOP => Reason::Unsupported,
+            _ => Reason::Internal,
+        };
+        Refusal::new(reason, object).note(failed).errno(errno)
+    }
+}
+
+/// A list that could not be had.
+fn unlisted(failed: HostError) -> Refusal {
+    Refusal::io("interfaces", failed.step, &failed.error)
+}
+
+fn find<'l>(links: &'l [Link], name: &IfName) -> Option<&'l Link> {
+    links.iter().find(|link| link.name == *name)
+}
+
+/// Something else has a name of ours.
+fn foreign(link: &Link, wanted: &str) -> Refusal {
+    let kind = if link.kind.as_str().is_empty() { "hardware" } else { link.kind.as_str() };
+    Refusal::new(Reason::AlreadyExists, format_args!("interface {}", link.name)).note(format_args!("it is not a {wanted} but: {kind}"))
+}
+
+/// The bridge of a switch that must be there.
+fn bridge_of(host: &mut dyn NetHost, instance: InstanceId, number: u16) -> Result<Link, Refusal> {
+    let name = IfName::bridge(instance, number);
+    match host.link(&name).map_err(refused(&name))? {
+        Some(link) if link.is_bridge() => Ok(link),
+        Some(link) => Err(foreign(&link, "bridge")),
+        None => Err(Refusal::new(Reason::NotFound, format_args!("switch {number}")).note(format_args!("there is no bridge {name}"))),
+    }
+}
+
+/// Whether the name is one that some instance of skep gives: `sk<instance>b<number>` or `sk<instance>t<number>`.
+fn is_of_any_instance(name: &IfName) -> bool {
+    let Some((instance, rest)) = name.as_str().strip_prefix("sk").and_then(|rest| rest.split_at_checked(4)) else { return false };
+    let number = rest.strip_prefix(['b', 't']);
+    instance.parse::<InstanceId>().is_ok() && number.is_some_and(|n| n.parse::<u16>().is_ok())
+}
+
+/// Why an interface cannot be an uplink, if it cannot.
+fn no_uplink(link: &Link, instance: InstanceId) -> Option<&'static str> {
+    if link.loopback {
+        Some("it is the loopback")
+    } else if link.name.is_of(instance) || is_of_any_instance(&link.name) {
+        Some("skep made it")
+    } else if link.is_bridge() {
+        Some("it is a bridge itself")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,77 @@
+//! Switches: a bridge each.
+
+use super::{Attempt, Place, bridge_of, find, foreign, no_uplink, refused, unlisted};
+use crate::platform::Link;
+use skep_proto::net::{CreateSwitch, DeleteSwitch, Done, Named};
+use skep_proto::{IfName, InstanceId, Reason, Refusal};
+
+/// Brings a switch to the wanted state: its bridge is there and up, and of the host's interfaces the uplink alone is a member, and up.
+pub fn create((host, instance): Place<'_>, call: &CreateSwitch) -> Result<Named, Refusal> {
+    let name = IfName::bridge(instance, call.number);
+    let links = host.links().map_err(unlisted)?;
+    let bridge = find(&links, &name);
+    if let Some(link) = bridge.filter(|link| !link.is_bridge()) {
+        return Err(foreign(link, "bridge"));
+    }
+    let uplink = call.uplink.as_ref().map(|uplink| usable(&links, uplink, instance, bridge)).transpose()?;
+    let former = members(&links, bridge).filter(|m| !m.name.is_of(instance) && uplink.is_none_or(|u| u.index != m.index));
+    Attempt::all(host, |attempt| {
+        if bridge.is_none() {
+            attempt.make_bridge(&name)?;
+        }
+        attempt.mark(&name, &format!("skep switch {}", call.switch), bridge.map(|b| b.note.as_str()))?;
+        for member in former {
+            attempt.leave(&member.name, &name)?;
+        }
+        if let Some(uplink) = uplink {
+            if uplink.bridge.is_none() {
+                attempt.join(&uplink.name, &name)?;
+            }
+            if !uplink.up {
+                attempt.raise(&uplink.name)?;
+            }
+        }
+        if !bridge.is_some_and(|b| b.up) {
+            attempt.raise(&name)?;
+        }
+        Ok(Named { name: name.clone() })
+    })
+}
+
+/// Deletes a switch that has no tap; its uplink is released, and stays up.
+pub fn delete((host, instance): Place<'_>, call: &DeleteSwitch) -> Result<Done, Refusal> {
+    let name = IfName::bridge(instance, call.number);
+    if host.link(&name).map_err(refused(&name))?.is_none() {
+        return Ok(Done {});
+    }
+    let bridge = bridge_of(host, instance, call.number)?;
+    let links = host.links().map_err(unlisted)?;
+    let taps: Vec<_> = members(&links, Some(&bridge)).filter(|m| m.name.is_of(instance)).map(|m| m.name.as_str()).collect();
+    if !taps.is_empty() {
+        let note = format!("{} taps are on it: {}", taps.len(), taps.join(", "));
+        return Err(Refusal::new(Reason::InUse, format_args!("switch {}", call.number)).note(note));
+    }
+    host.delete(&name).map_err(refused(&name))?;
+    Ok(Done {})
+}
+
+fn members<'l>(links: &'l [Link], bridge: Option<&Link>) -> impl Iterator<Item = &'l Link> {
+    let index = bridge.map(|b| b.index);
+    links.iter().filter(move |link| index.is_some() && link.bridge == index)
+}
+
+/// The uplink, if it is one that this bridge may have.
+fn usable<'l>(links: &'l [Link], name: &IfName, instance: InstanceId, bridge: Option<&Link>) -> Result<&'l Link, Refusal> {
+    let refuse = |reason| Refusal::new(reason, format_args!("uplink {name}")).field("uplink");
+    let Some(link) = find(links, name) else { return Err(refuse(Reason::NotFound)) };
+    if let Some(why) = no_uplink(link, instance) {
+        return Err(refuse(Reason::InvalidValue).note(why));
+    }
+    match link.bridge {
+        Some(index) if bridge.is_none_or(|b| b.index != index) => {
+            let other = links.iter().find(|l| l.index == index).map_or("another interface", |l| l.name.as_str());
+            Err(refuse(Reason::InUse).note(format_args!("it is a member of {other}")))
+        }
+        _ => Ok(link),
+    }
+}

@@ -1,0 +1,64 @@
+//! Taps: one per NIC.
+
+use super::{Attempt, Place, bridge_of, foreign, refused, unlisted};
+use crate::platform::{Link, NetHost};
+use skep_proto::net::{CreateTap, DeleteTap, Done, MoveTap, Named};
+use skep_proto::{IfName, OneFd, Reason, Refusal};
+
+/// Makes a tap, up, a member of its switch's bridge.
+pub fn create((host, instance): Place<'_>, call: &CreateTap) -> Result<(Named, OneFd), Refusal> {
+    let name = IfName::tap(instance, call.number);
+    if host.link(&name).map_err(refused(&name))?.is_some() {
+        return Err(Refusal::new(Reason::InUse, format_args!("interface {name}")).note("a tap with this number exists"));
+    }
+    let bridge = call.switch.map(|number| bridge_of(host, instance, number)).transpose()?;
+    Attempt::all(host, |attempt| {
+        let tap = attempt.make_tap(&name)?;
+        attempt.mark(&name, &format!("skep nic {}", call.nic), None)?;
+        if let Some(bridge) = bridge {
+            attempt.join(&name, &bridge.name)?;
+        }
+        attempt.raise(&name)?;
+        Ok((Named { name: name.clone() }, [tap]))
+    })
+}
+
+/// Takes a tap off its bridge, and puts it on another.
+pub fn move_to((host, instance): Place<'_>, call: &MoveTap) -> Result<Done, Refusal> {
+    let name = IfName::tap(instance, call.number);
+    let Some(tap) = own_tap(host, &name)? else {
+        return Err(Refusal::new(Reason::NotFound, format_args!("interface {name}")));
+    };
+    let wanted = call.switch.map(|number| bridge_of(host, instance, number)).transpose()?;
+    if tap.bridge == wanted.as_ref().map(|b| b.index) {
+        return Ok(Done {});
+    }
+    let links = host.links().map_err(unlisted)?;
+    let present = links.iter().find(|link| Some(link.index) == tap.bridge);
+    Attempt::all(host, |attempt| {
+        if let Some(present) = present {
+            attempt.leave(&name, &present.name)?;
+        }
+        if let Some(wanted) = wanted {
+            attempt.join(&name, &wanted.name)?;
+        }
+        Ok(Done {})
+    })
+}
+
+/// Deletes a tap.
+pub fn delete((host, instance): Place<'_>, call: &DeleteTap) -> Result<Done, Refusal> {
+    let name = IfName::tap(instance, call.number);
+    if own_tap(host, &name)?.is_some() {
+        host.delete(&name).map_err(refused(&name))?;
+    }
+    Ok(Done {})
+}
+
+/// The tap with this name, if there is one; something else with it is refused.
+fn own_tap(host: &mut dyn NetHost, name: &IfName) -> Result<Option<Link>, Refusal> {
+    match host.link(name).map_err(refused(name))? {
+        Some(link) if !link.is_tap() => Err(foreign(&link, "tap")),
+        link => Ok(link),
+    }
+}

@@ -1,0 +1,159 @@
+//! Linux: rtnetlink(7) and tuntap.
+
+mod node;
+mod route;
+
+use super::{HostError, Link, NetHost};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge, InfoData, InfoKind, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use nix::errno::Errno;
+use route::Route;
+use skep_proto::{IfName, Text};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The device that taps are made of.
+const TUN: &str = "/dev/net/tun";
+
+/// The network namespace that this process began in.
+#[derive(Debug)]
+pub struct Host {
+    route: Route,
+}
+
+impl Host {
+    /// Opens the netlink socket; nothing else needs to be open. With an identity to become, it also sees to it that this identity can
+    /// open [`TUN`].
+    pub fn acquire(identity: &mut Option<(u32, u32)>) -> Result<Self, HostError> {
+        if let Some((uid, gid)) = *identity {
+            node::own_tun(uid, gid)?;
+        }
+        Ok(Self { route: Route::open().map_err(HostError::step("open the netlink socket"))? })
+    }
+
+    /// Lines of the table.
+    pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        vec![("netlink", self.route.as_fd())]
+    }
+
+    /// Changes the interface called `name`.
+    fn set(&mut self, name: &IfName, step: &'static str, change: impl FnOnce(&mut LinkMessage)) -> Result<(), HostError> {
+        let mut message = named(name);
+        change(&mut message);
+        self.route.ask(Message::SetLink(message), NLM_F_ACK).map(drop).map_err(HostError::step(step))
+    }
+
+    fn get(&mut self, name: &IfName) -> io::Result<Option<Link>> {
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        match self.route.ask(Message::GetLink(message), NLM_F_ACK) {
+            // The kernel also looks among alternative names.
+            Ok(found) => Ok(found.into_iter().filter_map(link).find(|link| link.name == *name)),
+            Err(e) if e.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn set_master(&mut self, port: &IfName, bridge: u32, step: &'static str) -> Result<(), HostError> {
+        self.set(port, step, |message| message.attributes.push(LinkAttribute::Controller(bridge)))
+    }
+}
+
+impl NetHost for Host {
+    fn links(&mut self) -> Result<Vec<Link>, HostError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let links = self.route.ask(Message::GetLink(message), NLM_F_DUMP).map_err(HostError::step("list interfaces"))?;
+        Ok(links.into_iter().filter_map(link).collect())
+    }
+
+    fn link(&mut self, name: &IfName) -> Result<Option<Link>, HostError> {
+        self.get(name).map_err(HostError::step("look at it"))
+    }
+
+    fn make_bridge(&mut self, name: &IfName) -> Result<(), HostError> {
+        // Members forward at once: there is no spanning tree to wait for.
+        let data = InfoData::Bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)]);
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)]));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.route.ask(Message::NewLink(message), flags).map(drop).map_err(HostError::step("make a bridge"))
+    }
+
+    fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, HostError> {
+        let tun = File::options().read(true).write(true).open(TUN).map_err(HostError::step("open /dev/net/tun"))?;
+        skep_sys::linux::tun::set_tap(tun.as_fd(), name.as_str()).map_err(HostError::step("make a tap (TUNSETIFF)"))?;
+        Ok(tun.into())
+    }
+
+    fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
+        match self.route.ask(Message::DelLink(named(name)), NLM_F_ACK) {
+            Err(e) if e.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(()),
+            result => result.map(drop).map_err(HostError::step("delete it")),
+        }
+    }
+
+    fn mark(&mut self, name: &IfName, note: &str) -> Result<(), HostError> {
+        // Without an IPv6 address of its own, answering ARP only for addresses of this interface (there are none), and with the strict
+        // reverse path filter, which drops every packet on an interface without addresses: a guest does not reach the host this way.
+        let mut v4 = InetDevConf::default();
+        (v4.arp_ignore, v4.rp_filter) = (1, 1);
+        let deaf = vec![
+            AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(v4)]),
+            AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]),
+        ];
+        self.set(name, "mark it", |message| {
+            message.attributes.extend([LinkAttribute::IfAlias(note.to_owned()), LinkAttribute::AfSpecUnspec(deaf)]);
+        })
+    }
+
+    fn set_up(&mut self, name: &IfName, up: bool) -> Result<(), HostError> {
+        self.set(name, if up { "set it up" } else { "set it down" }, |message| {
+            message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+            message.header.change_mask = LinkFlags::Up;
+        })
+    }
+
+    fn join(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError> {
+        let step = "make it a member of the bridge";
+        let found = self.get(bridge).map_err(HostError::step(step))?;
+        let bridge = found.ok_or_else(|| HostError::step(step)(Errno::ENODEV))?;
+        self.set_master(port, bridge.index, step)
+    }
+
+    fn leave(&mut self, port: &IfName, _bridge: &IfName) -> Result<(), HostError> {
+        self.set_master(port, 0, "release it from the bridge")
+    }
+}
+
+fn named(name: &IfName) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
+    message
+}
+
+/// What we want to know of an interface; none if its name is not one that a message can carry.
+fn link(message: LinkMessage) -> Option<Link> {
+    let flags = message.header.flags;
+    let (mut name, mut kind, mut mtu, mut bridge, mut note) = (None, Text::default(), 0, None, String::new());
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = text.parse().ok(),
+            LinkAttribute::Mtu(bytes) => mtu = bytes,
+            LinkAttribute::Controller(index) if index != 0 => bridge = Some(index),
+            LinkAttribute::IfAlias(text) => note = text,
+            LinkAttribute::LinkInfo(infos) => {
+                let found = infos.into_iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind.to_string()) } else { None });
+                kind = found.map(|text| Text::lossy(&text)).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    let (up, loopback) = (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::Loopback));
+    Some(Link { index: message.header.index, name: name?, kind, up, loopback, mtu, bridge, note })
+}

@@ -1,0 +1,49 @@
+//! One line per operation.
+
+use crate::ops::{list, switch, tap};
+use crate::platform::NetHost;
+use skep_ipc::{Answered, Ask, ProtocolError, Service};
+use skep_proto::net::{Net, NetRequest};
+use skep_proto::{InstanceId, Reason, Refusal};
+use skep_sys::sock::Peer;
+
+/// The helper.
+#[derive(Debug)]
+pub struct NetHelper<H> {
+    host: H,
+    instance: InstanceId,
+    privileged: bool,
+}
+
+impl<H: NetHost> NetHelper<H> {
+    /// Serves `host`, where `instance` marks what is ours. Not `privileged`: only the list.
+    pub fn new(host: H, instance: InstanceId, privileged: bool) -> Self {
+        Self { host, instance, privileged }
+    }
+
+    /// The host, to change it.
+    fn acting(&mut self) -> Result<(&mut dyn NetHost, InstanceId), Refusal> {
+        if self.privileged {
+            return Ok((&mut self.host, self.instance));
+        }
+        Err(Refusal::new(Reason::NeedsRoot, "net-helper").note("an ordinary user may not make bridges and taps"))
+    }
+}
+
+impl<H: NetHost> Service<Net> for NetHelper<H> {
+    fn serve(&mut self, ask: Ask<'_>, request: NetRequest) -> Result<Answered, ProtocolError> {
+        use NetRequest as R;
+        match request {
+            R::CreateSwitch(c) => ask.answer(c, |_, c, []| Ok((switch::create(self.acting()?, &c)?, []))),
+            R::DeleteSwitch(c) => ask.answer(c, |_, c, []| Ok((switch::delete(self.acting()?, &c)?, []))),
+            R::CreateTap(c) => ask.answer(c, |_, c, []| tap::create(self.acting()?, &c)),
+            R::MoveTap(c) => ask.answer(c, |_, c, []| Ok((tap::move_to(self.acting()?, &c)?, []))),
+            R::DeleteTap(c) => ask.answer(c, |_, c, []| Ok((tap::delete(self.acting()?, &c)?, []))),
+            R::ListInterfaces(c) => ask.answer(c, |_, c, []| Ok((list::list(&mut self.host, self.instance, &c)?, []))),
+        }
+    }
+
+    fn closed(&mut self, _: Peer, _: &ProtocolError) {}
+
+    fn stranger(&mut self, _: Peer) {}
+}

@@ -1,0 +1,5 @@
+//! The helper on a real kernel.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod platform;
+mod support;

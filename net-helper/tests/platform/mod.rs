@@ -1,0 +1,4 @@
+#[cfg(target_os = "linux")]
+mod kernel;
+#[cfg(target_os = "linux")]
+mod sandboxed;

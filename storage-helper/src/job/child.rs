@@ -1,0 +1,85 @@
+//! The child's side of a job, and how it is started.
+
+use crate::store::At;
+use skep_proto::storage::JobRecord;
+use skep_proto::{MAX_RECORD, Reason, Refusal, wire};
+use skep_sys::child::{Child, Forked, fork};
+use skep_sys::{fd, msg, process, sock};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+/// Progress is told each time this many bytes are done.
+const STEP: u64 = 16 << 20;
+
+/// SHA-256 of what was read, if the work counts one.
+pub type Sum = Option<[u8; 32]>;
+
+/// What a child does.
+pub trait Work {
+    /// The descriptors that it needs; all others are closed.
+    fn held(&self) -> Vec<BorrowedFd<'_>>;
+    /// Does it.
+    fn run(self, progress: &mut Progress<'_>) -> Result<Sum, Refusal>;
+}
+
+/// Tells the client how far the work is.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    channel: BorrowedFd<'a>,
+    /// Bytes to do; 0 if unknown.
+    pub total: u64,
+    done: u64,
+    told: u64,
+}
+
+impl Progress<'_> {
+    /// So many bytes more are done.
+    pub fn advance(&mut self, bytes: u64) {
+        self.done = self.done.saturating_add(bytes);
+        if self.done - self.told < STEP {
+            return;
+        }
+        self.told = self.done;
+        let record = JobRecord::Progress { done: self.done, total: self.total };
+        if let Ok(bytes) = wire::encode(&record) {
+            // Waits for a client that reads slowly. If it is gone, the parent knows and ends us.
+            let _ = msg::send(self.channel, &bytes, &[], None);
+        }
+    }
+}
+
+/// Starts a child; its result comes over the socket.
+pub(super) fn start<W: Work>(work: W, channel: BorrowedFd<'_>) -> std::io::Result<(Child, OwnedFd)> {
+    let (ours, theirs) = sock::seqpacket_pair()?;
+    match fork()? {
+        Forked::Parent(child) => Ok((child, ours)),
+        Forked::Child => {
+            // Nothing may leave this function here: it would run on as a second helper.
+            let result = catch_unwind(AssertUnwindSafe(|| in_child(work, channel, theirs.as_fd())));
+            let died = || Err(Refusal::new(Reason::Internal, "job").note("it failed unexpectedly"));
+            if let Ok(bytes) = wire::encode(&result.unwrap_or_else(|_| died())) {
+                let _ = msg::send(theirs.as_fd(), &bytes, &[], None);
+            }
+            process::exit_now(0)
+        }
+    }
+}
+
+fn in_child<W: Work>(work: W, channel: BorrowedFd<'_>, result: BorrowedFd<'_>) -> Result<Sum, Refusal> {
+    let mut keep: Vec<_> = work.held().iter().map(AsRawFd::as_raw_fd).collect();
+    keep.extend([channel.as_raw_fd(), result.as_raw_fd()]);
+    fd::close_all_but(&keep).at("job", "close other descriptors")?;
+    skep_sandbox::tighten(&skep_rights::storage::JOB).map_err(|e| Refusal::new(Reason::Internal, "job").note(e))?;
+    work.run(&mut Progress { channel, total: 0, done: 0, told: 0 })
+}
+
+/// What a child sent last, if it sent anything.
+pub(super) fn outcome(result: BorrowedFd<'_>) -> Result<Sum, Refusal> {
+    let refuse = |note: String| Refusal::new(Reason::Internal, "job").note(note);
+    match msg::recv(result, MAX_RECORD, 0, Some(Instant::now())) {
+        Ok(record) => wire::decode(&record.bytes).map_err(|e| refuse(format!("its process sent {e}")))?,
+        Err(msg::RecvError::Closed) => Err(refuse("its process was killed".to_owned())),
+        Err(e) => Err(refuse(e.to_string())),
+    }
+}

@@ -1,0 +1,192 @@
+//! Disks: files in `STATE/disks`, named `UUID.raw` or `UUID.qcow2`.
+
+use crate::format::{MAX_SIZE, MIN_SIZE, SECTOR, header::Header, image, make};
+use crate::job::Jobs;
+use crate::store::{self, At, Store, hand_out, names, open_if_there, remove};
+use nix::fcntl::OFlag;
+use skep_proto::storage::{CreateDisk, DeleteDisk, DiskKind, DiskPage, DiskState, Done, ListDisks, OpenDisk, ResizeDisk};
+use skep_proto::{DiskId, OneFd, Reason, Refusal};
+use std::fs::{File, TryLockError};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+/// Most disks on one page of a list.
+const PAGE: usize = 100;
+
+/// What a disk is called in refusals.
+pub fn object(disk: DiskId) -> String {
+    format!("disk {disk}")
+}
+
+fn ending(kind: DiskKind) -> Option<&'static str> {
+    match kind {
+        DiskKind::Raw => Some("raw"),
+        DiskKind::Qcow2 => Some("qcow2"),
+        DiskKind::Zvol => None,
+    }
+}
+
+/// The name of a disk's file.
+pub fn file_name(disk: DiskId, kind: DiskKind) -> Result<String, Refusal> {
+    let unsupported =
+        || Refusal::new(Reason::Unsupported, object(disk)).field("kind").note("there are no ZFS volumes here; use raw or qcow2");
+    ending(kind).map(|ending| format!("{disk}.{ending}")).ok_or_else(unsupported)
+}
+
+/// Reads the name of a disk's file.
+fn parse_name(name: &str) -> Option<(DiskId, DiskKind)> {
+    let (id, end) = name.split_once('.')?;
+    let kind = [DiskKind::Raw, DiskKind::Qcow2].into_iter().find(|kind| ending(*kind) == Some(end))?;
+    Some((id.parse().ok()?, kind))
+}
+
+/// Refuses a size that no disk may have.
+pub fn check_size(object: &str, size: u64) -> Result<(), Refusal> {
+    let refuse = |reason, note: String| Err(Refusal::new(reason, object).field("size").note(note));
+    if size > MAX_SIZE {
+        refuse(Reason::TooLarge, format!("{size} bytes; at most {MAX_SIZE} (64 TiB) are permitted"))
+    } else if size < MIN_SIZE {
+        refuse(Reason::InvalidValue, format!("{size} bytes; at least {MIN_SIZE} (1 MiB) are needed"))
+    } else if !size.is_multiple_of(SECTOR) {
+        refuse(Reason::InvalidValue, format!("{size} bytes; it must be a multiple of {SECTOR}"))
+    } else {
+        Ok(())
+    }
+}
+
+/// What an open disk is now.
+pub fn state(object: &str, disk: DiskId, kind: DiskKind, file: &File) -> Result<DiskState, Refusal> {
+    let meta = file.metadata().at(object, "stat")?;
+    let size = match kind {
+        DiskKind::Qcow2 => image::header(file).map_err(|e| e.into_refusal(object))?.size,
+        DiskKind::Raw | DiskKind::Zvol => meta.len(),
+    };
+    Ok(DiskState { disk, kind, size, allocated: meta.blocks().saturating_mul(512) })
+}
+
+/// Refuses to make a disk that is there already, of whatever kind, or is being made.
+pub fn check_absent(store: &Store, jobs: &Jobs, disk: DiskId) -> Result<(), Refusal> {
+    jobs.check_idle(disk)?;
+    for kind in [DiskKind::Raw, DiskKind::Qcow2] {
+        let there = open_if_there(store.disks.as_fd(), &file_name(disk, kind)?, OFlag::O_RDONLY).at(&object(disk), "look up")?;
+        if there.is_some() {
+            return Err(Refusal::new(Reason::AlreadyExists, object(disk)).note(format_args!("it exists as {kind:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Opens an existing disk.
+pub fn open_existing(store: &Store, disk: DiskId, kind: DiskKind, flags: OFlag) -> Result<File, Refusal> {
+    let object = object(disk);
+    let file = open_if_there(store.disks.as_fd(), &file_name(disk, kind)?, flags).at(&object, "open")?;
+    file.ok_or_else(|| Refusal::new(Reason::NotFound, object).note(format_args!("as {kind:?}")))
+}
+
+/// Locks an open disk (flock(2)): whoever holds a copy of the descriptor holds the lock.
+pub fn lock(object: &str, file: &File, shared: bool) -> Result<(), Refusal> {
+    match if shared { file.try_lock_shared() } else { file.try_lock() } {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(Refusal::new(Reason::InUse, object).note("somebody holds it open")),
+        Err(TryLockError::Error(e)) => Err(Refusal::io(object, "lock", &e)),
+    }
+}
+
+/// [`CreateDisk`].
+pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState, Refusal> {
+    let object = object(call.disk);
+    check_size(&object, call.size)?;
+    let name = file_name(call.disk, call.kind)?;
+    if let Some(file) = open_if_there(store.disks.as_fd(), &name, OFlag::O_RDONLY).at(&object, "look up")? {
+        let there = state(&object, call.disk, call.kind, &file)?;
+        let note = format!("it exists with {} bytes", there.size);
+        return if there.size == call.size {
+            Ok(there)
+        } else {
+            Err(Refusal::new(Reason::AlreadyExists, object).field("size").note(note))
+        };
+    }
+    check_absent(store, jobs, call.disk)?;
+    let file = store::make(store.disks.as_fd(), &name, &object, |file| match call.kind {
+        DiskKind::Qcow2 => make::create(file, call.size).at(&object, "write"),
+        DiskKind::Raw | DiskKind::Zvol => file.set_len(call.size).at(&object, "set the size"),
+    })?;
+    state(&object, call.disk, call.kind, &file)
+}
+
+/// [`OpenDisk`].
+pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskState, OneFd), Refusal> {
+    let object = object(call.disk);
+    let file = open_existing(store, call.disk, call.kind, if call.read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR })?;
+    lock(&object, &file, call.read_only)?;
+    let state = state(&object, call.disk, call.kind, &file)?;
+    Ok((state, [hand_out("disk", &object, file)?]))
+}
+
+/// [`ResizeDisk`].
+pub fn resize(store: &Store, call: &ResizeDisk) -> Result<DiskState, Refusal> {
+    let object = object(call.disk);
+    check_size(&object, call.size)?;
+    let file = open_existing(store, call.disk, call.kind, OFlag::O_RDWR)?;
+    lock(&object, &file, false)?;
+    let size = state(&object, call.disk, call.kind, &file)?.size;
+    if call.size < size {
+        let note = format_args!("it has {size} bytes, and a disk can only grow");
+        return Err(Refusal::new(Reason::InvalidValue, object).field("size").note(note));
+    }
+    if call.size > size {
+        match call.kind {
+            DiskKind::Qcow2 => grow_qcow2(&object, &file, call.size)?,
+            DiskKind::Raw | DiskKind::Zvol => file.set_len(call.size).at(&object, "set the size")?,
+        }
+        file.sync_all().at(&object, "sync")?;
+    }
+    state(&object, call.disk, call.kind, &file)
+}
+
+fn grow_qcow2(object: &str, file: &File, size: u64) -> Result<(), Refusal> {
+    let most = make::most(&image::header(file).map_err(|e| e.into_refusal(object))?);
+    if size > most {
+        let note = format_args!("its tables allow {most} bytes; import it as a raw disk to make it larger");
+        return Err(Refusal::new(Reason::TooLarge, object).field("size").note(note));
+    }
+    make::grow(file, size).map_err(|e| e.into_refusal(object))
+}
+
+/// [`DeleteDisk`].
+pub fn delete(store: &Store, jobs: &Jobs, call: &DeleteDisk) -> Result<Done, Refusal> {
+    let (object, name) = (object(call.disk), file_name(call.disk, call.kind)?);
+    jobs.check_idle(call.disk)?;
+    if let Some(file) = open_if_there(store.disks.as_fd(), &name, OFlag::O_RDONLY).at(&object, "open")? {
+        lock(&object, &file, false)?;
+        remove(store.disks.as_fd(), &name).at(&object, "delete")?;
+        nix::unistd::fsync(&store.disks).at(&object, "sync the directory")?;
+    }
+    Ok(Done {})
+}
+
+/// [`ListDisks`]. A disk whose image is broken is listed with size 0, so that it can be seen and deleted.
+pub fn list(store: &Store, call: &ListDisks) -> Result<DiskPage, Refusal> {
+    let all = names(store.disks.as_fd()).at("disks", "list")?;
+    let mut found: Vec<_> =
+        all.iter().filter_map(|name| parse_name(name)).filter(|(id, _)| call.after.is_none_or(|a| *id > a)).collect();
+    found.sort_unstable_by_key(|(id, _)| *id);
+    let mut disks = Vec::new();
+    for (disk, kind) in found.into_iter().take(PAGE) {
+        let object = object(disk);
+        let Some(file) = open_if_there(store.disks.as_fd(), &file_name(disk, kind)?, OFlag::O_RDONLY).at(&object, "open")? else {
+            continue;
+        };
+        let broken = |_| {
+            let allocated = file.metadata().map_or(0, |m| m.blocks().saturating_mul(512));
+            DiskState { disk, kind, size: 0, allocated }
+        };
+        disks.push(state(&object, disk, kind, &file).unwrap_or_else(broken));
+    }
+    Ok(DiskPage { disks })
+}
+
+/// The header of a file's first bytes, for the total of an import's progress.
+pub fn virtual_size(prefix: &[u8]) -> u64 {
+    Header::parse(prefix, u64::MAX).map_or(0, |header| header.size)
+}

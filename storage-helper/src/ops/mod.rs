@@ -1,0 +1,8 @@
+//! What each operation does. One file a noun.
+
+pub mod clone;
+pub mod disk;
+pub mod import;
+pub mod log;
+pub mod space;
+pub mod vars;

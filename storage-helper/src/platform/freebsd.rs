@@ -1,0 +1,17 @@
+//! FreeBSD.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// Where the template of UEFI variables lies below `STATE/cell` (edk2-bhyve).
+pub const VARS_TEMPLATE: &str = "root/usr/local/share/uefi-firmware/BHYVE_UEFI_VARS.fd";
+
+/// FreeBSD has no request of its own for this: copy_file_range(2) shares blocks where ZFS can, and does not say whether it did.
+pub fn reflink(_to: BorrowedFd<'_>, _from: BorrowedFd<'_>) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// Type of the file system of `fd` (statfs(2)).
+pub fn filesystem(fd: BorrowedFd<'_>) -> io::Result<String> {
+    Ok(nix::sys::statfs::fstatfs(fd)?.filesystem_type_name().to_owned())
+}

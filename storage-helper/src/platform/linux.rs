@@ -1,0 +1,29 @@
+//! Linux.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// Where the template of UEFI variables lies below `STATE/cell` (Debian's ovmf).
+pub const VARS_TEMPLATE: &str = "root/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// Makes `to` share all blocks of `from`.
+pub fn reflink(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> io::Result<()> {
+    skep_sys::linux::reflink(to, from)
+}
+
+/// Type of the file system of `fd`: its name if it is a usual one, else its number (statfs(2)).
+pub fn filesystem(fd: BorrowedFd<'_>) -> io::Result<String> {
+    use nix::sys::statfs::*;
+    const NAMES: [(FsType, &str); 7] = [
+        (EXT4_SUPER_MAGIC, "ext4"),
+        (XFS_SUPER_MAGIC, "xfs"),
+        (BTRFS_SUPER_MAGIC, "btrfs"),
+        (TMPFS_MAGIC, "tmpfs"),
+        (OVERLAYFS_SUPER_MAGIC, "overlay"),
+        (NFS_SUPER_MAGIC, "nfs"),
+        (FsType(0x2fc1_2fc1), "zfs"),
+    ];
+    let kind = fstatfs(fd)?.filesystem_type();
+    let known = NAMES.iter().find(|(known, _)| *known == kind);
+    Ok(known.map_or_else(|| format!("{:#x}", kind.0), |(_, name)| (*name).to_owned()))
+}

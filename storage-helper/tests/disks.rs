@@ -1,0 +1,219 @@
+//! Disks, logs, variable stores and space, through the program.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use skep_proto::storage::*;
+use skep_proto::{DiskId, MachineId, Reason};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use support::*;
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn disks_are_made_once_and_listed() {
+    let place = Place::new();
+    let mut helper = place.start();
+    let raw = helper.create(DiskKind::Raw, 8 * MIB);
+    let qcow2 = helper.create(DiskKind::Qcow2, 64 << 40);
+    let again = CreateDisk { disk: raw, kind: DiskKind::Raw, size: 8 * MIB };
+    assert_eq!(helper.ask(again.clone()).unwrap().size, 8 * MIB);
+    refused(helper.ask(CreateDisk { size: 9 * MIB, ..again.clone() }), Reason::AlreadyExists);
+    refused(helper.ask(CreateDisk { kind: DiskKind::Qcow2, ..again.clone() }), Reason::AlreadyExists);
+    let fresh = |kind, size| CreateDisk { disk: DiskId::random(), kind, size };
+    let refusal = refused(helper.ask(fresh(DiskKind::Zvol, MIB)), Reason::Unsupported);
+    assert_eq!(refusal.field.as_str(), "kind");
+    refused(helper.ask(fresh(DiskKind::Raw, (64 << 40) + 512)), Reason::TooLarge);
+    refused(helper.ask(fresh(DiskKind::Raw, u64::MAX)), Reason::TooLarge);
+    refused(helper.ask(fresh(DiskKind::Raw, MIB - 512)), Reason::InvalidValue);
+    let refusal = refused(helper.ask(fresh(DiskKind::Qcow2, MIB + 1)), Reason::InvalidValue);
+    assert!(refusal.to_string().contains("multiple of 512"), "{refusal}");
+    let page = helper.ask(ListDisks { after: None }).unwrap();
+    assert_eq!(page.disks.len(), 2);
+    let large = page.disks.iter().find(|d| d.disk == qcow2).unwrap();
+    assert_eq!((large.kind, large.size), (DiskKind::Qcow2, 64 << 40));
+    assert!(large.allocated < 4 * MIB, "{large:?}");
+    assert_eq!(place.files().len(), 2);
+    if has_qemu_img("disks_are_made_once_and_listed") {
+        qemu_img(&["check", place.state().join(format!("disks/{qcow2}.qcow2")).to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn long_lists_come_in_pages() {
+    let place = Place::new();
+    let mut helper = place.start();
+    let mut made: Vec<DiskId> = (0..205).map(|_| helper.create(DiskKind::Raw, MIB)).collect();
+    made.sort();
+    // What is not a disk's name is not a disk.
+    for name in ["x.raw", "00000000-0000-0000-0000-000000000000.img", "A0000000-0000-0000-0000-000000000000.raw"] {
+        File::create(place.state().join("disks").join(name)).unwrap();
+    }
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = helper.ask(ListDisks { after }).unwrap().disks;
+        assert!(page.len() <= 100);
+        let Some(last) = page.last() else { break };
+        after = Some(last.disk);
+        seen.extend(page.iter().map(|d| d.disk));
+    }
+    assert_eq!(seen, made);
+}
+
+#[test]
+fn an_open_disk_is_locked_by_its_descriptor() {
+    let place = Place::new();
+    let mut helper = place.start();
+    let disk = helper.create(DiskKind::Raw, MIB);
+    let before = helper.descriptors();
+    let open = |read_only| OpenDisk { disk, kind: DiskKind::Raw, read_only };
+    let delete = DeleteDisk { disk, kind: DiskKind::Raw };
+    let resize = ResizeDisk { disk, kind: DiskKind::Raw, size: 2 * MIB };
+
+    let (state, [fd]) = helper.call(open(false), []).unwrap();
+    assert_eq!(state.size, MIB);
+    File::from(fd.try_clone().unwrap()).write_all_at(b"guest", 512).unwrap();
+    assert_eq!(helper.descriptors(), before);
+    for read_only in [false, true] {
+        refused(helper.call(open(read_only), []), Reason::InUse);
+    }
+    refused(helper.ask(delete.clone()), Reason::InUse);
+    refused(helper.ask(resize.clone()), Reason::InUse);
+    refused(helper.clone_disk(disk, DiskId::random(), DiskKind::Raw), Reason::InUse);
+    drop(fd);
+
+    let (_, [first]) = helper.call(open(true), []).unwrap();
+    let (_, [second]) = helper.call(open(true), []).unwrap();
+    assert!(File::from(second).write_all_at(b"x", 0).is_err());
+    refused(helper.call(open(false), []), Reason::InUse);
+    refused(helper.ask(delete.clone()), Reason::InUse);
+    drop(first);
+    helper.ask(delete.clone()).unwrap();
+    helper.ask(delete).unwrap();
+    refused(helper.call(open(false), []), Reason::NotFound);
+    refused(helper.ask(resize), Reason::NotFound);
+    assert!(place.files().is_empty());
+    assert_eq!(helper.descriptors(), before);
+}
+
+#[test]
+fn disks_grow_and_never_shrink() {
+    let place = Place::new();
+    let mut helper = place.start();
+    for kind in [DiskKind::Raw, DiskKind::Qcow2] {
+        let disk = helper.create(kind, 4 * MIB);
+        let resize = |size| ResizeDisk { disk, kind, size };
+        refused(helper.ask(resize(2 * MIB)), Reason::InvalidValue);
+        refused(helper.ask(resize(4 * MIB + 1)), Reason::InvalidValue);
+        refused(helper.ask(resize(65 << 40)), Reason::TooLarge);
+        assert_eq!(helper.ask(resize(4 * MIB)).unwrap().size, 4 * MIB);
+        for size in [5 * MIB, 1 << 30, 5 << 40] {
+            assert_eq!(helper.ask(resize(size)).unwrap().size, size);
+        }
+        let (state, _) = helper.call(OpenDisk { disk, kind, read_only: true }, []).unwrap();
+        assert_eq!(state.size, 5 << 40);
+    }
+}
+
+#[test]
+fn qemu_writes_to_a_disk_that_was_made_and_grown_here() {
+    let name = "qemu_writes_to_a_disk_that_was_made_and_grown_here";
+    if !has_qemu_img(name) {
+        return;
+    }
+    let place = Place::new();
+    let mut helper = place.start();
+    let disk = helper.create(DiskKind::Qcow2, 4 * MIB);
+    let path = place.state().join(format!("disks/{disk}.qcow2"));
+    let path = path.to_str().unwrap();
+    let qemu_io = |commands: &[&str]| {
+        let commands = commands.iter().flat_map(|c| ["-c", c]);
+        let output = std::process::Command::new("qemu-io").args(["-f", "qcow2"]).args(commands).arg(path).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && !text.contains("failed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    };
+    qemu_io(&["write -P 0x5a 1M 100k", "write -P 0x11 4194000 304"]);
+    helper.ask(ResizeDisk { disk, kind: DiskKind::Qcow2, size: 64 << 40 }).unwrap();
+    qemu_io(&["write -P 0xa5 10G 1M", "write -P 0x77 70368744177152 512", "read -P 0x5a 1M 100k", "read -P 0 2G 1M"]);
+    qemu_img(&["check", path]);
+    qemu_io(&["read -P 0xa5 10G 1M", "read -P 0x77 70368744177152 512"]);
+    let disk = helper.ask(ListDisks { after: None }).unwrap().disks.remove(0);
+    assert_eq!(disk.size, 64 << 40);
+    assert!(disk.allocated < 8 * MIB, "{disk:?}");
+}
+
+#[test]
+fn variable_stores_come_from_the_template() {
+    let place = Place::new();
+    let (one, two) = (MachineId::random(), MachineId::random());
+    let mut helper = place.start();
+    refused(helper.call(OpenVars { machine: one }, []), Reason::FirmwareMissing);
+
+    let template = noise(540_672);
+    let firmware = place.state().join("cell").join(skep_storage_helper::platform::VARS_TEMPLATE);
+    std::fs::create_dir_all(firmware.parent().unwrap()).unwrap();
+    std::fs::write(&firmware, &template).unwrap();
+    let read = |fd: &File| {
+        let mut bytes = vec![0; 540_672];
+        fd.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    let (_, [fd]) = helper.call(OpenVars { machine: one }, []).unwrap();
+    let vars = File::from(fd);
+    assert_eq!(read(&vars), template);
+    vars.write_all_at(b"boot entry", 100).unwrap();
+    refused(helper.call(OpenVars { machine: one }, []), Reason::InUse);
+    helper.ask(CloneVars { from: one, to: two }).unwrap();
+    helper.ask(CloneVars { from: MachineId::random(), to: MachineId::random() }).unwrap();
+    let (_, [fd]) = helper.call(OpenVars { machine: two }, []).unwrap();
+    assert_eq!(read(&File::from(fd)), read(&vars));
+    drop(vars);
+    helper.ask(DeleteMachineFiles { machine: one }).unwrap();
+    helper.ask(DeleteMachineFiles { machine: one }).unwrap();
+    let (_, [fd]) = helper.call(OpenVars { machine: one }, []).unwrap();
+    assert_eq!(read(&File::from(fd)), template);
+}
+
+#[test]
+fn logs_have_two_halves_older_first() {
+    let place = Place::new();
+    let mut helper = place.start();
+    let machine = MachineId::random();
+    let log = LogKind::Serial;
+    let (_, none) = helper.call(OpenLogReader { machine, log }, []).unwrap();
+    assert!(none.0.is_empty());
+    let (_, halves) = helper.call(OpenLogWriter { machine, log }, []).unwrap();
+    let [first, second] = halves.map(File::from);
+    let set_time = |file: &File, seconds| {
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+    };
+    first.write_all_at(b"newer", 0).unwrap();
+    second.write_all_at(b"older", 0).unwrap();
+    set_time(&first, 2000);
+    set_time(&second, 1000);
+    let (_, read) = helper.call(OpenLogReader { machine, log }, []).unwrap();
+    let texts: Vec<_> = read.0.into_iter().map(|fd| std::io::read_to_string(File::from(fd)).unwrap()).collect();
+    assert_eq!(texts, ["older", "newer"]);
+    let (_, read) = helper.call(OpenLogReader { machine, log }, []).unwrap();
+    for fd in read.0 {
+        assert!(File::from(fd).set_len(0).is_err(), "a reader could truncate the log");
+    }
+    assert_eq!(first.metadata().unwrap().mode() & 0o777, 0o600);
+    let (_, others) = helper.call(OpenLogReader { machine, log: LogKind::Hypervisor }, []).unwrap();
+    assert!(others.0.is_empty());
+    helper.ask(DeleteMachineFiles { machine }).unwrap();
+    let (_, none) = helper.call(OpenLogReader { machine, log }, []).unwrap();
+    assert!(none.0.is_empty());
+}
+
+#[test]
+fn space_is_what_the_file_system_says() {
+    let place = Place::new();
+    let mut helper = place.start();
+    let stat = nix::sys::statvfs::statvfs(&place.state()).unwrap();
+    let space = helper.ask(Space {}).unwrap();
+    assert_eq!(space.total, stat.blocks() * stat.fragment_size());
+    assert!(space.free > 0 && space.free <= space.total);
+    assert!(!space.filesystem.as_str().is_empty());
+}

@@ -1,0 +1,80 @@
+//! What the spawner tells a program that it starts in a cell: arguments, and descriptors at fixed numbers.
+
+use skep_proto::MachineId;
+use skep_proto::cell::FdRole;
+use std::os::fd::RawFd;
+
+/// First argument of a runner.
+pub const RUNNER: &str = "--runner";
+/// The channel on which a started program says that it is ready, or why not: one record, [`READY`] or text.
+pub const REPORT: RawFd = 3;
+/// The bound socket that it serves on; it calls listen(2) itself, so that clients see its process id.
+pub const LISTENER: RawFd = 4;
+/// The first of the others, in the order of the arguments.
+pub const FIRST: RawFd = 5;
+/// The record that says that all went well.
+pub const READY: &[u8] = b"ready";
+
+/// A runner's arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerArgs {
+    /// Its machine.
+    pub machine: MachineId,
+    /// What the descriptors from [`FIRST`] on are.
+    pub roles: Vec<FdRole>,
+    /// Whether the hypervisor may use `/dev/kvm`.
+    pub kvm: bool,
+}
+
+impl RunnerArgs {
+    /// As a command line, the program's name left out.
+    pub fn to_args(&self) -> Vec<String> {
+        let roles: Vec<String> = self.roles.iter().map(word).collect();
+        vec![RUNNER.to_owned(), self.machine.to_string(), roles.join(","), if self.kvm { "kvm" } else { "tcg" }.to_owned()]
+    }
+
+    /// From a command line, the program's name left out.
+    pub fn parse(mut args: impl Iterator<Item = String>) -> Option<Self> {
+        args.next().filter(|a| a == RUNNER)?;
+        let machine = args.next()?.parse().ok()?;
+        let roles = args.next()?.split(',').map(role).collect::<Option<_>>()?;
+        let kvm = args.next()? == "kvm";
+        args.next().is_none().then_some(Self { machine, roles, kvm })
+    }
+}
+
+fn word(role: &FdRole) -> String {
+    match role {
+        FdRole::Config => "config".to_owned(),
+        FdRole::Kernel => "kernel".to_owned(),
+        FdRole::Initrd => "initrd".to_owned(),
+        FdRole::Vars => "vars".to_owned(),
+        FdRole::Log => "log".to_owned(),
+        FdRole::Disk(slot) => format!("disk{slot}"),
+        FdRole::Tap(slot) => format!("tap{slot}"),
+    }
+}
+
+fn role(word: &str) -> Option<FdRole> {
+    let slot = |name: &str| word.strip_prefix(name).and_then(|n| n.parse().ok());
+    Some(match word {
+        "config" => FdRole::Config,
+        "kernel" => FdRole::Kernel,
+        "initrd" => FdRole::Initrd,
+        "vars" => FdRole::Vars,
+        "log" => FdRole::Log,
+        _ => slot("disk").map(FdRole::Disk).or_else(|| slot("tap").map(FdRole::Tap))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_come_back_as_they_went() {
+        let roles = vec![FdRole::Config, FdRole::Kernel, FdRole::Initrd, FdRole::Vars, FdRole::Disk(7), FdRole::Tap(0), FdRole::Log];
+        let args = RunnerArgs { machine: MachineId::from_u128(7), roles, kvm: false };
+        assert_eq!(RunnerArgs::parse(args.to_args().into_iter()), Some(args));
+    }
+}

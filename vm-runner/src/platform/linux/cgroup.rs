@@ -1,0 +1,205 @@
+//! Control groups (cgroups(7)): one for each machine, below one that belongs to the instance. Version 1 where the controllers are
+//! there, as they then cannot be in version 2.
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid, chown};
+use skep_proto::cell::{Limits, Usage};
+use skep_proto::{InstanceId, MachineId, Refusal, Text};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The groups of one instance; none without root.
+pub struct Cgroups {
+    trees: Vec<Tree>,
+}
+
+/// One hierarchy, by the instance's group in it.
+struct Tree {
+    dir: PathBuf,
+    unified: bool,
+    controllers: Vec<&'static str>,
+}
+
+/// A machine's groups, to be joined by its cell's first process.
+#[derive(Default)]
+pub struct Joined {
+    /// Files to write `0` to.
+    pub procs: Vec<PathBuf>,
+    /// Limits that were asked for and are not enforced.
+    pub unenforced: Vec<Text<32>>,
+}
+
+const WANTED: [&str; 4] = ["memory", "cpu", "pids", "cpuacct"];
+
+impl Cgroups {
+    /// Finds the hierarchies and makes the instance's group in each, to be `uid`'s. What cannot be had is left out.
+    pub fn acquire(instance: InstanceId, uid: Option<u32>) -> Self {
+        let Some(uid) = uid else { return Self { trees: Vec::new() } };
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mut trees: Vec<Tree> = Vec::new();
+        let mut taken = Vec::new();
+        // Version 1 first: a controller in use there is not to be had in version 2.
+        for unified in [false, true] {
+            for (mount, mut controllers) in mounts.lines().filter_map(|line| hierarchy(line, unified)) {
+                controllers.retain(|c| !taken.contains(c));
+                let dir = mount.join(format!("skep-{instance}"));
+                // Version 2 is taken without controllers, too: it counts CPU time.
+                let counts = unified && !taken.contains(&"cpuacct");
+                if (counts || !controllers.is_empty()) && adopt(&mount, &dir, uid, unified, &controllers).is_ok() {
+                    taken.extend(controllers.iter().copied());
+                    trees.push(Tree { dir, unified, controllers });
+                }
+            }
+        }
+        Self { trees }
+    }
+
+    fn tree(&self, controller: &str) -> Option<&Tree> {
+        self.trees.iter().find(|t| t.controllers.contains(&controller))
+    }
+
+    /// Limits that can be enforced.
+    pub fn limits(&self) -> Vec<&'static str> {
+        let there = |(name, controller)| self.tree(controller).map(|_| name);
+        [("memory", "memory"), ("cpu", "cpu"), ("tasks", "pids")].into_iter().filter_map(there).collect()
+    }
+
+    /// Makes a machine's groups with its limits. After a refusal none is left.
+    pub fn make(&self, machine: MachineId, limits: &Limits) -> Result<Joined, Refusal> {
+        self.sweep(machine)?;
+        let result = self.try_make(machine, limits).map_err(|(what, e)| Refusal::io(format_args!("machine {machine}"), &what, &e));
+        if result.is_err() {
+            let _ = self.sweep(machine);
+        }
+        result
+    }
+
+    fn try_make(&self, machine: MachineId, limits: &Limits) -> Result<Joined, (String, io::Error)> {
+        let mut joined = Joined::default();
+        for tree in &self.trees {
+            let dir = tree.dir.join(machine.to_string());
+            fs::create_dir(&dir).map_err(|e| (format!("make {}", dir.display()), e))?;
+            joined.procs.push(dir.join("cgroup.procs"));
+        }
+        let period = 100_000u64;
+        let quota = limits.cpu_percent.map(|percent| u64::from(percent) * period / 100);
+        let wanted = [
+            ("memory", "memory", limits.memory.map(|n| [("memory.limit_in_bytes", n.to_string()), ("memory.max", n.to_string())])),
+            ("cpu", "cpu", quota.map(|q| [("cpu.cfs_quota_us", q.to_string()), ("cpu.max", format!("{q} {period}"))])),
+            ("tasks", "pids", limits.tasks.map(|n| [("pids.max", n.to_string()), ("pids.max", n.to_string())])),
+        ];
+        for (name, controller, value) in wanted {
+            let Some([old, new]) = value else { continue };
+            let Some(tree) = self.tree(controller) else {
+                joined.unenforced.push(Text::lossy(name));
+                continue;
+            };
+            let (file, value) = if tree.unified { new } else { old };
+            let path = tree.dir.join(machine.to_string()).join(file);
+            fs::write(&path, value).map_err(|e| (format!("set {}", path.display()), e))?;
+        }
+        Ok(joined)
+    }
+
+    /// Kills what is left in a machine's groups and removes them.
+    pub fn sweep(&self, machine: MachineId) -> Result<(), Refusal> {
+        for tree in &self.trees {
+            let dir = tree.dir.join(machine.to_string());
+            let what = format!("remove {}", dir.display());
+            remove(&dir).map_err(|e| Refusal::io(format_args!("machine {machine}"), &what, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Machines that have a group.
+    pub fn machines(&self) -> Vec<MachineId> {
+        let list = self.trees.iter().filter_map(|tree| fs::read_dir(&tree.dir).ok());
+        let names = list.flatten().filter_map(Result::ok).map(|entry| entry.file_name());
+        names.filter_map(|name| name.to_str()?.parse().ok()).collect()
+    }
+
+    /// What a machine uses.
+    pub fn usage(&self, machine: MachineId) -> Usage {
+        let read = |tree: &Tree, file: &str| fs::read_to_string(tree.dir.join(machine.to_string()).join(file)).ok();
+        let number = |text: String| text.trim().parse::<u64>().ok();
+        let memory = self.tree("memory").and_then(|t| {
+            read(t, if t.unified { "memory.current" } else { "memory.usage_in_bytes" }).and_then(number)
+        });
+        let counted = self.tree("cpuacct").and_then(|t| read(t, "cpuacct.usage")).and_then(number);
+        let cpu_ns = counted.or_else(|| {
+            let text = self.trees.iter().find(|t| t.unified).and_then(|t| read(t, "cpu.stat"))?;
+            let line = text.lines().find_map(|l| l.strip_prefix("usage_usec "))?;
+            line.parse::<u64>().ok().map(|us| us.saturating_mul(1000))
+        });
+        Usage { memory, cpu_ns }
+    }
+}
+
+/// A line of the mount table as a hierarchy: where, and which of the wanted controllers.
+fn hierarchy(line: &str, unified: bool) -> Option<(PathBuf, Vec<&'static str>)> {
+    let mut fields = line.split(' ').skip(1);
+    let (dir, kind, options) = (PathBuf::from(fields.next()?), fields.next()?, fields.next()?);
+    let offered = match (kind, unified) {
+        ("cgroup", false) => options.replace(',', " "),
+        ("cgroup2", true) => fs::read_to_string(dir.join("cgroup.controllers")).ok()?,
+        _ => return None,
+    };
+    let controllers = WANTED.into_iter().filter(|w| offered.split_whitespace().any(|o| o == *w)).collect();
+    Some((dir, controllers))
+}
+
+/// Makes the instance's group and gives the right to make groups below it to `uid`.
+fn adopt(mount: &Path, dir: &Path, uid: u32, unified: bool, controllers: &[&str]) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
+    chown(dir, owner, group)?;
+    if unified {
+        let all: Vec<String> = controllers.iter().filter(|c| **c != "cpuacct").map(|c| format!("+{c}")).collect();
+        if !all.is_empty() {
+            fs::write(mount.join("cgroup.subtree_control"), all.join(" "))?;
+            fs::write(dir.join("cgroup.subtree_control"), all.join(" "))?;
+        }
+        chown(&dir.join("cgroup.procs"), owner, group)?;
+        // A process may move between groups below one that it may write to: so the spawner has a place below it, too.
+        let own = dir.join("spawner");
+        match fs::create_dir(&own) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        fs::write(own.join("cgroup.procs"), "0")?;
+    }
+    Ok(())
+}
+
+/// Kills and awaits the processes of a group, then removes it. One that is not there is removed.
+fn remove(dir: &Path) -> io::Result<()> {
+    // Each round waits for the end of processes; new ones cannot come once all are killed.
+    for _ in 0..20 {
+        match fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.raw_os_error() != Some(Errno::EBUSY as i32) => return Err(e),
+            Err(_) => {}
+        }
+        let list = || fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        let open = |pid: &str| Some((pid.to_owned(), skep_sys::linux::pidfd(pid.parse().ok()?).ok()?));
+        let found: Vec<(String, OwnedFd)> = list().lines().filter_map(open).collect();
+        // A number that is still listed was not given to somebody else before its descriptor was made.
+        let still = list();
+        let mut waited = false;
+        for (_, process) in found.into_iter().filter(|(pid, _)| still.lines().any(|l| l == pid)) {
+            let _ = skep_sys::linux::pidfd_signal(process.as_fd(), nix::sys::signal::Signal::SIGKILL as i32);
+            waited |= super::ended(process.as_fd(), super::END_MS);
+        }
+        if !waited {
+            // Nobody is there any more, but the kernel has not finished with the last one.
+            let _ = nix::poll::poll(&mut [], 10u8);
+        }
+    }
+    fs::remove_dir(dir)
+}

@@ -1,0 +1,80 @@
+//! The step from the runner to QEMU: a tighter confinement, its descriptors at their numbers, exec.
+
+use super::super::Kit;
+use nix::sys::resource::{Resource, setrlimit};
+use skep_engine_qemu::{BINARY, Fds, argv};
+use skep_proto::cell::FdRole;
+use skep_rights::hypervisor::{TABLE, TABLE_KVM};
+use skep_sandbox::{EnterError, Held, Scene, enter, limit};
+use skep_sys::process::{Fork, exit_now, fork};
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+/// Limits beside those of every process: threads of the uid, memory that stays in RAM, bytes of message queues.
+const LIMITS: [(Resource, u64); 3] =
+    [(Resource::RLIMIT_NPROC, 512), (Resource::RLIMIT_MEMLOCK, 64 << 10), (Resource::RLIMIT_MSGQUEUE, 0)];
+
+/// The descriptors of the hypervisor, by their lines in its table, and their numbers.
+struct Given<'a>(Vec<(&'static str, BorrowedFd<'a>, RawFd)>);
+
+impl Held for Given<'_> {
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        self.0.iter().map(|(name, fd, _)| (*name, *fd)).collect()
+    }
+}
+
+fn given<'a>(kit: &'a Kit, qmp: &'a OwnedFd) -> Given<'a> {
+    let mut list = vec![("qmp", qmp.as_fd(), Fds::QMP), ("serial line", kit.serial.as_fd(), Fds::serial(0))];
+    list.extend(kit.fds.iter().filter_map(|(role, fd)| {
+        let (name, number) = match role {
+            FdRole::Vars => ("variable store", Fds::VARS),
+            FdRole::Disk(slot) => ("disk", Fds::disk(*slot)),
+            FdRole::Tap(slot) => ("tap", Fds::tap(*slot)),
+            FdRole::Config | FdRole::Kernel | FdRole::Initrd | FdRole::Log => return None,
+        };
+        Some((name, fd.as_fd(), number))
+    }));
+    Given(list)
+}
+
+/// Starts QEMU; returns its process id.
+pub fn spawn(kit: &Kit, qmp: &OwnedFd, errors: &OwnedFd) -> io::Result<i32> {
+    match fork()? {
+        Fork::Parent(pid) => Ok(pid),
+        Fork::Child => {
+            // Standard error is the runner's pipe by now, unless the very first step failed.
+            let error = match become_hypervisor(kit, qmp, errors) {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            eprintln!("skep: {error}");
+            exit_now(126)
+        }
+    }
+}
+
+fn become_hypervisor(kit: &Kit, qmp: &OwnedFd, errors: &OwnedFd) -> Result<Infallible, EnterError> {
+    let step = |step: &'static str| move |error: io::Error| EnterError::Failed { step, error };
+    skep_sys::fd::place(errors.as_fd(), 2).map_err(step("standard error"))?;
+    skep_sys::fd::place(errors.as_fd(), 1).map_err(step("standard output"))?;
+    let null = std::fs::File::open("/dev/null").map_err(step("open /dev/null"))?;
+    skep_sys::fd::place(null.as_fd(), 0).map_err(step("standard input"))?;
+    drop(null);
+    for (what, limit) in LIMITS {
+        setrlimit(what, limit, limit).map_err(|e| step("setrlimit")(e.into()))?;
+    }
+    let text = |s: &str| CString::new(s).map_err(|_| step("arguments")(io::Error::from(io::ErrorKind::InvalidInput)));
+    let program = text(BINARY)?;
+    let words = argv(skep_machine::Uuid::from_u128(kit.machine.as_u128()));
+    let args = std::iter::once(BINARY).chain(words.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
+    let table = if kit.kvm { &TABLE_KVM } else { &TABLE };
+    // The cell was made by the spawner; this is a smaller one inside it, with nothing of the runner's.
+    let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: true };
+    let inside = enter(limit(given(kit, qmp), table)?, &scene)?;
+    let numbers: Vec<(BorrowedFd<'_>, RawFd)> = inside.0.iter().map(|(_, fd, number)| (*fd, *number)).collect();
+    skep_sys::fd::arrange(&numbers).map_err(step("arrange descriptors"))?;
+    let environment: [&CStr; 0] = [];
+    nix::unistd::execve(&program, &args, &environment).map_err(|e| step("execute the hypervisor")(e.into()))
+}

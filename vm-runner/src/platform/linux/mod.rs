@@ -1,0 +1,158 @@
+//! Linux: namespaces and cgroups make the cell, QEMU runs in it.
+
+mod alarm;
+mod cell;
+mod cgroup;
+mod exec;
+mod qemu;
+
+pub use alarm::Alarm;
+pub use qemu::Engine;
+
+use super::{CellHost, Made, Plan};
+use cgroup::Cgroups;
+use nix::fcntl::{OFlag, open, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use skep_proto::cell::Usage;
+use skep_proto::{MachineId, Refusal};
+use skep_service::{Role, Start, StartError};
+use skep_sys::linux::{peer_pidfd, pidfd_signal};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// How long the kernel may take to end a killed cell.
+const END_MS: u16 = 10_000;
+/// How long a console-proxy whose line is closed may take to give its readers the rest.
+const REST_MS: u16 = 1_000;
+
+/// This host.
+pub struct Host {
+    /// `STATE/cell`; as a descriptor, since the spawner's uid need not be able to pass STATE.
+    cell: OwnedFd,
+    cgroups: Cgroups,
+    rooted: bool,
+}
+
+impl Host {
+    /// While it still may: opens the place of the root and makes the cgroups its own.
+    pub fn acquire(start: &Start) -> Result<Self, StartError> {
+        let cell = start.state.join("cell");
+        let step = |what: &str| StartError::step(format!("{what} {}", cell.display()));
+        std::fs::create_dir_all(&cell).map_err(step("make"))?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = open(&cell, flags, Mode::empty()).map_err(|e| step("open")(e.into()))?;
+        let uid = start.ids.as_ref().map(|ids| ids.of(Role::Spawner));
+        Ok(Self { cell: fd, cgroups: Cgroups::acquire(start.instance, uid), rooted: uid.is_some() })
+    }
+
+    fn root(&self, name: &str) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(&self.cell, name, flags, Mode::empty())?)
+    }
+}
+
+/// Waits until a process has ended.
+fn ended(process: BorrowedFd<'_>, patience_ms: u16) -> bool {
+    loop {
+        match poll(&mut [PollFd::new(process, PollFlags::POLLIN)], PollTimeout::from(patience_ms)) {
+            Ok(n) => return n > 0,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+impl CellHost for Host {
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        vec![("cell directory", self.cell.as_fd())]
+    }
+
+    fn cell_dir(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.cell.as_raw_fd()))
+    }
+
+    fn look(&self, path: &str) -> io::Result<()> {
+        let below = path.strip_prefix('/').unwrap_or(path);
+        openat(self.root(skep_cellroot::ROOT)?, below, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(())
+    }
+
+    fn start(&mut self, plan: &Plan<'_>) -> Result<Made, Refusal> {
+        let object = format!("machine {}", plan.machine);
+        let root = self.root(plan.root).map_err(|e| Refusal::io(&object, "open the cell's root", &e))?;
+        let joined = match plan.limits {
+            Some(limits) => self.cgroups.make(plan.machine, limits)?,
+            None => cgroup::Joined::default(),
+        };
+        match cell::start(root.as_fd(), plan, &joined.procs) {
+            Ok(pid) => Ok(Made { pid, unenforced: joined.unenforced }),
+            Err(refusal) => {
+                if plan.limits.is_some() {
+                    // What the sweep cannot remove now, the next one will.
+                    let _ = self.cgroups.sweep(plan.machine);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    fn end(&mut self, machine: MachineId, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
+        let failed = |what: &str, e: &io::Error| Refusal::io(format_args!("machine {machine}"), what, e);
+        let process = match peer_pidfd(socket) {
+            Ok(process) => process,
+            // It ended while we asked.
+            Err(e) if matches!(e.raw_os_error(), Some(libc_codes::ESRCH | libc_codes::ENODATA)) => return Ok(()),
+            Err(e) => return Err(failed("find the process at the socket", &e)),
+        };
+        match pidfd_signal(process.as_fd(), nix::sys::signal::Signal::SIGKILL as i32) {
+            Err(e) if e.raw_os_error() != Some(libc_codes::ESRCH) => return Err(failed("kill", &e)),
+            _ => {}
+        }
+        if ended(process.as_fd(), END_MS) {
+            Ok(())
+        } else {
+            Err(failed("wait for the end of its processes", &io::Error::from(io::ErrorKind::TimedOut)))
+        }
+    }
+
+    fn await_end(&mut self, socket: BorrowedFd<'_>) -> bool {
+        peer_pidfd(socket).is_ok_and(|process| ended(process.as_fd(), REST_MS))
+    }
+
+    fn sweep(&mut self, machine: MachineId) -> Result<(), Refusal> {
+        self.cgroups.sweep(machine)
+    }
+
+    fn machines(&self) -> Vec<MachineId> {
+        self.cgroups.machines()
+    }
+
+    fn usage(&self, machine: MachineId) -> Usage {
+        self.cgroups.usage(machine)
+    }
+
+    fn limits(&self) -> Vec<&'static str> {
+        self.cgroups.limits()
+    }
+
+    fn weaker(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.rooted {
+            lines.push("machines share your uid: the suite was not started by root".to_owned());
+        }
+        let missing: Vec<_> = ["memory", "cpu", "tasks"].into_iter().filter(|l| !self.limits().contains(l)).collect();
+        if !missing.is_empty() {
+            let why = if self.rooted { "the kernel offers no cgroup controller for them" } else { "cgroups are root's" };
+            lines.push(format!("limits of {} are not enforced: {why}", missing.join(", ")));
+        }
+        lines
+    }
+}
+
+/// Numbers of errors that the kernel gives for processes that are gone.
+mod libc_codes {
+    pub const ESRCH: i32 = nix::errno::Errno::ESRCH as i32;
+    pub const ENODATA: i32 = nix::errno::Errno::ENODATA as i32;
+}

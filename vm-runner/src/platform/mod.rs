@@ -1,0 +1,108 @@
+//! What differs between hosts: how a cell is made and swept, and how the hypervisor is driven.
+
+#[cfg(target_os = "freebsd")]
+mod freebsd;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "freebsd")]
+pub use freebsd::{Alarm, Engine, Host};
+#[cfg(target_os = "linux")]
+pub use linux::{Alarm, Engine, Host};
+
+use skep_proto::cell::{Limits, Usage};
+use skep_proto::{MachineId, Refusal, Text};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// A program that is to be started in a cell.
+pub struct Plan<'a> {
+    /// Whose cell.
+    pub machine: MachineId,
+    /// Name of the prepared root.
+    pub root: &'static str,
+    /// Path of the program inside it.
+    pub program: &'static str,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its socket, bound and not listening.
+    pub listener: BorrowedFd<'a>,
+    /// Its other descriptors, in the order of [`crate::handover`].
+    pub fds: Vec<BorrowedFd<'a>>,
+    /// The uid and gid that it gets (root mode).
+    pub identity: Option<u32>,
+    /// Limits; `None`: it is not the runner, and stays outside of the machine's group.
+    pub limits: Option<&'a Limits>,
+    /// `/dev/kvm` in the cell.
+    pub kvm: bool,
+}
+
+/// A started program.
+pub struct Made {
+    /// Its process id on the host.
+    pub pid: u32,
+    /// Limits that are not enforced here.
+    pub unenforced: Vec<Text<32>>,
+}
+
+/// The host, as the spawner uses it.
+pub trait CellHost {
+    /// Descriptors that it holds, by their lines in the table.
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)>;
+    /// `STATE/cell`, as a path that this process can use.
+    fn cell_dir(&self) -> std::path::PathBuf;
+    /// Opens a file of the prepared root, to see that it is there.
+    fn look(&self, path: &str) -> std::io::Result<()>;
+    /// Makes a cell and starts a program as its first process. After a refusal nothing is left.
+    fn start(&mut self, plan: &Plan<'_>) -> Result<Made, Refusal>;
+    /// Ends the process that listens at the other end of `socket`, and waits until it and its cell are gone.
+    fn end(&mut self, machine: MachineId, socket: BorrowedFd<'_>) -> Result<(), Refusal>;
+    /// Waits until the process that listens at the other end of `socket` ends by itself, a moment at most.
+    fn await_end(&mut self, socket: BorrowedFd<'_>) -> bool;
+    /// Ends what still lives in a dead cell, and removes what it left.
+    fn sweep(&mut self, machine: MachineId) -> Result<(), Refusal>;
+    /// Machines that have anything on the host beside sockets.
+    fn machines(&self) -> Vec<MachineId>;
+    /// What a cell uses.
+    fn usage(&self, machine: MachineId) -> Usage;
+    /// Limits that can be enforced here.
+    fn limits(&self) -> Vec<&'static str>;
+    /// Where cells are weaker here than declared.
+    fn weaker(&self) -> Vec<String>;
+}
+
+/// What happened to a hypervisor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happening {
+    /// The guest runs: for the first time, or again.
+    Running,
+    /// Its CPUs stand still.
+    Paused,
+    /// The hypervisor has ended.
+    Ended(Ending),
+}
+
+/// How a hypervisor ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The guest rebooted.
+    Reboot,
+    /// The guest powered off.
+    PowerOff,
+    /// We ended it.
+    Host,
+    /// The guest's kernel panicked.
+    Panic,
+    /// Anything else: exit code, 128 + signal.
+    Crash(u8),
+}
+
+/// What a hypervisor is started with; all of it stays with the runner.
+pub struct Kit {
+    /// The machine.
+    pub machine: MachineId,
+    /// Each descriptor and what it is for.
+    pub fds: Vec<(skep_proto::cell::FdRole, OwnedFd)>,
+    /// The hypervisor's end of the first serial line.
+    pub serial: OwnedFd,
+    /// Whether it may use hardware acceleration.
+    pub kvm: bool,
+}

@@ -1,0 +1,68 @@
+//! What a hypervisor writes to its standard error: into the log, and the end of it kept for whoever asks why it ended.
+
+use nix::unistd::{Whence, ftruncate, lseek};
+use skep_proto::Text;
+use std::os::fd::OwnedFd;
+
+/// Bytes in the log before it begins anew.
+const LOG: u64 = 1 << 20;
+/// Bytes that are kept.
+const KEPT: usize = 4096;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Words {
+    log: Option<OwnedFd>,
+    written: u64,
+    tail: Vec<u8>,
+}
+
+impl Words {
+    /// Goes on in `log`, where it ends.
+    pub fn new(log: Option<OwnedFd>) -> Self {
+        let written = log.as_ref().and_then(|fd| lseek(fd, 0, Whence::SeekEnd).ok()).and_then(|n| u64::try_from(n).ok());
+        Self { log, written: written.unwrap_or(0), tail: Vec::new() }
+    }
+
+    /// Takes note of some.
+    pub fn add(&mut self, bytes: &[u8]) {
+        if let Some(log) = &self.log {
+            if self.written > LOG && ftruncate(log, 0).is_ok() && lseek(log, 0, Whence::SeekSet).is_ok() {
+                self.written = 0;
+            }
+            // A full disk loses words, not machines.
+            let _ = nix::unistd::write(log, bytes);
+            self.written = self.written.saturating_add(bytes.len() as u64);
+        }
+        self.tail.extend_from_slice(bytes);
+        let much = self.tail.len().saturating_sub(KEPT);
+        self.tail.drain(..much);
+    }
+
+    /// The end of them.
+    pub fn last(&self) -> Text<1024> {
+        let text = String::from_utf8_lossy(&self.tail);
+        let text = text.trim();
+        let mut from = text.len().saturating_sub(1024);
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        Text::lossy(text.get(from..).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_kept_and_nothing_grows() {
+        let mut words = Words::default();
+        for _ in 0..10_000 {
+            words.add("beginning ü\n".as_bytes());
+        }
+        words.add(b"\x1b[31mthe last\x07 line\n");
+        assert!(words.tail.len() <= KEPT);
+        assert!(words.last().as_str().ends_with("the last  line"), "{:?}", words.last());
+    }
+}

@@ -1,0 +1,141 @@
+//! Makes cells and starts console-proxies.
+
+use super::Spawner;
+use crate::handover::RunnerArgs;
+use crate::platform::{CellHost, Plan};
+use nix::sys::stat::{SFlag, fstat};
+use skep_proto::cell::{CellMade, FdRole, MakeCell, StartConsole, Started};
+use skep_proto::{MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Uids of machines: slot N has two of them.
+const SLOTS: u16 = 30_000;
+
+impl Spawner {
+    pub(super) fn make_cell(&mut self, c: MakeCell, UpTo(fds): UpTo<MAX_FDS>) -> Result<(CellMade, NoFds), Refusal> {
+        let MakeCell { machine, slot, limits, fds: roles, kvm } = c;
+        check(machine, &roles, &fds)?;
+        self.look(skep_cellroot::HYPERVISOR, Reason::HypervisorMissing)?;
+        if roles.contains(&FdRole::Vars) {
+            self.look(skep_cellroot::UEFI, Reason::FirmwareMissing)?;
+        }
+        let identity = self.identity(slot, 0)?;
+        let args = RunnerArgs { machine, roles, kvm };
+        let path = self.runner_socket(machine);
+        let listener = bind(machine, &path)?;
+        let plan = Plan {
+            machine,
+            root: skep_cellroot::ROOT,
+            program: "/skep/skep-vm-runner",
+            args: args.to_args(),
+            listener: listener.as_fd(),
+            fds: fds.iter().map(AsFd::as_fd).collect(),
+            identity,
+            limits: Some(&limits),
+            kvm,
+        };
+        match self.host.start(&plan) {
+            Ok(made) => Ok((CellMade { runner: made.pid, unenforced: made.unenforced }, [])),
+            Err(refusal) => {
+                // Nothing half-made: the socket goes as it came. If that fails, the next sweep removes it.
+                let _ = std::fs::remove_file(&path);
+                Err(refusal)
+            }
+        }
+    }
+
+    pub(super) fn start_console(&mut self, c: StartConsole, fds: [OwnedFd; 3]) -> Result<(Started, NoFds), Refusal> {
+        let StartConsole { machine, slot } = c;
+        let kinds = [(SFlag::S_IFSOCK, "serial line"), (SFlag::S_IFREG, "log"), (SFlag::S_IFREG, "log")];
+        for (fd, (kind, name)) in fds.iter().zip(kinds) {
+            if kind_of(machine, fd.as_fd())? != kind {
+                return Err(Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field(name));
+            }
+        }
+        let identity = self.identity(slot, 1)?;
+        let path = self.console_socket(machine);
+        let listener = bind(machine, &path)?;
+        let plan = Plan {
+            machine,
+            root: skep_cellroot::CONSOLE_ROOT,
+            program: "/skep/skep-console-proxy",
+            args: Vec::new(),
+            listener: listener.as_fd(),
+            fds: fds.iter().map(AsFd::as_fd).collect(),
+            identity,
+            limits: None,
+            kvm: false,
+        };
+        match self.host.start(&plan) {
+            Ok(made) => Ok((Started { pid: made.pid }, [])),
+            Err(refusal) => {
+                let _ = std::fs::remove_file(&path);
+                Err(refusal)
+            }
+        }
+    }
+
+    pub(super) fn runner_socket(&self, machine: MachineId) -> PathBuf {
+        self.run.join("vm").join(format!("{machine}.sock"))
+    }
+
+    pub(super) fn console_socket(&self, machine: MachineId) -> PathBuf {
+        self.run.join("console").join(format!("{machine}.sock"))
+    }
+
+    /// The uid of a slot's hypervisor (0) or console-proxy (1).
+    fn identity(&self, slot: u16, which: u32) -> Result<Option<u32>, Refusal> {
+        if slot >= SLOTS {
+            return Err(Refusal::new(Reason::InvalidValue, format_args!("slot {slot}")).note(format_args!("less than {SLOTS}")));
+        }
+        Ok(self.machines.map(|first| first.saturating_add(2 * u32::from(slot) + which)))
+    }
+
+    fn look(&self, path: &str, reason: Reason) -> Result<(), Refusal> {
+        self.host.look(path).map_err(|e| Refusal::new(reason, path).note(e))
+    }
+}
+
+/// Binds a socket whose old one nobody listens on.
+fn bind(machine: MachineId, path: &std::path::Path) -> Result<OwnedFd, Refusal> {
+    let object = format!("machine {machine}");
+    match super::cells::connect(path) {
+        Ok(Some(_)) => return Err(Refusal::new(Reason::InUse, object).note(format_args!("{} is served", path.display()))),
+        Ok(None) => {}
+        Err(e) => return Err(Refusal::io(object, "connect to the socket", &e)),
+    }
+    skep_sys::sock::bind_seqpacket(path, 0o660).map_err(|e| Refusal::io(object, "bind the socket", &e))
+}
+
+fn kind_of(machine: MachineId, fd: BorrowedFd<'_>) -> Result<SFlag, Refusal> {
+    let stat = fstat(fd).map_err(|e| Refusal::io(format_args!("machine {machine}"), "fstat", &e.into()))?;
+    Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)
+}
+
+/// Each role once, with a descriptor of its kind: no directory, no foreign socket gets into a cell.
+fn check(machine: MachineId, roles: &[FdRole], fds: &[OwnedFd]) -> Result<(), Refusal> {
+    let wrong = |note: &str| Err(Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field("fds").note(note));
+    if roles.len() != fds.len() {
+        return wrong("as many roles as descriptors are expected");
+    }
+    if roles.iter().collect::<HashSet<_>>().len() != roles.len() {
+        return wrong("a role is given twice");
+    }
+    if !roles.contains(&FdRole::Config) {
+        return wrong("the configuration is missing");
+    }
+    for (role, fd) in roles.iter().zip(fds) {
+        let kind = kind_of(machine, fd.as_fd())?;
+        let fits = match role {
+            FdRole::Config | FdRole::Kernel | FdRole::Initrd | FdRole::Vars | FdRole::Log => kind == SFlag::S_IFREG,
+            FdRole::Disk(slot) => *slot < 16 && (kind == SFlag::S_IFREG || kind == SFlag::S_IFBLK || kind == SFlag::S_IFCHR),
+            FdRole::Tap(slot) => *slot < 16 && kind == SFlag::S_IFCHR,
+        };
+        if !fits {
+            return wrong(&format!("{role:?}: not that kind of file"));
+        }
+    }
+    Ok(())
+}

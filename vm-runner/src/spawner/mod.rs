@@ -1,0 +1,100 @@
+//! The spawner: makes cells, starts console-proxies, sweeps what is left of them. Knows no hypervisor's flags.
+
+mod cells;
+mod make;
+
+use crate::platform::{CellHost, Host};
+use nix::unistd::{Gid, chown};
+use skep_ipc::{Answered, Ask, ProtocolError, Server, Service};
+use skep_proto::cell::{Cell, CellRequest};
+use skep_rights::vm_runner::TABLE;
+use skep_sandbox::{EnterError, Held, enter, limit};
+use skep_service::{Journal, Role, Start, StartError};
+use skep_sys::sock::Peer;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Why the spawner cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A step before the sandbox.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The sandbox.
+    #[error(transparent)]
+    Enter(#[from] EnterError),
+    /// poll(2) itself.
+    #[error("poll: {0}")]
+    Poll(std::io::Error),
+}
+
+/// What it holds from the start.
+pub struct Acquired {
+    listener: OwnedFd,
+    journal: Journal,
+    spawner: Spawner,
+}
+
+/// The service.
+pub struct Spawner {
+    host: Host,
+    run: PathBuf,
+    /// The first uid of machines; none: an ordinary user's suite.
+    machines: Option<u32>,
+}
+
+impl Held for Acquired {
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let mut held = vec![("listener", self.listener.as_fd())];
+        held.extend(self.journal.held());
+        held.extend(self.spawner.host.held());
+        held
+    }
+}
+
+/// acquire → limit → enter → serve.
+pub fn main() -> Result<(), Error> {
+    let start = Start::from_args(&[])?;
+    let limited = limit(acquire(&start)?, &TABLE)?;
+    let Acquired { listener, mut journal, mut spawner } = enter(limited, &start.scene(Role::Spawner))?.into_inner();
+    // In its own user namespace it sees the uids of others as one that stands for all; the socket's mode has let them in.
+    let allowed = start.ids.as_ref().and_then(|_| start.allowed(Role::Broker));
+    Server::<Cell>::new(listener, allowed).run(&mut spawner, &mut journal).map_err(Error::Poll)
+}
+
+fn acquire(start: &Start) -> Result<Acquired, StartError> {
+    for name in ["vm", "console"] {
+        let dir = start.run.join(name);
+        start.own_dir(&dir, Role::Spawner, 0o2710)?;
+        if let Some(ids) = &start.ids {
+            // Sockets in it get the directory's group: the broker may connect, and cannot bind or remove.
+            let step = || StartError::step(format!("chgrp {}", dir.display()));
+            chown(&dir, None, Some(Gid::from_raw(ids.of(Role::Broker)))).map_err(|e| step()(e.into()))?;
+        }
+    }
+    let host = Host::acquire(start)?;
+    let machines = start.ids.as_ref().map(skep_service::Ids::machines);
+    Ok(Acquired {
+        listener: start.bind(Role::Spawner, Role::Broker)?,
+        journal: start.journal("vm-runner")?,
+        spawner: Spawner { host, run: start.run.clone(), machines },
+    })
+}
+
+impl Service<Cell> for Spawner {
+    fn serve(&mut self, ask: Ask<'_>, request: CellRequest) -> Result<Answered, ProtocolError> {
+        match request {
+            CellRequest::MakeCell(c) => ask.answer(c, |_, c, fds| self.make_cell(c, fds)),
+            CellRequest::StartConsole(c) => ask.answer(c, |_, c, fds| self.start_console(c, fds)),
+            CellRequest::KillCell(c) => ask.answer(c, |_, c, []| self.kill_cell(c.machine)),
+            CellRequest::SweepCell(c) => ask.answer(c, |_, c, []| self.sweep_cell(c.machine)),
+            CellRequest::ListCells(c) => ask.answer(c, |_, c, []| self.list_cells(c.after)),
+            CellRequest::CellUsage(c) => ask.answer(c, |_, c, []| Ok((self.host.usage(c.machine), []))),
+            CellRequest::Facilities(c) => ask.answer(c, |_, _, []| Ok((self.facilities(), []))),
+        }
+    }
+
+    // The journal hears of both as an observer.
+    fn closed(&mut self, _: Peer, _: &ProtocolError) {}
+    fn stranger(&mut self, _: Peer) {}
+}

@@ -1,0 +1,194 @@
+//! A machine's life in its cell: real QEMU, real guest, through the real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[macro_use]
+mod support;
+
+use skep_proto::Reason;
+use skep_proto::cell::{KillCell, ListCells, SweepCell};
+use skep_proto::runner::{self, End, Phase};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use support::{Events, Machine, ask, config, memory_file};
+
+#[test]
+fn boots_answers_and_powers_off() {
+    let mut spawner = spawner!("boots_answers_and_powers_off");
+    let machine = Machine::new("");
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    let mut events = Events::of(&mut runner);
+    terminal.until("skep-guest ready");
+    assert!(terminal.attached.writer);
+    terminal.line("echo $((6*7))-answers");
+    terminal.until("42-answers");
+    let (state, _) = ask(&mut runner, runner::Status {}, []).unwrap();
+    assert_eq!((state.phase, state.starts, state.last_end), (Phase::Running, 1, None));
+    terminal.line("poweroff -f");
+    assert_eq!(events.until_end(), End::PowerOff);
+    events.until_phase(Phase::Ended);
+    assert_eq!(spawner.ask(SweepCell { machine: machine.id }, []).unwrap_err().reason, Reason::InUse);
+    ask(&mut runner, runner::Leave {}, []).unwrap();
+    spawner.ask(SweepCell { machine: machine.id }, []).unwrap();
+    spawner.ask(SweepCell { machine: machine.id }, []).unwrap();
+    assert!(spawner.ask(ListCells { after: None }, []).unwrap().cells.is_empty());
+    let log = std::fs::read_to_string(machine.dir.path().join("serial.0.log")).unwrap();
+    assert!(log.contains("42-answers"), "the log has what the guest said: {log}");
+}
+
+#[test]
+fn a_cell_that_is_there_is_not_made_again() {
+    let mut spawner = spawner!("a_cell_that_is_there_is_not_made_again");
+    let machine = Machine::new("");
+    machine.make(&mut spawner).unwrap();
+    assert_eq!(machine.make(&mut spawner).unwrap_err().reason, Reason::InUse);
+    let mut runner = spawner.runner(machine.id);
+    assert_eq!(ask(&mut runner, runner::Pause {}, []).unwrap_err().reason, Reason::WrongState);
+    ask(&mut runner, runner::Leave {}, []).unwrap();
+}
+
+#[test]
+fn the_power_button_is_obeyed() {
+    let mut spawner = spawner!("the_power_button_is_obeyed");
+    let machine = Machine::new("");
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    let mut events = Events::of(&mut runner);
+    terminal.until("skep-guest ready");
+    ask(&mut runner, runner::PowerButton {}, []).unwrap();
+    assert_eq!(events.until_end(), End::PowerOff);
+}
+
+#[test]
+fn killed_it_ends_at_once() {
+    let mut spawner = spawner!("killed_it_ends_at_once");
+    let machine = Machine::new("");
+    let (mut runner, _terminal) = machine.boot(&mut spawner);
+    let mut events = Events::of(&mut runner);
+    ask(&mut runner, runner::Kill {}, []).unwrap();
+    assert_eq!(events.until_end(), End::Killed);
+    ask(&mut runner, runner::Kill {}, []).unwrap();
+    assert_eq!(ask(&mut runner, runner::Start {}, []).unwrap_err().reason, Reason::WrongState);
+}
+
+#[test]
+fn reset_starts_it_anew() {
+    let mut spawner = spawner!("reset_starts_it_anew");
+    let machine = Machine::new("");
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    let mut events = Events::of(&mut runner);
+    terminal.until("skep-guest ready");
+    ask(&mut runner, runner::Reset {}, []).unwrap();
+    assert_eq!(events.until_end(), End::Reset);
+    terminal.until("skep-guest ready");
+    assert_eq!(ask(&mut runner, runner::Status {}, []).unwrap().0.starts, 2);
+}
+
+#[test]
+fn paused_it_says_nothing() {
+    let mut spawner = spawner!("paused_it_says_nothing");
+    let machine = Machine::new("");
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    terminal.until("skep-guest ready");
+    ask(&mut runner, runner::Pause {}, []).unwrap();
+    assert_eq!(ask(&mut runner, runner::Status {}, []).unwrap().0.phase, Phase::Paused);
+    let before = ask(&mut runner, runner::Stats {}, []).unwrap().0.cpu_ns;
+    terminal.line("echo $((6*7))-late");
+    assert_eq!(ask(&mut runner, runner::Status {}, []).unwrap().0.phase, Phase::Paused);
+    let after = ask(&mut runner, runner::Stats {}, []).unwrap().0.cpu_ns;
+    assert!(!terminal.seen.contains("42-late"));
+    ask(&mut runner, runner::Resume {}, []).unwrap();
+    terminal.until("42-late");
+    assert!(after - before < 1_000_000_000, "{before} {after}");
+}
+
+#[test]
+fn a_reboot_starts_it_with_the_latest_configuration() {
+    let mut spawner = spawner!("a_reboot_starts_it_with_the_latest_configuration");
+    let machine = Machine::new("skep.test=first");
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    let mut events = Events::of(&mut runner);
+    terminal.until("skep-guest ready");
+    let next = memory_file(config("skep.test=second", true, false).as_bytes());
+    ask(&mut runner, runner::Configure {}, [next]).unwrap();
+    terminal.line("cat /proc/cmdline; echo x > /tmp/kept; reboot -f");
+    terminal.until("skep.test=first");
+    assert_eq!(events.until_end(), End::Reboot);
+    terminal.until("skep-guest ready");
+    terminal.line("cat /proc/cmdline; ls /tmp/kept");
+    terminal.until("skep.test=second");
+    terminal.until("/tmp/kept: No such file");
+    let (state, _) = ask(&mut runner, runner::Status {}, []).unwrap();
+    assert_eq!((state.phase, state.starts, state.last_end), (Phase::Running, 2, Some(End::Reboot)));
+}
+
+#[test]
+fn a_panic_is_told() {
+    let mut spawner = spawner!("a_panic_is_told");
+    let machine = Machine::new("");
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    let mut events = Events::of(&mut runner);
+    terminal.until("skep-guest ready");
+    terminal.line("echo c > /proc/sysrq-trigger");
+    assert_eq!(events.until_end(), End::Panic);
+}
+
+#[test]
+fn a_configuration_that_is_none_is_a_crash_with_words() {
+    let mut spawner = spawner!("a_configuration_that_is_none_is_a_crash_with_words");
+    let machine = Machine::scripted("[machine]\n type = \"no-such-machine\"");
+    machine.make(&mut spawner).unwrap();
+    let mut runner = spawner.runner(machine.id);
+    let refusal = ask(&mut runner, runner::Start {}, []).unwrap_err();
+    assert_eq!(refusal.reason, Reason::HypervisorFailed);
+    assert!(refusal.note.as_str().contains("unsupported machine type"), "{refusal}");
+    assert_eq!(ask(&mut runner, runner::Status {}, []).unwrap().0.phase, Phase::Ended);
+}
+
+#[test]
+fn the_screen_speaks_rfb() {
+    let mut spawner = spawner!("the_screen_speaks_rfb");
+    let machine = Machine { config: config("", false, true), ..Machine::new("") };
+    let (mut runner, _terminal) = machine.boot(&mut spawner);
+    for _ in 0..2 {
+        let (_, [hypervisor]) = ask(&mut runner, runner::ConnectScreen {}, []).unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ask(&mut spawner.console(machine.id), skep_proto::console::AttachScreen {}, [theirs.into(), hypervisor]).unwrap();
+        let mut banner = [0; 12];
+        ours.read_exact(&mut banner).unwrap();
+        assert_eq!(&banner, b"RFB 003.008\n");
+        ours.write_all(&banner).unwrap();
+        let mut security = [0; 2];
+        ours.read_exact(&mut security).unwrap();
+        assert_eq!(security, [1, 1], "one kind of security, none: whoever holds the stream may look");
+    }
+}
+
+#[test]
+fn counters_rise() {
+    let mut spawner = spawner!("counters_rise");
+    let machine = Machine::new("");
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    terminal.until("skep-guest ready");
+    let (before, _) = ask(&mut runner, runner::Stats {}, []).unwrap();
+    terminal.line("dd if=/dev/zero of=/dev/vda bs=1M count=4 conv=fsync; echo $((6*7))-written");
+    terminal.until("42-written");
+    let (after, _) = ask(&mut runner, runner::Stats {}, []).unwrap();
+    assert!(after.cpu_ns > before.cpu_ns);
+    assert_eq!(after.disks.len(), 1);
+    assert!(after.disks[0].write_bytes >= before.disks[0].write_bytes + (4 << 20), "{before:?} {after:?}");
+}
+
+#[test]
+fn a_machine_outlives_its_spawner() {
+    let mut spawner = spawner!("a_machine_outlives_its_spawner");
+    let machine = Machine::new("");
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    terminal.until("skep-guest ready");
+    spawner.replace();
+    let cells = spawner.ask(ListCells { after: None }, []).unwrap().cells;
+    assert_eq!(cells.len(), 1);
+    assert!(cells[0].machine == machine.id && cells[0].runner && cells[0].console);
+    terminal.line("echo $((6*7))-alive");
+    terminal.until("42-alive");
+    ask(&mut runner, runner::Status {}, []).unwrap();
+    spawner.ask(KillCell { machine: machine.id }, []).unwrap();
+}
