@@ -52,10 +52,10 @@ pub fn run() -> Result<Outcome> {
 }
 
 /// Ours and the floor's, in turns.
-fn measure(ours: &mut dyn FnMut() -> Result<Duration>, bare: &mut dyn FnMut() -> Result<Duration>) -> Result<(Samples, Samples)> {
-    let mut samples = [Samples::default(), Samples::default()];
+fn measure<'a>(ours: Once<'a>, bare: Once<'a>) -> Result<(Samples, Samples)> {
+    let mut pair = [(Samples::default(), ours), (Samples::default(), bare)];
     for turn in 0..TURNS {
-        for (samples, once) in samples.iter_mut().zip([&mut *ours, &mut *bare]) {
+        for (samples, once) in &mut pair {
             for _ in 0..BATCH {
                 let time = once()?;
                 if turn > 0 {
@@ -64,9 +64,12 @@ fn measure(ours: &mut dyn FnMut() -> Result<Duration>, bare: &mut dyn FnMut() ->
             }
         }
     }
-    let [ours, bare] = samples;
+    let [(ours, _), (bare, _)] = pair;
     Ok((ours, bare))
 }
+
+/// Does it once, and says how long it took.
+type Once<'a> = &'a mut (dyn FnMut() -> Result<Duration> + 'a);
 
 /// The cores that this process may run on. It stays on the first while this lives.
 struct Cores {

@@ -71,6 +71,7 @@ struct Actor {
     work: Option<Task>,
     clock: Option<Task>,
     cell: u64,
+    /// A console-proxy's, then the one that listens to the runner; none: there is no cell that is known to live.
     keepers: Vec<Task>,
 }
 
@@ -160,7 +161,7 @@ impl Actor {
             }
         });
         (self.life, self.slot, self.who) = (life, slot, who.clone());
-        let overtaken = std::mem::replace(&mut self.operation, Some(operation));
+        let overtaken = self.operation.replace(operation);
         // What an accepted act finishes is the one that it overtakes.
         for effect in effects.into_iter().filter(|effect| !matches!(effect, Effect::Finish(_))) {
             self.perform(effect);
@@ -223,14 +224,14 @@ impl Actor {
                 self.work(async move { Input::Told(cell::tell(&broker, &who, id, act).await) });
             }
             Effect::Clear { kill } => {
-                // The keepers end when the runner and the console-proxy do; until then they say what is still there.
-                let keepers = std::mem::take(&mut self.keepers);
+                let listening = self.keepers.pop();
                 self.forget_cell();
                 let (broker, who, id) = (self.broker.clone(), self.who.clone(), self.id);
                 self.work(async move {
+                    // Listening ends when the runner does.
                     let ended = async move {
-                        for mut keeper in keepers {
-                            let _ = (&mut keeper.0).await;
+                        if let Some(mut listening) = listening {
+                            let _ = (&mut listening.0).await;
                         }
                     };
                     Input::Cleared(cell::clear(&broker, &who, id, kill, ended).await)
@@ -265,13 +266,12 @@ impl Actor {
     /// Listens to a runner, and keeps a console-proxy alive beside it.
     fn keep(&mut self, port: Port) {
         let (broker, id, post, cell) = (self.broker.clone(), self.id, self.post.clone(), self.cell);
-        self.keepers = vec![
-            Task(tokio::task::spawn_local(async move {
-                let tell = |input| drop(post.send(Msg::Runner(cell, input)));
-                cell::listen(&broker, id, port, tell).await;
-            })),
-            Task(tokio::task::spawn_local(cell::keep_console(self.broker.clone(), self.id))),
-        ];
+        let console = Task(tokio::task::spawn_local(cell::keep_console(self.broker.clone(), id)));
+        let listening = Task(tokio::task::spawn_local(async move {
+            let tell = |input| drop(post.send(Msg::Runner(cell, input)));
+            cell::listen(&broker, id, port, tell).await;
+        }));
+        self.keepers = vec![console, listening];
     }
 
     /// Settings that were changed while the cell was made.

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 pub const SLOTS: u16 = 30_000;
 /// How long a hypervisor may take until it answers.
 const START: Duration = Duration::from_secs(60);
-/// How long a runner may take to leave, and a console-proxy to write the rest of its log.
+/// How long a runner may take to leave.
 const LEAVE: Duration = Duration::from_secs(5);
 /// Between two starts of a console-proxy that does not stay.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -77,7 +77,7 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
     }
     host.check(&model).map_err(|e| refused(Reason::Unsupported, e.to_string()))?;
     model.acceleration = host.resolve(model.acceleration);
-    let text = platform::configure(&model).map_err(|e| refused(Reason::Unsupported, e))?;
+    let text = platform::configure(&model, broker.instance, &broker.facts).map_err(|e| refused(Reason::Unsupported, e))?;
     let write = || {
         let mut file = std::fs::File::from(skep_sys::fd::memory_file(c"skep-config")?);
         file.write_all(text.as_bytes())?;
@@ -135,6 +135,8 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
     };
     let fds = UpTo::from_vec(fds).map_err(|_| Refusal::new(Reason::LimitReached, &object).note("too many disks and NICs"))?;
     let call = MakeCell { machine: id, slot, limits, fds: roles, kvm };
+    // First, so that a broker that comes back to a running machine knows with what.
+    broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
     let (made, []) = broker.cells.call_with(who, call, fds).await.map_err(|r| about(r, &object))?;
     for limit in made.unenforced {
         broker.warn(who.trace, format_args!("{object}: the limit of {limit} is not enforced by this host"));
@@ -143,7 +145,6 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
     let (_, [events]) = broker.ask_runner(who, id, Watch {}).await.map_err(|r| about(r, &object))?;
     watch(Port::new(events).map_err(|e| Refusal::io(&object, "watch its runner", &e))?);
     broker.runner(who, id, runner::Start {}, [], START).await.map_err(|r| about(r, &object))?;
-    broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
     Ok(())
 }
 
@@ -253,8 +254,8 @@ pub async fn configure(broker: &Broker, who: &Who, id: MachineId) -> Result<Opti
     Ok(Some(next))
 }
 
-/// Clears away what is left of a cell; waits for helpers that are being restarted, as long as it takes. `ended` waits for runner and
-/// console-proxy.
+/// Clears away what is left of a cell; waits for helpers that are being restarted, as long as it takes. `ended` waits for the
+/// runner; the spawner does for the console-proxy.
 pub async fn clear(broker: &Broker, who: &Who, machine: MachineId, kill: bool, ended: impl Future<Output = ()>) -> Result<(), Refusal> {
     let left = !kill && broker.runner(who, machine, Leave {}, [], LEAVE).await.is_ok() && timeout(LEAVE, ended).await.is_ok();
     let (mut kill, mut pause) = (!left, BACK_OFF.0);

@@ -25,9 +25,9 @@ pub async fn run(broker: &Rc<Broker>, operation: &mut Operation, job: Job, told:
     let (ours, theirs) = pair.map_err(|e| Refusal::io("job", "make its channel", &e))?;
     let ours = Port::new(ours).map_err(|e| Refusal::io("job", "make its channel", &e))?;
     match job {
-        Job::Import(call, stream) => drop(broker.storage.call_with(&who, call, [stream, theirs]).await?),
-        Job::Clone(call) => drop(broker.storage.call_with(&who, call, [theirs]).await?),
-    }
+        Job::Import(call, stream) => broker.storage.call_with(&who, call, [stream, theirs]).await?,
+        Job::Clone(call) => broker.storage.call_with(&who, call, [theirs]).await?,
+    };
     let cancelled = operation.cancelled();
     tokio::pin!(cancelled);
     loop {

@@ -54,7 +54,7 @@ impl Api {
             match dial(places).await {
                 Ok(channel) => return Ok(Self { channel, places: places.clone() }),
                 Err(failure) => {
-                    let up = failure.is_unavailable() && matches!(up::supervisor(places), Ok(Some(_)));
+                    let up = failure.is_unavailable() && up::is_up(places);
                     if !up || Instant::now() + pause > until {
                         return Err(failure);
                     }

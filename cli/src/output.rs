@@ -72,7 +72,9 @@ impl Output {
             }
         }
         for (index, column) in columns.iter().enumerate() {
-            if let (Column::Right(_), Some(found)) = (column, table.column_mut(index)) {
+            let Some(found) = table.column_mut(index) else { continue };
+            found.set_padding((0, 2));
+            if let Column::Right(_) = column {
                 found.set_cell_alignment(CellAlignment::Right);
             }
         }

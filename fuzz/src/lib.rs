@@ -11,8 +11,11 @@ use skep_proto::storage::{JobRecord, Storage};
 use skep_proto::wire::{Hello, Welcome, decode, decode_request, encode_request};
 use skep_proto::{Helper, Refusal};
 
+/// What takes any bytes and must not panic.
+pub type Target = fn(&[u8]);
+
 /// Name and function of each target.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("records", records), ("qmp", qmp), ("image", image)];
+pub const TARGETS: &[(&str, Target)] = &[("records", records), ("qmp", qmp), ("image", image)];
 
 /// A request that decodes is encoded again, and means the same.
 fn request<H: Helper>(bytes: &[u8])

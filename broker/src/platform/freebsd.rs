@@ -1,7 +1,10 @@
 //! FreeBSD: a directory descriptor (capability mode), bhyve.
 
+use super::Facts;
 use nix::sys::socket::UnixAddr;
+use skep_engine_bhyve::{BhyveRelease, Names};
 use skep_machine::{HostCapabilities, MachineSpec};
+use skep_proto::InstanceId;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -28,9 +31,18 @@ impl RunDir {
     }
 }
 
-/// The hypervisor's configuration file.
-pub fn configure(spec: &MachineSpec) -> Result<String, String> {
-    skep_engine_bhyve::configure(spec, &skep_engine_bhyve::Fds::standard()).map(|launch| launch.config).map_err(|e| e.to_string())
+/// The hypervisor's configuration file. The vmm instance is named by skep's instance and the machine's id, as far as 32 characters go.
+pub fn configure(spec: &MachineSpec, instance: InstanceId, facts: &Facts) -> Result<String, String> {
+    let major = facts.system.strip_prefix("FreeBSD ").and_then(|release| release.split('.').next());
+    let release = match major.and_then(|text| text.parse::<u32>().ok()) {
+        Some(13) => BhyveRelease::V13,
+        Some(14) => BhyveRelease::V14,
+        Some(15..) => BhyveRelease::V15,
+        _ => return Err(format!("{}: FreeBSD 13.2 or later is needed", facts.system)),
+    };
+    let machine: String = format!("{:032x}", spec.uuid.as_u128()).chars().take(26).collect();
+    let names = Names::standard(&format!("sk{instance}{machine}"));
+    skep_engine_bhyve::configure(spec, &names, release).map_err(|e| e.to_string())
 }
 
 /// What the hypervisor can do, before the cell is asked.

@@ -1,8 +1,10 @@
 //! Linux: paths (Landlock limits them), QEMU.
 
+use super::Facts;
 use nix::sys::socket::{UnixAddr, connect};
 use skep_engine_qemu::Fds;
 use skep_machine::{HostCapabilities, MachineSpec};
+use skep_proto::InstanceId;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -29,7 +31,7 @@ impl RunDir {
 }
 
 /// The hypervisor's configuration file.
-pub fn configure(spec: &MachineSpec) -> Result<String, String> {
+pub fn configure(spec: &MachineSpec, _instance: InstanceId, _facts: &Facts) -> Result<String, String> {
     skep_engine_qemu::configure(spec, &Fds::standard()).map(|launch| launch.config).map_err(|e| e.to_string())
 }
 

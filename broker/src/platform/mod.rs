@@ -11,7 +11,6 @@ pub use freebsd::{RunDir, capabilities, configure};
 pub use linux::{RunDir, capabilities, configure};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
-use nix::unistd::{SysconfVar, sysconf};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -38,15 +37,14 @@ pub struct Facts {
 impl Facts {
     /// Asks.
     pub fn ask() -> Self {
-        let number = |what| sysconf(what).ok().flatten().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         let system = nix::sys::utsname::uname().map_or_else(
             |_| String::new(),
             |u| format!("{} {}", u.sysname().to_string_lossy(), u.release().to_string_lossy()),
         );
         Self {
             system,
-            cpus: u32::try_from(number(SysconfVar::_NPROCESSORS_ONLN)).unwrap_or(0),
-            memory: number(SysconfVar::_PHYS_PAGES).saturating_mul(number(SysconfVar::PAGE_SIZE)),
+            cpus: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
+            memory: skep_sys::process::physical_memory(),
         }
     }
 }

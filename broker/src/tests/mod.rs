@@ -4,6 +4,7 @@
 mod db;
 mod faults;
 mod hostile;
+mod objects;
 mod requests;
 mod runner;
 mod services;

@@ -38,7 +38,7 @@ pub struct Global {
     /// The suite's state directory [default: /var/lib/skep for root (FreeBSD: /var/db/skep), ~/.local/state/skep for others]
     #[arg(long, global = true, env = "SKEP_STATE", value_name = "DIR", help_heading = "Global options")]
     pub state: Option<PathBuf>,
-    /// The directory of its sockets [default: /run/skep (FreeBSD: /var/run/skep) for root's default state, otherwise STATE/run]
+    /// The directory of its sockets [default: /var/run/skep for root's default state, otherwise STATE/run]
     #[arg(long, global = true, env = "SKEP_RUN", value_name = "DIR", help_heading = "Global options")]
     pub run: Option<PathBuf>,
     /// Print one JSON object a line; errors, too, on standard error

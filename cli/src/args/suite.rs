@@ -11,18 +11,12 @@ pub struct UpArgs {
     /// Stay in the foreground
     #[arg(long)]
     pub foreground: bool,
-    /// Return when every process of the suite answers, also if it is up already
+    /// If it is up already, wait until it answers (as without this flag)
     #[arg(long)]
     pub wait: bool,
     /// Serve the API on TCP with TLS, too
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// First of the 2,000 uids that the suite gives to its processes when root starts it
-    #[arg(long, value_name = "UID", default_value_t = 71_000)]
-    pub uid_base: u32,
-    /// Where to say that it is up
-    #[arg(long, value_name = "FD", hide = true)]
-    pub ready_fd: Option<i32>,
 }
 
 /// `skep down`.

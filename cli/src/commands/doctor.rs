@@ -4,10 +4,10 @@ use crate::error::Failure;
 use crate::output::{Column, Output, bytes};
 use crate::places::Places;
 use crate::platform::{Check, Found, checks};
-use crate::up::{self, programs};
+use crate::up;
 use serde_json::json;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Exit code when something that machines need is missing.
 const MISSING: u8 = 1;
@@ -17,11 +17,11 @@ const LITTLE: u64 = 1 << 30;
 /// Looks at everything, and says what it found.
 pub fn run(places: &Places, output: Output) -> Result<u8, Failure> {
     let root = nix::unistd::geteuid().is_root();
-    let packages = places.state.join("pkg");
-    let mut all = vec![ours(), paths(places), space(places)];
+    let packages = std::env::var_os("SKEP_PKG").map_or_else(|| places.state.join("pkg"), PathBuf::from);
+    let mut all = vec![ours(), space(places)];
     all.extend(checks(&[&packages, Path::new("/")], root));
     if root {
-        all.push(uids());
+        all.extend(uids(places));
     }
     let word = |found| match found {
         Found::Ok => "ok",
@@ -38,16 +38,9 @@ pub fn run(places: &Places, output: Output) -> Result<u8, Failure> {
 
 /// Our own programs.
 fn ours() -> Check {
-    match programs() {
+    match up::programs() {
         Ok(dir) => Check::new("programs", Found::Ok, dir.display(), ""),
-        Err(failure) => Check::new("programs", Found::Missing, failure.message, "install skep again, all of it"),
-    }
-}
-
-fn paths(places: &Places) -> Check {
-    match places.check_length() {
-        Ok(()) => Check::new("directories", Found::Ok, format_args!("{}, {}", places.state.display(), places.run.display()), ""),
-        Err(failure) => Check::new("directories", Found::Missing, failure.note, &failure.advice),
+        Err(error) => Check::new("programs", Found::Missing, error, "install skep again, all of it"),
     }
 }
 
@@ -64,10 +57,11 @@ fn space(places: &Places) -> Check {
     }
 }
 
-/// Nobody else may have the uids that a suite of root's gives to its processes.
-fn uids() -> Check {
-    let range = up::ids::UIDS;
-    let range = up::ids::BASE..up::ids::BASE + range;
+/// Nobody else may have the uids that a suite of root's gives to its processes; which they are is settled at the first start.
+fn uids(places: &Places) -> Option<Check> {
+    let ids = fs::read_to_string(places.state.join("ids")).ok()?;
+    let own: Vec<u32> = ids.trim().split(',').filter_map(|part| part.split_once('=')?.1.parse().ok()).collect();
+    let range = *own.iter().min()?..own.iter().max()?.saturating_add(2000);
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let taken = users.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -76,7 +70,8 @@ fn uids() -> Check {
         range.contains(&uid).then(|| name.to_owned())
     });
     let taken: Vec<_> = taken.collect();
-    let detail = if taken.is_empty() { format!("{} to {} are free", range.start, range.end - 1) } else { format!("taken by {}", taken.join(", ")) };
+    let free = format!("{} to {} are free", range.start, range.end - 1);
+    let detail = if taken.is_empty() { free } else { format!("taken by {}", taken.join(", ")) };
     let found = if taken.is_empty() { Found::Ok } else { Found::Missing };
-    Check::new("uids", found, detail, "give another range with `skep up --uid-base N`")
+    Some(Check::new("uids", found, detail, "give those users other uids, or start the suite with another --state"))
 }

@@ -11,6 +11,7 @@ mod logs;
 mod nic;
 mod op;
 mod pages;
+mod suite;
 mod switch;
 mod vm;
 mod vnc;
@@ -21,8 +22,7 @@ use crate::error::Failure;
 use crate::operation::{self, Interrupt};
 use crate::output::Output;
 use crate::places::Places;
-use crate::{audit, up, view};
-pub use vm::list as all_machines;
+use crate::{audit, view};
 use clap::CommandFactory;
 use serde_json::json;
 use skep_api::v1::Operation;
@@ -90,10 +90,10 @@ fn with_api<F: Future<Output = Result<u8, Failure>>>(
 /// Runs a command.
 pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
     let global = args.global;
-    let places = Places::new(global.state, global.run, global.socket)?;
+    let places = Places::new(global.state, global.run, global.socket);
     match args.command {
-        Command::Up(args) => up::up(&places, &args, output),
-        Command::Down(args) => up::down(&places, &args, output),
+        Command::Up(args) => suite::up(&places, &args, output),
+        Command::Down(args) => suite::down(&places, &args, output),
         Command::Doctor(_) => doctor::run(&places, output),
         Command::Audit(args) => audit::run(&places, &args, output),
         Command::Log(args) => logs::run(&places, &args, output),

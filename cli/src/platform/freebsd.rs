@@ -6,10 +6,6 @@ use std::path::Path;
 
 /// STATE of root's suite.
 pub const STATE: &str = "/var/db/skep";
-/// RUN of root's suite.
-pub const RUN: &str = "/var/run/skep";
-/// Bytes of the longest path of a socket (`sun_path` less its NUL, unix(4)).
-pub const SOCKET_PATH: usize = 103;
 
 /// What machines need of this host.
 pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {

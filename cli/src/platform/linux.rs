@@ -10,10 +10,6 @@ use std::path::Path;
 
 /// STATE of root's suite.
 pub const STATE: &str = "/var/lib/skep";
-/// RUN of root's suite.
-pub const RUN: &str = "/run/skep";
-/// Bytes of the longest path of a socket (`sun_path` less its NUL, unix(7)).
-pub const SOCKET_PATH: usize = 107;
 
 /// What machines need of this host.
 pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {

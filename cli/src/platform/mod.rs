@@ -7,7 +7,7 @@ mod host;
 #[path = "linux.rs"]
 mod host;
 
-pub use host::{RUN, SOCKET_PATH, STATE, checks};
+pub use host::{STATE, checks};
 
 use std::path::Path;
 

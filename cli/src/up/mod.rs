@@ -1,125 +1,143 @@
-//! The local supervisor: `skep up` starts it, `skep down` ends it.
+//! `skep up` and `skep down`: the suite for oneself, without an init system.
+//!
+//! [`up`] starts a supervisor ([`supervisor`]) in the background, which starts the same programs with the same flags as rc.d or
+//! systemd would, and starts each again when it ends. Whoever wants to know whether the suite is ready, or wants it to end, connects
+//! to `RUN/up.sock` and waits; nobody polls.
 
-mod down;
-pub mod ids;
 mod prepare;
-mod service;
 mod supervisor;
-mod wait;
 
-pub use down::down;
-
-use crate::args::UpArgs;
-use crate::error::Failure;
-use crate::output::Output;
-use crate::places::Places;
-use serde_json::json;
-use skep_proto::Reason;
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The file in RUN that holds the supervisor's process id, and whose lock shows that it lives.
-const LOCK: &str = "up.pid";
-/// What the supervisor says when all is up.
-const READY: &str = "up";
+pub use prepare::{Prepared, programs};
 
-/// Where our programs lie: beside this one, or in `../libexec/skep`.
-pub fn programs() -> Result<PathBuf, Failure> {
-    let itself = std::env::current_exe().map_err(|e| Failure::io("skep", "find its own program", &e))?;
-    let bin = itself.parent().unwrap_or(Path::new("/"));
-    let libexec = bin.parent().unwrap_or(Path::new("/")).join("libexec/skep");
-    for dir in [bin, &libexec] {
-        if service::SERVICES.iter().all(|name| dir.join(format!("skep-{name}")).is_file()) {
-            return Ok(dir.to_owned());
-        }
-    }
-    let note = format!("its programs are neither in {} nor in {}", bin.display(), libexec.display());
-    Err(Failure::new(Reason::Unavailable, "skep", note).advice("install skep again, all of it"))
+/// Where a suite lives.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// STATE.
+    pub state: PathBuf,
+    /// RUN.
+    pub run: PathBuf,
 }
 
-/// The supervisor's process id, if it lives.
-pub fn supervisor(places: &Places) -> Result<Option<i32>, Failure> {
-    let path = places.run.join(LOCK);
-    match File::open(&path) {
-        Ok(file) => skep_sys::lock::holder(file.as_fd()).map_err(|e| Failure::io(path.display(), "ask who has the lock of", &e)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Failure::io(path.display(), "open", &e)),
+impl Places {
+    /// As given, else from `SKEP_STATE` and `SKEP_RUN`, else the defaults: for root `/var/lib/skep` (FreeBSD `/var/db/skep`) and
+    /// `/var/run/skep`; for others `~/.local/state/skep` and `STATE/run`.
+    pub fn new(state: Option<PathBuf>, run: Option<PathBuf>) -> Self {
+        let env = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let root = nix::unistd::geteuid().is_root();
+        let given = state.or_else(|| env("SKEP_STATE"));
+        let default_run = root && given.is_none();
+        let state = given.unwrap_or_else(|| {
+            if root {
+                return PathBuf::from(crate::platform::STATE);
+            }
+            let home = || env("HOME").unwrap_or_else(|| PathBuf::from("/nonexistent")).join(".local/state");
+            env("XDG_STATE_HOME").unwrap_or_else(home).join("skep")
+        });
+        let fallback = || if default_run { PathBuf::from("/var/run/skep") } else { state.join("run") };
+        let run = run.or_else(|| env("SKEP_RUN")).unwrap_or_else(fallback);
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        Self { state: absolute(state), run: absolute(run) }
     }
-}
 
-/// `skep up`.
-pub fn up(places: &Places, args: &UpArgs, output: Output) -> Result<u8, Failure> {
-    if args.ready_fd.is_some() {
-        return supervisor::run(places, args);
+    /// The API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("api.sock")
     }
-    places.check_length()?;
-    if supervisor(places)?.is_some() {
-        if args.wait {
-            wait::answers(places)?;
-        }
-        said(places, output, true);
-        return Ok(0);
-    }
-    programs()?;
-    for warning in prepare::prepare(places, args)? {
-        output.warning(warning);
-    }
-    if args.foreground {
-        return supervisor::run(places, args);
-    }
-    detach(places, args)?;
-    wait::answers(places)?;
-    said(places, output, false);
-    Ok(0)
-}
 
-fn said(places: &Places, output: Output, already: bool) {
-    if output.json {
-        output.line(json!({"state": places.state, "run": places.run, "socket": places.socket, "already": already}));
-    } else {
-        let already = if already { "already " } else { "" };
-        output.remark(format_args!("the suite is {already}up: {}", places.socket.display()));
+    fn control(&self) -> PathBuf {
+        self.run.join("up.sock")
     }
 }
 
-/// Starts this program anew as the supervisor, and waits until it is up or says why not.
-fn detach(places: &Places, args: &UpArgs) -> Result<(), Failure> {
-    let failed = |what: &'static str| move |e: std::io::Error| Failure::io("the supervisor", what, &e);
-    let itself = std::env::current_exe().map_err(failed("find its program"))?;
-    let (mut ready, writer) = std::io::pipe().map_err(failed("make a pipe"))?;
-    skep_sys::fd::set_cloexec(writer.as_fd(), false).map_err(failed("make a pipe"))?;
-    let log = log_file(places, "up")?;
-    let mut command = Command::new(itself);
-    command.arg("--state").arg(&places.state).arg("--run").arg(&places.run).arg("up");
-    command.arg("--uid-base").arg(args.uid_base.to_string());
-    command.arg("--ready-fd").arg(std::os::fd::AsRawFd::as_raw_fd(&writer).to_string());
-    if let Some(listen) = args.listen {
-        command.arg("--listen").arg(listen.to_string());
+/// Why the suite did not start or stop.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// A step failed.
+    #[error("{what}: {error}")]
+    Step {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// The cell root could not be made.
+    #[error("the root of the cells: {0}")]
+    CellRoot(#[from] skep_cellroot::Error),
+    /// Said by the supervisor.
+    #[error("{0}")]
+    Supervisor(String),
+}
+
+/// Names a step.
+pub(crate) fn step(what: impl ToString) -> impl FnOnce(io::Error) -> UpError {
+    move |error| UpError::Step { what: what.to_string(), error }
+}
+
+/// Starts the suite and returns when its API answers; says so if it was up already. `foreground`: this process becomes the supervisor.
+pub fn up(places: &Places, foreground: bool, listen: Option<String>) -> Result<&'static str, UpError> {
+    if foreground {
+        let prepared = prepare::prepare(places)?;
+        supervisor::run(places, &prepared, listen, io::stdout())?;
+        return Ok("ended");
     }
-    let errors = log.try_clone().map_err(failed("open its log"))?;
-    command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors);
-    let mut child = command.spawn().map_err(failed("start"))?;
-    drop(writer);
+    if wait_ready(places)? {
+        return Ok("up already");
+    }
+    let own = std::env::current_exe().map_err(step("own path"))?;
+    let mut command = Command::new(own);
+    command.arg("up").arg("--foreground").env("SKEP_STATE", &places.state).env("SKEP_RUN", &places.run);
+    if let Some(address) = listen {
+        command.arg("--listen").arg(address);
+    }
+    command.env("SKEP_DETACH", "1").current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(step("start the supervisor"))?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).map_err(step("wait for the supervisor"))?;
+    }
+    if line.trim() == supervisor::READY {
+        return Ok("up");
+    }
     let mut said = String::new();
-    ready.read_to_string(&mut said).map_err(failed("listen to"))?;
-    match said.trim() {
-        READY => Ok(()),
-        "" => {
-            let how = child.wait().map(|status| status.to_string()).unwrap_or_default();
-            let note = format!("it ended ({how}); see {}", places.state.join("logs/up.log").display());
-            Err(Failure::new(Reason::Unavailable, "the supervisor", note))
-        }
-        why => Err(Failure::new(Reason::Unavailable, "the suite", why).advice("see `skep log` and `skep doctor`")),
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(64 << 10).read_to_string(&mut said);
     }
+    let _ = child.wait();
+    Err(UpError::Supervisor(said.trim().trim_start_matches("skep: ").to_owned()))
 }
 
-/// Opens a process's log, to append to.
-fn log_file(places: &Places, name: &str) -> Result<File, Failure> {
-    let path = places.state.join("logs").join(format!("{name}.log"));
-    let opened = OpenOptions::new().create(true).append(true).mode(0o640).open(&path);
-    opened.map_err(|e| Failure::io(path.display(), "open", &e))
+/// Whether a supervisor lives.
+pub fn is_up(places: &Places) -> bool {
+    matches!(connect(places), Ok(Some(_)))
+}
+
+/// Waits until a running supervisor's suite answers. False: there is none.
+fn wait_ready(places: &Places) -> Result<bool, UpError> {
+    let Some(mut control) = connect(places)? else { return Ok(false) };
+    control.write_all(supervisor::ASK_READY).map_err(step("ask the supervisor"))?;
+    let mut answer = Vec::new();
+    control.read_to_end(&mut answer).map_err(step("wait for the supervisor"))?;
+    Ok(!answer.is_empty())
+}
+
+/// Ends the supervisor and with it the services; returns when they have ended. False: there was none.
+pub fn stop_supervisor(places: &Places) -> Result<bool, UpError> {
+    let Some(mut control) = connect(places)? else { return Ok(false) };
+    control.write_all(supervisor::ASK_DOWN).map_err(step("ask the supervisor"))?;
+    let mut answer = Vec::new();
+    control.read_to_end(&mut answer).map_err(step("wait for the supervisor"))?;
+    Ok(true)
+}
+
+fn connect(places: &Places) -> Result<Option<UnixStream>, UpError> {
+    match UnixStream::connect(places.control()) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(e) => Err(step(format!("connect to {}", places.control().display()))(e)),
+    }
 }

@@ -1,77 +1,115 @@
-//! What must be there before the first service starts.
+//! Before the services start: directories, the instance's mark, uids, the root of the cells.
 
-use super::{ids, programs};
-use crate::args::UpArgs;
-use crate::error::Failure;
-use crate::places::Places;
+use super::{Places, UpError, step};
+use nix::unistd::{Uid, geteuid};
 use skep_proto::InstanceId;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Makes STATE, RUN, the id that marks this suite, and the root of all cells. Gives warnings.
-pub fn prepare(places: &Places, args: &UpArgs) -> Result<Vec<String>, Failure> {
-    let root = nix::unistd::geteuid().is_root();
-    // Services have uids of their own: they pass through STATE, and cannot list it. RUN holds the socket that all users may use.
-    directory(&places.state, if root { 0o711 } else { 0o700 })?;
-    directory(&places.state.join("logs"), if root { 0o751 } else { 0o700 })?;
-    directory(&places.run, if root { 0o755 } else { 0o700 })?;
-    instance(places)?;
-    let written = places.state.join("ids");
-    if root {
-        write(&written, &ids::flag(args.uid_base))?;
-    } else {
-        // Left by a suite that root started here before.
-        let _ = fs::remove_file(&written);
+/// Longest path of a UNIX socket below RUN: `console/UUID.sock` in `sun_path` (unix(7): 107 bytes; unix(4) of FreeBSD: 103).
+const LONGEST_RUN: usize = 103 - "/console/00000000-0000-0000-0000-000000000000.sock".len();
+
+/// What the services are started with.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Marks what this suite owns on the host.
+    pub instance: InstanceId,
+    /// `--ids`, if root starts them.
+    pub ids: Option<String>,
+    /// Where the services' programs are.
+    pub programs: PathBuf,
+}
+
+/// Makes what is missing and checks what is there.
+pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
+    if places.run.as_os_str().len() > LONGEST_RUN {
+        let error = io::Error::other(format!("a path of at most {LONGEST_RUN} bytes is needed; set SKEP_RUN"));
+        return Err(step(places.run.display())(error));
     }
-    let config =
-        skep_cellroot::Config { state: places.state.clone(), prefixes: vec![places.state.join("pkg")], programs: programs()? };
-    let report = skep_cellroot::prepare(&config);
-    let report = report.map_err(|e| Failure::new(skep_proto::Reason::Internal, "the cells' root", e).advice("see `skep doctor`"))?;
-    let warning = |missing: &skep_cellroot::Missing| {
-        format!("{} is missing ({}; package {}): see `skep doctor`", missing.what, missing.path.display(), missing.package)
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let result = directories(places);
+    nix::sys::stat::umask(umask);
+    result?;
+    let instance = instance(&places.state)?;
+    let ids = geteuid().is_root().then(|| ids(instance));
+    if let Some(ids) = &ids {
+        let path = places.state.join("ids");
+        fs::write(&path, format!("{ids}\n")).map_err(step(format!("write {}", path.display())))?;
+    }
+    let programs = programs()?;
+    let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
+    let config = skep_cellroot::Config {
+        state: places.state.clone(),
+        prefixes: if prefixes.is_dir() { vec![prefixes] } else { Vec::new() },
+        programs: programs.clone(),
     };
-    Ok(report.missing.iter().map(warning).collect())
+    skep_cellroot::prepare(&config)?;
+    Ok(Prepared { instance, ids, programs })
 }
 
-/// Makes a directory, or takes over one that belongs to who asks.
-fn directory(path: &Path, mode: u32) -> Result<(), Failure> {
-    let failed = |what: &'static str| move |e: io::Error| Failure::io(format_args!("directory {}", path.display()), what, &e);
-    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("make"))?;
-    let meta = fs::symlink_metadata(path).map_err(failed("look at"))?;
-    if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
-        let note = format!("it belongs to uid {}", meta.uid());
-        let failure = Failure::new(skep_proto::Reason::PermissionDenied, format_args!("directory {}", path.display()), note);
-        return Err(failure.advice("give it to who starts the suite, or choose another"));
+fn directories(places: &Places) -> Result<(), UpError> {
+    for path in [&places.state, &places.run, &places.state.join("logs")] {
+        let make = fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
+        make.map_err(step(format!("make {}", path.display())))?;
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("chmod"))
+    for path in [&places.state, &places.run] {
+        own(path)?;
+        // Services with uids of their own must get through.
+        let mode = fs::Permissions::from_mode(if geteuid().is_root() { 0o711 } else { 0o700 });
+        fs::set_permissions(path, mode).map_err(step(format!("chmod {}", path.display())))?;
+    }
+    Ok(())
 }
 
-/// The id that marks what this suite owns on the host; made once.
-pub fn instance(places: &Places) -> Result<InstanceId, Failure> {
-    let path = places.state.join("instance");
+/// A directory that somebody else made may hold anything.
+fn own(path: &Path) -> Result<(), UpError> {
+    let meta = fs::symlink_metadata(path).map_err(step(format!("look at {}", path.display())))?;
+    if meta.is_dir() && Uid::from_raw(meta.uid()) == geteuid() {
+        return Ok(());
+    }
+    Err(step(path.display())(io::Error::other(format!("it must be a directory of uid {}", geteuid()))))
+}
+
+/// The mark, made at the first start and never changed.
+fn instance(state: &Path) -> Result<InstanceId, UpError> {
+    let path = state.join("instance");
     match fs::read_to_string(&path) {
         Ok(text) => {
-            let wrong = |e| Failure::new(skep_proto::Reason::Internal, format_args!("file {}", path.display()), e);
-            return text.trim().parse().map_err(wrong);
+            let wrong = |e| step(path.display())(io::Error::other(format!("{e}; four of a-z0-9 are expected")));
+            text.trim().parse().map_err(wrong)
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Failure::io(format_args!("file {}", path.display()), "read", &e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let instance = InstanceId::random();
+            let part = state.join("instance.part");
+            let write = fs::write(&part, format!("{instance}\n")).and_then(|()| fs::rename(&part, &path));
+            write.map_err(step(format!("write {}", path.display())))?;
+            Ok(instance)
+        }
+        Err(e) => Err(step(format!("read {}", path.display()))(e)),
     }
-    let id = InstanceId::random();
-    write(&path, &id.to_string())?;
-    Ok(id)
 }
 
-/// Writes a small file whole or not at all.
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let beside = path.with_extension("new");
-    let written = fs::File::create(&beside).and_then(|mut file| {
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        writeln!(file, "{text}")?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    });
-    written.map_err(|e| Failure::io(format_args!("file {}", path.display()), "write", &e))
+/// A block of 4,096 uids above 1,000,000, chosen by the instance, so that two suites on a host do not share theirs.
+fn ids(instance: InstanceId) -> String {
+    let hash = instance.to_string().bytes().fold(0u32, |h, c| h.wrapping_mul(37).wrapping_add(u32::from(c)));
+    let base = 1_000_000 + hash % 4000 * 4096;
+    let services = ["broker", "api-frontend", "storage-helper", "net-helper", "vm-runner"];
+    let services = services.iter().zip(base..).map(|(name, id)| format!("{name}={id}"));
+    services.chain([format!("machines={}", base + 16)]).collect::<Vec<_>>().join(",")
+}
+
+/// Beside this program, or in `../libexec/skep`.
+pub fn programs() -> Result<PathBuf, UpError> {
+    let own = std::env::current_exe().map_err(step("own path"))?;
+    let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
+    let libexec = beside.join("../libexec/skep");
+    for dir in [&beside, &libexec] {
+        if dir.join("skep-broker").exists() {
+            return dir.canonicalize().map_err(step(dir.display()));
+        }
+    }
+    let error = io::Error::other("skep-broker is neither beside skep nor in ../libexec/skep");
+    Err(step(beside.display())(error))
 }

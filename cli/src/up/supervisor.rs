@@ -1,128 +1,229 @@
-//! The supervisor: a process of its own that starts the services and lives as long as they shall.
+//! The supervisor: starts the services, starts again whichever ends, answers on `RUN/up.sock`.
 
-use super::service::{SERVICES, Service};
-use super::{LOCK, READY, prepare, programs};
-use crate::args::UpArgs;
-use crate::commands::block_on;
-use crate::error::Failure;
-use crate::places::Places;
-use std::fmt;
+use super::{Places, Prepared, UpError, step};
+use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use tokio::process::Child;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
-/// A line of the supervisor's own log.
-pub fn note(what: fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{} up info {what}", skep_service::iso8601(skep_service::now_ns()));
+/// Line on standard output when the suite answers.
+pub const READY: &str = "ready";
+/// Asks on the control socket: tell me when the suite answers.
+pub const ASK_READY: &[u8] = b"r";
+/// Asks on the control socket: end.
+pub const ASK_DOWN: &[u8] = b"d";
+
+/// The services, helpers first.
+const SERVICES: [&str; 5] = ["storage-helper", "net-helper", "vm-runner", "broker", "api-frontend"];
+/// A service that lived longer than this is started again at once.
+const STABLE: Duration = Duration::from_secs(10);
+/// Longest wait before a service is started again.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Runs until it is told to end.
+pub fn run(places: &Places, prepared: &Prepared, listen: Option<String>, told: impl io::Write) -> Result<(), UpError> {
+    let _lock = lock(places)?;
+    if std::env::var_os("SKEP_DETACH").is_some() {
+        nix::unistd::setsid().map_err(|e| step("setsid")(e.into()))?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(step("runtime"))?;
+    runtime.block_on(supervise(places, prepared, listen, told))
 }
 
-/// Supervises until SIGTERM or SIGINT.
-pub fn run(places: &Places, args: &UpArgs) -> Result<u8, Failure> {
-    let ready = args.ready_fd.map(skep_sys::fd::inherited).transpose();
-    let mut ready = ready.map_err(|e| Failure::io("--ready-fd", "take over", &e))?.map(File::from);
-    if ready.is_some() {
-        // A session of its own: the end of the terminal is not its end.
-        let _ = nix::unistd::setsid();
-    }
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let result = match lock(places) {
-        // Another `skep up` was faster.
-        Ok(None) => {
-            say(&mut ready, READY);
-            return Ok(0);
-        }
-        Ok(Some(_lock)) => {
-            let result = block_on(supervise(places, args, &mut ready));
-            clean(places);
-            result
-        }
-        Err(failure) => Err(failure),
-    };
-    if let Err(failure) = &result {
-        say(&mut ready, &failure.message);
-    }
-    result.map(|()| 0)
+/// One supervisor a suite.
+fn lock(places: &Places) -> Result<Flock<File>, UpError> {
+    let path = places.run.join("up.lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = file.map_err(step(format!("open {}", path.display())))?;
+    let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    let locked = locked.map_err(|(_, e)| UpError::Supervisor(format!("{}: another supervisor holds it ({e})", path.display())))?;
+    let pid = places.run.join("up.pid");
+    fs::write(&pid, format!("{}\n", std::process::id())).map_err(step(format!("write {}", pid.display())))?;
+    Ok(locked)
 }
 
-/// Tells whoever started the supervisor; once.
-fn say(ready: &mut Option<File>, what: &str) {
-    if let Some(mut pipe) = ready.take() {
-        let _ = writeln!(pipe, "{what}");
-    } else {
-        note(format_args!("{what}"));
-    }
-}
+async fn supervise(places: &Places, prepared: &Prepared, listen: Option<String>, mut told: impl io::Write) -> Result<(), UpError> {
+    let control = places.control();
+    let _ = fs::remove_file(&control);
+    let listener = UnixListener::bind(&control).map_err(step(format!("bind {}", control.display())))?;
+    fs::set_permissions(&control, fs::Permissions::from_mode(0o600)).map_err(step("chmod the control socket"))?;
+    let (ready, mut is_ready) = watch::channel(false);
+    let mut term = signal(SignalKind::terminate()).map_err(step("signals"))?;
+    let mut int = signal(SignalKind::interrupt()).map_err(step("signals"))?;
+    let (down, mut went_down) = tokio::sync::mpsc::channel::<UnixStream>(1);
 
-/// Takes the lock; none if another supervisor has it.
-fn lock(places: &Places) -> Result<Option<File>, Failure> {
-    let path = places.run.join(LOCK);
-    let failed = |what: &'static str| move |e: std::io::Error| Failure::io("RUN/up.pid", what, &e);
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path);
-    let mut file = file.map_err(failed("open"))?;
-    if !skep_sys::lock::take(file.as_fd()).map_err(failed("lock"))? {
-        return Ok(None);
+    let (end, ending) = watch::channel(false);
+    let services = tokio::task::LocalSet::new();
+    let mut starters = Vec::new();
+    for name in SERVICES {
+        let service = Service::new(name, places, prepared, listen.as_deref(), ready.clone());
+        starters.push(services.spawn_local(service.keep_running(ending.clone())));
     }
-    file.set_len(0).map_err(failed("write"))?;
-    writeln!(file, "{}", std::process::id()).map_err(failed("write"))?;
-    Ok(Some(file))
-}
-
-async fn supervise(places: &Places, args: &UpArgs, ready: &mut Option<File>) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| Failure::io("the supervisor", "watch signals", &e);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let instance = prepare::instance(places)?;
-    let programs = programs()?;
-    let mut kept = JoinSet::new();
-    let mut start = async || -> Result<(), Failure> {
-        let mut running: Vec<(Service, Child)> = Vec::new();
-        for name in SERVICES {
-            let service = Service::new(name, places, &programs, instance, args);
-            // Those before are ended by their handles when this one fails.
-            let child = service.first().await?;
-            note(format_args!("{name} serves, process {}", child.id().unwrap_or(0)));
-            running.push((service, child));
+    let asker = services.run_until(async {
+        let mut announced = false;
+        loop {
+            tokio::select! {
+                Ok((stream, _)) = listener.accept() => {
+                    tokio::task::spawn_local(answer(stream, is_ready.clone(), down.clone()));
+                }
+                Ok(()) = is_ready.changed(), if !announced => {
+                    if *is_ready.borrow() {
+                        announced = true;
+                        // Whoever started us may have gone away meanwhile.
+                        let _ = writeln!(told, "{READY}").and_then(|()| told.flush());
+                        quiet();
+                    }
+                }
+                stream = went_down.recv() => break stream,
+                _ = term.recv() => break None,
+                _ = int.recv() => break None,
+            }
         }
-        for (service, child) in running {
-            kept.spawn(async move { service.keep(child).await });
-        }
-        Ok(())
-    };
-    tokio::select! {
-        started = start() => started?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+    });
+    let asker = asker.await;
+    let _ = end.send(true);
+    services.run_until(async { for starter in starters { let _ = starter.await; } }).await;
+    for name in ["up.sock", "up.pid", "up.lock", "api.sock"] {
+        let _ = fs::remove_file(places.run.join(name));
     }
-    say(ready, READY);
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            // The terminal has gone; the suite stays.
-            _ = hangup.recv() => {}
-        }
-    }
-    note(format_args!("ends"));
-    // Who asks before who is asked; each is killed by its handle.
-    kept.shutdown().await;
-    Ok(())
-}
-
-/// Takes away what the services leave in RUN. Sockets of machines that run on stay.
-fn clean(places: &Places) {
     for name in SERVICES {
         let _ = fs::remove_file(places.run.join(format!("{name}.sock")));
     }
-    let _ = fs::remove_file(places.run.join("api.sock"));
-    for directory in ["vm", "console"] {
-        // Fails while a machine has a socket there.
-        let _ = fs::remove_dir(places.run.join(directory));
+    for dir in ["vm", "console", ""] {
+        // Only empty ones: cells that run on keep theirs.
+        let _ = fs::remove_dir(places.run.join(dir));
     }
-    let _ = fs::remove_file(places.run.join(LOCK));
-    let _ = fs::remove_dir(&places.run);
+    drop(asker);
+    Ok(())
+}
+
+/// Lets go of whoever waits for our output: what follows goes to the logs.
+fn quiet() {
+    if std::env::var_os("SKEP_DETACH").is_none() {
+        return;
+    }
+    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdout(&null);
+        let _ = nix::unistd::dup2_stderr(&null);
+    }
+}
+
+/// One client of the control socket.
+async fn answer(mut stream: UnixStream, mut ready: watch::Receiver<bool>, down: tokio::sync::mpsc::Sender<UnixStream>) {
+    let own = nix::unistd::geteuid().as_raw();
+    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0) {
+        return;
+    }
+    let mut ask = [0u8; 1];
+    if stream.read_exact(&mut ask).await.is_err() {
+        return;
+    }
+    if ask == ASK_DOWN {
+        // Closed only when everything has ended.
+        let _ = down.send(stream).await;
+    } else if ask == ASK_READY && ready.wait_for(|is| *is).await.is_ok() {
+        let _ = stream.write_all(READY.as_bytes()).await;
+    }
+}
+
+struct Service {
+    name: &'static str,
+    program: std::path::PathBuf,
+    log: std::path::PathBuf,
+    args: Vec<String>,
+    ready: Option<watch::Sender<bool>>,
+}
+
+impl Service {
+    fn new(name: &'static str, places: &Places, prepared: &Prepared, listen: Option<&str>, ready: watch::Sender<bool>) -> Self {
+        let path = |p: &std::path::Path| p.to_string_lossy().into_owned();
+        let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
+        args.extend(["--instance".into(), prepared.instance.to_string()]);
+        args.extend(prepared.ids.iter().flat_map(|ids| ["--ids".to_owned(), ids.clone()]));
+        let last = name == "api-frontend";
+        if let (true, Some(address)) = (last, listen) {
+            args.extend(["--listen".into(), address.to_owned()]);
+        }
+        Self {
+            name,
+            program: prepared.programs.join(format!("skep-{name}")),
+            log: places.state.join("logs").join(format!("{name}.log")),
+            args,
+            ready: last.then_some(ready),
+        }
+    }
+
+    /// Starts it, waits for its end, starts it again; until the suite ends.
+    async fn keep_running(self, mut ending: watch::Receiver<bool>) {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            let began = Instant::now();
+            match self.start() {
+                Ok((mut child, pipe)) => {
+                    let ended = tokio::select! {
+                        ended = child.wait() => ended,
+                        never = self.announce(pipe) => match never {},
+                        _ = ending.wait_for(|is| *is) => {
+                            // Services keep nothing in memory that a kill would lose.
+                            let _ = child.kill().await;
+                            return;
+                        }
+                    };
+                    if let Some(ready) = &self.ready {
+                        let _ = ready.send(false);
+                    }
+                    self.note(&ended.map_or_else(|e| e.to_string(), |status| status.to_string()));
+                }
+                Err(error) => self.note(&format!("{}: {error}", self.program.display())),
+            }
+            let pause = if began.elapsed() < STABLE { wait } else { Duration::ZERO };
+            wait = if pause.is_zero() { Duration::from_millis(50) } else { (wait * 2).min(LONGEST_WAIT) };
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = ending.wait_for(|is| *is) => return,
+            }
+        }
+    }
+
+    fn start(&self) -> io::Result<(Child, Option<OwnedFd>)> {
+        let log = OpenOptions::new().create(true).append(true).mode(0o640).open(&self.log)?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).env_clear().current_dir("/").stdin(Stdio::null()).kill_on_drop(true);
+        command.stdout(log.try_clone()?).stderr(log);
+        let Some(_) = &self.ready else { return Ok((command.spawn()?, None)) };
+        // Inherited on purpose; the services' sandbox closes what it does not know.
+        let (read, write) = nix::unistd::pipe()?;
+        skep_sys::fd::set_cloexec(std::os::fd::AsFd::as_fd(&read), true)?;
+        command.arg("--ready-fd").arg(write.as_raw_fd().to_string());
+        let child = command.spawn()?;
+        drop(write);
+        Ok((child, Some(read)))
+    }
+
+    /// Waits for the service's word that it can be used, then for ever.
+    async fn announce(&self, pipe: Option<OwnedFd>) -> std::convert::Infallible {
+        if let (Some(pipe), Some(ready)) = (pipe, &self.ready)
+            && let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)
+            && pipe.read_u8().await.is_ok()
+        {
+            let _ = ready.send(true);
+        }
+        std::future::pending().await
+    }
+
+    /// A line of its log.
+    fn note(&self, what: &str) {
+        if let Ok(mut log) = OpenOptions::new().append(true).open(&self.log) {
+            let _ = io::Write::write_all(&mut log, format!("supervisor: skep-{} ended: {what}; starting it again\n", self.name).as_bytes());
+        }
+    }
 }

@@ -77,7 +77,7 @@ impl<H: Helper> Client<H> {
         let port = Port::new(socket).map_err(failed)?;
         let greeting = async {
             port.send(&hello::<H>()?, &[]).await.map_err(ProtocolError::Send)?;
-            welcome(&port.recv().await?.bytes)
+            welcome(&port.recv().await?)
         };
         let greeting = tokio::time::timeout(RECORD_DEADLINE, greeting).await;
         let greeting = greeting.unwrap_or(Err(ProtocolError::Receive(RecvError::TimedOut)));

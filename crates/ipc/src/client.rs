@@ -55,8 +55,11 @@ pub(crate) fn hello<H: Helper>() -> Result<Vec<u8>, ProtocolError> {
 }
 
 /// Reads the answer to a hello.
-pub(crate) fn welcome(bytes: &[u8]) -> Result<(), ProtocolError> {
-    match wire::decode::<Welcome>(bytes)? {
+pub(crate) fn welcome(record: &msg::Record) -> Result<(), ProtocolError> {
+    if !record.fds.is_empty() {
+        return Err(ProtocolError::FdCount("Hello", record.fds.len()));
+    }
+    match wire::decode::<Welcome>(&record.bytes)? {
         Ok(_) => Ok(()),
         Err(v) => Err(ProtocolError::Version(v.protocol.as_str().to_owned(), v.oldest, v.newest)),
     }
@@ -75,8 +78,8 @@ impl<H: Helper> Client<H> {
         let deadline = Some(Instant::now() + crate::RECORD_DEADLINE);
         let bytes = hello::<H>().map_err(gone)?;
         msg::send(socket.as_fd(), &bytes, &[], deadline).map_err(|e| gone(ProtocolError::Send(e)))?;
-        let record = msg::recv(socket.as_fd(), MAX_RECORD, 0, deadline).map_err(|e| gone(e.into()))?;
-        welcome(&record.bytes).map_err(gone)?;
+        let record = msg::recv(socket.as_fd(), MAX_RECORD, MAX_FDS, deadline).map_err(|e| gone(e.into()))?;
+        welcome(&record).map_err(gone)?;
         Ok(Self { socket, seq: 0, protocol: PhantomData })
     }
 

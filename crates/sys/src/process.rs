@@ -42,3 +42,12 @@ pub fn cpu_time_of(pid: i32) -> io::Result<u64> {
     }
     Ok((time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64))
 }
+
+/// Bytes of memory of the host.
+pub fn physical_memory() -> u64 {
+    // SAFETY: sysconf(3) takes an integer and has no effect.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    // SAFETY: the same.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(0))
+}

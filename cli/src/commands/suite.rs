@@ -1,46 +1,56 @@
-//! `skep down`.
+//! `skep up`, `skep down`: the supervisor is in [`crate::up`], the machines are the API's.
 
-use super::{LOCK, supervisor};
-use crate::args::DownArgs;
+use super::{Ctx, block_on, vm};
+use crate::args::{DownArgs, UpArgs};
 use crate::client::Api;
-use crate::commands::{Ctx, all_machines, block_on};
 use crate::error::Failure;
 use crate::operation::{self, Interrupt};
 use crate::output::Output;
 use crate::places::Places;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::up::{self, UpError};
 use serde_json::json;
-use skep_api::v1::{MachineActRequest, MachineState};
-use std::fs::File;
-use std::os::fd::AsFd;
+use skep_api::v1::{MachineActRequest, MachineState, ShowHostRequest};
+use skep_proto::Reason;
+use std::io;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
+impl From<UpError> for Failure {
+    fn from(error: UpError) -> Self {
+        let reason = match &error {
+            UpError::Step { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => Reason::PermissionDenied,
+            UpError::Step { .. } | UpError::CellRoot(_) => Reason::Internal,
+            UpError::Supervisor(_) => Reason::Unavailable,
+        };
+        Failure::new(reason, "the suite", error).advice("see `skep doctor` and `skep log`")
+    }
+}
+
+/// Starts the suite, and returns when it answers.
+pub fn up(places: &Places, args: &UpArgs, output: Output) -> Result<u8, Failure> {
+    let how = up::up(places, args.foreground, args.listen.map(|address| address.to_string()))?;
+    if !args.foreground {
+        // The frontend listens; its answer shows that the broker does, too. The broker waits for its helpers by itself.
+        block_on(async {
+            Api::connect(places).await?.host().show(ShowHostRequest {}).await?;
+            Ok(())
+        })?;
+    }
+    if output.json {
+        output.line(json!({"suite": how, "state": places.state, "run": places.run, "socket": places.socket}));
+    } else {
+        output.remark(format_args!("the suite is {how}: {}", places.socket.display()));
+    }
+    Ok(0)
+}
+
 /// Stops the machines, then the suite.
 pub fn down(places: &Places, args: &DownArgs, output: Output) -> Result<u8, Failure> {
-    let Some(pid) = supervisor(places)? else {
-        said(output, "the suite is not up", true);
-        return Ok(0);
-    };
-    if !args.keep_machines {
+    if !args.keep_machines && up::is_up(places) {
         block_on(stop_machines(places, args.timeout, output))?;
     }
-    let path = places.run.join(LOCK);
-    let failed = |what: &'static str| move |e: std::io::Error| Failure::io("the supervisor", what, &e);
-    // Opened before, since it is gone afterwards.
-    let lock = match File::open(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        opened => Some(opened.map_err(failed("open RUN/up.pid of"))?),
-    };
-    match kill(Pid::from_raw(pid), Signal::SIGTERM) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-        Err(e) => return Err(Failure::io("the supervisor", "end", &e.into()).advice("ask as root, or as who started the suite")),
-    }
-    if let Some(lock) = lock {
-        skep_sys::lock::wait(lock.as_fd()).map_err(failed("wait for the end of"))?;
-    }
-    said(output, "the suite is down", false);
+    let was_up = up::stop_supervisor(places)?;
+    said(output, if was_up { "the suite is down" } else { "the suite is not up" }, !was_up);
     Ok(0)
 }
 
@@ -52,7 +62,7 @@ fn said(output: Output, what: &str, already: bool) {
 async fn stop_machines(places: &Places, patience: Duration, output: Output) -> Result<(), Failure> {
     let ctx = Ctx { api: Api::connect(places).await?, output };
     let mut stopping = JoinSet::new();
-    for machine in all_machines(&ctx).await? {
+    for machine in vm::list(&ctx).await? {
         if !matches!(machine.state(), MachineState::Stopped | MachineState::Failed) {
             stopping.spawn(stop(ctx.api.clone(), machine.id, machine.name, patience, output));
         }
