@@ -13,6 +13,6 @@ fn main() -> ExitCode {
         let acquired = Acquired::acquire(&start)?;
         let limited = skep_sandbox::limit(acquired, &TABLE)?;
         let inside = skep_sandbox::enter(limited, &start.scene(Role::Frontend))?;
-        Ok(serve(inside)?)
+        serve(inside)
     })
 }

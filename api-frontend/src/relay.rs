@@ -117,5 +117,9 @@ pub(crate) fn sink(fd: OwnedFd) -> io::Result<Sink> {
     skep_sys::fd::set_nonblocking(fd.as_fd(), true)?;
     let socket = nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::SockType).is_ok();
     // Unchecked: looking at its kind takes statx(2), and what is no pipe cannot be waited for anyway.
-    Ok(if socket { Box::new(UnixStream::from_std(StdStream::from(fd))?) } else { Box::new(pipe::Sender::from_owned_fd_unchecked(fd)?) })
+    Ok(if socket {
+        Box::new(UnixStream::from_std(StdStream::from(fd))?)
+    } else {
+        Box::new(pipe::Sender::from_owned_fd_unchecked(fd)?)
+    })
 }

@@ -49,22 +49,25 @@ pub fn serve(inside: Sandboxed<Acquired>) -> Result<(), Failed> {
         }
         journal.info(None, format_args!("serves"));
         let services = Services::new(journal).await?;
-        if let Some(ready) = ready {
-            tell_ready(ready)?;
-        }
-        let over_local = limited(Server::builder())
-            .serve_with_incoming(services.clone(), Incoming::new(local, shares.clone(), broker.clone()));
-        match remote {
-            None => over_local.await?,
+        let over_tls = match remote {
+            None => None,
             Some((socket, identity)) => {
-                socket.set_nonblocking(true)?;
+                // Not by its own method, which takes ioctl(2).
+                skep_sys::fd::set_nonblocking(socket.as_fd(), true)?;
                 let tls = ServerTlsConfig::new()
                     .identity(Identity::from_pem(&identity.certificate, &identity.key))
                     .timeout(Duration::from_secs(10));
-                let incoming = Incoming::new(TcpListener::from_std(socket)?, shares, broker);
-                let over_tls = limited(Server::builder().tls_config(tls)?).serve_with_incoming(services, incoming);
-                tokio::try_join!(over_local, over_tls)?;
+                let incoming = Incoming::new(TcpListener::from_std(socket)?, shares.clone(), broker.clone());
+                Some(limited(Server::builder().tls_config(tls)?).serve_with_incoming(services.clone(), incoming))
             }
+        };
+        let over_local = limited(Server::builder()).serve_with_incoming(services, Incoming::new(local, shares, broker));
+        if let Some(ready) = ready {
+            tell_ready(ready)?;
+        }
+        match over_tls {
+            None => over_local.await?,
+            Some(over_tls) => drop(tokio::try_join!(over_local, over_tls)?),
         }
         Ok(())
     })

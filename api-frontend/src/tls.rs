@@ -52,8 +52,7 @@ fn make(start: &Start, address: SocketAddr, certificate: &Path, key: &Path) -> R
 fn write(start: &Start, path: &Path, mode: u32, text: &str) -> Result<(), StartError> {
     let step = |what: &str| StartError::step(format!("{what} {}", path.display()));
     let beside = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(step("make"))?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(step("make"))?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(step("write"))?;
     if let Some(ids) = &start.ids {
         let id = ids.of(Role::Frontend);

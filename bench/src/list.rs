@@ -28,7 +28,7 @@ pub fn run() -> Result<Outcome> {
     rows.insert(0, Row::ratio(format!("API, {MANY} machines; value: time per machine against {FEW}"), &many, growth, LIMIT));
     rows.insert(1, Row::floor(format!("API, {FEW} machines"), &few));
     drop(api);
-    suite.finish()?;
+    suite::stop(suite)?;
     Ok(Outcome::Rows(rows))
 }
 

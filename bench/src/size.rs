@@ -40,7 +40,7 @@ pub fn run() -> Result<Outcome> {
     }
     let each = platform::services(&suite)?.into_iter().map(|(pid, name)| Ok((name, mib(&[pid])?))).collect::<Result<Vec<_>>>()?;
     drop(api);
-    suite.finish()?;
+    suite::stop(suite)?;
     let mut rows = vec![Row::size("all services at rest", median(rest), Some(RESTING)).of(TIMES)];
     rows.extend(each.into_iter().map(|(name, size)| Row::size(format!("at rest: {name}"), size, None)));
     let names = ["a running machine beside its hypervisor", "machine: runner", "machine: console-proxy", "machine: growth of the services"];

@@ -38,6 +38,12 @@ pub fn start() -> Result<Suite> {
     Suite::start_with(if is_root() { Mode::Root } else { Mode::User }, &programs)
 }
 
+/// Stops it. What it may leave on the host is the tests' business.
+pub fn stop(suite: Suite) -> Result<()> {
+    suite.ok(&["down"])?;
+    Ok(())
+}
+
 /// Fails if this process has threads: it could then not fork.
 pub fn single_threaded() -> Result<()> {
     let threads = crate::platform::threads()?;

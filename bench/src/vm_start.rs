@@ -42,7 +42,7 @@ pub fn run() -> Result<Outcome> {
         hypervisor.end()?;
     }
     drop(api);
-    suite.finish()?;
+    suite::stop(suite)?;
     let value = ratio(ours.p50(), floor.p50());
     Ok(Outcome::Rows(vec![
         Row::ratio("from the client's request until the guest runs", &ours, value, LIMIT),

@@ -34,8 +34,8 @@ pub enum Msg {
     Late(OperationId),
     /// The result of the work with this number.
     Work(u64, Input),
-    /// The runner of this cell says something.
-    Runner(u64, Input),
+    /// The runner of this cell says something; it is listened to again when the last part is dropped.
+    Runner(u64, Input, oneshot::Sender<()>),
     /// The runner's events arrive here from now on.
     Watch(u64, Port),
     /// The host was asked after the broker's start; with a living runner, its events.
@@ -117,7 +117,10 @@ impl Actor {
                         self.catch_up();
                     }
                 }
-                Msg::Runner(cell, input) if cell == self.cell => drop(self.step(input)),
+                Msg::Runner(cell, input, heard) if cell == self.cell => {
+                    let _ = self.step(input);
+                    drop(heard);
+                }
                 Msg::Watch(number, port) if number == self.number => self.keep(port),
                 Msg::Found(input, port) => {
                     let alive = matches!(&input, Input::Found(crate::life::Found::Alive(_)));
@@ -268,7 +271,11 @@ impl Actor {
         let (broker, id, post, cell) = (self.broker.clone(), self.id, self.post.clone(), self.cell);
         let console = Task(tokio::task::spawn_local(cell::keep_console(self.broker.clone(), id)));
         let listening = Task(tokio::task::spawn_local(async move {
-            let tell = |input| drop(post.send(Msg::Runner(cell, input)));
+            let tell = async |input| {
+                let (heard, waits) = oneshot::channel();
+                let _ = post.send(Msg::Runner(cell, input, heard));
+                let _ = waits.await;
+            };
             cell::listen(&broker, id, port, tell).await;
         }));
         self.keepers = vec![console, listening];
@@ -323,7 +330,13 @@ fn record(change: &Change<'_>, machine: &MachineRow, old: &Life, new: &Life, slo
     change.set_machine_state(machine.id, new.state, &new.note, slot)?;
     if (old.state, &old.note) != (new.state, &new.note) {
         let colon = if new.note.is_empty() { "" } else { ": " };
-        change.event("machine", machine.id, &machine.name, "state", format_args!("{}{colon}{}", state_word(new.state), new.note))?;
+        change.event(
+            "machine",
+            machine.id,
+            &machine.name,
+            "state",
+            format_args!("{}{colon}{}", state_word(new.state), new.note),
+        )?;
     }
     Ok(())
 }

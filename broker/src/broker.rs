@@ -116,6 +116,11 @@ impl Broker {
         self.journal.borrow_mut().info(Some(trace), what);
     }
 
+    /// Tells the supervisor that sessions are served.
+    pub fn serves(&self) {
+        self.journal.borrow_mut().serves();
+    }
+
     /// A line of the log about what should not be.
     pub fn warn(&self, trace: TraceId, what: fmt::Arguments<'_>) {
         self.journal.borrow_mut().warn(Some(trace), what);

@@ -21,7 +21,7 @@ use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars};
 use skep_proto::{Call, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 /// Slots that there are uids for.
@@ -30,6 +30,8 @@ pub const SLOTS: u16 = 30_000;
 const START: Duration = Duration::from_secs(60);
 /// How long a runner may take to leave.
 const LEAVE: Duration = Duration::from_secs(5);
+/// Between two events of one runner.
+const BREATH: Duration = Duration::from_millis(5);
 /// Between two starts of a console-proxy that does not stay.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -179,8 +181,11 @@ pub async fn keep_console(broker: std::rc::Rc<Broker>, machine: MachineId) {
             Err(_) => None,
         };
         if let Some(mut client) = connected {
-            pause = BACK_OFF.0;
+            let begun = Instant::now();
             client.ended().await;
+            if begun.elapsed() > BACK_OFF.1 {
+                pause = BACK_OFF.0;
+            }
         }
         let alive = broker.ask_runner(&who, machine, Status {}).await;
         if !matches!(&alive, Ok((state, [])) if state.phase != Phase::Ended) {
@@ -199,8 +204,8 @@ pub async fn keep_console(broker: std::rc::Rc<Broker>, machine: MachineId) {
     }
 }
 
-/// Reads a runner's events until it is gone.
-pub async fn listen(broker: &Broker, machine: MachineId, port: Port, tell: impl Fn(Input)) {
+/// Reads a runner's events until it is gone: one after the other, and no more than there is reason for, whatever has become of it.
+pub async fn listen(broker: &Broker, machine: MachineId, port: Port, tell: impl AsyncFn(Input)) {
     loop {
         let event = port.recv().await.ok().filter(|r| r.fds.is_empty()).and_then(|r| wire::decode::<RunnerEvent>(&r.bytes).ok());
         match event {
@@ -208,13 +213,14 @@ pub async fn listen(broker: &Broker, machine: MachineId, port: Port, tell: impl 
             Some(RunnerEvent::Phase(Phase::Ended)) => {
                 let state = broker.ask_runner(&Who::broker(), machine, Status {}).await;
                 if let Ok((runner::RunnerState { last_end: Some(end), .. }, [])) = state {
-                    tell(Input::Ended(end));
+                    tell(Input::Ended(end)).await;
                 }
             }
-            Some(RunnerEvent::Phase(phase)) => tell(Input::Phase(phase)),
-            Some(RunnerEvent::Ended(end)) => tell(Input::Ended(end)),
-            None => return tell(Input::Lost),
+            Some(RunnerEvent::Phase(phase)) => tell(Input::Phase(phase)).await,
+            Some(RunnerEvent::Ended(end)) => tell(Input::Ended(end)).await,
+            None => return tell(Input::Lost).await,
         }
+        sleep(BREATH).await;
     }
 }
 
@@ -256,7 +262,9 @@ pub async fn configure(broker: &Broker, who: &Who, id: MachineId) -> Result<Opti
 
 /// Clears away what is left of a cell; waits for helpers that are being restarted, as long as it takes. `ended` waits for the
 /// runner; the spawner does for the console-proxy.
-pub async fn clear(broker: &Broker, who: &Who, machine: MachineId, kill: bool, ended: impl Future<Output = ()>) -> Result<(), Refusal> {
+pub async fn clear(
+    broker: &Broker, who: &Who, machine: MachineId, kill: bool, ended: impl Future<Output = ()>,
+) -> Result<(), Refusal> {
     let left = !kill && broker.runner(who, machine, Leave {}, [], LEAVE).await.is_ok() && timeout(LEAVE, ended).await.is_ok();
     let (mut kill, mut pause) = (!left, BACK_OFF.0);
     loop {

@@ -165,7 +165,9 @@ async fn attend<H: Helper>(
 }
 
 /// Makes one call over a connection of its own: to a machine's runner or console-proxy.
-pub async fn ask<C: Call>(run: &RunDir, path: &str, who: &Who, call: C, fds: C::SendFds, patience: Duration) -> Result<Answer<C>, Refusal> {
+pub async fn ask<C: Call>(
+    run: &RunDir, path: &str, who: &Who, call: C, fds: C::SendFds, patience: Duration,
+) -> Result<Answer<C>, Refusal> {
     let helper = <C::Helper as Helper>::NAME;
     let exchange = async {
         let socket = run.connect(path).map_err(|error| CallError::Connect { helper, error })?;

@@ -19,7 +19,9 @@ pub enum Job {
 }
 
 /// Runs one to its end. `told` gets the progress within it. Cancelled or failed, the new disk is gone, or will be.
-pub async fn run(broker: &Rc<Broker>, operation: &mut Operation, job: Job, told: impl Fn(u64, u64) -> (u64, u64)) -> Result<JobDone, Refusal> {
+pub async fn run(
+    broker: &Rc<Broker>, operation: &mut Operation, job: Job, told: impl Fn(u64, u64) -> (u64, u64),
+) -> Result<JobDone, Refusal> {
     let who = operation.who().clone();
     let pair = skep_sys::sock::seqpacket_pair();
     let (ours, theirs) = pair.map_err(|e| Refusal::io("job", "make its channel", &e))?;

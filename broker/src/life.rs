@@ -220,8 +220,8 @@ impl Life {
         self.known = true;
         self.cell = true;
         match found {
-            Found::Alive(Phase::Paused) => self.state = MachineState::Paused,
-            Found::Alive(_) => self.state = MachineState::Running,
+            Found::Alive(Phase::Paused) => (self.state, self.note) = (MachineState::Paused, String::new()),
+            Found::Alive(_) => (self.state, self.note) = (MachineState::Running, String::new()),
             Found::Ended(end) => {
                 let (failed, note) = describe(&end);
                 return self.end(failed, note, None, false);

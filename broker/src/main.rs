@@ -21,8 +21,8 @@ mod spec;
 
 use broker::{Broker, Setup};
 use db::{Db, Fault, OpenError};
-use platform::{Facts, RunDir};
 use nix::unistd::{Gid, Uid, getuid, setegid, seteuid};
+use platform::{Facts, RunDir};
 use skep_rights::broker::TABLE;
 use skep_sandbox::{EnterError, Held, enter, limit};
 use skep_service::{Journal, Role, Start, StartError};
@@ -113,6 +113,7 @@ fn serve() -> Result<(), Error> {
         let broker = Broker::start(setup)?;
         broker.settle()?;
         broker.reconcile()?;
+        broker.serves();
         session::serve(broker, listener, allowed).await.map_err(Error::Serve)
     })
 }

@@ -1,9 +1,9 @@
 //! Who may do what.
 
 use crate::broker::Broker;
+use sha2::{Digest, Sha256};
 use skep_proto::broker::Credential;
 use skep_proto::{Op, Reason, Refusal, Text};
-use sha2::{Digest, Sha256};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Who a session turned out to be.
@@ -35,7 +35,9 @@ impl Broker {
                 let name = name.ok_or_else(|| Refusal::new(Reason::Unauthenticated, "session").note("no such token"))?;
                 Ok(User { name: Text::lossy(&format!("token {name}")), local: false })
             }
-            _ => Err(Refusal::new(Reason::InvalidValue, "session").field("credential").note("the socket goes with LocalSocket only")),
+            _ => Err(Refusal::new(Reason::InvalidValue, "session")
+                .field("credential")
+                .note("the socket goes with LocalSocket only")),
         }
     }
 }

@@ -145,12 +145,16 @@ impl Broker {
             let Ok((page, [])) = self.net.call(&who, ListInterfaces { own: true, after }).await else { return };
             let Some(last) = page.interfaces.last() else { return };
             after = last.index;
-            let known: HashSet<u16> = self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default().iter().map(|s| s.number).collect();
+            let known: HashSet<u16> =
+                self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default().iter().map(|s| s.number).collect();
             for interface in page.interfaces {
                 // A bridge by its name; taps go with their descriptors.
                 let prefix = format!("sk{}b", self.instance);
                 let number = interface.name.as_str().strip_prefix(&prefix).and_then(|n| n.parse::<u16>().ok());
-                let Some(number) = number.filter(|n| !known.contains(n) && interface.name == IfName::bridge(self.instance, *n)) else { continue };
+                let Some(number) = number.filter(|n| !known.contains(n) && interface.name == IfName::bridge(self.instance, *n))
+                else {
+                    continue;
+                };
                 if let Err(refusal) = self.net.call(&who, DeleteSwitch { number }).await {
                     self.warn(who.trace, format_args!("bridge {}: {refusal}", interface.name));
                 }

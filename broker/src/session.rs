@@ -63,12 +63,23 @@ pub async fn serve(broker: Rc<Broker>, listener: OwnedFd, allowed: Option<Vec<u3
         let broker = broker.clone();
         tokio::task::spawn_local(async move {
             if let Err(error) = session(&broker, socket).await
-                && !error.is_goodbye()
+                && !left(&error)
             {
                 broker.warn(TraceId::default(), format_args!("a session was closed: {error}"));
             }
             drop(place);
         });
+    }
+}
+
+/// Whether the frontend went away: between two records, or without having read the last one.
+fn left(error: &ProtocolError) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match error {
+        ProtocolError::Receive(skep_sys::msg::RecvError::Io(e)) | ProtocolError::Send(e) => {
+            matches!(e.kind(), BrokenPipe | ConnectionReset)
+        }
+        error => error.is_goodbye(),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::db::Fault;
 use crate::db::disks::DiskRow;
 use serde::{Deserialize, Serialize};
-use skep_machine::{self as model, MachineSpec, Mac};
+use skep_machine::{self as model, Mac, MachineSpec};
 use skep_proto::broker::{Acceleration, Applies, Controller, Settings};
 use skep_proto::storage::DiskKind;
 use skep_proto::{DiskId, MachineId, NicId, Reason, Refusal, Text};
@@ -101,8 +101,12 @@ impl Spec {
         self.cpu_percent = settings.cpu_percent.unwrap_or(self.cpu_percent);
         let file = |name: &Text<63>, field: &'static str| {
             let row = disk(name.as_str()).map_err(at(field))?;
-            if row.kind == DiskKind::Raw { Ok(row.id) } else {
-                Err(Refusal::new(Reason::InvalidValue, format_args!("disk {}", row.name)).field(field).note("it is not a raw disk"))
+            if row.kind == DiskKind::Raw {
+                Ok(row.id)
+            } else {
+                Err(Refusal::new(Reason::InvalidValue, format_args!("disk {}", row.name))
+                    .field(field)
+                    .note("it is not a raw disk"))
             }
         };
         match &settings.boot {

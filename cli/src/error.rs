@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use skep_api::v1;
 use skep_proto::{Reason, Refusal};
 use std::fmt;
+use std::io;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -39,9 +40,16 @@ impl Failure {
         Refusal::new(reason, object).note(note).into()
     }
 
-    /// From a failed system call of this command.
-    pub fn io(object: impl fmt::Display, what: &str, error: &std::io::Error) -> Self {
-        Refusal::io(object, what, error).into()
+    /// From a failed system call of this command itself; the suite has no part in it.
+    pub fn io(object: impl fmt::Display, what: &str, error: &io::Error) -> Self {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound => Reason::NotFound,
+            io::ErrorKind::PermissionDenied => Reason::PermissionDenied,
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => Reason::InvalidValue,
+            _ => Reason::Internal,
+        };
+        let refusal = Refusal::new(reason, &object).note(format_args!("{what}: {error}")).errno(error.raw_os_error().unwrap_or(0));
+        Self { message: format!("{object}: {what}: {error}"), advice: String::new(), ..refusal.into() }
     }
 
     /// With other advice.
@@ -53,8 +61,9 @@ impl Failure {
 
     /// Left by ^C.
     pub fn interrupted(advice: impl fmt::Display) -> Self {
-        let failure = Self::new(Reason::Cancelled, "skep", "interrupted");
-        Self { exit: INTERRUPTED, advice: advice.to_string(), ..failure }
+        let row = Reason::Cancelled.row();
+        let (reason, message) = (row.name.to_owned(), "interrupted".to_owned());
+        Self { exit: INTERRUPTED, reason, message, advice: advice.to_string(), ..Self::default() }
     }
 
     /// Whether trying again soon may help.

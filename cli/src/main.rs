@@ -44,7 +44,8 @@ fn usage(wrong: &clap::Error) -> ExitCode {
     }
     let message = wrong.render().to_string();
     let first = message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let failure = Failure { exit: 2, reason: "USAGE".into(), message: first, advice: "see `skep help`".into(), ..Failure::default() };
+    let failure =
+        Failure { exit: 2, reason: "USAGE".into(), message: first, advice: "see `skep help`".into(), ..Failure::default() };
     Output { json, quiet: false }.failure(&failure);
     ExitCode::from(2)
 }

@@ -121,7 +121,7 @@ fn plain(value: &Value) -> String {
 pub fn bytes(number: u64) -> String {
     let mut unit = 0;
     let mut rest = number;
-    while rest >= 10_240 && unit < 4 || rest >= 1024 && rest % 1024 == 0 && unit < 4 {
+    while rest >= 10_240 && unit < 4 || rest >= 1024 && rest.is_multiple_of(1024) && unit < 4 {
         rest /= 1024;
         unit += 1;
     }
@@ -137,7 +137,15 @@ pub fn harmless(text: &str) -> String {
 mod tests {
     #[test]
     fn bytes_are_short() {
-        let all = [(0, "0"), (1000, "1000"), (1024, "1K"), (512 << 20, "512M"), (10 << 30, "10G"), (11_000, "10K"), (u64::MAX, "16777215T")];
+        let all = [
+            (0, "0"),
+            (1000, "1000"),
+            (1024, "1K"),
+            (512 << 20, "512M"),
+            (10 << 30, "10G"),
+            (11_000, "10K"),
+            (u64::MAX, "16777215T"),
+        ];
         for (number, text) in all {
             assert_eq!(super::bytes(number), text);
         }

@@ -110,8 +110,7 @@ pub fn switch(switch: &v1::Switch) -> Value {
 }
 
 /// Columns of a list of switches.
-pub const SWITCHES: &[Column] =
-    &[Column::Left("NAME"), Column::Left("BRIDGE"), Column::Left("UPLINK"), Column::Right("NICS")];
+pub const SWITCHES: &[Column] = &[Column::Left("NAME"), Column::Left("BRIDGE"), Column::Left("UPLINK"), Column::Right("NICS")];
 
 /// A row of it.
 pub fn switch_row(switch: &v1::Switch) -> Vec<String> {

@@ -66,7 +66,10 @@ fn acquire() -> Result<Acquired, Error> {
     let take = |number| fd::inherited(number).map_err(|e| Error::Step("take over descriptors", e));
     let listener = take(LISTENER)?;
     sock::listen(listener.as_fd()).map_err(|e| Error::Step("listen", e))?;
+    let line = take(LINE)?;
+    // Of all who hold this end, only we read and write.
+    fd::set_nonblocking(line.as_fd(), true).map_err(|e| Error::Step("non-blocking line", e))?;
     let [first, second] = LOG;
     let log = Log::new([take(first)?, take(second)?]);
-    Ok(Acquired { report: take(REPORT)?, listener, proxy: Proxy::new(take(LINE)?, log) })
+    Ok(Acquired { report: take(REPORT)?, listener, proxy: Proxy::new(line, log) })
 }

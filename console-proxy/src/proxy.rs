@@ -6,12 +6,13 @@ use crate::ring::Ring;
 use crate::screen::Screen;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+use nix::unistd::{read, write};
 use skep_ipc::{Answered, Ask, ProtocolError, Service, Watch};
 use skep_proto::console::{AttachSerial, Attached, Console, ConsoleRequest, ConsoleState, Done};
 use skep_proto::{NoFds, OneFd, Reason, Refusal};
 use skep_sys::sock::Peer;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Streams on the line at a time.
 const READERS: usize = 32;
@@ -35,7 +36,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Serves `line`.
+    /// Serves `line`, a stream socket or the master of a terminal, which is non-blocking.
     pub fn new(line: OwnedFd, log: Log) -> Self {
         let (readers, screens) = (Vec::new(), Vec::new());
         Self { line: Some(line), ring: Ring::default(), log, typed: Vec::new(), readers, screens, token: LINE }
@@ -99,7 +100,7 @@ impl Proxy {
     fn line_ready(&mut self, flags: PollFlags) {
         let Some(line) = &self.line else { return };
         if flags.contains(PollFlags::POLLOUT) && !self.typed.is_empty() {
-            match send(line.as_raw_fd(), &self.typed, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            match write(line, &self.typed) {
                 Ok(n) => drop(self.typed.drain(..n)),
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 // Nobody is there to read; the end of the line shows below.
@@ -107,7 +108,7 @@ impl Proxy {
             }
         }
         let mut buffer = [0; 4096];
-        match recv(line.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+        match read(line, &mut buffer) {
             Ok(0) => self.line = None,
             Ok(n) => {
                 let bytes = buffer.get(..n).unwrap_or_default();
@@ -161,10 +162,14 @@ impl Service<Console> for Proxy {
             flags.set(PollFlags::POLLOUT, !self.typed.is_empty());
             list.push(Watch { fd: line.as_fd(), flags, token: LINE });
         }
-        list.extend(self.readers.iter().map(|r| Watch { fd: r.socket.as_fd(), flags: r.wants(&self.ring, room), token: r.token }));
+        list.extend(self.readers.iter().map(|r| Watch {
+            fd: r.socket.as_fd(),
+            flags: r.wants(&self.ring, room),
+            token: r.token,
+        }));
         for screen in &self.screens {
             let ends = screen.ends.iter().zip(screen.wants()).zip(screen.token..);
-            list.extend(ends.map(|((fd, flags), token)| Watch { fd: fd.as_fd(), flags, token }));
+            list.extend(ends.filter_map(|((fd, flags), token)| Some(Watch { fd: fd.as_fd(), flags: flags?, token })));
         }
         list
     }

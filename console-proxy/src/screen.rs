@@ -68,14 +68,14 @@ impl Screen {
         Self { ends, token, ways: Default::default() }
     }
 
-    /// What each end is waited for.
-    pub fn wants(&self) -> [PollFlags; 2] {
+    /// What each end is waited for; `None`: nothing, not even its end, until the other one has taken what this one sent.
+    pub fn wants(&self) -> [Option<PollFlags>; 2] {
         let [there, back] = &self.ways;
         let flags = |from: &Way, to: &Way| {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::POLLIN, !from.ended && !from.waits());
             flags.set(PollFlags::POLLOUT, to.waits());
-            flags
+            (!flags.is_empty() || from.ended).then_some(flags)
         };
         [flags(there, back), flags(back, there)]
     }
@@ -99,7 +99,9 @@ impl Screen {
                 return false;
             }
         }
-        let broken = flags.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL | PollFlags::POLLHUP) && !flags.contains(PollFlags::POLLIN);
-        !broken && !(from.ended && to.ended)
+        // A hang-up with something left to read is no end yet; and what was read must still get out.
+        let broken =
+            flags.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL) || flags.contains(PollFlags::POLLHUP) && from.ended;
+        !broken && (!from.ended || !to.ended || from.waits() || to.waits())
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 fn hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.trim().bytes().collect();
     let pair = |p: &[u8]| u8::from_str_radix(std::str::from_utf8(p).ok()?, 16).ok();
-    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(pair).collect()).flatten()
+    digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(pair).collect()).flatten()
 }
 
 #[test]

@@ -40,5 +40,6 @@ impl Held for Acquired {
 pub fn serve(inside: Sandboxed<Acquired>, instance: InstanceId, privileged: bool, allowed: Option<Vec<u32>>) -> io::Result<()> {
     let Acquired { listener, host, mut journal } = inside.into_inner();
     journal.info(None, format_args!("serving{}", if privileged { "" } else { ", without the right to change anything" }));
+    journal.serves();
     Server::<Net>::new(listener, allowed).run(&mut NetHelper::new(host, instance, privileged), &mut journal)
 }

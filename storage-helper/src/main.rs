@@ -42,7 +42,7 @@ fn acquire(start: &Start) -> Result<Acquired, StartError> {
 fn serve(inside: Sandboxed<Acquired>) -> std::io::Result<()> {
     let Acquired { listener, allowed, store, journal } = inside.into_inner();
     let mut journal = SharedJournal::new(journal);
-    journal.info(None, format_args!("serves"));
+    journal.serves();
     let mut helper = StorageHelper::new(store, journal.clone());
     Server::<Storage>::new(listener, allowed).run(&mut helper, &mut journal)
 }

@@ -144,6 +144,18 @@ impl Suite {
         self.ok(&["vm", "console", name, "--expect", text, "--timeout", "60"]).map(drop)
     }
 
+    /// Waits until `text` appears on the console from now on, whatever was there before.
+    pub fn expect_anew(&self, name: &str, text: &str) -> Result<()> {
+        self.ok(&["vm", "console", name, "--from-now", "--expect", text, "--timeout", "60"]).map(drop)
+    }
+
+    /// The uid that a service has (root mode), or `machines`: the first of the machines'.
+    pub fn uid_of(&self, service: &str) -> Result<u32> {
+        let ids = std::fs::read_to_string(self.state.join("ids"))?;
+        let id = ids.trim().split(',').find_map(|part| part.split_once('=').filter(|(name, _)| *name == service));
+        Ok(id.context("no such service in STATE/ids")?.1.parse()?)
+    }
+
     /// Runs a command in the guest's shell and waits until `answer` appears.
     pub fn guest_runs(&self, name: &str, command: &str, answer: &str) -> Result<String> {
         self.ok(&["vm", "console", name, "--send", command, "--expect", answer, "--timeout", "60"])

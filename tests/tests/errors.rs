@@ -55,7 +55,7 @@ fn hostile_images_are_refused_and_leave_nothing() -> Result<()> {
     refused(&suite, &["disk", "import", "a", &file("backed.qcow2")], 8, &["names another file"])?;
     refused(&suite, &["disk", "import", "b", &file("data.qcow2")], 8, &["names another file"])?;
     refused(&suite, &["disk", "import", "c", &file("cut.qcow2")], 8, &["image"])?;
-    refused(&suite, &["disk", "import", "d", &file("wild.qcow2")], 8, &["image"])?;
+    refused(&suite, &["disk", "import", "d", &file("wild.qcow2")], 8, &["disk d", "18446744073709551615"])?;
     let wrong = "00".repeat(32);
     refused(&suite, &["disk", "import", "e", &file("base.qcow2"), "--sha256", &wrong], 8, &["checksum"])?;
     ensure!(suite.json(&["disk", "list"])?.is_empty());
@@ -87,9 +87,9 @@ fn a_missing_hypervisor_or_firmware_is_said_and_nothing_starts() -> Result<()> {
     suite.import_guest()?;
     suite.define("m", &[])?;
     suite.ok(&["vm", "create", "efi"])?;
-    std::fs::remove_file(suite.state.join("cell/usr/share/OVMF/OVMF_CODE_4M.fd"))?;
+    std::fs::remove_file(suite.state.join("cell/root/usr/share/OVMF/OVMF_CODE_4M.fd"))?;
     refused(&suite, &["vm", "start", "efi"], 11, &["firmware", "skep doctor"])?;
-    std::fs::remove_file(suite.state.join("cell/usr/bin/qemu-system-x86_64"))?;
+    std::fs::remove_file(suite.state.join("cell/root/usr/bin/qemu-system-x86_64"))?;
     refused(&suite, &["vm", "start", "m"], 11, &["hypervisor", "skep doctor"])?;
     ensure!(suite.state_of("m")? != "running");
     suite.finish()

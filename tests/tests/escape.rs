@@ -1,5 +1,6 @@
 //! A stranger with full control of a hypervisor finds an empty room: `probe/probe.c` runs in the hypervisor's place, with its exact
 //! confinement, and everything it tries fails there; outside, as root, each attempt succeeds.
+#![cfg(target_os = "linux")]
 
 use anyhow::{Context, Result, ensure};
 use skep_tests::{Mode, Suite, is_root, root, skip};
@@ -56,7 +57,7 @@ fn in_the_hypervisors_place(mode: Mode) -> Result<()> {
     let outside = results(&String::from_utf8_lossy(&outside.stderr));
 
     // Inside: the cell root's hypervisor is the probe; the facts come in the kernel's command line.
-    let hypervisor = suite.state.join("cell/usr/bin/qemu-system-x86_64");
+    let hypervisor = suite.state.join("cell/root/usr/bin/qemu-system-x86_64");
     std::fs::remove_file(&hypervisor)?;
     std::fs::copy(&probe, &hypervisor)?;
     suite.import_guest()?;

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection to the broker as the frontend's uid.
-fn as_frontend<T>(what: impl FnOnce() -> T) -> Result<T> {
-    let frontend = 71_001;
+fn as_frontend<T>(suite: &Suite, what: impl FnOnce() -> T) -> Result<T> {
+    let frontend = suite.uid_of("api-frontend")?;
     setegid(Gid::from_raw(frontend))?;
     seteuid(Uid::from_raw(frontend))?;
     let result = what();
@@ -25,7 +25,7 @@ fn as_frontend<T>(what: impl FnOnce() -> T) -> Result<T> {
 }
 
 fn raw(suite: &Suite) -> Result<OwnedFd> {
-    Ok(as_frontend(|| sock::connect_seqpacket(&suite.run.join("broker.sock")))??)
+    Ok(as_frontend(suite, || sock::connect_seqpacket(&suite.run.join("broker.sock")))??)
 }
 
 fn ask(socket: &OwnedFd, bytes: &[u8], fds: &[OwnedFd]) -> Result<msg::Record, msg::RecvError> {
@@ -83,7 +83,7 @@ fn a_frontend_cannot_claim_to_be_somebody_else() -> Result<()> {
     let suite = Suite::start(Mode::Root)?;
     suite.import_guest()?;
     suite.define("m", &[])?;
-    let connect = || as_frontend(|| Client::<Broker>::connect(&suite.run.join("broker.sock")));
+    let connect = || as_frontend(&suite, || Client::<Broker>::connect(&suite.run.join("broker.sock")));
     let user = Text::lossy("uid 0");
     // A socket whose other end is an ordinary user's.
     let listener = sock::bind_stream(&suite.dir().join("x.sock"), 0o666)?;
@@ -126,10 +126,8 @@ fn strangers_cannot_reach_the_services_sockets() -> Result<()> {
     let suite = Suite::start(Mode::Root)?;
     for service in ["broker", "storage-helper", "net-helper", "vm-runner"] {
         let path = suite.run.join(format!("{service}.sock"));
-        for uid in [61_234u32, 71_002] {
-            if uid == 71_002 && service == "broker" {
-                // storage-helper's uid is not the frontend's either.
-            }
+        // A user of the host, and a service that is not the declared peer.
+        for uid in [61_234, suite.uid_of("net-helper")?] {
             setegid(Gid::from_raw(uid))?;
             seteuid(Uid::from_raw(uid))?;
             let result = sock::connect_seqpacket(&path);

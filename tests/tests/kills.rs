@@ -1,9 +1,19 @@
 //! Any process may be killed with -9: it is started again, machines run on, nothing leaks.
 
 use anyhow::{Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::os::fd::AsFd;
 use skep_tests::{Mode, Suite, is_root, skip};
+
+/// Kills a process and waits until it has ended.
+fn end(pid: i32) -> Result<()> {
+    let process = skep_sys::linux::pidfd(pid)?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    nix::poll::poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+    Ok(())
+}
 
 const SERVICES: [&str; 6] = ["api-frontend", "broker", "storage-helper", "net-helper", "vm-runner", "console-proxy"];
 
@@ -21,8 +31,8 @@ fn each_service_killed_while_a_machine_runs_comes_back_and_the_machine_runs_on()
     for (turn, service) in SERVICES.iter().enumerate() {
         let before = suite.pids(service)?;
         ensure!(before.len() == 1, "{service}: {before:?}");
-        kill(Pid::from_raw(before[0]), Signal::SIGKILL)?;
-        suite.ok(&["up", "--wait"])?;
+        end(before[0])?;
+        suite.up()?;
         let answer = format!("alive-{turn}-{}", 7 * turn);
         let command = format!("echo alive-{turn}-$((7*{turn}))");
         suite.guest_runs("m", &command, &answer)?;
@@ -44,7 +54,7 @@ fn a_runner_killed_takes_its_machine_along_and_nothing_stays() -> Result<()> {
     suite.boot("m")?;
     let pids = suite.pids("runner")?;
     ensure!(pids.len() == 1, "{pids:?}");
-    kill(Pid::from_raw(pids[0]), Signal::SIGKILL)?;
+    end(pids[0])?;
     suite.ok(&["events", "--after", "0", "--until", "failed", "--timeout", "60"])?;
     ensure!(suite.pids("hypervisor")?.is_empty());
     suite.boot("m")?;
@@ -59,7 +69,7 @@ fn a_supervisor_killed_is_followed_by_another_that_adopts_the_machine() -> Resul
     suite.define("m", &[])?;
     suite.boot("m")?;
     let lock = std::fs::read_to_string(suite.run.join("up.pid"))?;
-    kill(Pid::from_raw(lock.trim().parse()?), Signal::SIGKILL)?;
+    end(lock.trim().parse()?)?;
     suite.up()?;
     suite.guest_runs("m", "echo adopted-$((40+2))", "adopted-42")?;
     ensure!(suite.state_of("m")? == "running");

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
 
 const GREETING: &str = "{\"QMP\":{\"version\":{\"qemu\":{\"micro\":0,\"minor\":2,\"major\":7}},\"capabilities\":[]}}\n";
 
@@ -46,10 +45,8 @@ fn main() {
 }
 
 /// The runner's line; given to this process at its exec, under this number.
-#[allow(unsafe_code)]
 fn qmp() -> File {
-    // SAFETY: nothing else in this process has taken the number over.
-    File::from(unsafe { OwnedFd::from_raw_fd(3) })
+    File::from(skep_sys::fd::inherited(3).unwrap())
 }
 
 /// As QEMU does, until the guest runs.

@@ -1,4 +1,5 @@
 //! A hypervisor that was taken over: whatever it says, the runner goes on.
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[macro_use]

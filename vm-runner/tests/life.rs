@@ -1,4 +1,5 @@
 //! A machine's life in its cell: real QEMU, real guest, through the real sockets.
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[macro_use]

@@ -36,7 +36,7 @@ fn kind(number: i32) -> Result<DiskKind, Refusal> {
 /// What to create.
 pub fn create(request: &v1::CreateDiskRequest) -> Result<DiskCreate, Refusal> {
     let name = value("disk", "name", &request.name)?;
-    if request.size_bytes == 0 || request.size_bytes % 512 != 0 {
+    if request.size_bytes == 0 || !request.size_bytes.is_multiple_of(512) {
         return Err(invalid(&format!("disk {name}"), "size_bytes", "a multiple of 512 is expected"));
     }
     Ok(DiskCreate { name, kind: kind(request.kind)?, size: request.size_bytes })

@@ -58,7 +58,12 @@ impl Disks for Api {
         let (call, request) = self.enter("Disks.List", request)?;
         call.run(async {
             let page = call.pages(
-                "disk", request.page_size, &request.page_token, |after| DiskList { after }, |page| page.disks, |v| &v.name,
+                "disk",
+                request.page_size,
+                &request.page_token,
+                |after| DiskList { after },
+                |page| page.disks,
+                |v| &v.name,
             );
             let (got, next_page_token) = page.await?;
             Ok(ListDisksResponse { disks: got.into_iter().map(disk::disk).collect(), next_page_token })
@@ -109,9 +114,13 @@ async fn import(call: &Call, mut stream: Streaming<ImportDiskRequest>) -> Result
     let id = operation.id;
     let sink = relay::sink(fd).map_err(|e| Refusal::io("disk", "open the stream", &e))?;
     let mut unfinished = Unfinished { call: call.clone(), id, fd: Some(sink) };
-    while let Some(message) = stream.message().await.map_err(broken)? {
-        let Some(Kind::Data(data)) = message.kind else {
-            return Err(convert::invalid("disk", "data", "only the first message may be a header"));
+    loop {
+        // A client that goes away is no error here but an end without the last message (a reset stream reads so, too).
+        let cut = || Refusal::new(Reason::Cancelled, format_args!("disk {}", header.name)).note("the stream ended early");
+        let data = match stream.message().await.map_err(broken)?.ok_or_else(cut)?.kind {
+            Some(Kind::Data(data)) => data,
+            Some(Kind::End(_)) => break,
+            Some(Kind::Header(_)) | None => return Err(convert::invalid("disk", "kind", "data or the end is expected")),
         };
         let Some(sink) = &mut unfinished.fd else { break };
         if sink.write_all(&data).await.is_err() {

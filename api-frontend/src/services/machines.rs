@@ -43,7 +43,12 @@ impl Machines for Api {
         let (call, request) = self.enter("Machines.List", request)?;
         call.run(async {
             let page = call.pages(
-                "machine", request.page_size, &request.page_token, |after| MachineList { after }, |page| page.machines, |v| &v.name,
+                "machine",
+                request.page_size,
+                &request.page_token,
+                |after| MachineList { after },
+                |page| page.machines,
+                |v| &v.name,
             );
             let (got, next_page_token) = page.await?;
             Ok(ListMachinesResponse { machines: got.into_iter().map(machine::machine).collect(), next_page_token })
@@ -180,4 +185,3 @@ async fn first<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Refusal> {
     let broken = |status: Status| Refusal::new(Reason::Cancelled, "stream").note(status.message());
     stream.message().await.map_err(broken)
 }
-

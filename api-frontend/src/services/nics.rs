@@ -39,7 +39,12 @@ impl Nics for Api {
         let (call, request) = self.enter("Nics.List", request)?;
         call.run(async {
             let page = call.pages(
-                "nic", request.page_size, &request.page_token, |after| NicList { after }, |page| page.nics, |v| &v.name,
+                "nic",
+                request.page_size,
+                &request.page_token,
+                |after| NicList { after },
+                |page| page.nics,
+                |v| &v.name,
             );
             let (got, next_page_token) = page.await?;
             Ok(ListNicsResponse { nics: got.into_iter().map(network::nic).collect(), next_page_token })

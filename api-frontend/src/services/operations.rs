@@ -7,9 +7,7 @@ use skep_api::v1::{
     CancelOperationRequest, GetOperationRequest, ListOperationsRequest, ListOperationsResponse, Operation, WaitOperationRequest,
 };
 use skep_ipc::aio::Port;
-use skep_proto::broker::{
-    EventView, EventWatch, OperationCancel, OperationGet, OperationList, OperationState, OperationView,
-};
+use skep_proto::broker::{EventView, EventWatch, OperationCancel, OperationGet, OperationList, OperationState, OperationView};
 use skep_proto::{OperationId, Refusal, Text, wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,7 +28,12 @@ impl Operations for Api {
         let (call, request) = self.enter("Operations.List", request)?;
         call.run(async {
             let page = call.pages(
-                "operation", request.page_size, &request.page_token, |after| OperationList { after }, |page| page.operations, |v| &v.id,
+                "operation",
+                request.page_size,
+                &request.page_token,
+                |after| OperationList { after },
+                |page| page.operations,
+                |v| &v.id,
             );
             let (got, next_page_token) = page.await?;
             Ok(ListOperationsResponse { operations: got.into_iter().map(event::operation).collect(), next_page_token })

@@ -23,7 +23,12 @@ impl Switches for Api {
         let (call, request) = self.enter("Switches.List", request)?;
         call.run(async {
             let page = call.pages(
-                "switch", request.page_size, &request.page_token, |after| SwitchList { after }, |page| page.switches, |v| &v.name,
+                "switch",
+                request.page_size,
+                &request.page_token,
+                |after| SwitchList { after },
+                |page| page.switches,
+                |v| &v.name,
             );
             let (got, next_page_token) = page.await?;
             Ok(ListSwitchesResponse { switches: got.into_iter().map(network::switch).collect(), next_page_token })

@@ -98,7 +98,9 @@ pub trait Disks {
 
     /// By name or id; one that is being deleted is not found.
     fn find_disk(&self, name_or_id: &str) -> Result<Option<DiskRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM disks WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY name <> ?1 LIMIT 1");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM disks WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY name <> ?1 LIMIT 1"
+        );
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
 
@@ -128,7 +130,12 @@ pub trait Disks {
         let mut statement = self.sql().prepare_cached(sql)?;
         let rows = statement.query_map([Id(id)], |row| {
             let name: String = row.get(1)?;
-            Ok(DiskUser { machine: row.get::<_, Id<_>>(0)?.0, name: Text::lossy(&name), writes: row.get(2)?, active: row.get(3)? })
+            Ok(DiskUser {
+                machine: row.get::<_, Id<_>>(0)?.0,
+                name: Text::lossy(&name),
+                writes: row.get(2)?,
+                active: row.get(3)?,
+            })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -148,10 +155,17 @@ impl Disks for Change<'_> {
 impl Change<'_> {
     /// Adds a disk.
     pub fn add_disk(&self, disk: &DiskRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql =
+            "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![
-            Id(disk.id), disk.name.as_str(), disk_kind::number(disk.kind), Number(disk.size), Number(disk.allocated),
-            disk.sha256.as_str(), disk.stage.word(), disk.created_ns
+            Id(disk.id),
+            disk.name.as_str(),
+            disk_kind::number(disk.kind),
+            Number(disk.size),
+            Number(disk.allocated),
+            disk.sha256.as_str(),
+            disk.stage.word(),
+            disk.created_ns
         ])?;
         Ok(())
     }

@@ -13,14 +13,24 @@ const SLACK: i64 = 1_000;
 
 impl Change<'_> {
     /// Tells of this change.
-    pub fn event(&self, object: &str, id: impl Display, name: impl Display, what: &str, detail: impl Display) -> Result<(), Fault> {
+    pub fn event(
+        &self, object: &str, id: impl Display, name: impl Display, what: &str, detail: impl Display,
+    ) -> Result<(), Fault> {
         let sql = "INSERT INTO events (time_ns, object, id, name, what, detail, trace, user) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         let detail = Text::<512>::lossy(&detail.to_string());
         let who = self.who();
         let now = skep_service::now_ns();
         let trace = Number(who.trace.0);
-        self.prepare_cached(sql)?
-            .execute(params![now, object, id.to_string(), name.to_string(), what, detail.as_str(), trace, who.user.as_str()])?;
+        self.prepare_cached(sql)?.execute(params![
+            now,
+            object,
+            id.to_string(),
+            name.to_string(),
+            what,
+            detail.as_str(),
+            trace,
+            who.user.as_str()
+        ])?;
         let token = self.last_insert_rowid();
         if token % SLACK == 0 {
             self.prepare_cached("DELETE FROM events WHERE token <= ?")?.execute([token - KEPT])?;

@@ -95,11 +95,9 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
     let text = |at: usize| row.get::<_, Option<String>>(at).map(|t| Text::lossy(&t.unwrap_or_default()));
     let boot = match row.get::<_, Option<Id<_>>>(8)? {
         None => Boot::Uefi,
-        Some(Id(kernel)) => Boot::Direct {
-            kernel,
-            initrd: row.get::<_, Option<Id<_>>>(9)?.map(|Id(id)| id),
-            cmdline: row.get::<_, Id<_>>(10)?.0,
-        },
+        Some(Id(kernel)) => {
+            Boot::Direct { kernel, initrd: row.get::<_, Option<Id<_>>>(9)?.map(|Id(id)| id), cmdline: row.get::<_, Id<_>>(10)?.0 }
+        }
     };
     let applied = row.get::<_, Option<Vec<u8>>>(16)?;
     Ok(MachineRow {
@@ -142,9 +140,11 @@ pub trait Machines {
             Which::Id(id) => ("m.id = ?1", id.to_string(), 1),
             Which::Named(name) => ("m.stage <> 'deleting' AND (m.name = ?1 OR m.id = ?1)", name.to_owned(), 2),
             Which::After(name, limit) => ("m.stage = 'ready' AND m.name > ?1", name.to_owned(), limit),
-            Which::Unsettled => {
-                ("?1 = '' AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed'))", String::new(), u32::MAX)
-            }
+            Which::Unsettled => (
+                "?1 = '' AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed'))",
+                String::new(),
+                u32::MAX,
+            ),
         };
         let chosen = format!("SELECT m.id FROM machines m WHERE {filter} ORDER BY m.name LIMIT ?2");
         let sql = format!("SELECT {COLUMNS} FROM machines m WHERE {filter} ORDER BY m.name LIMIT ?2");
@@ -216,8 +216,14 @@ impl Change<'_> {
         let sql = "INSERT INTO machines (id, name, stage, state, note, cpus, memory_mib, acceleration, screen, cpu_percent, description,
                    created_ns) VALUES (?, ?, ?, ?, ?, 1, 16, 0, 0, 0, '', ?)";
         let (stage, state) = (machine.stage.word(), state_word(machine.state));
-        self.prepare_cached(sql)?
-            .execute(params![Id(machine.id), machine.name.as_str(), stage, state, machine.note, machine.created_ns])?;
+        self.prepare_cached(sql)?.execute(params![
+            Id(machine.id),
+            machine.name.as_str(),
+            stage,
+            state,
+            machine.note,
+            machine.created_ns
+        ])?;
         self.set_machine(machine)
     }
 
@@ -231,8 +237,18 @@ impl Change<'_> {
         let sql = "UPDATE machines SET name = ?, revision = ?, cpus = ?, memory_mib = ?, kernel = ?, initrd = ?, cmdline = ?,
                    acceleration = ?, screen = ?, cpu_percent = ?, description = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![
-            machine.name.as_str(), Number(machine.revision), spec.cpus, Number(spec.memory_mib), kernel, initrd, cmdline,
-            acceleration::number(spec.acceleration), spec.screen, spec.cpu_percent, machine.description.as_str(), Id(machine.id)
+            machine.name.as_str(),
+            Number(machine.revision),
+            spec.cpus,
+            Number(spec.memory_mib),
+            kernel,
+            initrd,
+            cmdline,
+            acceleration::number(spec.acceleration),
+            spec.screen,
+            spec.cpu_percent,
+            machine.description.as_str(),
+            Id(machine.id)
         ])?;
         self.prepare_cached("DELETE FROM machine_disks WHERE machine = ?")?.execute([Id(machine.id)])?;
         let sql = "INSERT INTO machine_disks (machine, position, disk, controller, read_only) VALUES (?, ?, ?, ?, ?)";

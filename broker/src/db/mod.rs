@@ -119,4 +119,3 @@ impl Change<'_> {
         self.who
     }
 }
-

@@ -37,7 +37,12 @@ impl Change<'_> {
     pub fn begin_operation(&self, op: &OperationView) -> Result<(), Fault> {
         let sql = "INSERT INTO operations (id, kind, object, user, trace, started_ns) VALUES (?, ?, ?, ?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![
-            Id(op.id), op.kind.as_str(), op.object.as_str(), op.user.as_str(), Number(op.trace.0), op.started_ns
+            Id(op.id),
+            op.kind.as_str(),
+            op.object.as_str(),
+            op.user.as_str(),
+            Number(op.trace.0),
+            op.started_ns
         ])?;
         let number = self.last_insert_rowid();
         if number % 100 == 0 {
@@ -52,7 +57,9 @@ impl Change<'_> {
         let (result, detail) = match &op.state {
             OperationState::Running => return Ok(()),
             OperationState::Done => (Vec::new(), "done".to_owned()),
-            OperationState::Failed(refusal) => (wire::encode(refusal).map_err(|_| Fault::Row("operations"))?, refusal.to_string()),
+            OperationState::Failed(refusal) => {
+                (wire::encode(refusal).map_err(|_| Fault::Row("operations"))?, refusal.to_string())
+            }
         };
         let sql = "UPDATE operations SET result = ?, done = ?, total = ?, ended_ns = ? WHERE id = ?";
         let (done, total) = (Number(op.progress.0), Number(op.progress.1));

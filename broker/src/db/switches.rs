@@ -25,7 +25,8 @@ const COLUMNS: &str = "id, name, number, uplink, created_ns, (SELECT count(*) FR
 
 fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
     let uplink = row.get_ref(3)?.as_str()?;
-    let uplink = if uplink.is_empty() { None } else { Some(uplink.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?) };
+    let uplink =
+        if uplink.is_empty() { None } else { Some(uplink.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?) };
     Ok(SwitchRow {
         id: row.get::<_, Id<_>>(0)?.0,
         name: row.get::<_, Id<_>>(1)?.0,
@@ -87,7 +88,13 @@ impl Change<'_> {
     pub fn add_switch(&self, switch: &SwitchRow) -> Result<(), Fault> {
         let sql = "INSERT INTO switches (id, name, number, uplink, created_ns) VALUES (?, ?, ?, ?, ?)";
         let uplink = switch.uplink.as_ref().map_or("", IfName::as_str);
-        self.prepare_cached(sql)?.execute(params![Id(switch.id), switch.name.as_str(), switch.number, uplink, switch.created_ns])?;
+        self.prepare_cached(sql)?.execute(params![
+            Id(switch.id),
+            switch.name.as_str(),
+            switch.number,
+            uplink,
+            switch.created_ns
+        ])?;
         Ok(())
     }
 

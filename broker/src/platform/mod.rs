@@ -37,10 +37,8 @@ pub struct Facts {
 impl Facts {
     /// Asks.
     pub fn ask() -> Self {
-        let system = nix::sys::utsname::uname().map_or_else(
-            |_| String::new(),
-            |u| format!("{} {}", u.sysname().to_string_lossy(), u.release().to_string_lossy()),
-        );
+        let system = nix::sys::utsname::uname()
+            .map_or_else(|_| String::new(), |u| format!("{} {}", u.sysname().to_string_lossy(), u.release().to_string_lossy()));
         Self {
             system,
             cpus: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),

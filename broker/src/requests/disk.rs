@@ -85,12 +85,17 @@ pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
 pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, OneFd), Refusal> {
     let Cx { broker, who } = cx;
     let object = format!("disk {}", c.name);
-    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-        .map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
+    let (reader, writer) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
     let (space, []) = broker.storage.call(who, Space {}).await?;
+    if c.expect > space.free {
+        let note = format!("{} bytes are to come, {} are free", c.expect, space.free);
+        return Err(Refusal::new(Reason::NoSpace, object).note(note));
+    }
     let begin = Operation::begin(broker, who, "import", &object, |change| reserve(change, &c.name, c.kind, 0));
     let (disk, mut operation) = begin?;
-    let call = ImportDisk { disk: disk.id, kind: c.kind, format: c.format, limit: space.free, expect: c.expect, sha256: c.sha256 };
+    let call =
+        ImportDisk { disk: disk.id, kind: c.kind, format: c.format, limit: space.free, expect: c.expect, sha256: c.sha256 };
     let view = operation.view();
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {

@@ -9,7 +9,8 @@ use skep_proto::{OperationId, Reason, Refusal, Text};
 /// `HostShow`: what is known without the helpers that are away.
 pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
     let Cx { broker, who } = cx;
-    let helpers = [("storage-helper", broker.storage.is_up()), ("net-helper", broker.net.is_up()), ("vm-runner", broker.cells.is_up())];
+    let helpers =
+        [("storage-helper", broker.storage.is_up()), ("net-helper", broker.net.is_up()), ("vm-runner", broker.cells.is_up())];
     let cell = if broker.cells.is_up() { broker.facilities(who).await.ok() } else { None };
     let space = if broker.storage.is_up() { broker.storage.call(who, Space {}).await.ok() } else { None };
     let space = space.map(|(space, [])| space);

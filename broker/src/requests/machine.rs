@@ -7,8 +7,8 @@ use crate::db::machines::{MachineRow, Machines, Which};
 use crate::page::{ROWS, fit};
 use crate::spec::Boot;
 use skep_proto::broker::{
-    BootDraft, MachineAct, MachineCreate, MachineDisk, MachineEdited, MachineGet, MachineList, MachineNic, MachinePage, MachineRename,
-    MachineSet, MachineView, OperationView,
+    BootDraft, MachineAct, MachineCreate, MachineDisk, MachineEdited, MachineGet, MachineList, MachineNic, MachinePage,
+    MachineRename, MachineSet, MachineView, OperationView,
 };
 use skep_proto::{MachineId, MachineName, Reason, Refusal, Text};
 use tokio::sync::oneshot;
@@ -103,7 +103,10 @@ pub async fn set(cx: &Cx, c: MachineSet) -> Result<MachineEdited, Refusal> {
         new.description = c.settings.description.clone().unwrap_or(new.description);
         new.spec.edit(&c.settings, |name| find_disk(change, name))?;
         new.spec.check(new.id, new.name.as_str())?;
-        let changes = old.spec.changes(&new.spec, old.id)?;
+        let mut changes = old.spec.changes(&new.spec, old.id)?;
+        if new.description != old.description {
+            changes.push((Text::lossy("description"), skep_proto::broker::Applies::Now));
+        }
         if (&new.spec, &new.description) != (&old.spec, &old.description) {
             new.revision += 1;
             // What it would write while others have it is refused here; by then its start could be far away.

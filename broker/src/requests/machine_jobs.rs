@@ -48,7 +48,8 @@ fn reserve(broker: &Broker, change: &Change<'_>, c: &MachineClone) -> Result<Cop
     for (number, old) in original.spec.nics.iter().enumerate() {
         let name: NicName = derived(&c.name, number)?;
         let old = super::find_nic(change, &old.nic.to_string())?;
-        let new = nic::add(change, &name, old.switch, None).map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
+        let new = nic::add(change, &name, old.switch, None)
+            .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
         change.set_nic_machine(new.id, Some(machine.id))?;
     }
     Ok(Copy { machine, disks })
@@ -74,7 +75,9 @@ pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
     Ok(view)
 }
 
-async fn fill(broker: &Rc<Broker>, who: &Who, operation: &mut Operation, original: MachineId, copy: &Copy) -> Result<(), Refusal> {
+async fn fill(
+    broker: &Rc<Broker>, who: &Who, operation: &mut Operation, original: MachineId, copy: &Copy,
+) -> Result<(), Refusal> {
     broker.storage.call(who, CloneVars { from: original, to: copy.machine.id }).await?;
     let all: u64 = copy.disks.iter().map(|(from, _)| from.size).sum();
     let mut before = 0u64;

@@ -10,11 +10,11 @@ pub mod stream;
 pub mod switch;
 
 use crate::broker::Broker;
+use crate::db::Who;
 use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::{NicRow, Nics};
 use crate::db::switches::{SwitchRow, Switches};
-use crate::db::Who;
 use skep_proto::{Reason, Refusal};
 use std::fmt::Display;
 use std::rc::Rc;

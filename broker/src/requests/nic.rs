@@ -98,7 +98,8 @@ pub async fn detach(cx: &Cx, c: NicDetach) -> Result<NicView, Refusal> {
     let id = cx.broker.change(&cx.who, |change| {
         let nic = find_nic(change, c.nic.as_str())?;
         let object = || format!("nic {}", nic.name);
-        let (machine, name) = nic.machine.as_ref().ok_or_else(|| Refusal::new(Reason::WrongState, object()).note("no machine has it"))?;
+        let (machine, name) =
+            nic.machine.as_ref().ok_or_else(|| Refusal::new(Reason::WrongState, object()).note("no machine has it"))?;
         at_rest(&find_machine(change, &machine.to_string())?)?;
         change.set_nic_machine(nic.id, None)?;
         change.event("nic", nic.id, &nic.name, "changed", format_args!("detached from machine {name}"))?;

@@ -43,8 +43,10 @@ pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
     let switch = broker.change(who, |change| reserve(change, &c))?;
     let call = net::CreateSwitch { switch: switch.id, number: switch.number, uplink: c.uplink };
     if let Err(refusal) = broker.net.call(who, call).await {
-        // Unavailable: whatever it made is found and removed when it is back, since no row knows it.
-        let _ = broker.net.call(who, net::DeleteSwitch { number: switch.number }).await;
+        if refusal.reason == Reason::Unavailable {
+            // Nobody knows what it made. If this fails, too, the bridge is removed when net-helper is back: no row knows it.
+            let _ = broker.net.call(who, net::DeleteSwitch { number: switch.number }).await;
+        }
         broker.change(who, |change| {
             change.remove_switch(switch.id)?;
             change.event("switch", switch.id, &switch.name, "deleted", &refusal)

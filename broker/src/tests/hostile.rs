@@ -13,7 +13,9 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn raw<C: Call<Helper = proto::Broker>>(client: &mut Client<proto::Broker>, call: C, fds: C::SendFds) -> Result<C::Reply, CallError> {
+async fn raw<C: Call<Helper = proto::Broker>>(
+    client: &mut Client<proto::Broker>, call: C, fds: C::SendFds,
+) -> Result<C::Reply, CallError> {
     let user = Text::lossy("uid 0");
     client.call(TraceId(1), &user, call, fds, PATIENCE).await.map(|(reply, _)| reply)
 }

@@ -25,7 +25,13 @@ fn act() -> impl Strategy<Value = Act> {
 fn end() -> impl Strategy<Value = End> {
     let crash = End::Crash { code: 139, words: Text::lossy("words") };
     prop_oneof![
-        Just(End::PowerOff), Just(End::Reboot), Just(End::Reset), Just(End::Killed), Just(End::Panic), Just(crash), Just(End::RebootLoop)
+        Just(End::PowerOff),
+        Just(End::Reboot),
+        Just(End::Reset),
+        Just(End::Killed),
+        Just(End::Panic),
+        Just(crash),
+        Just(End::RebootLoop)
     ]
 }
 
@@ -34,9 +40,8 @@ fn phase() -> impl Strategy<Value = Phase> {
 }
 
 fn moves() -> impl Strategy<Value = Move> {
-    let found = prop_oneof![
-        Just(Found::Nothing), Just(Found::Unready), phase().prop_map(Found::Alive), end().prop_map(Found::Ended)
-    ];
+    let found =
+        prop_oneof![Just(Found::Nothing), Just(Found::Unready), phase().prop_map(Found::Alive), end().prop_map(Found::Ended)];
     prop_oneof![
         4 => act().prop_map(Move::Ask),
         1 => Just(Move::Cancel),

@@ -48,7 +48,9 @@ fn a_deleted_machine_takes_its_disks_along() {
         s.disk("shared").await.expect("a disk");
         s.disk("own").await.expect("a disk");
         let both = Settings {
-            disks: Some(["shared", "own"].map(|n| DiskDraft { disk: text(n), controller: Controller::Nvme, read_only: true }).into()),
+            disks: Some(
+                ["shared", "own"].map(|n| DiskDraft { disk: text(n), controller: Controller::Nvme, read_only: true }).into(),
+            ),
             ..Settings::default()
         };
         s.ask(MachineSet { machine: text("web"), settings: both, revision: 0 }).await.expect("set");
@@ -70,7 +72,11 @@ fn an_import_fills_a_disk_or_leaves_nothing() {
         life.up().await;
         let mut s = life.session().await;
         let import = |name: &str| DiskImport {
-            name: name.parse().expect("a name"), kind: DiskKind::Raw, format: SourceFormat::Raw, expect: 0, sha256: None,
+            name: name.parse().expect("a name"),
+            kind: DiskKind::Raw,
+            format: SourceFormat::Raw,
+            expect: 0,
+            sha256: None,
         };
         let (op, [stream]) = s.ask_with(import("image"), []).await.expect("begun");
         assert_eq!(reason(s.disk("image").await), Reason::AlreadyExists);

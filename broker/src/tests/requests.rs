@@ -129,7 +129,18 @@ fn a_machine_starts_stops_and_leaves_nothing() {
         assert_eq!((view.state, view.started_ns > 0, view.pending), (MachineState::Running, true, vec![]));
         let calls = suite.world.lock().calls.clone();
         let start: Vec<_> = calls.into_iter().filter(|c| !c.starts_with("List") && !c.starts_with("Create")).collect();
-        let order = ["Facilities", "OpenVars", "OpenDisk", "OpenLogWriter", "MakeCell", "OpenLogWriter", "TakeSerial", "StartConsole", "Watch", "Start"];
+        let order = [
+            "Facilities",
+            "OpenVars",
+            "OpenDisk",
+            "OpenLogWriter",
+            "MakeCell",
+            "OpenLogWriter",
+            "TakeSerial",
+            "StartConsole",
+            "Watch",
+            "Start",
+        ];
         assert_eq!(start, order);
         assert_eq!(reason(s.act("web", Act::Start).await), Reason::WrongState);
         assert_eq!(s.ask(MachineStats { machine: text("web") }).await.expect("counters").cpu_ns, 7);
@@ -141,7 +152,10 @@ fn a_machine_starts_stops_and_leaves_nothing() {
         let view = s.get("web").await.expect("it is there");
         assert_eq!((view.state, view.note.as_str()), (MachineState::Stopped, "powered off"));
         assert!(suite.world.lock().cells.is_empty());
-        assert_eq!(reason(s.ask(MachineStats { machine: machine.name.as_str().parse().expect("a name") }).await), Reason::WrongState);
+        assert_eq!(
+            reason(s.ask(MachineStats { machine: machine.name.as_str().parse().expect("a name") }).await),
+            Reason::WrongState
+        );
         suite.settled(&life.broker).await;
     });
 }
@@ -269,7 +283,11 @@ fn a_reboot_of_the_guest_applies_what_is_pending() {
 fn a_change_of_an_old_revision_is_refused() {
     Suite::new().live(async |life: Life| {
         let (mut s, _) = web(&life).await;
-        let set = |revision, cpus| MachineSet { machine: text("web"), settings: Settings { cpus: Some(cpus), ..Settings::default() }, revision };
+        let set = |revision, cpus| MachineSet {
+            machine: text("web"),
+            settings: Settings { cpus: Some(cpus), ..Settings::default() },
+            revision,
+        };
         assert_eq!(s.ask(set(1, 2)).await.expect("set").machine.revision, 2);
         assert_eq!(reason(s.ask(set(1, 3)).await), Reason::Conflict);
         assert_eq!(s.ask(set(0, 3)).await.expect("set").machine.revision, 3);
@@ -322,7 +340,12 @@ fn cells_that_nobody_knows_are_swept() {
     let suite = Suite::new();
     let unknown = MachineId::random();
     let cell = super::world::FakeCell {
-        phase: Phase::Running, last_end: None, starts: 1, console: false, watchers: vec![], lives: vec![super::services::memory()],
+        phase: Phase::Running,
+        last_end: None,
+        starts: 1,
+        console: false,
+        watchers: vec![],
+        lives: vec![super::services::memory()],
     };
     suite.world.lock().cells.insert(unknown, cell);
     suite.live(async |life: Life| suite.settled(&life.broker).await);

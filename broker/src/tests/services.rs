@@ -105,7 +105,9 @@ impl Service<Storage> for FakeStorage {
                 }
                 Ok((JobStarted {}, []))
             }),
-            StorageRequest::OpenDisk(c) => act!(ask, c, fate, |c: storage::OpenDisk, _| Ok((self.state(c.disk, c.kind)?, [memory()]))),
+            StorageRequest::OpenDisk(c) => {
+                act!(ask, c, fate, |c: storage::OpenDisk, _| Ok((self.state(c.disk, c.kind)?, [memory()])))
+            }
             StorageRequest::ResizeDisk(c) => act!(ask, c, fate, |c: storage::ResizeDisk, _| {
                 world.lock().disks.insert(c.disk, c.size);
                 Ok((self.state(c.disk, c.kind)?, []))
@@ -160,9 +162,9 @@ impl Service<Net> for FakeNet {
                 world.lock().bridges.remove(&c.number);
                 Ok((net::Done {}, []))
             }),
-            NetRequest::CreateTap(c) => act!(ask, c, fate, |c: net::CreateTap, _| {
-                Ok((Named { name: IfName::tap(instance, c.number) }, [memory()]))
-            }),
+            NetRequest::CreateTap(c) => {
+                act!(ask, c, fate, |c: net::CreateTap, _| { Ok((Named { name: IfName::tap(instance, c.number) }, [memory()])) })
+            }
             NetRequest::MoveTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
             NetRequest::DeleteTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
             NetRequest::ListInterfaces(c) => act!(ask, c, fate, |c: net::ListInterfaces, _| {
@@ -194,7 +196,14 @@ impl Service<Cell> for FakeSpawner {
                     return Err(Refusal::new(Reason::InUse, c.machine));
                 }
                 let life = serve_runner(world, run, c.machine);
-                let cell = FakeCell { phase: Phase::Ready, last_end: None, starts: 0, console: false, watchers: vec![], lives: vec![life] };
+                let cell = FakeCell {
+                    phase: Phase::Ready,
+                    last_end: None,
+                    starts: 0,
+                    console: false,
+                    watchers: vec![],
+                    lives: vec![life],
+                };
                 world.lock().cells.insert(c.machine, cell);
                 Ok((cell::CellMade { runner: 1, unenforced: vec![] }, []))
             }),
@@ -221,7 +230,8 @@ impl Service<Cell> for FakeSpawner {
             CellRequest::ListCells(c) => act!(ask, c, fate, |c: cell::ListCells, _| {
                 let state = world.lock();
                 let cells = state.cells.iter().filter(|(id, _)| c.after.is_none_or(|a| **id > a));
-                let cells = cells.map(|(id, cell)| CellState { machine: *id, runner: !cell.lives.is_empty(), console: cell.console });
+                let cells =
+                    cells.map(|(id, cell)| CellState { machine: *id, runner: !cell.lives.is_empty(), console: cell.console });
                 Ok((CellPage { cells: cells.take(100).collect() }, []))
             }),
             CellRequest::CellUsage(c) => act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None }, []))),

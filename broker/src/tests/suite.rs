@@ -3,10 +3,10 @@
 use super::services::{FakeNet, FakeSpawner, FakeStorage, start};
 use super::world::World;
 use crate::broker::{Broker, Setup};
+use crate::db::Db;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{Machines, Which};
 use crate::db::switches::Switches;
-use crate::db::Db;
 use crate::platform::{Facts, RunDir};
 use crate::session::session;
 use skep_ipc::CallError;
@@ -141,7 +141,9 @@ impl Life {
 }
 
 impl Session {
-    pub async fn ask_with<C: Call<Helper = proto::Broker>>(&mut self, call: C, fds: C::SendFds) -> Result<(C::Reply, C::ReplyFds), Refusal> {
+    pub async fn ask_with<C: Call<Helper = proto::Broker>>(
+        &mut self, call: C, fds: C::SendFds,
+    ) -> Result<(C::Reply, C::ReplyFds), Refusal> {
         let user = Text::lossy("uid 4711, as the frontend says");
         match self.0.call(TraceId::random(), &user, call, fds, PATIENCE).await {
             Ok(answer) => Ok(answer),

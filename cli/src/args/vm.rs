@@ -202,6 +202,9 @@ pub struct ConsoleArgs {
     /// Give up after this time
     #[arg(long, value_name = "TIME", value_parser = size::duration)]
     pub timeout: Option<Duration>,
+    /// Expect only what comes from now on, not what the scroll-back shows
+    #[arg(long)]
+    pub from_now: bool,
     /// Only watch
     #[arg(long, conflicts_with = "take")]
     pub read_only: bool,

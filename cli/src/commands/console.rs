@@ -31,9 +31,7 @@ pub async fn run(ctx: Ctx, args: ConsoleArgs) -> Result<u8, Failure> {
     let timeout = args.timeout;
     let machine = args.machine.clone();
     let waits = args.steps.0.iter().map(|(Step::Expect(t) | Step::Send(t))| format!("`{t}`")).collect::<Vec<_>>().join(", ");
-    let work = async {
-        if args.steps.0.is_empty() { interactive(&ctx, &args).await } else { scripted(&ctx, &args).await }
-    };
+    let work = async { if args.steps.0.is_empty() { interactive(&ctx, &args).await } else { scripted(&ctx, &args).await } };
     let Some(timeout) = timeout else { return work.await };
     let late = || Failure::new(Reason::Timeout, format_args!("console {machine}"), format_args!("{waits} did not come"));
     tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(late()))
@@ -87,7 +85,7 @@ async fn scripted(ctx: &Ctx, args: &ConsoleArgs) -> Result<u8, Failure> {
         let failure = Failure::new(Reason::InUse, object, "somebody else has the keyboard");
         return Err(failure.advice("wait for him, or take it over with --take"));
     }
-    let mut talk = Talk::new(args.steps.0.clone(), usize::try_from(given.scrollback).unwrap_or(0));
+    let mut talk = Talk::new(args.steps.0.clone(), usize::try_from(given.scrollback).unwrap_or(0), args.from_now);
     loop {
         match talk.next() {
             Next::Done => return Ok(0),

@@ -10,8 +10,8 @@ use skep_api::CHUNK;
 use skep_api::v1::disks_client::DisksClient;
 use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
-    CloneDiskRequest, CreateDiskRequest, DeleteDiskRequest, DiskKind, GetDiskRequest, ImageFormat, ImportDiskHeader,
-    ImportDiskRequest, ListDisksRequest, Operation, ResizeDiskRequest,
+    CloneDiskRequest, CreateDiskRequest, DeleteDiskRequest, DiskKind, GetDiskRequest, ImageFormat, ImportDiskEnd,
+    ImportDiskHeader, ImportDiskRequest, ListDisksRequest, Operation, ResizeDiskRequest,
 };
 use std::fs::File;
 use std::io::Read;
@@ -104,11 +104,8 @@ async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Result<
     // A thread, since a read may wait for ever, and ^C must be heard meanwhile.
     std::thread::spawn(move || {
         if let Err(error) = read_all(&mut source, header, &to, &progress) {
+            // The stream ends without its last message, and what came is thrown away.
             let _ = broken.blocking_send(error);
-            // Until the stream was dropped: an image that ends early is not to be taken for a whole one.
-            while !to.is_closed() {
-                std::thread::park_timeout(std::time::Duration::from_millis(100));
-            }
         }
     });
     let mut api = ctx.api.disks();
@@ -132,11 +129,16 @@ fn read_all(
             // The answer came early: it says why.
             return Ok(());
         }
-        let got = match source.read(&mut buffer) {
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => 0,
-            Ok(0) => return Ok(()),
-            got => got?,
+        let got = loop {
+            match source.read(&mut buffer) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                got => break got?,
+            }
         };
+        if got == 0 {
+            let _ = to.blocking_send(ImportDiskRequest { kind: Some(Part::End(ImportDiskEnd {})) });
+            return Ok(());
+        }
         progress.inc(got as u64);
         part = Part::Data(buffer.get(..got).unwrap_or_default().to_vec().into());
     }

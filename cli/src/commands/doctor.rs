@@ -49,9 +49,14 @@ fn space(places: &Places) -> Check {
     let there = places.state.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
     match nix::sys::statvfs::statvfs(there) {
         Ok(stat) => {
-            let free = u64::from(stat.blocks_available()).saturating_mul(stat.fragment_size());
+            let free = stat.blocks_available().saturating_mul(stat.fragment_size());
             let found = if free < LITTLE { Found::Weaker } else { Found::Ok };
-            Check::new("space", found, format_args!("{} free in {}", bytes(free), there.display()), "free some space, or choose another --state")
+            Check::new(
+                "space",
+                found,
+                format_args!("{} free in {}", bytes(free), there.display()),
+                "free some space, or choose another --state",
+            )
         }
         Err(error) => Check::new("space", Found::Missing, format_args!("{}: {error}", there.display()), "choose another --state"),
     }

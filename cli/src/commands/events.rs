@@ -43,7 +43,11 @@ async fn follow(ctx: &Ctx, args: &EventsArgs, after: &mut Option<u64>) -> Result
     let mut stream = ctx.api.events().watch(request).await?.into_inner();
     while let Some(event) = stream.message().await? {
         *after = Some(event.token);
-        if ctx.output.json { ctx.output.line(view::event(&event)) } else { ctx.output.line(line(&event)) }
+        if ctx.output.json {
+            ctx.output.line(view::event(&event))
+        } else {
+            ctx.output.line(line(&event))
+        }
         let wanted = |text: &String| event.detail.contains(text.as_str()) || event.what == *text;
         if args.until.as_ref().is_some_and(wanted) {
             return Ok(());

@@ -22,12 +22,14 @@ pub struct Talk {
     seen: Vec<u8>,
     /// Bytes of scroll-back that are still to come: they answer to nothing that is sent now.
     scrollback: usize,
+    /// Bytes of it that are not searched.
+    ignored: usize,
 }
 
 impl Talk {
-    /// A conversation that begins with so many bytes of scroll-back.
-    pub fn new(steps: Vec<Step>, scrollback: usize) -> Self {
-        Self { steps: steps.into(), seen: Vec::new(), scrollback }
+    /// A conversation that begins with so many bytes of scroll-back. `from_now`: nothing in them is what is waited for.
+    pub fn new(steps: Vec<Step>, scrollback: usize, from_now: bool) -> Self {
+        Self { steps: steps.into(), seen: Vec::new(), scrollback, ignored: if from_now { scrollback } else { 0 } }
     }
 
     /// The text that is waited for, if one is.
@@ -41,7 +43,9 @@ impl Talk {
     /// Takes what came.
     pub fn came(&mut self, data: &[u8]) {
         self.scrollback = self.scrollback.saturating_sub(data.len());
-        self.seen.extend_from_slice(data);
+        let ignored = self.ignored.min(data.len());
+        self.ignored -= ignored;
+        self.seen.extend_from_slice(data.get(ignored..).unwrap_or_default());
     }
 
     /// What to do now; to be asked until it is [`Next::Read`] or [`Next::Done`].
@@ -80,13 +84,14 @@ mod tests {
     use super::*;
 
     fn steps(list: &[(&str, &str)]) -> Vec<Step> {
-        let step = |(kind, text): &(&str, &str)| if *kind == "send" { Step::Send((*text).into()) } else { Step::Expect((*text).into()) };
+        let step =
+            |(kind, text): &(&str, &str)| if *kind == "send" { Step::Send((*text).into()) } else { Step::Expect((*text).into()) };
         list.iter().map(step).collect()
     }
 
     #[test]
     fn a_text_is_found_across_pieces() {
-        let mut talk = Talk::new(steps(&[("expect", "login:"), ("send", "root")]), 0);
+        let mut talk = Talk::new(steps(&[("expect", "login:"), ("send", "root")]), 0, false);
         talk.came(b"welcome\r\nlog");
         assert_eq!(talk.next(), Next::Read);
         talk.came(b"in: ");
@@ -96,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_was_there_before_is_no_answer() {
-        let mut talk = Talk::new(steps(&[("send", "echo x"), ("expect", "ready")]), 8);
+        let mut talk = Talk::new(steps(&[("send", "echo x"), ("expect", "ready")]), 8, false);
         assert_eq!(talk.next(), Next::Read);
         talk.came(b"ready...");
         assert_eq!(talk.next(), Next::Type(b"echo x\r".to_vec()));
@@ -107,7 +112,7 @@ mod tests {
 
     #[test]
     fn scroll_back_is_searched_by_what_is_expected_first() {
-        let mut talk = Talk::new(steps(&[("expect", "ready")]), 8);
+        let mut talk = Talk::new(steps(&[("expect", "ready")]), 8, false);
         talk.came(b"ready...");
         assert_eq!(talk.next(), Next::Done);
     }

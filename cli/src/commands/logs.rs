@@ -22,12 +22,14 @@ pub fn run(places: &Places, args: &LogArgs, output: Output) -> Result<u8, Failur
         Some(name) => {
             let name = name.strip_prefix("skep-").unwrap_or(name);
             let known = SERVICES.iter().find(|s| **s == name).copied();
-            let unknown = || Failure::new(Reason::NotFound, format_args!("log {name}"), format_args!("there are {}", SERVICES.join(", ")));
+            let unknown =
+                || Failure::new(Reason::NotFound, format_args!("log {name}"), format_args!("there are {}", SERVICES.join(", ")));
             vec![known.ok_or_else(unknown)?]
         }
     };
     if !dir.is_dir() {
-        let failure = Failure::new(Reason::NotFound, format_args!("directory {}", dir.display()), "the suite was never started there");
+        let failure =
+            Failure::new(Reason::NotFound, format_args!("directory {}", dir.display()), "the suite was never started there");
         return Err(failure.advice("say where its state is with --state"));
     }
     let since = args.since.map(|age| {

@@ -39,7 +39,8 @@ pub struct Ctx {
 impl Ctx {
     /// Waits for an operation and says how it ended.
     async fn finish(&self, begun: Operation, wait: args::WaitArgs) -> Result<Operation, Failure> {
-        let ended = if wait.no_wait { begun } else { operation::finish(&self.api, self.output, begun, Interrupt::Leaves).await? };
+        let ended =
+            if wait.no_wait { begun } else { operation::finish(&self.api, self.output, begun, Interrupt::Leaves).await? };
         if self.output.json {
             self.output.line(view::operation(&ended));
         } else if wait.no_wait {

@@ -112,7 +112,11 @@ async fn act(ctx: &Ctx, args: ActArgs, what: &str) -> Result<(), Failure> {
 fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
     let direct = args.kernel.as_ref().map(|kernel| {
         let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
-        boot::Kind::Direct(DirectBoot { kernel: kernel.clone(), initrd: or_empty(&args.initrd), cmdline: or_empty(&args.cmdline) })
+        boot::Kind::Direct(DirectBoot {
+            kernel: kernel.clone(),
+            initrd: or_empty(&args.initrd),
+            cmdline: or_empty(&args.cmdline),
+        })
     });
     let kind = direct.or_else(|| args.uefi.then_some(boot::Kind::Uefi(UefiBoot {})));
     let acceleration = args.acceleration.map(|a| match a {

@@ -16,12 +16,22 @@ pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
     let capsicum = knows(c"kern.features.security_capability_mode", Found::Missing);
     vec![
         Check::new("root", is(root, Found::Missing), who, "start the suite as root"),
-        Check::new("hypervisor", file(skep_cellroot::HYPERVISOR, Found::Missing), skep_cellroot::HYPERVISOR, "install the base system's bhyve"),
+        Check::new(
+            "hypervisor",
+            file(skep_cellroot::HYPERVISOR, Found::Missing),
+            skep_cellroot::HYPERVISOR,
+            "install the base system's bhyve",
+        ),
         Check::new("UEFI firmware", file(skep_cellroot::UEFI, Found::Weaker), skep_cellroot::UEFI, "pkg install edk2-bhyve"),
         Check::new("vmm(4)", knows(c"hw.vmm", Found::Missing), "hw.vmm", "kldload vmm"),
         Check::new("capability mode", capsicum, "kern.features", "boot a kernel with options CAPABILITY_MODE"),
         Check::new("taps", knows(c"net.link.tap", Found::Weaker), "net.link.tap", "kldload if_tuntap"),
         Check::new("bridges", knows(c"net.link.bridge", Found::Weaker), "net.link.bridge", "kldload if_bridge"),
-        Check::new("limits", knows(c"kern.features.rctl", Found::Weaker), "rctl(8)", "echo kern.racct.enable=1 >>/boot/loader.conf; reboot"),
+        Check::new(
+            "limits",
+            knows(c"kern.features.rctl", Found::Weaker),
+            "rctl(8)",
+            "echo kern.racct.enable=1 >>/boot/loader.conf; reboot",
+        ),
     ]
 }

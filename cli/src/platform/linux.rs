@@ -1,10 +1,10 @@
 //! Linux.
 
 use super::{Check, Found, first_file};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use skep_sys::process::{Fork, exit_now, fork};
-use nix::sched::{CloneFlags, unshare};
 use std::fs;
 use std::path::Path;
 
@@ -116,6 +116,12 @@ fn limits(root: bool) -> Check {
 /// Whether KVM truly works, only a boot shows: the suite's own probe, `skep host show`.
 fn acceleration() -> Check {
     let there = Path::new("/dev/kvm").exists();
-    let detail = if there { "/dev/kvm is there; a boot probe decides whether it works" } else { "no /dev/kvm: emulation in software" };
-    Check::new("acceleration", if there { Found::Ok } else { Found::Weaker }, detail, "enable virtualisation in the host's firmware")
+    let detail =
+        if there { "/dev/kvm is there; a boot probe decides whether it works" } else { "no /dev/kvm: emulation in software" };
+    Check::new(
+        "acceleration",
+        if there { Found::Ok } else { Found::Weaker },
+        detail,
+        "enable virtualisation in the host's firmware",
+    )
 }

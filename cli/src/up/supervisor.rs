@@ -45,18 +45,21 @@ fn lock(places: &Places) -> Result<Flock<File>, UpError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(step(format!("open {}", path.display())))?;
     let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-    let locked = locked.map_err(|(_, e)| UpError::Supervisor(format!("{}: another supervisor holds it ({e})", path.display())))?;
+    let locked =
+        locked.map_err(|(_, e)| UpError::Supervisor(format!("{}: another supervisor holds it ({e})", path.display())))?;
     let pid = places.run.join("up.pid");
     fs::write(&pid, format!("{}\n", std::process::id())).map_err(step(format!("write {}", pid.display())))?;
     Ok(locked)
 }
 
-async fn supervise(places: &Places, prepared: &Prepared, listen: Option<String>, mut told: impl io::Write) -> Result<(), UpError> {
+async fn supervise(
+    places: &Places, prepared: &Prepared, listen: Option<String>, mut told: impl io::Write,
+) -> Result<(), UpError> {
     let control = places.control();
     let _ = fs::remove_file(&control);
     let listener = UnixListener::bind(&control).map_err(step(format!("bind {}", control.display())))?;
     fs::set_permissions(&control, fs::Permissions::from_mode(0o600)).map_err(step("chmod the control socket"))?;
-    let (ready, mut is_ready) = watch::channel(false);
+    let (ready, mut is_ready) = watch::channel([false; SERVICES.len()]);
     let mut term = signal(SignalKind::terminate()).map_err(step("signals"))?;
     let mut int = signal(SignalKind::interrupt()).map_err(step("signals"))?;
     let (down, mut went_down) = tokio::sync::mpsc::channel::<UnixStream>(1);
@@ -64,8 +67,8 @@ async fn supervise(places: &Places, prepared: &Prepared, listen: Option<String>,
     let (end, ending) = watch::channel(false);
     let services = tokio::task::LocalSet::new();
     let mut starters = Vec::new();
-    for name in SERVICES {
-        let service = Service::new(name, places, prepared, listen.as_deref(), ready.clone());
+    for (number, name) in SERVICES.iter().enumerate() {
+        let service = Service::new(name, number, places, prepared, listen.as_deref(), ready.clone());
         starters.push(services.spawn_local(service.keep_running(ending.clone())));
     }
     let asker = services.run_until(async {
@@ -76,7 +79,7 @@ async fn supervise(places: &Places, prepared: &Prepared, listen: Option<String>,
                     tokio::task::spawn_local(answer(stream, is_ready.clone(), down.clone()));
                 }
                 Ok(()) = is_ready.changed(), if !announced => {
-                    if *is_ready.borrow() {
+                    if all(&is_ready.borrow()) {
                         announced = true;
                         // Whoever started us may have gone away meanwhile.
                         let _ = writeln!(told, "{READY}").and_then(|()| told.flush());
@@ -91,7 +94,13 @@ async fn supervise(places: &Places, prepared: &Prepared, listen: Option<String>,
     });
     let asker = asker.await;
     let _ = end.send(true);
-    services.run_until(async { for starter in starters { let _ = starter.await; } }).await;
+    services
+        .run_until(async {
+            for starter in starters {
+                let _ = starter.await;
+            }
+        })
+        .await;
     for name in ["up.sock", "up.pid", "up.lock", "api.sock"] {
         let _ = fs::remove_file(places.run.join(name));
     }
@@ -102,8 +111,25 @@ async fn supervise(places: &Places, prepared: &Prepared, listen: Option<String>,
         // Only empty ones: cells that run on keep theirs.
         let _ = fs::remove_dir(places.run.join(dir));
     }
-    drop(asker);
+    remove_cgroups(prepared);
+    drop(listener);
+    // Whoever asked waits until this closes: at the very end of this process.
+    std::mem::forget(asker);
     Ok(())
+}
+
+/// The spawner's cgroups were made above any cell's; without cells they are empty, and then they go, too.
+fn remove_cgroups(prepared: &Prepared) {
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let name = format!("skep-{}", prepared.instance);
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        let own = hierarchy.join(&name);
+        for below in fs::read_dir(&own).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(below.path());
+        }
+        let _ = fs::remove_dir(own);
+    }
 }
 
 /// Lets go of whoever waits for our output: what follows goes to the logs.
@@ -118,7 +144,7 @@ fn quiet() {
 }
 
 /// One client of the control socket.
-async fn answer(mut stream: UnixStream, mut ready: watch::Receiver<bool>, down: tokio::sync::mpsc::Sender<UnixStream>) {
+async fn answer(mut stream: UnixStream, mut ready: watch::Receiver<Ready>, down: tokio::sync::mpsc::Sender<UnixStream>) {
     let own = nix::unistd::geteuid().as_raw();
     if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0) {
         return;
@@ -130,27 +156,36 @@ async fn answer(mut stream: UnixStream, mut ready: watch::Receiver<bool>, down: 
     if ask == ASK_DOWN {
         // Closed only when everything has ended.
         let _ = down.send(stream).await;
-    } else if ask == ASK_READY && ready.wait_for(|is| *is).await.is_ok() {
+    } else if ask == ASK_READY && ready.wait_for(all).await.is_ok() {
         let _ = stream.write_all(READY.as_bytes()).await;
     }
 }
 
+/// Which services answer.
+type Ready = [bool; SERVICES.len()];
+
+fn all(ready: &Ready) -> bool {
+    ready.iter().all(|is| *is)
+}
+
 struct Service {
+    number: usize,
     name: &'static str,
     program: std::path::PathBuf,
     log: std::path::PathBuf,
     args: Vec<String>,
-    ready: Option<watch::Sender<bool>>,
+    ready: watch::Sender<Ready>,
 }
 
 impl Service {
-    fn new(name: &'static str, places: &Places, prepared: &Prepared, listen: Option<&str>, ready: watch::Sender<bool>) -> Self {
+    fn new(
+        name: &'static str, number: usize, places: &Places, prepared: &Prepared, listen: Option<&str>, ready: watch::Sender<Ready>,
+    ) -> Self {
         let path = |p: &std::path::Path| p.to_string_lossy().into_owned();
         let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
         args.extend(["--instance".into(), prepared.instance.to_string()]);
         args.extend(prepared.ids.iter().flat_map(|ids| ["--ids".to_owned(), ids.clone()]));
-        let last = name == "api-frontend";
-        if let (true, Some(address)) = (last, listen) {
+        if let ("api-frontend", Some(address)) = (name, listen) {
             args.extend(["--listen".into(), address.to_owned()]);
         }
         Self {
@@ -158,8 +193,18 @@ impl Service {
             program: prepared.programs.join(format!("skep-{name}")),
             log: places.state.join("logs").join(format!("{name}.log")),
             args,
-            ready: last.then_some(ready),
+            number,
+            ready,
         }
+    }
+
+    /// Notes whether it answers.
+    fn answers(&self, now: bool) {
+        self.ready.send_modify(|ready| {
+            if let Some(is) = ready.get_mut(self.number) {
+                *is = now;
+            }
+        });
     }
 
     /// Starts it, waits for its end, starts it again; until the suite ends.
@@ -178,9 +223,7 @@ impl Service {
                             return;
                         }
                     };
-                    if let Some(ready) = &self.ready {
-                        let _ = ready.send(false);
-                    }
+                    self.answers(false);
                     self.note(&ended.map_or_else(|e| e.to_string(), |status| status.to_string()));
                 }
                 Err(error) => self.note(&format!("{}: {error}", self.program.display())),
@@ -194,28 +237,26 @@ impl Service {
         }
     }
 
-    fn start(&self) -> io::Result<(Child, Option<OwnedFd>)> {
+    fn start(&self) -> io::Result<(Child, OwnedFd)> {
         let log = OpenOptions::new().create(true).append(true).mode(0o640).open(&self.log)?;
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().current_dir("/").stdin(Stdio::null()).kill_on_drop(true);
         command.stdout(log.try_clone()?).stderr(log);
-        let Some(_) = &self.ready else { return Ok((command.spawn()?, None)) };
         // Inherited on purpose; the services' sandbox closes what it does not know.
         let (read, write) = nix::unistd::pipe()?;
         skep_sys::fd::set_cloexec(std::os::fd::AsFd::as_fd(&read), true)?;
         command.arg("--ready-fd").arg(write.as_raw_fd().to_string());
         let child = command.spawn()?;
         drop(write);
-        Ok((child, Some(read)))
+        Ok((child, read))
     }
 
     /// Waits for the service's word that it can be used, then for ever.
-    async fn announce(&self, pipe: Option<OwnedFd>) -> std::convert::Infallible {
-        if let (Some(pipe), Some(ready)) = (pipe, &self.ready)
-            && let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)
+    async fn announce(&self, pipe: OwnedFd) -> std::convert::Infallible {
+        if let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)
             && pipe.read_u8().await.is_ok()
         {
-            let _ = ready.send(true);
+            self.answers(true);
         }
         std::future::pending().await
     }
@@ -223,7 +264,10 @@ impl Service {
     /// A line of its log.
     fn note(&self, what: &str) {
         if let Ok(mut log) = OpenOptions::new().append(true).open(&self.log) {
-            let _ = io::Write::write_all(&mut log, format!("supervisor: skep-{} ended: {what}; starting it again\n", self.name).as_bytes());
+            let _ = io::Write::write_all(
+                &mut log,
+                format!("supervisor: skep-{} ended: {what}; starting it again\n", self.name).as_bytes(),
+            );
         }
     }
 }

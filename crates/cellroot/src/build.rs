@@ -4,6 +4,7 @@ use crate::closure::{Files, Search, trusted};
 use crate::manifest::{self, Entry, Manifest};
 use crate::platform::{self, Item};
 use crate::{CONSOLE_ROOT, Config, Error, Missing, PROGRAMS, ROOT, Report, failed};
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsFd;
@@ -25,6 +26,7 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
     let mut console = Files::new();
     our_program(config, &search, &mut console, CONSOLE_PROXY)?;
     let mut entries = Vec::new();
+    let mut copied: BTreeMap<&Path, PathBuf> = BTreeMap::new();
     for (name, files) in [(ROOT, &machine), (CONSOLE_ROOT, &console)] {
         let fresh = cell.join(format!("{name}.new"));
         remove(&fresh)?;
@@ -34,13 +36,22 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
         }
         for (target, source) in files {
             let meta = trusted(source)?;
-            copy(&fresh, target, source, &meta)?;
+            let place = place_of(&fresh, target)?;
+            match copied.get(source.as_path()) {
+                // One file, so that its pages are in memory once.
+                Some(first) => fs::hard_link(first, &place).map_err(failed("link", &place))?,
+                None => copy(&place, source, &meta)?,
+            }
+            copied.insert(source, place);
             entries.push(Entry::new(&Path::new("/").join(name).join(target.strip_prefix("/").unwrap_or(target)), source, &meta));
         }
     }
     let required_is_there = !missing.iter().any(|m| m.required);
     let report = Report {
-        hypervisor: machine.get(Path::new(platform::HYPERVISOR)).filter(|_| required_is_there).map(|path| platform::version(path)),
+        hypervisor: machine
+            .get(Path::new(platform::HYPERVISOR))
+            .filter(|_| required_is_there)
+            .map(|path| platform::version(path)),
         uefi: machine.contains_key(Path::new(platform::UEFI)),
         files: entries.len(),
         bytes: entries.iter().map(|e| e.size).sum(),
@@ -86,7 +97,8 @@ fn machine_files(config: &Config, search: &Search<'_>) -> Result<(Files, Vec<Mis
     Ok((files, missing))
 }
 
-fn copy(root: &Path, target: &Path, source: &Path, meta: &fs::Metadata) -> Result<(), Error> {
+/// A file's place below `root`, whose directory is there.
+fn place_of(root: &Path, target: &Path) -> Result<PathBuf, Error> {
     let target = root.join(target.strip_prefix("/").unwrap_or(target));
     let mut above = root.to_owned();
     for part in target.parent().and_then(|p| p.strip_prefix(root).ok()).into_iter().flatten() {
@@ -95,13 +107,17 @@ fn copy(root: &Path, target: &Path, source: &Path, meta: &fs::Metadata) -> Resul
             directory(&above)?;
         }
     }
+    Ok(target)
+}
+
+fn copy(target: &Path, source: &Path, meta: &fs::Metadata) -> Result<(), Error> {
     let mut from = File::open(source).map_err(failed("open", source))?;
-    let mut to = File::create_new(&target).map_err(failed("make", &target))?;
+    let mut to = File::create_new(target).map_err(failed("make", target))?;
     if platform::reflink(to.as_fd(), from.as_fd()).is_err() {
-        io::copy(&mut from, &mut to).map_err(failed("copy to", &target))?;
+        io::copy(&mut from, &mut to).map_err(failed("copy to", target))?;
     }
     let mode = if meta.permissions().mode() & 0o111 == 0 { 0o444 } else { 0o555 };
-    to.set_permissions(Permissions::from_mode(mode)).map_err(failed("chmod", &target))
+    to.set_permissions(Permissions::from_mode(mode)).map_err(failed("chmod", target))
 }
 
 /// A running cell keeps the old root: it is renamed away and its files live as long as they are in use.

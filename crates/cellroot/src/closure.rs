@@ -46,15 +46,17 @@ impl Search<'_> {
                 continue;
             }
             let needs = read(&source)?;
-            for library in &needs.libraries {
-                todo.push(self.library(library, &needs, &target).ok_or_else(|| Error::Library {
-                    program: source.clone(),
-                    library: library.clone(),
-                })?);
+            // The linker itself is named as a library by the C library; it is there already, under the path that programs name.
+            for library in needs.libraries.iter().filter(|name| !name.starts_with("ld-")) {
+                todo.push(
+                    self.library(library, &needs, &target)
+                        .ok_or_else(|| Error::Library { program: source.clone(), library: library.clone() })?,
+                );
             }
             if let Some(linker) = needs.interpreter {
                 let found = self.find(&linker);
-                let found = found.ok_or_else(|| Error::Library { program: source.clone(), library: linker.display().to_string() })?;
+                let found =
+                    found.ok_or_else(|| Error::Library { program: source.clone(), library: linker.display().to_string() })?;
                 todo.push((plain(&linker), found));
             }
             files.insert(target, source);
@@ -87,5 +89,9 @@ pub fn trusted(source: &Path) -> Result<fs::Metadata, Error> {
     let meta = fs::metadata(source).map_err(failed("look at", source))?;
     let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
     let ours = owner == 0 || owner == nix::unistd::geteuid().as_raw();
-    if meta.is_file() && ours && mode & 0o002 == 0 { Ok(meta) } else { Err(Error::Untrusted { path: source.to_owned(), owner, mode }) }
+    if meta.is_file() && ours && mode & 0o002 == 0 {
+        Ok(meta)
+    } else {
+        Err(Error::Untrusted { path: source.to_owned(), owner, mode })
+    }
 }

@@ -112,6 +112,12 @@ pub enum Error {
     OurProgram(PathBuf),
 }
 
+/// Removes what a suite's spawner made on the host at its start and may not remove itself (its control groups), once no cell of the
+/// instance is left; while one is, this removes nothing of it. Called by root, when the suite ends.
+pub fn forget(instance: &str) -> io::Result<()> {
+    platform::forget(instance)
+}
+
 pub(crate) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |error| Error::Io { what, path, error }

@@ -1,6 +1,6 @@
 //! The rights of broker.
 
-use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, READY, SYSLOG};
 use crate::table::*;
 
 /// An operation: what it does to the host, and a test that shows it.
@@ -20,6 +20,7 @@ pub static TABLE: Process = Process {
     descriptors: &[
         LISTENER,
         CONNECTION,
+        READY,
         LOG_OF_ACTS,
         SYSLOG,
         Descriptor {
@@ -89,7 +90,11 @@ pub static TABLE: Process = Process {
     ],
     paths: Paths::Only(&[
         PathRule { place: Place::Run(""), access: Access::Read, why: "connecting to the sockets of the helpers" },
-        PathRule { place: Place::State("db"), access: Access::Read, why: "SQLite makes sure that its files are still where it opened them" },
+        PathRule {
+            place: Place::State("db"),
+            access: Access::Read,
+            why: "SQLite makes sure that its files are still where it opened them",
+        },
     ]),
     syscalls: &[
         Syscalls { names: &["socket:unix", "connect"], why: "connects to helpers, anew when they were restarted" },

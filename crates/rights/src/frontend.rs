@@ -96,7 +96,10 @@ pub static TABLE: Process = Process {
     paths: Paths::Only(&[]),
     syscalls: &[
         Syscalls { names: &["socket:unix", "connect"], why: "a session with the broker for each call in progress" },
-        Syscalls { names: &["statx", "newfstatat"], why: "looks whether a stream that it was given is a pipe; Landlock leaves it no path" },
+        Syscalls {
+            names: &["statx", "newfstatat"],
+            why: "looks whether a stream that it was given is a pipe; Landlock leaves it no path",
+        },
     ],
     ioctls: &[],
     max_descriptors: 1024,

@@ -9,18 +9,29 @@ const CELL: &[Namespace] =
 /// library may choose in their place.
 pub(crate) const CALLS: &[Syscalls] = &[
     Syscalls { names: &["execve"], why: "the runner's child becomes it" },
-    Syscalls {
-        names: &["mmap:exec", "mprotect:exec"],
-        why: "libraries, and translated code of the guest (software emulation)",
-    },
+    Syscalls { names: &["mmap:exec", "mprotect:exec"], why: "libraries, and translated code of the guest (software emulation)" },
     Syscalls {
         names: &[
-            "access", "open", "openat", "stat", "lstat", "newfstatat", "statx", "statfs", "fstatfs", "readlink", "readlinkat",
-            "getcwd", "chdir",
+            "access",
+            "open",
+            "openat",
+            "stat",
+            "lstat",
+            "newfstatat",
+            "statx",
+            "statfs",
+            "fstatfs",
+            "readlink",
+            "readlinkat",
+            "getcwd",
+            "chdir",
         ],
         why: "libraries, firmware and its configuration, at its start",
     },
-    Syscalls { names: &["clone:thread", "set_tid_address", "arch_prctl", "sched_setaffinity:absent"], why: "threads of its virtual CPUs" },
+    Syscalls {
+        names: &["clone:thread", "set_tid_address", "arch_prctl", "sched_setaffinity:absent"],
+        why: "threads of its virtual CPUs",
+    },
     Syscalls {
         names: &["preadv", "preadv2", "pwritev", "pwritev2", "fdatasync", "fsync", "fallocate", "ftruncate"],
         why: "disks",
@@ -35,8 +46,12 @@ pub(crate) const CALLS: &[Syscalls] = &[
     Syscalls { names: &["seccomp", "prctl:confine"], why: "its own filter, put on over this one; names of its threads" },
     Syscalls {
         names: &[
-            "io_uring_setup:absent", "set_mempolicy:absent", "get_mempolicy:absent", "sched_setscheduler:absent",
-            "sched_getscheduler:absent", "mbind:absent",
+            "io_uring_setup:absent",
+            "set_mempolicy:absent",
+            "get_mempolicy:absent",
+            "sched_setscheduler:absent",
+            "sched_getscheduler:absent",
+            "mbind:absent",
         ],
         why: "answered as if the kernel had none: it goes on without",
     },
@@ -70,7 +85,11 @@ const ROOT: &[PathRule] = &[
     PathRule { place: Place::Exact("/run"), access: Access::Read, why: "configuration, kernel, initial RAM disk" },
     PathRule { place: Place::Exact("/dev/null"), access: Access::ReadWriteFile, why: "input and output that nobody has" },
     PathRule { place: Place::Exact("/dev/urandom"), access: Access::ReadWriteFile, why: "the guest's random numbers" },
-    PathRule { place: Place::Exact("/dev/kvm"), access: Access::ReadWriteFile, why: "hardware acceleration; only in cells that have it" },
+    PathRule {
+        place: Place::Exact("/dev/kvm"),
+        access: Access::ReadWriteFile,
+        why: "hardware acceleration; only in cells that have it",
+    },
 ];
 
 const CONST_TABLE: Process = Process {

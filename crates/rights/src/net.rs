@@ -1,6 +1,6 @@
 //! The rights of net-helper.
 
-use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, READY, SYSLOG};
 use crate::table::*;
 
 /// `TUNSETIFF` (linux/if_tun.h).
@@ -18,6 +18,7 @@ pub static TABLE: Process = Process {
     descriptors: &[
         LISTENER,
         CONNECTION,
+        READY,
         LOG_OF_ACTS,
         SYSLOG,
         Descriptor {
@@ -69,7 +70,11 @@ pub static TABLE: Process = Process {
         },
         Operation { name: "DeleteSwitch", does: "deletes a bridge without taps", test: "a_switch_with_taps_is_not_deleted" },
         Operation { name: "CreateTap", does: "makes a tap, a member of a bridge, up", test: "two_taps_on_a_switch_pass_frames" },
-        Operation { name: "MoveTap", does: "makes a tap a member of another bridge, or of none", test: "a_moved_tap_hears_its_new_switch_only" },
+        Operation {
+            name: "MoveTap",
+            does: "makes a tap a member of another bridge, or of none",
+            test: "a_moved_tap_hears_its_new_switch_only",
+        },
         Operation { name: "DeleteTap", does: "deletes a tap", test: "a_tap_ends_with_its_descriptor_or_when_deleted" },
         Operation { name: "ListInterfaces", does: "reads the list of interfaces", test: "interfaces_are_listed_in_pages" },
     ],

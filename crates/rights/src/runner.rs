@@ -8,9 +8,7 @@ pub(crate) const CALLS: &[Syscalls] = &[
     Syscalls { names: &["clone:process", "wait4"], why: "starts the hypervisor, reaps it" },
     Syscalls { names: &["pidfd_open", "pidfd_send_signal"], why: "awaits its end, kills it" },
     Syscalls {
-        names: &[
-            "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "capget", "capset", "setrlimit",
-        ],
+        names: &["landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "capget", "capset", "setrlimit"],
         why: "the tighter confinement that the hypervisor is put into",
     },
     Syscalls { names: &["unlink"], why: "takes kernel and initial RAM disk out of the cell when they have been read" },
@@ -21,7 +19,8 @@ pub(crate) const CALLS: &[Syscalls] = &[
 pub(crate) const TABLE_CALLS: &[Syscalls] =
     &joined::<{ CALLS.len() + super::hypervisor::CALLS.len() }>(CALLS, super::hypervisor::CALLS, "inherited by the hypervisor");
 
-const PASSED: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "IOCTL", "EVENT", "FPATHCONF", "MMAP_RW", "FCNTL"];
+const PASSED: &[&str] =
+    &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "IOCTL", "EVENT", "FPATHCONF", "MMAP_RW", "FCNTL"];
 
 const fn passed(name: &'static str, kind: FdKind, most: Most, why: &'static str) -> Descriptor {
     Descriptor { name, kind, most, rights: PASSED, ioctls: &[], why }
@@ -37,7 +36,15 @@ pub static TABLE: Process = Process {
     program: "skep-vm-runner",
     task: "first process of a cell: starts the hypervisor, reports how it ends",
     uid: Uid::PerMachine,
-    namespaces: &[Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup],
+    namespaces: &[
+        Namespace::User,
+        Namespace::Mount,
+        Namespace::Pid,
+        Namespace::Net,
+        Namespace::Ipc,
+        Namespace::Uts,
+        Namespace::Cgroup,
+    ],
     capabilities: &[],
     network: Network::None,
     descriptors: &[
@@ -65,7 +72,11 @@ pub static TABLE: Process = Process {
         PathRule { place: Place::Exact("/lib64"), access: Access::Execute, why: "likewise" },
         PathRule { place: Place::Exact("/dev/null"), access: Access::ReadWriteFile, why: "the hypervisor's standard input" },
         PathRule { place: Place::Exact("/dev/urandom"), access: Access::ReadWriteFile, why: "the hypervisor's" },
-        PathRule { place: Place::Exact("/dev/kvm"), access: Access::ReadWriteFile, why: "the hypervisor's, in cells that have it" },
+        PathRule {
+            place: Place::Exact("/dev/kvm"),
+            access: Access::ReadWriteFile,
+            why: "the hypervisor's, in cells that have it",
+        },
     ]),
     syscalls: TABLE_CALLS,
     ioctls: &[],

@@ -44,6 +44,7 @@ pub static TABLE: Process = Process {
     capabilities: &[],
     network: Network::None,
     descriptors: &[
+        crate::base::READY,
         Descriptor {
             name: "listener",
             kind: FdKind::Unix,

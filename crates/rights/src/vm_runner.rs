@@ -1,11 +1,14 @@
 //! The rights of vm-runner's spawner.
 
-use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, READY, SYSLOG};
 use crate::table::*;
 
 /// What it does itself, and what its children do until they are confined in turn.
 const CALLS: &[Syscalls] = &[
-    Syscalls { names: &["socket:unix", "connect", "bind", "listen", "chmod", "fchmodat"], why: "sockets of runners and console-proxies; finds out who listens" },
+    Syscalls {
+        names: &["socket:unix", "connect", "bind", "listen", "chmod", "fchmodat"],
+        why: "sockets of runners and console-proxies; finds out who listens",
+    },
     Syscalls {
         names: &["unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "getdents64", "faccessat", "faccessat2"],
         why: "sweeps sockets, makes and removes control groups",
@@ -42,6 +45,7 @@ pub static TABLE: Process = Process {
     ],
     network: Network::None,
     descriptors: &[
+        READY,
         LOG_OF_ACTS,
         SYSLOG,
         LISTENER,
@@ -55,12 +59,18 @@ pub static TABLE: Process = Process {
             why: "the prepared root of all cells; never handed on",
         },
     ],
-    paths: Paths::Unrestricted("mount(2) is refused inside a Landlock domain, and cells are made of mounts; its uid and three capabilities confine it"),
+    paths: Paths::Unrestricted(
+        "mount(2) is refused inside a Landlock domain, and cells are made of mounts; its uid and three capabilities confine it",
+    ),
     syscalls: ALL_CALLS,
     ioctls: &[],
     max_descriptors: 512,
     operations: &[
-        op("MakeCell", "starts a runner with a root, namespaces, uid and control group of its own", "boots_answers_and_powers_off"),
+        op(
+            "MakeCell",
+            "starts a runner with a root, namespaces, uid and control group of its own",
+            "boots_answers_and_powers_off",
+        ),
         op("StartConsole", "starts a console-proxy likewise", "a_killed_console_proxy_is_replaced"),
         op("KillCell", "kills every process of a cell and its console-proxy", "kill_cell_leaves_nothing_alive"),
         op("SweepCell", "removes sockets and control groups of a dead cell", "a_killed_runner_leaves_only_what_a_sweep_removes"),
@@ -68,5 +78,8 @@ pub static TABLE: Process = Process {
         op("CellUsage", "nothing", "limits_act"),
         op("Facilities", "nothing", "facilities_are_told"),
     ],
-    freebsd: FreeBsd { capability_mode: false, note: "jail_set(2), mounts and devfs rules are refused in capability mode; it holds root for them" },
+    freebsd: FreeBsd {
+        capability_mode: false,
+        note: "jail_set(2), mounts and devfs rules are refused in capability mode; it holds root for them",
+    },
 };

@@ -6,7 +6,7 @@ use skep_proto::wire::Origin;
 use skep_proto::{Op, Refusal};
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// An open record.
@@ -40,7 +40,8 @@ impl ActLog {
         let line = format!("{time}\t{}\t{pid}\t{trace}\t{user}\t{}\t{result}\t{detail}\n", self.name, op.name);
         // One write, so that lines of two processes never mix; an act is not undone because its record could not be written.
         if self.file.write_all(line.as_bytes()).is_err() {
-            eprintln!("skep-{}: the log of acts cannot be written", self.name);
+            // Not eprintln, which panics where this cannot be written either.
+            let _ = writeln!(io::stderr(), "skep-{}: the log of acts cannot be written", self.name);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
@@ -20,6 +20,7 @@ pub struct Journal {
     name: &'static str,
     acts: Option<ActLog>,
     syslog: Option<Syslog>,
+    ready: Option<OwnedFd>,
 }
 
 impl Journal {
@@ -32,15 +33,32 @@ impl Journal {
             pid: std::process::id(),
         };
         // Where no syslogd listens there is none; standard error goes to a file in any case.
-        Self { name, acts: acts.map(|file| ActLog::new(name, file)), syslog: syslog::unix(formatter).ok() }
+        Self { name, acts: acts.map(|file| ActLog::new(name, file)), syslog: syslog::unix(formatter).ok(), ready: None }
     }
 
-    /// The descriptors that it holds: lines `log of acts` and `syslog` of the table.
+    /// Has [`Journal::serves`] tell the supervisor, through this pipe.
+    #[must_use]
+    pub fn telling(mut self, ready: Option<OwnedFd>) -> Self {
+        self.ready = ready;
+        self
+    }
+
+    /// To be called when the sandbox was entered and requests will be answered.
+    pub fn serves(&mut self) {
+        self.info(None, format_args!("serves"));
+        if let Some(ready) = self.ready.take() {
+            // A supervisor that went away needs no word.
+            let _ = File::from(ready).write_all(b"r");
+        }
+    }
+
+    /// The descriptors that it holds: lines `log of acts`, `syslog` and `ready` of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
         let mut held: Vec<_> = self.acts.iter().map(|acts| ("log of acts", acts.as_fd())).collect();
         if let Some(Syslog { backend: syslog::LoggerBackend::Unix(socket), .. }) = &self.syslog {
             held.push(("syslog", socket.as_fd()));
         }
+        held.extend(self.ready.iter().map(|ready| ("ready", ready.as_fd())));
         held
     }
 
@@ -112,6 +130,11 @@ impl SharedJournal {
     /// Something that should not be.
     pub fn warn(&self, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
         self.with(|journal| journal.warn(trace, what));
+    }
+
+    /// See [`Journal::serves`].
+    pub fn serves(&self) {
+        self.with(Journal::serves);
     }
 
     fn with(&self, act: impl FnOnce(&mut Journal)) {

@@ -4,6 +4,8 @@
 mod act;
 mod journal;
 mod start;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use act::ActLog;
@@ -11,6 +13,7 @@ pub use journal::{Journal, SharedJournal};
 pub use start::{Ids, Role, Start, StartError};
 pub use time::{iso8601, now_ns};
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Runs a service's main and turns its error into a line on standard error and exit code 1.
@@ -18,7 +21,8 @@ pub fn run<E: std::fmt::Display>(name: &str, main: impl FnOnce() -> Result<(), E
     match main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("skep-{name}: {error}");
+            // Not eprintln, which panics on a full disk.
+            let _ = writeln!(std::io::stderr(), "skep-{name}: {error}");
             ExitCode::FAILURE
         }
     }

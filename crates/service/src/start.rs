@@ -109,7 +109,7 @@ pub struct Start {
     pub instance: InstanceId,
     /// uids; none: an ordinary user started it.
     pub ids: Option<Ids>,
-    /// Flags that only this service knows.
+    /// Further flags: `ready-fd`, a pipe to the supervisor; those that only this service knows.
     pub extra: BTreeMap<String, String>,
 }
 
@@ -119,11 +119,11 @@ impl Start {
         Self::parse(std::env::args().skip(1), extra).map_err(StartError::Flags)
     }
 
-    fn parse(mut args: impl Iterator<Item = String>, known: &[&str]) -> Result<Self, String> {
+    pub(crate) fn parse(mut args: impl Iterator<Item = String>, known: &[&str]) -> Result<Self, String> {
         let mut given = BTreeMap::new();
         while let Some(flag) = args.next() {
             let name = flag.strip_prefix("--").ok_or_else(|| format!("{flag}: a flag is expected"))?;
-            if !["state", "run", "instance", "ids"].contains(&name) && !known.contains(&name) {
+            if !["state", "run", "instance", "ids", "ready-fd"].contains(&name) && !known.contains(&name) {
                 return Err(format!("{flag}: no such flag"));
             }
             let value = args.next().ok_or_else(|| format!("{flag}: a value is expected"))?;
@@ -196,6 +196,10 @@ impl Start {
         let mut options = fs::OpenOptions::new();
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
         let file = options.create(true).append(true).open(&path).map_err(step("open"))?;
-        Ok(Journal::new(name, Some(file)))
+        let number = self.extra.get("ready-fd");
+        let wrong = |_| StartError::Flags("--ready-fd: a number is expected".into());
+        let number = number.map(|text| text.parse().map_err(wrong)).transpose()?;
+        let ready = number.map(skep_sys::fd::inherited).transpose().map_err(StartError::step("take over --ready-fd"))?;
+        Ok(Journal::new(name, Some(file)).telling(ready))
     }
 }

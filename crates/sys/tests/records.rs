@@ -89,7 +89,7 @@ fn descriptors_for_which_there_is_no_number_left_are_an_error() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let before = open();
     // Room for three of the eight.
-    setrlimit(Resource::RLIMIT_NOFILE, before as u64 + 3, hard).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, nix::libc::rlim_t::try_from(before + 3).unwrap(), hard).unwrap();
     let error = msg::recv(ours.as_fd(), MAX, 16, None).unwrap_err();
     setrlimit(Resource::RLIMIT_NOFILE, 1024, hard).unwrap();
     assert!(matches!(error, RecvError::TooManyFds(16)), "{error}");

@@ -5,10 +5,11 @@ mod freebsd;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "freebsd")]
-pub use freebsd::{Alarm, Engine, Host};
+pub use freebsd::{Alarm, Engine, Host, serial_line};
 #[cfg(target_os = "linux")]
-pub use linux::{Alarm, Engine, Host};
+pub use linux::{Alarm, Engine, Host, serial_line};
 
+use skep_machine::Ended;
 use skep_proto::cell::{Limits, Usage};
 use skep_proto::{MachineId, Refusal, Text};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -17,6 +18,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 pub struct Plan<'a> {
     /// Whose cell.
     pub machine: MachineId,
+    /// Number of the machine.
+    pub slot: u16,
     /// Name of the prepared root.
     pub root: &'static str,
     /// Path of the program inside it.
@@ -77,22 +80,7 @@ pub enum Happening {
     /// Its CPUs stand still.
     Paused,
     /// The hypervisor has ended.
-    Ended(Ending),
-}
-
-/// How a hypervisor ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// The guest rebooted.
-    Reboot,
-    /// The guest powered off.
-    PowerOff,
-    /// We ended it.
-    Host,
-    /// The guest's kernel panicked.
-    Panic,
-    /// Anything else: exit code, 128 + signal.
-    Crash(u8),
+    Ended(Ended),
 }
 
 /// What a hypervisor is started with; all of it stays with the runner.

@@ -9,7 +9,7 @@ mod words;
 pub use words::Words;
 
 use crate::handover::{FIRST, LISTENER, READY, REPORT, RunnerArgs};
-use crate::platform::{Alarm, Engine, Kit};
+use crate::platform::{Alarm, Engine, Kit, serial_line};
 use skep_ipc::{Server, Silent};
 use skep_proto::cell::FdRole;
 use skep_proto::runner::{End, Phase};
@@ -120,7 +120,7 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
     sock::listen(listener.as_fd()).map_err(step("listen"))?;
     let take = |(role, number)| Ok((role, fd::inherited(number)?));
     let fds = args.roles.into_iter().zip(FIRST..).map(take).collect::<io::Result<Vec<_>>>().map_err(step("take over descriptors"))?;
-    let (serial, theirs) = sock::stream_pair().map_err(step("make the serial line"))?;
+    let (serial, theirs) = serial_line().map_err(step("make the serial line"))?;
     let kit = Kit { machine: args.machine, fds, serial: theirs, kvm: args.kvm };
     let runner = Runner {
         kit,

@@ -1,8 +1,9 @@
 //! The runner's operations, and what it does when something happens.
 
 use super::{Runner, Words, files};
-use crate::platform::{Ending, Engine, Happening};
+use crate::platform::{Engine, Happening};
 use nix::poll::PollFlags;
+use skep_machine::{Ended, Exit};
 use skep_ipc::{Answered, Ask, ProtocolError, Service, Watch};
 use skep_proto::cell::FdRole;
 use skep_proto::runner::{self, Done, End, Phase, RunnerEvent, RunnerRequest, RunnerState, StatsState};
@@ -232,10 +233,10 @@ impl Runner {
         }
     }
 
-    fn ended(&mut self, ending: Ending) {
+    fn ended(&mut self, ended: Ended) {
         let words = self.engine.take().map(|engine| engine.words.last()).unwrap_or_default();
-        match ending {
-            Ending::Reboot => {
+        match ended {
+            Ended::GuestReboot => {
                 self.quick = if self.started.elapsed() < QUICK { self.quick + 1 } else { 0 };
                 if self.quick >= LOOP {
                     self.finish(End::RebootLoop);
@@ -244,11 +245,11 @@ impl Runner {
                     let _ = self.restart(End::Reboot);
                 }
             }
-            Ending::PowerOff => self.finish(End::PowerOff),
+            Ended::GuestPowerOff => self.finish(End::PowerOff),
             // Not by an operation of ours: a signal of the host's administrator.
-            Ending::Host => self.finish(End::Killed),
-            Ending::Panic => self.finish(End::Panic),
-            Ending::Crash(code) => self.finish(End::Crash { code, words }),
+            Ended::HostStop | Ended::Reset => self.finish(End::Killed),
+            Ended::Panic => self.finish(End::Panic),
+            Ended::Crash(exit) => self.finish(End::Crash { code: code(exit), words }),
         }
     }
 
@@ -283,6 +284,15 @@ impl Runner {
     fn say(&mut self, event: &RunnerEvent) {
         self.watchers.retain(|watcher| tell(watcher, event));
     }
+}
+
+/// As a shell shows it.
+fn code(exit: Exit) -> u8 {
+    let code = match exit {
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => signal.saturating_add(128),
+    };
+    u8::try_from(code).unwrap_or(u8::MAX)
 }
 
 /// False: it does not keep up, or is gone.

@@ -41,6 +41,9 @@ impl Spawner {
             }
         }
         self.host.sweep(machine)?;
+        if lives(&self.runner_socket(machine)) {
+            return Err(Refusal::new(Reason::Internal, format_args!("machine {machine}")).note("its runner cannot be reached"));
+        }
         Ok((Done {}, []))
     }
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Uids of machines: slot N has two of them.
-const SLOTS: u16 = 30_000;
+const SLOTS: u16 = 15_000;
 
 impl Spawner {
     pub(super) fn make_cell(&mut self, c: MakeCell, UpTo(fds): UpTo<MAX_FDS>) -> Result<(CellMade, NoFds), Refusal> {
@@ -27,6 +27,7 @@ impl Spawner {
         let listener = bind(machine, &path)?;
         let plan = Plan {
             machine,
+            slot,
             root: skep_cellroot::ROOT,
             program: "/skep/skep-vm-runner",
             args: args.to_args(),
@@ -48,9 +49,10 @@ impl Spawner {
 
     pub(super) fn start_console(&mut self, c: StartConsole, fds: [OwnedFd; 3]) -> Result<(Started, NoFds), Refusal> {
         let StartConsole { machine, slot } = c;
-        let kinds = [(SFlag::S_IFSOCK, "serial line"), (SFlag::S_IFREG, "log"), (SFlag::S_IFREG, "log")];
-        for (fd, (kind, name)) in fds.iter().zip(kinds) {
-            if kind_of(machine, fd.as_fd())? != kind {
+        // A line is a socket (Linux) or a terminal (FreeBSD).
+        let kinds = [("serial line", [SFlag::S_IFSOCK, SFlag::S_IFCHR]), ("log", [SFlag::S_IFREG; 2]), ("log", [SFlag::S_IFREG; 2])];
+        for (fd, (name, kinds)) in fds.iter().zip(kinds) {
+            if !kinds.contains(&kind_of(machine, fd.as_fd())?) {
                 return Err(Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field(name));
             }
         }
@@ -59,6 +61,7 @@ impl Spawner {
         let listener = bind(machine, &path)?;
         let plan = Plan {
             machine,
+            slot,
             root: skep_cellroot::CONSOLE_ROOT,
             program: "/skep/skep-console-proxy",
             args: Vec::new(),

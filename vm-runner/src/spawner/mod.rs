@@ -56,7 +56,12 @@ impl Held for Acquired {
 pub fn main() -> Result<(), Error> {
     let start = Start::from_args(&[])?;
     let limited = limit(acquire(&start)?, &TABLE)?;
-    let Acquired { listener, mut journal, mut spawner } = enter(limited, &start.scene(Role::Spawner))?.into_inner();
+    let mut scene = start.scene(Role::Spawner);
+    if Host::STAYS_ROOT {
+        scene.identity = None;
+    }
+    let Acquired { listener, mut journal, mut spawner } = enter(limited, &scene)?.into_inner();
+    journal.serves();
     // In its own user namespace it sees the uids of others as one that stands for all; the socket's mode has let them in.
     let allowed = start.ids.as_ref().and_then(|_| start.allowed(Role::Broker));
     Server::<Cell>::new(listener, allowed).run(&mut spawner, &mut journal).map_err(Error::Poll)

@@ -24,7 +24,6 @@ pub fn skip(name: &str, reason: &str) {
 }
 
 /// A spawner, or a named skip.
-
 macro_rules! spawner {
     ($name:literal) => {{
         if $crate::support::guest("kernel").is_none() {
@@ -36,7 +35,6 @@ macro_rules! spawner {
         spawner
     }};
 }
-
 
 pub fn guest(name: &str) -> Option<PathBuf> {
     let dir = std::env::var_os("SKEP_GUEST").map_or_else(|| PathBuf::from("/tmp/skep/guest"), PathBuf::from);
@@ -90,8 +88,7 @@ impl Spawner {
         (self.child, self.client) = launch(self.dir.path(), self.instance);
     }
 
-    pub fn ask<C: Call<Helper = Cell>>(&mut self, call: C, fds: C::SendFds) -> Result<C::Reply, Refusal>
-    {
+    pub fn ask<C: Call<Helper = Cell>>(&mut self, call: C, fds: C::SendFds) -> Result<C::Reply, Refusal> {
         ask(&mut self.client, call, fds).map(|(reply, _)| reply)
     }
 
@@ -168,10 +165,8 @@ impl Drop for Spawner {
         if std::thread::panicking() {
             eprintln!("--- spawner's log\n{}", self.log());
         }
-        for entry in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let group = entry.path().join(format!("skep-{}", self.instance));
-            let _ = std::fs::remove_dir(group.join("spawner"));
-            let _ = std::fs::remove_dir(group);
+        if is_root() {
+            skep_cellroot::forget(&self.instance.to_string()).unwrap();
         }
     }
 }
@@ -201,7 +196,8 @@ impl Machine {
     }
 
     pub fn make(&self, spawner: &mut Spawner) -> Result<cell::CellMade, Refusal> {
-        let open = |path: &Path| OwnedFd::from(File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap());
+        let open =
+            |path: &Path| OwnedFd::from(File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap());
         let mut roles = vec![FdRole::Config, FdRole::Kernel, FdRole::Initrd, FdRole::Log];
         let mut fds = vec![
             memory_file(self.config.as_bytes()),

@@ -57,3 +57,23 @@ pub fn version(path: &Path) -> String {
     });
     found.filter(|v| v.starts_with(|c: char| c.is_ascii_digit())).unwrap_or_else(|| "unknown".to_owned())
 }
+
+/// Removes the instance's control groups, as far as they are empty.
+pub fn forget(instance: &str) -> io::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let groups = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let dir = fields.next()?;
+        fields.next().filter(|kind| kind.starts_with("cgroup"))?;
+        Some(Path::new(dir).join(format!("skep-{instance}")))
+    });
+    for group in groups {
+        for dir in [group.join("spawner"), group] {
+            match std::fs::remove_dir(dir) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound && e.kind() != io::ErrorKind::ResourceBusy => return Err(e),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}

@@ -3,6 +3,11 @@
 pub mod net;
 
 pub mod ask;
+pub mod devfs;
+pub mod jail;
+pub mod process;
+pub mod rctl;
+pub mod vmm;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -49,4 +54,26 @@ pub fn has_sysctl(name: &std::ffi::CStr) -> bool {
     // SAFETY: the name ends in NUL; no value is read or written.
     let result = unsafe { libc::sysctlbyname(name.as_ptr(), std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null(), 0) };
     result == 0
+}
+
+/// The interface that an open tap(4) is (`TAPGIFNAME`). Fails for any other descriptor.
+pub fn tap_name(tap: BorrowedFd<'_>) -> io::Result<String> {
+    const TAPGIFNAME: libc::c_ulong = 0x4020_745d;
+    // struct ifreq: the name, then a union that is not used here.
+    let mut request = [0u8; 32];
+    // SAFETY: the request writes a struct ifreq, whose size it encodes: 32 bytes, a live local.
+    if unsafe { libc::ioctl(tap.as_raw_fd(), TAPGIFNAME, request.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = request.split(|b| *b == 0).next().unwrap_or_default();
+    String::from_utf8(name.to_vec()).map_err(io::Error::other)
+}
+
+/// `kern.osreldate`: 1302001 is 13.2.
+pub fn release_date() -> io::Result<i32> {
+    const CTL_KERN: libc::c_int = 1;
+    const KERN_OSRELDATE: libc::c_int = 24;
+    let bytes = ask::sysctl(&[CTL_KERN, KERN_OSRELDATE])?;
+    let bytes: Option<[u8; 4]> = bytes.get(..4).and_then(|b| b.try_into().ok());
+    bytes.map(i32::from_ne_bytes).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
 }

@@ -27,6 +27,11 @@ const END_MS: u16 = 10_000;
 /// How long a console-proxy whose line is closed may take to give its readers the rest.
 const REST_MS: u16 = 1_000;
 
+/// A serial line: the host's end and the hypervisor's.
+pub fn serial_line() -> io::Result<(OwnedFd, OwnedFd)> {
+    skep_sys::sock::stream_pair()
+}
+
 /// This host.
 pub struct Host {
     /// `STATE/cell`; as a descriptor, since the spawner's uid need not be able to pass STATE.
@@ -36,6 +41,9 @@ pub struct Host {
 }
 
 impl Host {
+    /// Three capabilities are all that it needs of root.
+    pub const STAYS_ROOT: bool = false;
+
     /// While it still may: opens the place of the root and makes the cgroups its own.
     pub fn acquire(start: &Start) -> Result<Self, StartError> {
         let cell = start.state.join("cell");

@@ -1,6 +1,6 @@
 //! QEMU under control: started, spoken to in QMP, watched until its end. Whatever it says may be a guest's words.
 
-use super::super::{Ending, Happening, Kit};
+use super::super::{Happening, Kit};
 use crate::runner::Words;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -8,7 +8,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use skep_engine_qemu::qmp::{self, Event, Line, Reader, Reply};
-use skep_engine_qemu::{Ended, Exit, History};
+use skep_engine_qemu::{Exit, History};
 use skep_ipc::Watch;
 use skep_proto::runner::DiskStats;
 use skep_proto::{Reason, Refusal};
@@ -333,17 +333,7 @@ impl Engine {
         self.qmp = None;
         self.errors = None;
         self.ended = true;
-        let code = |exit| u8::try_from(match exit {
-            Exit::Code(code) => code,
-            Exit::Signal(signal) => 128 + signal,
-        });
-        self.happened.push(Happening::Ended(match self.history.ended(status) {
-            Ended::GuestReboot => Ending::Reboot,
-            Ended::GuestPowerOff => Ending::PowerOff,
-            Ended::HostStop | Ended::Reset => Ending::Host,
-            Ended::Panic => Ending::Panic,
-            Ended::Crash(exit) => Ending::Crash(code(exit).unwrap_or(255)),
-        }));
+        self.happened.push(Happening::Ended(self.history.ended(status)));
     }
 }
 

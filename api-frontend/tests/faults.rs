@@ -1,0 +1,207 @@
+//! What the frontend makes of a broker that dies, lies or is away, and of clients that go. Faults only: that methods work is shown
+//! by the whole suite.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing)]
+
+mod support;
+
+use skep_api::v1::disks_client::DisksClient;
+use skep_api::v1::events_client::EventsClient;
+use skep_api::v1::import_disk_request::Kind;
+use skep_api::v1::machines_client::MachinesClient;
+use skep_api::v1::switches_client::SwitchesClient;
+use skep_api::v1::{
+    CreateDiskRequest, DeleteSwitchRequest, GetMachineRequest, ImportDiskHeader, ImportDiskRequest, ListSwitchesRequest,
+    WatchEventsRequest,
+};
+use skep_proto::broker::{
+    BrokerRequest, DiskImport, Done, EventWatch, MachineGet, OperationCancel, OperationState, OperationView, SwitchDelete,
+    SwitchList, SwitchPage,
+};
+use skep_proto::{OperationId, Reason, Refusal, Text, TraceId};
+use skep_sys::sock;
+use std::io::Read;
+use std::os::fd::AsFd;
+use support::{Frontend, Session};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request};
+use tonic_types::StatusExt;
+
+fn list() -> ListSwitchesRequest {
+    ListSwitchesRequest::default()
+}
+
+fn empty_list(session: &mut Session) {
+    let (origin, request, _) = session.request();
+    assert!(matches!(request, BrokerRequest::SwitchList(_)), "{request:?}");
+    session.answer::<SwitchList>(&origin, Ok(SwitchPage { switches: vec![] }), vec![]);
+}
+
+#[tokio::test]
+async fn a_read_is_asked_again_when_the_broker_dies_within_it() {
+    let frontend = Frontend::start();
+    let seen = frontend.broker(vec![Box::new(|session| drop(session.request())), Box::new(empty_list)]);
+    let mut client = SwitchesClient::new(frontend.client().await);
+    let answer = client.list(list()).await.expect("answered by the next broker");
+    assert!(answer.into_inner().switches.is_empty());
+    assert_eq!(seen.iter().count(), 2);
+}
+
+#[tokio::test]
+async fn an_act_is_never_asked_twice() {
+    let frontend = Frontend::start();
+    let seen = frontend.broker(vec![
+        Box::new(|session| assert!(matches!(session.request().1, BrokerRequest::SwitchDelete(_)))),
+        Box::new(empty_list),
+    ]);
+    let mut client = SwitchesClient::new(frontend.client().await);
+    let status = client.delete(DeleteSwitchRequest { switch: "lan".into() }).await.expect_err("nobody knows");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.get_error_details().retry_info().is_some());
+    // The second connection serves the next call, not the same one.
+    client.list(list()).await.expect("the next broker answers");
+    assert_eq!(seen.iter().count(), 2);
+}
+
+#[tokio::test]
+async fn a_session_that_died_while_idle_costs_nobody_a_call() {
+    let frontend = Frontend::start();
+    let delete = |session: &mut Session| {
+        let (origin, ..) = session.request();
+        session.answer::<SwitchDelete>(&origin, Ok(Done {}), vec![]);
+    };
+    let seen = frontend.broker(vec![Box::new(empty_list), Box::new(delete)]);
+    let mut client = SwitchesClient::new(frontend.client().await);
+    client.list(list()).await.expect("answered");
+    seen.recv().expect("the first broker has ended");
+    client.delete(DeleteSwitchRequest { switch: "lan".into() }).await.expect("what could not be sent is sent to the next");
+}
+
+#[tokio::test]
+async fn garbage_wrong_replies_and_unasked_descriptors_are_unavailable_and_harm_nobody() {
+    let garbage = |session: &mut Session| {
+        session.request();
+        session.send(&[0xff; 100], vec![]);
+    };
+    let another_reply = |session: &mut Session| {
+        let (origin, ..) = session.request();
+        session.answer::<SwitchDelete>(&origin, Ok(Done {}), vec![]);
+    };
+    let descriptors = |session: &mut Session| {
+        let (origin, ..) = session.request();
+        let (one, _) = sock::stream_pair().expect("a pair");
+        session.answer::<SwitchList>(&origin, Ok(SwitchPage { switches: vec![] }), vec![one]);
+    };
+    let frontend = Frontend::start();
+    // Each is a read, so each is asked again, and gets the same.
+    let seen = frontend.broker(vec![
+        Box::new(garbage),
+        Box::new(garbage),
+        Box::new(another_reply),
+        Box::new(another_reply),
+        Box::new(descriptors),
+        Box::new(descriptors),
+        Box::new(empty_list),
+    ]);
+    let mut client = SwitchesClient::new(frontend.client().await);
+    for _ in 0..3 {
+        let status = client.list(list()).await.expect_err("no good answer");
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    }
+    client.list(list()).await.expect("the frontend lives");
+    assert_eq!(seen.iter().count(), 7);
+}
+
+#[tokio::test]
+async fn wrong_values_are_refused_with_their_field_before_the_broker_is_asked() {
+    let frontend = Frontend::start();
+    let mut client = DisksClient::new(frontend.client().await);
+    let request = CreateDiskRequest { name: "../../etc/passwd".into(), size_bytes: 512, kind: 0 };
+    let status = client.create(request).await.expect_err("refused");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let details = status.get_error_details();
+    assert_eq!(details.bad_request().expect("BadRequest").field_violations[0].field, "name");
+    assert_eq!(details.error_info().expect("ErrorInfo").reason, "INVALID_VALUE");
+}
+
+#[tokio::test]
+async fn a_refusal_arrives_whole_and_the_trace_is_the_clients() {
+    let frontend = Frontend::start();
+    let seen = frontend.broker(vec![Box::new(|session| {
+        let (origin, ..) = session.request();
+        let refusal = Refusal::new(Reason::NotFound, "machine web1").note("it was deleted");
+        session.answer::<MachineGet>(&origin, Err(refusal), vec![]);
+        (origin.trace, origin.user.to_string())
+    })]);
+    let mut client = MachinesClient::new(frontend.client().await);
+    let mut request = Request::new(GetMachineRequest { machine: "web1".into() });
+    request.metadata_mut().insert("skep-trace", "00000000deadbeef".parse().expect("ascii"));
+    let status = client.get(request).await.expect_err("refused");
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(status.metadata().get("skep-trace").expect("trace"), "00000000deadbeef");
+    assert_eq!(status.get_error_details().resource_info().expect("ResourceInfo").resource_name, "web1");
+    assert_eq!(seen.recv().expect("asked"), (TraceId(0xdead_beef), "uid test".to_owned()));
+}
+
+fn running(id: OperationId) -> OperationView {
+    OperationView {
+        id,
+        kind: Text::lossy("import"),
+        object: Text::lossy("disk d"),
+        user: Text::lossy("uid test"),
+        trace: TraceId(1),
+        state: OperationState::Running,
+        progress: (0, 0),
+        started_ns: 1,
+        ended_ns: 0,
+    }
+}
+
+#[tokio::test]
+async fn an_import_whose_client_goes_is_cancelled_before_its_stream_is_closed() {
+    let frontend = Frontend::start();
+    let id = OperationId::from_u128(7);
+    let (begun, mut has_begun) = tokio::sync::mpsc::channel(1);
+    let seen = frontend.broker(vec![Box::new(move |session| {
+        let (origin, ..) = session.request();
+        let (ours, theirs) = sock::stream_pair().expect("a pair");
+        session.answer::<DiskImport>(&origin, Ok(running(id)), vec![theirs]);
+        let mut image = std::os::unix::net::UnixStream::from(ours);
+        image.read_exact(&mut [0; 5]).expect("the image's beginning");
+        begun.blocking_send(()).expect("the test waits");
+        let (origin, request, _) = session.request();
+        image.set_nonblocking(true).expect("non-blocking");
+        let open = image.read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+        image.set_nonblocking(false).expect("blocking");
+        session.answer::<OperationCancel>(&origin, Ok(running(id)), vec![]);
+        (request, open, image.read(&mut [0]).expect("its end"))
+    })]);
+    let mut client = DisksClient::new(frontend.client().await);
+    let (to, parts) = tokio::sync::mpsc::channel(2);
+    let header = ImportDiskHeader { name: "d".into(), ..Default::default() };
+    to.send(ImportDiskRequest { kind: Some(Kind::Header(header)) }).await.expect("sent");
+    to.send(ImportDiskRequest { kind: Some(Kind::Data(b"begin".to_vec().into())) }).await.expect("sent");
+    let call = tokio::spawn(async move { client.import(ReceiverStream::new(parts)).await });
+    has_begun.recv().await.expect("the stream was opened");
+    call.abort();
+    let (request, open, end) = tokio::task::spawn_blocking(move || seen.recv()).await.expect("joined").expect("the cancel came");
+    assert_eq!(request, BrokerRequest::OperationCancel(OperationCancel { id }));
+    assert!(open, "the stream was closed before the operation was cancelled");
+    assert_eq!(end, 0, "the stream stays open");
+}
+
+#[tokio::test]
+async fn a_watch_that_gets_garbage_or_loses_its_broker_says_how_to_go_on() {
+    let frontend = Frontend::start();
+    let _seen = frontend.broker(vec![Box::new(|session: &mut Session| {
+        let (origin, ..) = session.request();
+        let (ours, theirs) = sock::seqpacket_pair().expect("a pair");
+        session.answer::<EventWatch>(&origin, Ok(Done {}), vec![theirs]);
+        skep_sys::msg::send(ours.as_fd(), &[0xff; 3], &[], None).expect("sent");
+    })]);
+    let mut client = EventsClient::new(frontend.client().await);
+    let mut stream = client.watch(WatchEventsRequest::default()).await.expect("watched").into_inner();
+    let status = stream.message().await.expect_err("garbage is no event");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("last token"), "{status:?}");
+}

@@ -1,0 +1,110 @@
+//! A frontend over a real socket, and a broker that does as it is told: for faults only.
+
+use hyper_util::rt::TokioIo;
+use skep_api_frontend::{BrokerAt, over_local};
+use skep_proto::broker::{Broker, BrokerRequest, OpenSession, SessionState};
+use skep_proto::wire::{self, Hello, Origin, Welcome};
+use skep_proto::{Call, Text};
+use skep_service::Journal;
+use skep_sys::{msg, sock};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use tonic::transport::{Channel, Endpoint};
+
+/// What the scripted broker does with one session.
+pub type Act<T> = Box<dyn FnOnce(&mut Session) -> T + Send>;
+
+/// A frontend in a thread of its own, in a directory of its own.
+pub struct Frontend {
+    dir: tempfile::TempDir,
+}
+
+impl Frontend {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let run = dir.path().to_owned();
+        let listener = std::os::unix::net::UnixListener::bind(run.join("api.sock")).expect("bind");
+        std::thread::spawn(move || {
+            let held = OwnedFd::from(std::fs::File::open(&run).expect("open RUN"));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let journal = Journal::new("api-frontend", None);
+            runtime.block_on(over_local(listener, BrokerAt::new(held, run), journal)).expect("serves");
+        });
+        Self { dir }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A new connection to it.
+    pub async fn client(&self) -> Channel {
+        let path: PathBuf = self.path().join("api.sock");
+        let connect = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+        });
+        Endpoint::from_static("http://skep").connect_with_connector(connect).await.expect("connects")
+    }
+
+    /// Runs a scripted broker in a thread: one function a connection, in this order. Gives back what each saw.
+    pub fn broker<T: Send + 'static>(&self, script: Vec<Act<T>>) -> mpsc::Receiver<T> {
+        let listener = sock::bind_seqpacket(&self.path().join("broker.sock"), 0o600).expect("bind");
+        sock::listen(listener.as_fd()).expect("listen");
+        let (to, seen) = mpsc::channel();
+        std::thread::spawn(move || {
+            for act in script {
+                let socket = sock::accept(listener.as_fd()).expect("accept");
+                let mut session = Session { socket };
+                session.greet();
+                if to.send(act(&mut session)).is_err() {
+                    return;
+                }
+            }
+        });
+        seen
+    }
+}
+
+/// One session of the scripted broker.
+pub struct Session {
+    pub socket: OwnedFd,
+}
+
+impl Session {
+    fn greet(&mut self) {
+        let (bytes, _) = self.record();
+        let hello: Hello = wire::decode(&bytes).expect("a hello");
+        assert_eq!(hello.protocol.as_str(), "broker");
+        self.send(&wire::encode(&Welcome::Ok(hello.version)).expect("encodes"), vec![]);
+        let (origin, request, fds) = self.request();
+        assert!(matches!(request, BrokerRequest::OpenSession(_)), "the first request opens a session");
+        let [socket] = <[OwnedFd; 1]>::try_from(fds).expect("the client's socket comes along");
+        let peer = sock::peer(socket.as_fd()).expect("a socket");
+        assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
+        self.answer::<OpenSession>(&origin, Ok(SessionState { user: Text::lossy("uid test") }), vec![]);
+    }
+
+    fn record(&mut self) -> (Vec<u8>, Vec<OwnedFd>) {
+        let record = msg::recv(self.socket.as_fd(), skep_proto::MAX_RECORD, skep_proto::MAX_FDS, None).expect("a record");
+        (record.bytes, record.fds)
+    }
+
+    /// The next request.
+    pub fn request(&mut self) -> (Origin, BrokerRequest, Vec<OwnedFd>) {
+        let (bytes, fds) = self.record();
+        let (origin, request) = wire::decode_request::<Broker>(&bytes).expect("a request");
+        (origin, request, fds)
+    }
+
+    /// Answers it.
+    pub fn answer<C: Call>(&mut self, origin: &Origin, result: Result<C::Reply, skep_proto::Refusal>, fds: Vec<OwnedFd>) {
+        self.send(&wire::encode_reply::<C>(origin.seq, &result).expect("encodes"), fds);
+    }
+
+    /// Sends any bytes.
+    pub fn send(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) {
+        msg::send(self.socket.as_fd(), bytes, &msg::borrow(&fds), None).expect("sends");
+    }
+}

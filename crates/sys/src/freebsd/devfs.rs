@@ -1,0 +1,109 @@
+//! Rulesets of devfs(5): which device nodes a mount of it shows, and whose they are (devfs(8), fs/devfs/devfs.h).
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// One rule.
+#[derive(Debug, Clone)]
+pub enum Rule {
+    /// Hides everything.
+    HideAll,
+    /// Shows nodes that match, as they are.
+    Show(&'static str),
+    /// Shows them, as this uid's (and the gid of that number), mode 0660.
+    ShowTo(&'static str, u32),
+}
+
+#[repr(C)]
+struct DevfsRule {
+    magic: u32,
+    id: u32,
+    conditions: libc::c_int,
+    switch_flags: libc::c_int,
+    pattern: [u8; 200],
+    actions: libc::c_int,
+    basic: libc::c_int,
+    uid: u32,
+    gid: u32,
+    mode: u16,
+    include: u16,
+}
+// The kernel's structure has this size: the requests' numbers below say so.
+const _: () = assert!(size_of::<DevfsRule>() == 0xec);
+
+const MAGIC: u32 = 0xdb0a_087a;
+const BY_PATTERN: libc::c_int = 2;
+const ACT_BASIC: libc::c_int = 1;
+const ACT_OWNER: libc::c_int = 2 | 4 | 8;
+const HIDE: libc::c_int = 1;
+const UNHIDE: libc::c_int = 2;
+const DEVFSIO_RADD: libc::c_ulong = 0xc0ec_4400;
+const DEVFSIO_RDEL: libc::c_ulong = 0x8004_4401;
+const DEVFSIO_RGETNEXT: libc::c_ulong = 0xc0ec_4404;
+
+fn rule(ruleset: u16) -> DevfsRule {
+    DevfsRule {
+        magic: MAGIC,
+        id: u32::from(ruleset) << 16,
+        conditions: 0,
+        switch_flags: 0,
+        pattern: [0; 200],
+        actions: 0,
+        basic: 0,
+        uid: 0,
+        gid: 0,
+        mode: 0,
+        include: 0,
+    }
+}
+
+fn control<T>(dev: BorrowedFd<'_>, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
+    // SAFETY: each request is given the structure whose size it encodes, as a live local.
+    let result = unsafe { libc::ioctl(dev.as_raw_fd(), request, std::ptr::from_mut(argument)) };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes `ruleset` consist of exactly these rules. `dev` is any mount of devfs.
+pub fn set_rules(dev: BorrowedFd<'_>, ruleset: u16, rules: &[Rule]) -> io::Result<()> {
+    clear(dev, ruleset)?;
+    for wanted in rules {
+        let mut one = rule(ruleset);
+        one.actions = ACT_BASIC;
+        one.basic = UNHIDE;
+        let pattern = match wanted {
+            Rule::HideAll => {
+                one.basic = HIDE;
+                None
+            }
+            Rule::Show(pattern) => Some(*pattern),
+            Rule::ShowTo(pattern, id) => {
+                one.actions |= ACT_OWNER;
+                (one.uid, one.gid, one.mode) = (*id, *id, 0o660);
+                Some(*pattern)
+            }
+        };
+        if let Some(pattern) = pattern {
+            one.conditions = BY_PATTERN;
+            // A NUL stays at the end.
+            let place = one.pattern.get_mut(..pattern.len()).filter(|_| pattern.len() < 200);
+            place.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(pattern.as_bytes());
+        }
+        control(dev, DEVFSIO_RADD, &mut one)?;
+    }
+    Ok(())
+}
+
+/// Empties a ruleset; it is then no more.
+pub fn clear(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<()> {
+    // A ruleset has at most 65,535 rules.
+    for _ in 0..=u16::MAX {
+        let mut next = rule(ruleset);
+        match control(dev, DEVFSIO_RGETNEXT, &mut next) {
+            Ok(()) => control(dev, DEVFSIO_RDEL, &mut next.id)?,
+            // No more, or no such ruleset.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

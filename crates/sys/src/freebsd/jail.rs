@@ -1,0 +1,67 @@
+//! Jails (jail_set(2)): made and entered in one step, found by name, removed with everything in them.
+
+use std::ffi::CString;
+use std::io;
+
+/// A parameter's value (jail(8)).
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// Set, for parameters that are only named (`allow.vmm`).
+    Named,
+    /// A number. Of `ip4`, `ip6` and `vnet`: 0 none, 1 one of its own, 2 the host's.
+    Number(i32),
+    /// A text.
+    Text(String),
+}
+
+const CREATE: libc::c_int = 1;
+const ATTACH: libc::c_int = 4;
+
+fn vector(bytes: &[u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+}
+
+/// Makes a jail and puts this process into it, for good. Its number.
+pub fn create_and_enter(parameters: &[(&str, Value)]) -> io::Result<i32> {
+    let zero = |text: &str| CString::new(text).map(CString::into_bytes_with_nul).map_err(io::Error::from);
+    let mut parts = Vec::new();
+    for (name, value) in parameters {
+        parts.push(zero(name)?);
+        parts.push(match value {
+            Value::Named => Vec::new(),
+            Value::Number(number) => number.to_ne_bytes().to_vec(),
+            Value::Text(text) => zero(text)?,
+        });
+    }
+    let mut vectors: Vec<libc::iovec> = parts.iter().map(|p| vector(p)).collect();
+    for (empty, part) in vectors.iter_mut().zip(&parts) {
+        if part.is_empty() {
+            empty.iov_base = std::ptr::null_mut();
+        }
+    }
+    let count = libc::c_uint::try_from(vectors.len()).map_err(io::Error::other)?;
+    // SAFETY: every vector is a live buffer with its true length, or null and empty; jail_set(2) reads them (there is no errmsg).
+    let id = unsafe { libc::jail_set(vectors.as_mut_ptr(), count, CREATE | ATTACH) };
+    if id < 0 { Err(io::Error::last_os_error()) } else { Ok(id) }
+}
+
+/// The number of the jail of this name, if it lives; one that is dying does not.
+pub fn find(name: &str) -> io::Result<Option<i32>> {
+    let name = CString::new(name)?;
+    let (key, value) = (vector(c"name".to_bytes_with_nul()), vector(name.to_bytes_with_nul()));
+    // SAFETY: both vectors are live, NUL-terminated texts with their true length; jail_get(2) reads them only.
+    let id = unsafe { libc::jail_get([key, value].as_mut_ptr(), 2, 0) };
+    match id {
+        0.. => Ok(Some(id)),
+        _ => match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            e => Err(e),
+        },
+    }
+}
+
+/// Kills every process of a jail, and removes it.
+pub fn remove(id: i32) -> io::Result<()> {
+    // SAFETY: one integer.
+    if unsafe { libc::jail_remove(id) } != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

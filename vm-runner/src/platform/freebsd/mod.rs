@@ -1,0 +1,237 @@
+//! FreeBSD: a jail makes the cell, bhyve runs in it. Two kinds of cell (FREEBSD 13 and 15), chosen by asking the host.
+
+mod alarm;
+mod bhyve;
+mod jail;
+mod mounts;
+
+pub use alarm::Alarm;
+pub use bhyve::Engine;
+
+use super::{CellHost, Made, Plan};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use skep_proto::cell::{Limits, Usage};
+use skep_proto::{InstanceId, MachineId, Reason, Refusal, Text};
+use skep_service::{Start, StartError};
+use skep_sys::freebsd::{rctl, vmm};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a console-proxy whose line is closed may take to give its readers the rest.
+const REST_MS: u16 = 1_000;
+/// How long the kernel may take to end a removed jail.
+const END: Duration = Duration::from_secs(10);
+
+/// A serial line: the host's end and the hypervisor's. bhyve's must be a terminal, raw and non-blocking, since bhyve's own flags are
+/// lost on an inherited descriptor.
+pub fn serial_line() -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+    let pair = nix::pty::openpty(None, None)?;
+    let mut settings = tcgetattr(&pair.slave)?;
+    cfmakeraw(&mut settings);
+    tcsetattr(&pair.slave, SetArg::TCSANOW, &settings)?;
+    for end in [&pair.master, &pair.slave] {
+        skep_sys::fd::set_nonblocking(end.as_fd(), true)?;
+        skep_sys::fd::set_cloexec(end.as_fd(), true)?;
+    }
+    Ok((pair.master, pair.slave))
+}
+
+/// This host.
+pub struct Host {
+    cell: PathBuf,
+    cells: PathBuf,
+    dev: OwnedFd,
+    instance: InstanceId,
+    /// `/dev/vmmctl` is there: bhyve runs without root and without a network stack.
+    newer: bool,
+    /// The kernel counts and limits.
+    counts: bool,
+}
+
+impl Host {
+    /// Making jails and mounts is root's, and capability mode forbids both: the spawner stays what it is.
+    pub const STAYS_ROOT: bool = true;
+
+    /// Finds out which kind of cells this host can have.
+    pub fn acquire(start: &Start) -> Result<Self, StartError> {
+        let (cell, cells) = (start.state.join("cell"), start.run.join("cells"));
+        for dir in [&cell, &cells] {
+            std::fs::create_dir_all(dir).map_err(StartError::step(format!("make {}", dir.display())))?;
+        }
+        let dev = std::fs::File::open("/dev").map_err(StartError::step("open /dev"))?;
+        Ok(Self {
+            cell,
+            cells,
+            dev: dev.into(),
+            instance: start.instance,
+            newer: Path::new("/dev/vmmctl").exists(),
+            counts: rctl::usage("user:0").is_ok(),
+        })
+    }
+
+    fn jail_name(&self, machine: MachineId, console: bool) -> String {
+        format!("skep-{}-{machine}{}", self.instance, if console { "-console" } else { "" })
+    }
+
+    fn mount_point(&self, machine: MachineId, console: bool) -> PathBuf {
+        self.cells.join(format!("{machine}{}", if console { "-console" } else { "" }))
+    }
+
+    /// As the engine names it: see the broker's configuration.
+    fn vm_name(&self, machine: MachineId) -> String {
+        let machine: String = format!("{:032x}", machine.as_u128()).chars().take(26).collect();
+        format!("sk{}{machine}", self.instance)
+    }
+
+    fn remove_jail(&self, name: &str) -> io::Result<()> {
+        let deadline = Instant::now() + END;
+        while let Some(id) = skep_sys::freebsd::jail::find(name)? {
+            if Instant::now() > deadline {
+                return Err(io::Error::from(io::ErrorKind::TimedOut));
+            }
+            match skep_sys::freebsd::jail::remove(id) {
+                // It went by itself meanwhile.
+                Err(e) if e.raw_os_error() != Some(nix::libc::EINVAL) => return Err(e),
+                _ => {}
+            }
+            // Removal is asynchronous, and the kernel tells nobody when it is done (FREEBSD.md 49).
+            let _ = poll(&mut [], 5u8);
+        }
+        Ok(())
+    }
+
+    fn limit(&self, name: &str, limits: &Limits) -> io::Result<Vec<Text<32>>> {
+        let mut unenforced = Vec::new();
+        // Guest memory is seen only as virtual memory (FREEBSD.md 46).
+        let rules = [("memory", "vmemoryuse", limits.memory), ("tasks", "nthr", limits.tasks.map(u64::from))];
+        for (what, resource, value) in rules {
+            match value {
+                Some(value) if self.counts => rctl::add(&format!("jail:{name}:{resource}:deny={value}"))?,
+                Some(_) => unenforced.push(Text::lossy(what)),
+                None => {}
+            }
+        }
+        // pcpu stops the jail for seconds: not a share of a CPU (FREEBSD.md 46).
+        unenforced.extend(limits.cpu_percent.map(|_| Text::lossy("cpu")));
+        Ok(unenforced)
+    }
+
+    fn try_start(&self, plan: &Plan<'_>, console: bool) -> Result<Made, Refusal> {
+        let object = format!("machine {}", plan.machine);
+        let failed = |what: &'static str| {
+            let object = object.clone();
+            move |e: io::Error| Refusal::io(object, what, &e)
+        };
+        let name = self.jail_name(plan.machine, console);
+        let place = self.mount_point(plan.machine, console);
+        std::fs::create_dir_all(&place).map_err(failed("make the mount point"))?;
+        let owner = plan.identity.filter(|_| self.newer || console);
+        let ruleset = mounts::ruleset(plan.slot, console);
+        mounts::rules(self.dev.as_fd(), ruleset, owner).map_err(failed("set devfs rules"))?;
+        let uid = owner.unwrap_or(0);
+        mounts::furnish(&self.cell.join(plan.root), &place, ruleset, uid).map_err(failed("mount the cell's root"))?;
+        let unenforced = match plan.limits {
+            Some(limits) => self.limit(&name, limits).map_err(failed("set limits"))?,
+            None => Vec::new(),
+        };
+        // Until 15 a NIC needs a network stack in the cell (FREEBSD.md 25, 26).
+        let stack = !self.newer && !console;
+        let pid = jail::start(plan, &jail::Cell { name, place, owner, ruleset, stack })?;
+        Ok(Made { pid, unenforced })
+    }
+
+    fn try_sweep(&self, machine: MachineId, console: bool) -> io::Result<()> {
+        let name = self.jail_name(machine, console);
+        self.remove_jail(&name)?;
+        if !console {
+            vmm::destroy(&self.vm_name(machine))?;
+        }
+        if self.counts {
+            rctl::remove(&format!("jail:{name}"))?;
+        }
+        mounts::clear(&self.mount_point(machine, console))
+    }
+}
+
+impl CellHost for Host {
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        vec![("dev", self.dev.as_fd())]
+    }
+
+    fn cell_dir(&self) -> PathBuf {
+        self.cell.clone()
+    }
+
+    fn look(&self, path: &str) -> io::Result<()> {
+        std::fs::metadata(self.cell.join(skep_cellroot::ROOT).join(path.trim_start_matches('/'))).map(|_| ())
+    }
+
+    fn start(&mut self, plan: &Plan<'_>) -> Result<Made, Refusal> {
+        let console = plan.limits.is_none();
+        self.try_sweep(plan.machine, console)
+            .map_err(|e| Refusal::io(format_args!("machine {}", plan.machine), "sweep an old cell", &e))?;
+        let result = self.try_start(plan, console);
+        if result.is_err() {
+            // What the sweep cannot remove now, the next one will.
+            let _ = self.try_sweep(plan.machine, console);
+        }
+        result
+    }
+
+    fn end(&mut self, machine: MachineId, _socket: BorrowedFd<'_>) -> Result<(), Refusal> {
+        for console in [false, true] {
+            self.remove_jail(&self.jail_name(machine, console))
+                .map_err(|e| Refusal::io(format_args!("machine {machine}"), "remove its jail", &e))?;
+        }
+        Ok(())
+    }
+
+    fn await_end(&mut self, socket: BorrowedFd<'_>) -> bool {
+        // The connection hangs up when the listener ends.
+        let mut set = [PollFd::new(socket, PollFlags::POLLIN)];
+        poll(&mut set, PollTimeout::from(REST_MS)).is_ok_and(|n| n > 0)
+    }
+
+    fn sweep(&mut self, machine: MachineId) -> Result<(), Refusal> {
+        for console in [true, false] {
+            self.try_sweep(machine, console)
+                .map_err(|e| Refusal::io(format_args!("machine {machine}"), "remove its jail and mounts", &e))?;
+        }
+        Ok(())
+    }
+
+    fn machines(&self) -> Vec<MachineId> {
+        let list = std::fs::read_dir(&self.cells).into_iter().flatten().filter_map(Result::ok);
+        let names = list.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter_map(|name| name.strip_suffix("-console").unwrap_or(&name).parse().ok()).collect()
+    }
+
+    fn usage(&self, machine: MachineId) -> Usage {
+        let text = rctl::usage(&format!("jail:{}", self.jail_name(machine, false))).unwrap_or_default();
+        let value = |name: &str| text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok());
+        Usage { memory: value("vmemoryuse"), cpu_ns: value("cputime").map(|s| s.saturating_mul(1_000_000_000)) }
+    }
+
+    fn limits(&self) -> Vec<&'static str> {
+        if self.counts { vec!["memory", "tasks"] } else { Vec::new() }
+    }
+
+    fn weaker(&self) -> Vec<String> {
+        let mut lines = vec!["limits of cpu are not enforced: rctl stops a jail for seconds, which is no share of a CPU".to_owned()];
+        if !self.counts {
+            lines.push("limits of memory and tasks are not enforced: kern.racct.enable is not set in loader.conf".to_owned());
+        }
+        if !self.newer {
+            lines.push("bhyve is root in its jail, which has a network stack with nothing in it: this release knows no other way".to_owned());
+        }
+        lines
+    }
+}
+
+/// A refusal for what this hypervisor has not.
+fn unsupported(what: &str) -> Refusal {
+    Refusal::new(Reason::Unsupported, what).note("bhyve cannot do that")
+}
