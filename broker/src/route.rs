@@ -28,6 +28,7 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         // Sessions are opened once, before anything comes here.
         R::OpenSession(_) => Err(ProtocolError::Order("OpenSession")),
         R::HostShow(c) => plain!(HostShow, c, host::show),
+        R::HostRest(c) => plain!(HostRest, c, host::rest),
         R::TokenCreate(c) => plain!(TokenCreate, c, host::token),
         R::MachineCreate(c) => plain!(MachineCreate, c, machine::create),
         R::MachineGet(c) => plain!(MachineGet, c, machine::get),

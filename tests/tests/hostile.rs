@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use nix::unistd::{Gid, Uid, setegid, seteuid};
 use skep_ipc::{CallError, Client};
 use skep_proto::broker::{Broker, Credential, HostShow, MachineAct, MachineGet, OpenSession};
-use skep_proto::wire::{Hello, Origin, encode};
+use skep_proto::wire::{Hello, Origin, Welcome, decode, encode};
 use skep_proto::{Helper, Reason, Text, TraceId, UpTo};
 use skep_sys::{msg, sock};
 use skep_tests::{Mode, Suite, is_root, skip};
@@ -49,7 +49,10 @@ fn a_taken_over_frontend_ends_nothing_but_its_own_connections() -> Result<()> {
     for length in [1usize, 2, 7, 100, 7999, 8000, 8001, 20_000] {
         for fill in [0u8, 0x7f, 0xff] {
             let socket = raw(&suite)?;
-            ensure!(ask(&socket, &vec![fill; length], &[]).is_err(), "{length} x {fill:#x} was answered with a good record")
+            // At most it is told which versions are served here.
+            let answer = ask(&socket, &vec![fill; length], &[]);
+            let good = answer.is_ok_and(|r| !matches!(decode::<Welcome>(&r.bytes), Ok(Err(_))));
+            ensure!(!good, "{length} x {fill:#x} was answered with a good record")
         }
     }
     // A good hello, then a request before the session, then descriptors where none belong, then a wrong number.
@@ -98,7 +101,7 @@ fn a_frontend_cannot_claim_to_be_somebody_else() -> Result<()> {
     let session = OpenSession { credential: Credential::LocalSocket };
     let refused = broker.call(TraceId::random(), &user, session, UpTo(vec![accepted]), PATIENCE);
     ensure!(matches!(&refused, Err(CallError::Refused(r)) if r.reason == Reason::PermissionDenied), "{refused:?}");
-    drop(client);
+    drop((client, listener));
     // No socket at all, a file, a forged token.
     for (credential, fds) in [
         (Credential::LocalSocket, vec![]),

@@ -1,4 +1,5 @@
 //! Any process may be killed with -9: it is started again, machines run on, nothing leaks.
+#![cfg(target_os = "linux")]
 
 use anyhow::{Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout};

@@ -68,3 +68,21 @@ fn two_machines_on_one_switch_reach_each_other_and_the_host_is_as_before() -> Re
     suite.ok(&["vm", "kill", "b"])?;
     suite.finish()
 }
+
+#[test]
+fn the_bridges_go_with_the_suite_and_come_back() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.ok(&["switch", "create", "lan"])?;
+    let bridge = format!("/sys/class/net/sk{}b0", suite.instance());
+    ensure!(std::path::Path::new(&bridge).exists(), "{bridge}");
+    suite.ok(&["down"])?;
+    ensure!(!std::path::Path::new(&bridge).exists(), "{bridge} stays");
+    suite.up()?;
+    // Deleted is what is there: the request waits until net-helper has made it anew.
+    suite.ok(&["switch", "delete", "lan"])?;
+    ensure!(!std::path::Path::new(&bridge).exists(), "{bridge} stays");
+    suite.finish()
+}

@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn arguments_come_back_as_they_went() {
-        let roles = vec![FdRole::Config, FdRole::Kernel, FdRole::Initrd, FdRole::Vars, FdRole::Disk(7), FdRole::Tap(0), FdRole::Log];
+        let roles =
+            vec![FdRole::Config, FdRole::Kernel, FdRole::Initrd, FdRole::Vars, FdRole::Disk(7), FdRole::Tap(0), FdRole::Log];
         let args = RunnerArgs { machine: MachineId::from_u128(7), roles, kvm: false };
         assert_eq!(RunnerArgs::parse(args.to_args().into_iter()), Some(args));
     }

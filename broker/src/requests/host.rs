@@ -1,8 +1,11 @@
 //! The host's report, and tokens.
 
 use super::{Cx, taken};
+use crate::db::machines::{Machines, Which};
+use crate::db::switches::Switches;
 use sha2::{Digest, Sha256};
-use skep_proto::broker::{HostShow, HostView, TokenCreate, TokenMade};
+use skep_proto::broker::{Done, HostRest, HostShow, HostView, TokenCreate, TokenMade};
+use skep_proto::net::DeleteSwitch;
 use skep_proto::storage::Space;
 use skep_proto::{OperationId, Reason, Refusal, Text};
 
@@ -28,6 +31,19 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         weaker: cell.map(|c| c.weaker).unwrap_or_default(),
         helpers: helpers.iter().filter(|(_, up)| *up).map(|(name, _)| Text::lossy(name)).collect(),
     })
+}
+
+/// `HostRest`: the database keeps the switches, so reconciliation makes their bridges anew.
+pub async fn rest(cx: &Cx, HostRest {}: HostRest) -> Result<Done, Refusal> {
+    let Cx { broker, who } = cx;
+    let running = broker.read(|db| db.machines(Which::Unsettled))?;
+    if let Some(machine) = running.first() {
+        return Err(Refusal::new(Reason::InUse, "host").note(format_args!("machine {} is not stopped", machine.name)));
+    }
+    for switch in broker.read(|db| db.switches_after("", u32::MAX))? {
+        broker.net.call(who, DeleteSwitch { number: switch.number }).await?;
+    }
+    Ok(Done {})
 }
 
 /// `TokenCreate`: 244 random bits, of which the hash is kept.

@@ -9,7 +9,7 @@ use crate::output::Output;
 use crate::places::Places;
 use crate::up::{self, UpError};
 use serde_json::json;
-use skep_api::v1::{MachineActRequest, MachineState, ShowHostRequest};
+use skep_api::v1::{MachineActRequest, MachineState, ShowHostRequest, RestHostRequest};
 use skep_proto::Reason;
 use std::io;
 use std::time::Duration;
@@ -72,6 +72,12 @@ async fn stop_machines(places: &Places, patience: Duration, output: Output) -> R
         if let Ok(Err(failure)) = ended {
             output.failure(&failure);
             worst = Err(failure);
+        }
+    }
+    if worst.is_ok() {
+        // Without them the bridges stay, which the next start takes over.
+        if let Err(status) = ctx.api.host().rest(RestHostRequest {}).await {
+            output.failure(&Failure::from(status));
         }
     }
     worst.map_err(|failure| failure.advice("the suite stays up; `skep down --keep-machines` leaves its machines running"))

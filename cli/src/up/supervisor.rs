@@ -111,25 +111,12 @@ async fn supervise(
         // Only empty ones: cells that run on keep theirs.
         let _ = fs::remove_dir(places.run.join(dir));
     }
-    remove_cgroups(prepared);
+    // What cells that run on still need stays.
+    let _ = skep_cellroot::forget(&prepared.instance.to_string());
     drop(listener);
     // Whoever asked waits until this closes: at the very end of this process.
     std::mem::forget(asker);
     Ok(())
-}
-
-/// The spawner's cgroups were made above any cell's; without cells they are empty, and then they go, too.
-fn remove_cgroups(prepared: &Prepared) {
-    let root = std::path::Path::new("/sys/fs/cgroup");
-    let name = format!("skep-{}", prepared.instance);
-    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let own = hierarchy.join(&name);
-        for below in fs::read_dir(&own).into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(below.path());
-        }
-        let _ = fs::remove_dir(own);
-    }
 }
 
 /// Lets go of whoever waits for our output: what follows goes to the logs.

@@ -109,6 +109,7 @@ pub static TABLE: Process = Process {
     operations: &[
         op("OpenSession", "binds a connection to who the kernel says is there", "only_root_and_the_owner_get_a_session"),
         op("HostShow", "nothing; reports the host", "a_host_is_shown_without_its_helpers"),
+        op("HostRest", "has net-helper delete the switches' bridges", "the_bridges_go_with_the_suite_and_come_back"),
         op("TokenCreate", "keeps the hash of a new token", "a_token_opens_a_session_and_makes_no_other"),
         op("MachineCreate", "writes a definition", "a_machine_is_defined_and_listed"),
         op("MachineGet", "nothing; reads", "a_machine_is_defined_and_listed"),

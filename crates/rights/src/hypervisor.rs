@@ -131,7 +131,7 @@ const CONST_TABLE: Process = Process {
             kind: FdKind::File("disks"),
             most: Most::Many,
             rights: &["FSYNC", "IOCTL", "READ", "SEEK", "WRITE", "FSTAT", "EVENT", "FPATHCONF"],
-            ioctls: &[],
+            ioctls: super::runner::DISK_IOCTLS,
             why: "opened and locked by storage-helper; itself or a copy under another number",
         },
         Descriptor {
@@ -147,8 +147,7 @@ const CONST_TABLE: Process = Process {
             kind: FdKind::Device("net/tun"),
             most: Most::Many,
             rights: &["EVENT", "READ", "WRITE", "IOCTL"],
-            // TAPGIFNAME, FIONBIO, VMIO_SIOCSIFFLAGS (FREEBSD.md 27, FREEBSD15.md 13).
-            ioctls: &[0x4020_745d, 0x8004_667e, 0x2004_5600],
+            ioctls: super::runner::TAP_IOCTLS,
             why: "made by net-helper",
         },
         Descriptor {

@@ -21,6 +21,14 @@ pub(crate) const TABLE_CALLS: &[Syscalls] =
 
 const PASSED: &[&str] =
     &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "IOCTL", "EVENT", "FPATHCONF", "MMAP_RW", "FCNTL"];
+const FILE: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "EVENT", "FPATHCONF", "MMAP_RW"];
+/// FreeBSD's: DIOCGFLUSH, DIOCGDELETE, DIOCGMEDIASIZE, DIOCGSECTORSIZE, DIOCGSTRIPESIZE, DIOCGSTRIPEOFFSET, DIOCGIDENT, DIOCGATTR.
+pub(crate) const DISK_IOCTLS: &[u64] =
+    &[0x2000_6487, 0x8010_6488, 0x4008_6481, 0x4004_6480, 0x4008_648b, 0x4008_648c, 0x4100_6489, 0xc148_648e];
+/// FreeBSD's: TAPGIFNAME, FIONBIO, VMIO_SIOCSIFFLAGS (FREEBSD.md 27, FREEBSD15.md 13).
+pub(crate) const TAP_IOCTLS: &[u64] = &[0x4020_745d, 0x8004_667e, 0x2004_5600];
+/// FreeBSD's: TIOCGETA, TIOCSETA, TIOCSETAW, TIOCSETAF, TIOCGWINSZ, FIONBIO, FIODGNAME.
+const LINE_IOCTLS: &[u64] = &[0x402c_7413, 0x802c_7414, 0x802c_7415, 0x802c_7416, 0x4008_7468, 0x8004_667e, 0x8010_6678];
 
 const fn passed(name: &'static str, kind: FdKind, most: Most, why: &'static str) -> Descriptor {
     Descriptor { name, kind, most, rights: PASSED, ioctls: &[], why }
@@ -52,14 +60,26 @@ pub static TABLE: Process = Process {
         CONNECTION,
         passed("null", FdKind::Null, Most::N(3), "standard input, output and error"),
         passed("report", FdKind::Unix, Most::N(2), "tells the spawner that it is ready; then closed"),
-        passed("configuration", FdKind::Memory, Most::N(1), "the hypervisor's, from the broker"),
-        passed("kernel", FdKind::Memory, Most::N(2), "kernel and initial RAM disk of a direct boot"),
-        passed("variable store", FdKind::File("firmware"), Most::N(1), "kept for the next start"),
-        passed("disk", FdKind::File("disks"), Most::Many, "kept for the next start"),
-        passed("tap", FdKind::Device("net/tun"), Most::Many, "kept for the next start; it goes when this closes"),
-        passed("log", FdKind::File("logs"), Most::N(2), "the hypervisor's last words"),
-        passed("serial line", FdKind::Unix, Most::N(2), "both ends, so that it outlives hypervisor and console-proxy"),
-        passed("alarm", FdKind::Event, Most::N(1), "a hypervisor that does not answer is given up"),
+        Descriptor { rights: FILE, ..passed("configuration", FdKind::Memory, Most::N(1), "the hypervisor's, from the broker") },
+        Descriptor {
+            rights: FILE,
+            ..passed("kernel", FdKind::Memory, Most::N(2), "kernel and initial RAM disk of a direct boot")
+        },
+        Descriptor { rights: FILE, ..passed("variable store", FdKind::File("firmware"), Most::N(1), "kept for the next start") },
+        Descriptor { ioctls: DISK_IOCTLS, ..passed("disk", FdKind::File("disks"), Most::Many, "kept for the next start") },
+        Descriptor {
+            ioctls: TAP_IOCTLS,
+            ..passed("tap", FdKind::Device("net/tun"), Most::Many, "kept for the next start; it goes when this closes")
+        },
+        Descriptor { rights: FILE, ..passed("log", FdKind::File("logs"), Most::N(2), "the hypervisor's last words") },
+        Descriptor {
+            ioctls: LINE_IOCTLS,
+            ..passed("serial line", FdKind::Unix, Most::N(2), "both ends, so that it outlives hypervisor and console-proxy")
+        },
+        Descriptor {
+            rights: &["READ", "WRITE", "EVENT", "KQUEUE_EVENT", "KQUEUE_CHANGE"],
+            ..passed("alarm", FdKind::Event, Most::N(1), "a hypervisor that does not answer is given up")
+        },
         passed("hypervisor", FdKind::Process, Most::N(1), "awaits its end"),
         passed("qmp", FdKind::Unix, Most::N(1), "speaks to it"),
         passed("standard error", FdKind::Pipe, Most::N(1), "reads its last words"),

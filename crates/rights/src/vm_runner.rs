@@ -58,6 +58,15 @@ pub static TABLE: Process = Process {
             ioctls: &[],
             why: "the prepared root of all cells; never handed on",
         },
+        Descriptor {
+            name: "dev",
+            kind: FdKind::Device(""),
+            most: Most::N(1),
+            rights: &["IOCTL", "READ", "FSTAT"],
+            // DEVFSIO_RADD, DEVFSIO_RDEL, DEVFSIO_RGETNEXT.
+            ioctls: &[0xc0ec_4400, 0x8004_4401, 0xc0ec_4404],
+            why: "FreeBSD: rules of devfs for cells",
+        },
     ],
     paths: Paths::Unrestricted(
         "mount(2) is refused inside a Landlock domain, and cells are made of mounts; its uid and three capabilities confine it",

@@ -3,7 +3,7 @@
 use crate::{EnterError, Scene, failed};
 use capsicum::{CapRights, FileRights, IoctlsBuilder, Right};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid};
 use skep_rights::{Descriptor, Process};
 use std::os::fd::BorrowedFd;
 
@@ -25,6 +25,7 @@ pub fn limit(fd: BorrowedFd<'_>, line: &Descriptor) -> Result<(), EnterError> {
 }
 
 pub fn enter(table: &'static Process, scene: &Scene) -> Result<(), EnterError> {
+    let parent = getppid();
     if let Some((uid, gid)) = scene.identity {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         setgroups(&[]).map_err(failed("setgroups"))?;
@@ -37,6 +38,10 @@ pub fn enter(table: &'static Process, scene: &Scene) -> Result<(), EnterError> {
     }
     if scene.with_parent {
         skep_sys::freebsd::die_with_parent().map_err(failed("procctl PROC_PDEATHSIG_CTL"))?;
+        // It may have died before.
+        if getppid() != parent {
+            return Err(EnterError::Unconfirmed("the supervisor lives"));
+        }
     }
     if table.freebsd.capability_mode {
         capsicum::enter().map_err(failed("cap_enter"))?;

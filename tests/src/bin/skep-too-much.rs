@@ -1,9 +1,9 @@
 //! A storage-helper that holds one descriptor and one capability too many. The audit must name both.
 #![forbid(unsafe_code)]
 
-use skep_rights::{Capability, Descriptor, FdKind, Most, Process, storage};
+use skep_rights::{Capability, Descriptor, FdKind, LOG_OF_ACTS, Most, Process, READY, SYSLOG, storage};
 use skep_sandbox::Held;
-use skep_service::{Role, Start};
+use skep_service::{Journal, Role, Start};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
@@ -13,15 +13,20 @@ static TOO_MUCH: Process = Process {
     capabilities: &[(Capability::NetAdmin, "too many")],
     descriptors: &[
         Descriptor { name: "listener", kind: FdKind::Unix, most: Most::N(1), rights: &["READ"], ioctls: &[], why: "" },
+        LOG_OF_ACTS,
+        READY,
+        SYSLOG,
         Descriptor { name: "extra", kind: FdKind::File(""), most: Most::N(1), rights: &["READ"], ioctls: &[], why: "" },
     ],
     ..storage::TABLE
 };
 
-struct Holding(OwnedFd, File);
+struct Holding(OwnedFd, File, Journal);
 impl Held for Holding {
     fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        vec![("listener", self.0.as_fd()), ("extra", self.1.as_fd())]
+        let mut held = self.2.held();
+        held.extend([("listener", self.0.as_fd()), ("extra", self.1.as_fd())]);
+        held
     }
 }
 
@@ -30,8 +35,9 @@ fn main() -> ExitCode {
         let start = Start::from_args(&[])?;
         let listener = start.bind(Role::Storage, Role::Broker)?;
         let extra = File::open("/etc/hostname")?;
-        let limited = skep_sandbox::limit(Holding(listener, extra), &TOO_MUCH)?;
-        let inside = skep_sandbox::enter(limited, &start.scene(Role::Storage))?;
+        let limited = skep_sandbox::limit(Holding(listener, extra, start.journal("storage-helper")?), &TOO_MUCH)?;
+        let mut inside = skep_sandbox::enter(limited, &start.scene(Role::Storage))?;
+        inside.2.serves();
         loop {
             drop(skep_sys::sock::accept(inside.0.as_fd()));
         }

@@ -19,6 +19,7 @@ pub struct Plan<'a> {
     /// Whose cell.
     pub machine: MachineId,
     /// Number of the machine.
+    #[cfg_attr(target_os = "linux", expect(dead_code, reason = "only devfs rules are numbered"))]
     pub slot: u16,
     /// Name of the prepared root.
     pub root: &'static str,
@@ -35,6 +36,7 @@ pub struct Plan<'a> {
     /// Limits; `None`: it is not the runner, and stays outside of the machine's group.
     pub limits: Option<&'a Limits>,
     /// `/dev/kvm` in the cell.
+    #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve runs on the processor or not at all"))]
     pub kvm: bool,
 }
 
@@ -78,6 +80,7 @@ pub enum Happening {
     /// The guest runs: for the first time, or again.
     Running,
     /// Its CPUs stand still.
+    #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve cannot pause"))]
     Paused,
     /// The hypervisor has ended.
     Ended(Ended),
@@ -92,5 +95,6 @@ pub struct Kit {
     /// The hypervisor's end of the first serial line.
     pub serial: OwnedFd,
     /// Whether it may use hardware acceleration.
+    #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve runs on the processor or not at all"))]
     pub kvm: bool,
 }

@@ -119,7 +119,8 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
     let listener = fd::inherited(LISTENER).map_err(step("take over the socket"))?;
     sock::listen(listener.as_fd()).map_err(step("listen"))?;
     let take = |(role, number)| Ok((role, fd::inherited(number)?));
-    let fds = args.roles.into_iter().zip(FIRST..).map(take).collect::<io::Result<Vec<_>>>().map_err(step("take over descriptors"))?;
+    let fds =
+        args.roles.into_iter().zip(FIRST..).map(take).collect::<io::Result<Vec<_>>>().map_err(step("take over descriptors"))?;
     let (serial, theirs) = serial_line().map_err(step("make the serial line"))?;
     let kit = Kit { machine: args.machine, fds, serial: theirs, kvm: args.kvm };
     let runner = Runner {

@@ -3,8 +3,8 @@
 use super::{Runner, Words, files};
 use crate::platform::{Engine, Happening};
 use nix::poll::PollFlags;
-use skep_machine::{Ended, Exit};
 use skep_ipc::{Answered, Ask, ProtocolError, Service, Watch};
+use skep_machine::{Ended, Exit};
 use skep_proto::cell::FdRole;
 use skep_proto::runner::{self, Done, End, Phase, RunnerEvent, RunnerRequest, RunnerState, StatsState};
 use skep_proto::{NoFds, OneFd, Reason, Refusal, wire};
@@ -108,7 +108,8 @@ impl Runner {
     fn launch(&mut self) -> Result<(), Refusal> {
         files::write(&self.kit)?;
         let log = self.kit.fds.iter().find(|(role, _)| *role == FdRole::Log).and_then(|(_, fd)| fd.try_clone().ok());
-        let engine = Engine::start(&self.kit, Words::new(log)).map_err(|e| Refusal::io(object(self), "start the hypervisor", &e))?;
+        let engine =
+            Engine::start(&self.kit, Words::new(log)).map_err(|e| Refusal::io(object(self), "start the hypervisor", &e))?;
         self.engine = Some(engine);
         self.starts = self.starts.saturating_add(1);
         self.started = Instant::now();

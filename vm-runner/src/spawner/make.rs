@@ -50,7 +50,8 @@ impl Spawner {
     pub(super) fn start_console(&mut self, c: StartConsole, fds: [OwnedFd; 3]) -> Result<(Started, NoFds), Refusal> {
         let StartConsole { machine, slot } = c;
         // A line is a socket (Linux) or a terminal (FreeBSD).
-        let kinds = [("serial line", [SFlag::S_IFSOCK, SFlag::S_IFCHR]), ("log", [SFlag::S_IFREG; 2]), ("log", [SFlag::S_IFREG; 2])];
+        let kinds =
+            [("serial line", [SFlag::S_IFSOCK, SFlag::S_IFCHR]), ("log", [SFlag::S_IFREG; 2]), ("log", [SFlag::S_IFREG; 2])];
         for (fd, (name, kinds)) in fds.iter().zip(kinds) {
             if !kinds.contains(&kind_of(machine, fd.as_fd())?) {
                 return Err(Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field(name));

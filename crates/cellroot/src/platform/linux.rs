@@ -68,7 +68,9 @@ pub fn forget(instance: &str) -> io::Result<()> {
         Some(Path::new(dir).join(format!("skep-{instance}")))
     });
     for group in groups {
-        for dir in [group.join("spawner"), group] {
+        let below = std::fs::read_dir(&group).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+        // Files of the group cannot be removed, and need not be.
+        for dir in below.filter(|path| path.is_dir()).collect::<Vec<_>>().into_iter().chain([group]) {
             match std::fs::remove_dir(dir) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound && e.kind() != io::ErrorKind::ResourceBusy => return Err(e),
                 _ => {}

@@ -54,5 +54,6 @@ protocol! {
         31 OperationList [NoFds] => OperationPage [NoFds];
         32 OperationCancel [NoFds] => OperationView [NoFds];
         33 EventWatch [NoFds] => Done [OneFd];
+        34 HostRest [NoFds] => Done [NoFds];
     }
 }

@@ -62,6 +62,11 @@ pub struct HostView {
     pub helpers: Vec<Text<32>>,
 }
 
+/// Takes what belongs to no machine off the host, before the suite ends: the bridges of the switches, which come back at the next
+/// start. Refused as in use while a machine runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRest {}
+
 /// Makes a token for the remote API. Its text is shown once and only its hash is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenCreate {

@@ -101,7 +101,19 @@ impl Engine {
         let happened = if loading { Vec::new() } else { vec![Happening::Running] };
         let next = loading.then_some(given);
         let errors_theirs = loading.then_some(errors_theirs);
-        Ok(Self { pid, process, errors: Some(errors), errors_theirs, next, facts, release, happened, ended: false, killed: false, words })
+        Ok(Self {
+            pid,
+            process,
+            errors: Some(errors),
+            errors_theirs,
+            next,
+            facts,
+            release,
+            happened,
+            ended: false,
+            killed: false,
+            words,
+        })
     }
 
     /// What to wait for.
@@ -160,7 +172,9 @@ impl Engine {
     pub fn connect_screen(&mut self) -> Result<OwnedFd, Refusal> {
         match UnixStream::connect(SCREEN) {
             Ok(stream) => Ok(stream.into()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Refusal::new(Reason::WrongState, "screen").note("the machine has none")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(Refusal::new(Reason::WrongState, "screen").note("the machine has none"))
+            }
             Err(e) => Err(Refusal::io("screen", "connect", &e)),
         }
     }

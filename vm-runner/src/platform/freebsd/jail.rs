@@ -133,7 +133,8 @@ fn stand_ins(fds: &[BorrowedFd<'_>]) -> io::Result<()> {
 fn run(plan: &Plan<'_>, report: &OwnedFd) -> Result<Infallible, Failed> {
     let text = |s: &str| CString::new(s).map_err(|_| Failed("arguments", io::Error::from(io::ErrorKind::InvalidInput)));
     let program = text(plan.program)?;
-    let args = std::iter::once(plan.program).chain(plan.args.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
+    let args =
+        std::iter::once(plan.program).chain(plan.args.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(at("open /dev/null"))?;
     for number in 0..=2 {
         fd::place(null.as_fd(), number).map_err(at("standard descriptors"))?;

@@ -220,12 +220,16 @@ impl CellHost for Host {
     }
 
     fn weaker(&self) -> Vec<String> {
-        let mut lines = vec!["limits of cpu are not enforced: rctl stops a jail for seconds, which is no share of a CPU".to_owned()];
+        let mut lines =
+            vec!["limits of cpu are not enforced: rctl stops a jail for seconds, which is no share of a CPU".to_owned()];
         if !self.counts {
             lines.push("limits of memory and tasks are not enforced: kern.racct.enable is not set in loader.conf".to_owned());
         }
         if !self.newer {
-            lines.push("bhyve is root in its jail, which has a network stack with nothing in it: this release knows no other way".to_owned());
+            lines.push(
+                "bhyve is root in its jail, which has a network stack with nothing in it: this release knows no other way"
+                    .to_owned(),
+            );
         }
         lines
     }

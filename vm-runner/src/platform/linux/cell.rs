@@ -148,8 +148,10 @@ fn furnish(kvm: bool) -> Result<(), Failed> {
     attach(root.as_fd(), c".").map_err(at("mount the root"))?;
     fchdir(&root).map_err(at("enter the mounted root"))?;
     let locked = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // Configuration, and kernel and initial RAM disk while the hypervisor reads them.
-    mount(Some("tmpfs"), "run", Some("tmpfs"), locked, Some("size=64m,nr_inodes=16,mode=700")).map_err(at("mount /run"))?;
+    // Configuration, and kernel and initial RAM disk while the hypervisor reads them: in huge pages, where the kernel has them.
+    let run = |options: &str| mount(Some("tmpfs"), "run", Some("tmpfs"), locked, Some(options));
+    let options = "size=64m,nr_inodes=16,mode=700";
+    run(&format!("{options},huge=within_size")).or_else(|_| run(options)).map_err(at("mount /run"))?;
     let no_exec = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), "dev", Some("tmpfs"), no_exec, Some("size=4k,nr_inodes=8,mode=755")).map_err(at("mount /dev"))?;
     let devices: &[(&CStr, &CStr)] = &[(c"/dev/null", c"dev/null"), (c"/dev/urandom", c"dev/urandom"), (c"/dev/kvm", c"dev/kvm")];
@@ -171,7 +173,8 @@ fn furnish(kvm: bool) -> Result<(), Failed> {
 fn run(plan: &Plan<'_>, report: &OwnedFd) -> Result<Infallible, Failed> {
     let text = |s: &str| CString::new(s).map_err(|_| Failed("arguments", io::Error::from(io::ErrorKind::InvalidInput)));
     let program = text(plan.program)?;
-    let args = std::iter::once(plan.program).chain(plan.args.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
+    let args =
+        std::iter::once(plan.program).chain(plan.args.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
     nix::unistd::access(program.as_c_str(), nix::unistd::AccessFlags::X_OK).map_err(at("find the program in the cell's root"))?;
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(at("open /dev/null"))?;
     for number in 0..=2 {
