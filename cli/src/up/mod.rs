@@ -88,6 +88,8 @@ pub fn up(places: &Places, foreground: bool, listen: Option<String>) -> Result<&
     if wait_ready(places)? {
         return Ok("up already");
     }
+    // Here, since this process ends soon: the supervisor finds it done, and does not keep the memory that it takes for as long as it lives.
+    prepare::prepare(places)?;
     let own = std::env::current_exe().map_err(step("own path"))?;
     let mut command = Command::new(own);
     command.arg("up").arg("--foreground").env("SKEP_STATE", &places.state).env("SKEP_RUN", &places.run);

@@ -5,6 +5,7 @@ use crate::report::{Line, Process, Report, Verdict};
 use crate::{Error, Options, check, facts::Facts};
 use skep_proto::MachineId;
 use skep_rights::{Process as Table, storage};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// A process that is to be judged.
@@ -47,7 +48,8 @@ const SERVICES: &[(&Table, &[&str])] = &[
 /// The whole suite.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let kernel = Kernel::open(options)?;
-    let listeners = kernel.listeners()?;
+    let mut listeners = kernel.listeners()?;
+    listeners.extend(unlisted(options, &listeners));
     let mut missing = Vec::new();
     let mut subjects = Vec::new();
     for (table, names) in SERVICES {
@@ -85,6 +87,25 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         }
     }
     Ok(Report { instance: options.instance.to_string(), processes })
+}
+
+/// Sockets of machines that no list shows: one belongs to the network namespace that it was made in, and when the spawner that made it
+/// has gone, no process is left there to show it. Whoever connects is told by the kernel who listens.
+fn unlisted(options: &Options, listed: &[Listener]) -> Vec<Listener> {
+    let mut found = Vec::new();
+    for below in ["vm", "console"] {
+        let Ok(entries) = std::fs::read_dir(options.run.join(below)) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "sock")) {
+            if listed.iter().any(|listener| same_path(&listener.path, &path)) {
+                continue;
+            }
+            let peer = skep_sys::sock::connect_seqpacket(&path).and_then(|socket| skep_sys::sock::peer(socket.as_fd()));
+            if let Ok(peer) = peer {
+                found.push(Listener { path, pids: vec![peer.pid] });
+            }
+        }
+    }
+    found
 }
 
 /// Who holds the socket that listens at `path`. More than one is worth a note: nobody but the service has any business with it.

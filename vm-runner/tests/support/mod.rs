@@ -53,7 +53,7 @@ pub struct Spawner {
 }
 
 fn programs() -> PathBuf {
-    PathBuf::from("/work/main/target/release")
+    Path::new(env!("CARGO_BIN_EXE_skep-vm-runner")).parent().unwrap().to_owned()
 }
 
 impl Spawner {
@@ -111,7 +111,7 @@ impl Spawner {
 
 fn launch(dir: &Path, instance: InstanceId) -> (Child, Client<Cell>) {
     let log = File::options().create(true).append(true).open(dir.join("spawner.log")).unwrap();
-    let mut command = Command::new("/work/main/target/release/skep-vm-runner");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skep-vm-runner"));
     command.arg("--state").arg(dir.join("state")).arg("--run").arg(dir.join("run")).arg("--instance").arg(instance.to_string());
     if is_root() {
         command.arg("--ids").arg(IDS);

@@ -73,13 +73,16 @@ pub fn start(root: BorrowedFd<'_>, plan: &Plan<'_>, joins: &[PathBuf]) -> Result
 /// Reads the channel until the program is ready; else what went wrong, and the kernel's number for it.
 fn listen(channel: &OwnedFd, first: &mut Option<(u32, OwnedFd)>) -> Result<(), (String, i32)> {
     let deadline = Some(Instant::now() + PATIENCE);
-    loop {
+    let mut ready = false;
+    // Two processes write here, the maker who the first one is and the program that it is ready, in whatever order.
+    while !ready || first.is_none() {
         let record = msg::recv(channel.as_fd(), 2000, 1, deadline).map_err(|e| match e {
             msg::RecvError::Closed => ("the cell's program ended before it was ready".to_owned(), 0),
             e => (format!("wait for the cell's program: {e}"), 0),
         })?;
         if record.bytes == READY {
-            return Ok(());
+            ready = true;
+            continue;
         }
         let text = String::from_utf8_lossy(&record.bytes).into_owned();
         let pid = record.bytes.strip_prefix(CHILD).and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
@@ -92,6 +95,7 @@ fn listen(channel: &OwnedFd, first: &mut Option<(u32, OwnedFd)>) -> Result<(), (
             }
         }
     }
+    Ok(())
 }
 
 /// Gives everything up, in the order in which it can be given up.

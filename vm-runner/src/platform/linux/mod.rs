@@ -61,6 +61,22 @@ impl Host {
     }
 }
 
+/// The process that listens at the other end.
+fn listener_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    match peer_pidfd(socket) {
+        // Before Linux 6.5 there is only its number.
+        Err(e) if e.raw_os_error() == Some(codes::ENOPROTOOPT) => {
+            let process = skep_sys::linux::pidfd(skep_sys::sock::peer(socket)?.pid)?;
+            // The connection ends with it: as long as it stands, the number was nobody else's when it was turned into a descriptor.
+            let mut set = [PollFd::new(socket, PollFlags::POLLIN)];
+            poll(&mut set, PollTimeout::ZERO)?;
+            let ended = set.iter().any(|p| p.revents().is_none_or(|f| f.contains(PollFlags::POLLHUP)));
+            if ended { Err(io::Error::from_raw_os_error(codes::ESRCH)) } else { Ok(process) }
+        }
+        result => result,
+    }
+}
+
 /// Waits until a process has ended.
 fn ended(process: BorrowedFd<'_>, patience_ms: u16) -> bool {
     loop {
@@ -108,14 +124,14 @@ impl CellHost for Host {
 
     fn end(&mut self, machine: MachineId, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
         let failed = |what: &str, e: &io::Error| Refusal::io(format_args!("machine {machine}"), what, e);
-        let process = match peer_pidfd(socket) {
+        let process = match listener_of(socket) {
             Ok(process) => process,
             // It ended while we asked.
-            Err(e) if matches!(e.raw_os_error(), Some(libc_codes::ESRCH | libc_codes::ENODATA)) => return Ok(()),
+            Err(e) if matches!(e.raw_os_error(), Some(codes::ESRCH | codes::ENODATA)) => return Ok(()),
             Err(e) => return Err(failed("find the process at the socket", &e)),
         };
         match pidfd_signal(process.as_fd(), nix::sys::signal::Signal::SIGKILL as i32) {
-            Err(e) if e.raw_os_error() != Some(libc_codes::ESRCH) => return Err(failed("kill", &e)),
+            Err(e) if e.raw_os_error() != Some(codes::ESRCH) => return Err(failed("kill", &e)),
             _ => {}
         }
         if ended(process.as_fd(), END_MS) {
@@ -126,7 +142,7 @@ impl CellHost for Host {
     }
 
     fn await_end(&mut self, socket: BorrowedFd<'_>) -> bool {
-        peer_pidfd(socket).is_ok_and(|process| ended(process.as_fd(), REST_MS))
+        listener_of(socket).is_ok_and(|process| ended(process.as_fd(), REST_MS))
     }
 
     fn sweep(&mut self, machine: MachineId) -> Result<(), Refusal> {
@@ -159,8 +175,9 @@ impl CellHost for Host {
     }
 }
 
-/// Numbers of errors that the kernel gives for processes that are gone.
-mod libc_codes {
+/// Numbers of errors.
+mod codes {
     pub const ESRCH: i32 = nix::errno::Errno::ESRCH as i32;
+    pub const ENOPROTOOPT: i32 = nix::errno::Errno::ENOPROTOOPT as i32;
     pub const ENODATA: i32 = nix::errno::Errno::ENODATA as i32;
 }
