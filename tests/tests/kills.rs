@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::Write;
 use std::os::fd::AsFd;
 use skep_tests::{Mode, Suite, is_root, skip};
 
@@ -77,5 +78,53 @@ fn a_supervisor_killed_is_followed_by_another_that_adopts_the_machine() -> Resul
     let stats = suite.json(&["vm", "stats", "m"])?;
     ensure!(stats[0]["cpu_ns"].as_u64().is_some_and(|ns| ns > 0), "{stats:?}");
     suite.ok(&["vm", "stop", "m"])?;
+    suite.finish()
+}
+
+#[test]
+fn an_import_whose_helper_dies_fails_and_leaves_nothing() -> Result<()> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    let fifo = suite.dir().join("stream");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o666))?;
+    std::fs::set_permissions(&fifo, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    let mut import = suite.command(&["disk", "import", "big", &fifo.to_string_lossy()]).spawn()?;
+    let mut stream = std::fs::OpenOptions::new().write(true).open(&fifo)?;
+    // More than all pipes and sockets on the way hold: the helper has some of it when this has been written.
+    stream.write_all(&vec![7u8; 32 << 20])?;
+    end(suite.pids("storage-helper")?[0])?;
+    suite.up()?;
+    // The reader is gone; whether the rest can still be written does not matter.
+    let _ = stream.write_all(&vec![7u8; 32 << 20]);
+    drop(stream);
+    let status = import.wait()?;
+    ensure!(!status.success(), "the import succeeded");
+    ensure!(suite.json(&["disk", "list"])?.is_empty());
+    let left: Vec<_> = std::fs::read_dir(suite.state.join("disks"))?.flatten().map(|e| e.file_name()).collect();
+    ensure!(left.is_empty(), "{left:?}");
+    suite.ok(&["disk", "create", "big", "--size", "1M"])?;
+    suite.finish()
+}
+
+#[test]
+fn a_start_whose_broker_or_spawner_dies_ends_in_a_state_that_is_true() -> Result<()> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    suite.import_guest()?;
+    suite.define("m", &[])?;
+    for service in ["broker", "vm-runner", "storage-helper"] {
+        let pid = suite.pids(service)?[0];
+        let mut start = suite.command(&["vm", "start", "m"]).spawn()?;
+        end(pid)?;
+        start.wait()?;
+        suite.up()?;
+        // Whatever came of it: what is said is what is there, and the machine can be used.
+        let running = suite.state_of("m")? == "running";
+        if !running {
+            suite.ok(&["vm", "start", "m"])?;
+        }
+        ensure!(suite.pids("hypervisor")?.len() == 1, "after {service}");
+        suite.expect("m", "skep-guest ready")?;
+        suite.ok(&["vm", "kill", "m"])?;
+        ensure!(suite.pids("hypervisor")?.is_empty() && suite.pids("runner")?.is_empty(), "after {service}");
+    }
     suite.finish()
 }
