@@ -84,6 +84,7 @@ fn sessions(golden: &mut Golden) {
         helpers: vec![parse("net-helper")],
     };
     golden.call(HostShow {}, host);
+    golden.call(HostRest {}, Done {});
     golden.call(TokenCreate { name: parse("laptop") }, TokenMade { token: parse("secret") });
 }
 
