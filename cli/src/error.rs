@@ -48,7 +48,8 @@ impl Failure {
             io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => Reason::InvalidValue,
             _ => Reason::Internal,
         };
-        let refusal = Refusal::new(reason, &object).note(format_args!("{what}: {error}")).errno(error.raw_os_error().unwrap_or(0));
+        let refusal =
+            Refusal::new(reason, &object).note(format_args!("{what}: {error}")).errno(error.raw_os_error().unwrap_or(0));
         Self { message: format!("{object}: {what}: {error}"), advice: String::new(), ..refusal.into() }
     }
 

@@ -9,7 +9,7 @@ use crate::output::Output;
 use crate::places::Places;
 use crate::up::{self, UpError};
 use serde_json::json;
-use skep_api::v1::{MachineActRequest, MachineState, ShowHostRequest, RestHostRequest};
+use skep_api::v1::{MachineActRequest, MachineState, RestHostRequest, ShowHostRequest};
 use skep_proto::Reason;
 use std::io;
 use std::time::Duration;
@@ -60,9 +60,21 @@ fn said(output: Output, what: &str, already: bool) {
 
 /// Stops all that run, at the same time; what does not power off in time is ended.
 async fn stop_machines(places: &Places, patience: Duration, output: Output) -> Result<(), Failure> {
-    let ctx = Ctx { api: Api::connect(places).await?, output };
+    let listed = async {
+        let ctx = Ctx { api: Api::connect(places).await?, output };
+        let machines = vm::list(&ctx).await?;
+        Ok::<_, Failure>((ctx, machines))
+    };
+    let (ctx, machines) = match listed.await {
+        // A suite that does not work any more must still go down.
+        Err(failure) if failure.is_unavailable() => {
+            output.warning(format_args!("the API does not answer ({}); machines that run are left running", failure.message));
+            return Ok(());
+        }
+        listed => listed?,
+    };
     let mut stopping = JoinSet::new();
-    for machine in vm::list(&ctx).await? {
+    for machine in machines {
         if !matches!(machine.state(), MachineState::Stopped | MachineState::Failed) {
             stopping.spawn(stop(ctx.api.clone(), machine.id, machine.name, patience, output));
         }

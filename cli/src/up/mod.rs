@@ -105,7 +105,7 @@ pub fn up(places: &Places, foreground: bool, listen: Option<String>) -> Result<&
     if line.trim() == supervisor::READY {
         return Ok("up");
     }
-    let mut said = String::new();
+    let mut said = line;
     if let Some(stderr) = child.stderr.take() {
         let _ = stderr.take(64 << 10).read_to_string(&mut said);
     }

@@ -64,11 +64,12 @@ async fn supervise(
     let mut int = signal(SignalKind::interrupt()).map_err(step("signals"))?;
     let (down, mut went_down) = tokio::sync::mpsc::channel::<UnixStream>(1);
 
+    let (failed, mut has_failed) = tokio::sync::mpsc::channel::<String>(SERVICES.len());
     let (end, ending) = watch::channel(false);
     let services = tokio::task::LocalSet::new();
     let mut starters = Vec::new();
     for (number, name) in SERVICES.iter().enumerate() {
-        let service = Service::new(name, number, places, prepared, listen.as_deref(), ready.clone());
+        let service = Service::new(name, number, places, prepared, listen.as_deref(), ready.clone(), failed.clone());
         starters.push(services.spawn_local(service.keep_running(ending.clone())));
     }
     let asker = services.run_until(async {
@@ -85,6 +86,11 @@ async fn supervise(
                         let _ = writeln!(told, "{READY}").and_then(|()| told.flush());
                         quiet();
                     }
+                }
+                // A service that cannot even start once will not later: whoever starts the suite is told, and nothing stays.
+                Some(why) = has_failed.recv(), if !announced => {
+                    let _ = writeln!(told, "{why}").and_then(|()| told.flush());
+                    break None;
                 }
                 stream = went_down.recv() => break stream,
                 _ = term.recv() => break None,
@@ -162,11 +168,16 @@ struct Service {
     log: std::path::PathBuf,
     args: Vec<String>,
     ready: watch::Sender<Ready>,
+    failed: Failed,
 }
+
+/// Told why a service ended; heard until all have answered once.
+type Failed = tokio::sync::mpsc::Sender<String>;
 
 impl Service {
     fn new(
-        name: &'static str, number: usize, places: &Places, prepared: &Prepared, listen: Option<&str>, ready: watch::Sender<Ready>,
+        name: &'static str, number: usize, places: &Places, prepared: &Prepared, listen: Option<&str>,
+        ready: watch::Sender<Ready>, failed: Failed,
     ) -> Self {
         let path = |p: &std::path::Path| p.to_string_lossy().into_owned();
         let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
@@ -182,6 +193,7 @@ impl Service {
             args,
             number,
             ready,
+            failed,
         }
     }
 
@@ -211,9 +223,14 @@ impl Service {
                         }
                     };
                     self.answers(false);
-                    self.note(&ended.map_or_else(|e| e.to_string(), |status| status.to_string()));
+                    let how = ended.map_or_else(|e| e.to_string(), |status| status.to_string());
+                    let _ = self.failed.try_send(format!("skep-{} ended ({how}): {}", self.name, self.last_words()));
+                    self.note(&how);
                 }
-                Err(error) => self.note(&format!("{}: {error}", self.program.display())),
+                Err(error) => {
+                    let _ = self.failed.try_send(format!("{}: {error}", self.program.display()));
+                    self.note(&format!("{}: {error}", self.program.display()));
+                }
             }
             let pause = if began.elapsed() < STABLE { wait } else { Duration::ZERO };
             wait = if pause.is_zero() { Duration::from_millis(50) } else { (wait * 2).min(LONGEST_WAIT) };
@@ -246,6 +263,14 @@ impl Service {
             self.answers(true);
         }
         std::future::pending().await
+    }
+
+    /// The last line of its log.
+    fn last_words(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let end = log.get(log.len().saturating_sub(2000)..).unwrap_or_default();
+        let end = String::from_utf8_lossy(end).into_owned();
+        end.lines().last().unwrap_or("its log is empty").to_owned()
     }
 
     /// A line of its log.
