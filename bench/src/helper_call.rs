@@ -1,12 +1,12 @@
 //! One call of storage-helper that opens an existing disk, against the least that could do it: the same records between two processes,
 //! the same open(2), one descriptor.
 
+use crate::platform;
 use crate::report::{Outcome, Row};
 use crate::stats::{Samples, ratio};
 use crate::suite::{LocalHelper, single_threaded};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, openat};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -72,39 +72,29 @@ fn measure<'a>(ours: Once<'a>, bare: Once<'a>) -> Result<(Samples, Samples)> {
 type Once<'a> = &'a mut (dyn FnMut() -> Result<Duration> + 'a);
 
 /// The cores that this process may run on. It stays on the first while this lives.
-struct Cores {
-    all: CpuSet,
-    list: Vec<usize>,
-}
+struct Cores(Vec<usize>);
 
 impl Cores {
     fn of_this_process() -> Result<Self> {
-        let all = sched_getaffinity(Pid::this())?;
-        let list = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false)).collect();
-        let cores = Self { all, list };
+        let cores = Self(platform::cores()?);
         cores.place(cores.first().context("no core")?, &[Pid::this().as_raw()])?;
         Ok(cores)
     }
     fn first(&self) -> Option<usize> {
-        self.list.first().copied()
+        self.0.first().copied()
     }
     fn second(&self) -> Option<usize> {
-        self.list.get(1).copied()
+        self.0.get(1).copied()
     }
     fn place(&self, core: usize, pids: &[i32]) -> Result<()> {
-        let mut set = CpuSet::new();
-        set.set(core)?;
-        for pid in pids {
-            sched_setaffinity(Pid::from_raw(*pid), &set)?;
-        }
-        Ok(())
+        pids.iter().try_for_each(|pid| platform::place(*pid, &[core]))
     }
 }
 
 impl Drop for Cores {
     fn drop(&mut self) {
         // Other measurements would only be slower, not wrong.
-        let _ = sched_setaffinity(Pid::this(), &self.all);
+        let _ = platform::place(Pid::this().as_raw(), &self.0);
     }
 }
 

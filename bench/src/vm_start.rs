@@ -11,7 +11,7 @@ use skep_tests::guest;
 use std::time::Instant;
 
 /// Starts of each kind, in turn.
-const PAIRS: usize = 20;
+const PAIRS: usize = 30;
 const LIMIT: f64 = 1.5;
 
 pub fn run() -> Result<Outcome> {

@@ -26,6 +26,16 @@ pub fn facts() -> String {
     format!("Machine: {cores} cores, FreeBSD {uname}; measured as {who}.")
 }
 
+/// The cores that this process may run on.
+pub fn cores() -> Result<Vec<usize>> {
+    Ok(skep_sys::freebsd::cpu::allowed()?)
+}
+
+/// Has a process run on these cores only.
+pub fn place(pid: i32, cores: &[usize]) -> Result<()> {
+    Ok(skep_sys::freebsd::cpu::place(pid, cores)?)
+}
+
 /// How many threads this process has: it starts none.
 pub fn threads() -> Result<usize> {
     Ok(1)

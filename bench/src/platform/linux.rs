@@ -2,6 +2,8 @@
 
 use super::Cell;
 use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use skep_tests::{Suite, is_root};
 use std::fs;
 use std::os::fd::AsFd;
@@ -26,6 +28,19 @@ pub fn facts() -> String {
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |(_, name)| name);
     let who = if is_root() { "root" } else { "an ordinary user" };
     format!("Machine: {cores} cores ({model}), Linux {}; measured as {who}.", kernel.trim())
+}
+
+/// The cores that this process may run on.
+pub fn cores() -> Result<Vec<usize>> {
+    let all = sched_getaffinity(Pid::this())?;
+    Ok((0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false)).collect())
+}
+
+/// Has a process run on these cores only.
+pub fn place(pid: i32, cores: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().try_for_each(|core| set.set(*core))?;
+    Ok(sched_setaffinity(Pid::from_raw(pid), &set)?)
 }
 
 /// How many threads this process has.

@@ -3,6 +3,7 @@
 pub mod net;
 
 pub mod ask;
+pub mod cpu;
 pub mod devfs;
 pub mod jail;
 pub mod process;
