@@ -1,6 +1,5 @@
 //! The certificate of the remote API: made at the first start, kept in `STATE/tls`, read before the sandbox is entered.
 
-use nix::unistd::{Gid, Uid, chown};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use skep_service::{Role, Start, StartError};
@@ -24,9 +23,14 @@ pub(crate) struct Identity {
 pub(crate) fn identity(start: &Start, address: SocketAddr) -> Result<Identity, StartError> {
     let dir = start.state.join("tls");
     start.own_dir(&dir, Role::Frontend, 0o700)?;
+    start.as_role(Role::Frontend, || kept(&dir, address))
+}
+
+/// The identity that is kept in `dir`.
+fn kept(dir: &Path, address: SocketAddr) -> Result<Identity, StartError> {
     let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
     if !certificate.exists() {
-        make(start, address, &certificate, &key)?;
+        make(address, &certificate, &key)?;
     }
     let read = |path: &Path| fs::read_to_string(path).map_err(StartError::step(format!("read {}", path.display())));
     let (pem, key) = (read(&certificate)?, read(&key)?);
@@ -36,7 +40,7 @@ pub(crate) fn identity(start: &Start, address: SocketAddr) -> Result<Identity, S
     Ok(Identity { certificate: pem, key, fingerprint })
 }
 
-fn make(start: &Start, address: SocketAddr, certificate: &Path, key: &Path) -> Result<(), StartError> {
+fn make(address: SocketAddr, certificate: &Path, key: &Path) -> Result<(), StartError> {
     let mut names = vec!["localhost".to_owned()];
     names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
     if !address.ip().is_unspecified() {
@@ -45,18 +49,14 @@ fn make(start: &Start, address: SocketAddr, certificate: &Path, key: &Path) -> R
     let failed = |e: rcgen::Error| StartError::step("make a certificate")(io::Error::other(e.to_string()));
     let made = rcgen::generate_simple_self_signed(names).map_err(failed)?;
     // The key first: a certificate that is there has its key.
-    write(start, key, 0o600, &made.signing_key.serialize_pem())?;
-    write(start, certificate, 0o644, &made.cert.pem())
+    write(key, 0o600, &made.signing_key.serialize_pem())?;
+    write(certificate, 0o644, &made.cert.pem())
 }
 
-fn write(start: &Start, path: &Path, mode: u32, text: &str) -> Result<(), StartError> {
+fn write(path: &Path, mode: u32, text: &str) -> Result<(), StartError> {
     let step = |what: &str| StartError::step(format!("{what} {}", path.display()));
     let beside = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(step("make"))?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(step("write"))?;
-    if let Some(ids) = &start.ids {
-        let id = ids.of(Role::Frontend);
-        chown(&beside, Some(Uid::from_raw(id)), Some(Gid::from_raw(id))).map_err(|e| step("chown")(e.into()))?;
-    }
     fs::rename(&beside, path).map_err(step("put in place"))
 }

@@ -5,7 +5,8 @@ use hyper_util::rt::TokioIo;
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::operations_client::OperationsClient;
 use skep_api::v1::{
-    CreateMachineRequest, ListMachinesRequest, MachineActRequest, MachineSettings, Operation, OperationState, WaitOperationRequest,
+    CreateMachineRequest, ListMachinesRequest, MachineActRequest, MachineSettings, Operation, OperationState,
+    WaitOperationRequest,
 };
 use std::path::Path;
 use tokio::net::UnixStream;
@@ -29,7 +30,8 @@ impl Api {
         });
         // The address is not used, but must be one.
         let address = Endpoint::from_static("http://localhost");
-        let channel = runtime.block_on(address.connect_with_connector(connector)).with_context(|| socket.display().to_string())?;
+        let channel =
+            runtime.block_on(address.connect_with_connector(connector)).with_context(|| socket.display().to_string())?;
         let machines = MachinesClient::new(channel.clone()).max_decoding_message_size(skep_api::MAX_MESSAGE);
         Ok(Self { runtime, machines, operations: OperationsClient::new(channel) })
     }

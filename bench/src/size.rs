@@ -43,7 +43,12 @@ pub fn run() -> Result<Outcome> {
     suite::stop(suite)?;
     let mut rows = vec![Row::size("all services at rest", median(rest), Some(RESTING)).of(TIMES)];
     rows.extend(each.into_iter().map(|(name, size)| Row::size(format!("at rest: {name}"), size, None)));
-    let names = ["a running machine beside its hypervisor", "machine: runner", "machine: console-proxy", "machine: growth of the services"];
+    let names = [
+        "a running machine beside its hypervisor",
+        "machine: runner",
+        "machine: console-proxy",
+        "machine: growth of the services",
+    ];
     for ((name, part), limit) in names.into_iter().zip(parts).zip([Some(MACHINE), None, None, None]) {
         rows.push(Row::size(name, median(part), limit).of(TIMES));
     }

@@ -13,6 +13,7 @@ use skep_service::Journal;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::rc::Rc;
 use tokio::sync::watch;
 
@@ -24,6 +25,8 @@ pub struct Broker {
     pub run: RunDir,
     /// The uid that may do everything beside root: who started the suite.
     pub owner: u32,
+    /// The frontend's socket: local clients are connected to it.
+    pub door: PathBuf,
     /// About the host.
     pub facts: Facts,
     /// storage-helper.
@@ -53,6 +56,8 @@ pub struct Setup {
     /// See [`Broker`].
     pub owner: u32,
     /// See [`Broker`].
+    pub door: PathBuf,
+    /// See [`Broker`].
     pub facts: Facts,
     /// Open and migrated.
     pub db: Db,
@@ -63,7 +68,7 @@ pub struct Setup {
 impl Broker {
     /// Begins to connect to the helpers. Must run on a `LocalSet`.
     pub fn start(setup: Setup) -> Result<Rc<Self>, Fault> {
-        let Setup { instance, run, owner, facts, db, journal } = setup;
+        let Setup { instance, run, owner, door, facts, db, journal } = setup;
         let journal = Rc::new(RefCell::new(journal));
         let note = || {
             let journal = journal.clone();
@@ -82,6 +87,7 @@ impl Broker {
             instance,
             run,
             owner,
+            door,
             facts,
             journal,
             news,

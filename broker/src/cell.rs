@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 /// Slots that there are uids for.
-pub const SLOTS: u16 = 30_000;
+pub const SLOTS: u16 = skep_service::SLOTS;
 /// How long a hypervisor may take until it answers.
 const START: Duration = Duration::from_secs(60);
 /// How long a runner may take to leave.

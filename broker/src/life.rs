@@ -264,24 +264,20 @@ impl Life {
                 self.state = MachineState::Running;
                 self.finish(Err(refusal))
             }
-            (Some(act), result) => {
-                match (act, &result) {
-                    (Act::Pause, Ok(())) => self.state = MachineState::Paused,
-                    (Act::Resume, Ok(())) => self.state = MachineState::Running,
-                    _ => {}
-                }
-                self.finish(result)
-            }
+            // The phase is the outcome; its report comes on another connection, in order with those before it.
+            (Some(Act::Pause | Act::Resume), Ok(())) => vec![],
+            (Some(_), result) => self.finish(result),
         }
     }
 
     fn phase(&mut self, phase: Phase) -> Vec<Effect> {
-        match (self.state, phase) {
-            (MachineState::Paused, Phase::Running) => self.state = MachineState::Running,
-            (MachineState::Running, Phase::Paused) => self.state = MachineState::Paused,
-            _ => {}
-        }
-        vec![]
+        let (state, act) = match (self.state, phase) {
+            (MachineState::Paused, Phase::Running) => (MachineState::Running, Act::Resume),
+            (MachineState::Running, Phase::Paused) => (MachineState::Paused, Act::Pause),
+            _ => return vec![],
+        };
+        self.state = state;
+        if self.busy == Some(act) { self.finish(Ok(())) } else { vec![] }
     }
 
     fn ended(&mut self, end: &End) -> Vec<Effect> {

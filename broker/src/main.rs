@@ -21,7 +21,7 @@ mod spec;
 
 use broker::{Broker, Setup};
 use db::{Db, Fault, OpenError};
-use nix::unistd::{Gid, Uid, getuid, setegid, seteuid};
+use nix::unistd::getuid;
 use platform::{Facts, RunDir};
 use skep_rights::broker::TABLE;
 use skep_sandbox::{EnterError, Held, enter, limit};
@@ -67,21 +67,12 @@ impl Held for Acquired {
     }
 }
 
-/// Opens the database with the broker's own identity: the directory is its own, so root must not follow what stands there.
+/// Opens the database with the broker's own rights.
 fn database(start: &Start) -> Result<Opened<Db>, Error> {
     let dir = start.state.join("db");
     start.own_dir(&dir, Role::Broker, 0o700)?;
     let path = dir.join("skep.db");
-    let open = || Opened::by(|| Db::open(&path)).map_err(|error| Error::Database(path.clone(), error));
-    let Some(ids) = &start.ids else { return open() };
-    let step = |e: nix::errno::Errno| StartError::step("open the database as the broker")(e.into());
-    let id = ids.of(Role::Broker);
-    setegid(Gid::from_raw(id)).map_err(step)?;
-    seteuid(Uid::from_raw(id)).map_err(step)?;
-    let db = open();
-    seteuid(Uid::from_raw(0)).map_err(step)?;
-    setegid(Gid::from_raw(0)).map_err(step)?;
-    db
+    start.as_role(Role::Broker, || Opened::by(|| Db::open(&path)).map_err(|error| Error::Database(path.clone(), error)))
 }
 
 fn acquire(start: &Start) -> Result<Acquired, Error> {
@@ -107,7 +98,8 @@ fn serve() -> Result<(), Error> {
     let limited = limit(acquire(&start)?, &TABLE)?;
     let Acquired { listener, run, db, journal, facts, owner } = enter(limited, &start.scene(Role::Broker))?.into_inner();
     let allowed = start.allowed(Role::Frontend);
-    let setup = Setup { instance: start.instance, run, owner, facts, db: db.into_inner(), journal };
+    let door = start.run.join("api.sock");
+    let setup = Setup { instance: start.instance, run, owner, door, facts, db: db.into_inner(), journal };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
         let broker = Broker::start(setup)?;

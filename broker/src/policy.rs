@@ -17,11 +17,18 @@ pub struct User {
 
 impl Broker {
     /// Finds out who a client is. Refused: nobody who may do anything here.
-    pub fn recognise(&self, credential: &Credential, socket: Option<OwnedFd>) -> Result<User, Refusal> {
+    pub fn recognise(&self, credential: &Credential, socket: Option<&OwnedFd>) -> Result<User, Refusal> {
         match (credential, socket) {
             (Credential::LocalSocket, Some(socket)) => {
-                let peer = skep_sys::sock::peer(socket.as_fd());
-                let uid = peer.map_err(|e| Refusal::io("session", "ask who is at the other end", &e).field("credential"))?.uid;
+                let failed = |e| Refusal::io("session", "ask who is at the other end", &e).field("credential");
+                let uid = skep_sys::sock::peer(socket.as_fd()).map_err(failed)?.uid;
+                // Of a connection that the frontend itself has made, to whatever root listens on, the kernel would name root; and
+                // whoever has left asks for nothing any more.
+                let door = skep_sys::sock::bound_to(socket.as_fd()).map_err(failed)?;
+                if door.as_ref() != Some(&self.door) || skep_sys::sock::hung_up(socket.as_fd()) {
+                    let refusal = Refusal::new(Reason::PermissionDenied, "session").field("credential");
+                    return Err(refusal.note(format_args!("it is no client's connection to {}", self.door.display())));
+                }
                 let name = Text::lossy(&format!("uid {uid}"));
                 if uid == 0 || uid == self.owner {
                     Ok(User { name, local: true })

@@ -88,11 +88,15 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
     let mut connection = Connection::<proto::Broker>::accept(socket).await?;
     let first = timeout(OPENING, connection.next()).await;
     let first = first.unwrap_or(Err(ProtocolError::Order("silence")))?;
-    let Some(user) = open(broker, &mut connection, first).await? else { return Ok(()) };
+    let Some((user, client)) = open(broker, &mut connection, first).await? else { return Ok(()) };
     loop {
         let Request { origin, op, request, .. } = connection.next().await?;
         if matches!(request, BrokerRequest::OpenSession(_)) {
             return Err(ProtocolError::Order(op.name));
+        }
+        // The frontend may hold the client's socket for as long as it likes; the client's name is its own only while he is there.
+        if client.as_ref().is_some_and(|client| skep_sys::sock::hung_up(client.as_fd())) {
+            return Ok(());
         }
         let who = Who { trace: origin.trace, user: user.name.clone() };
         let mut desk = Desk { broker, connection: &mut connection, origin: &origin, op, user: &user };
@@ -100,20 +104,21 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
     }
 }
 
-/// The first request.
+/// The first request. Gives who the client is and, of a local one, his connection.
 async fn open(
     broker: &Rc<Broker>, connection: &mut Connection<proto::Broker>, first: Request<BrokerRequest>,
-) -> Result<Option<User>, ProtocolError> {
+) -> Result<Option<(User, Option<OwnedFd>)>, ProtocolError> {
     let Request { origin, op, request, mut fds } = first;
     let BrokerRequest::OpenSession(OpenSession { credential }) = request else { return Err(ProtocolError::Order(op.name)) };
-    let user = broker.recognise(&credential, fds.pop());
+    let client = fds.pop();
+    let user = broker.recognise(&credential, client.as_ref());
     let result = user.as_ref().map(|user| (SessionState { user: user.name.clone() }, [])).map_err(Clone::clone);
     match &user {
         Ok(user) => broker.info(origin.trace, format_args!("session of {}", user.name)),
         Err(refusal) => broker.warn(origin.trace, format_args!("no session: {refusal}")),
     }
     connection.answer::<OpenSession>(origin.seq, result).await?;
-    Ok(user.ok())
+    Ok(user.ok().map(|user| (user, client)))
 }
 
 /// Where one request is answered.

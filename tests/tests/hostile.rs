@@ -115,6 +115,13 @@ fn a_frontend_cannot_claim_to_be_somebody_else() -> Result<()> {
         let act = MachineAct { machine: Text::lossy("m"), act: skep_proto::broker::Act::Start };
         ensure!(broker.call(TraceId::random(), &user, act, [], PATIENCE).is_err());
     }
+    // A socket that root listens on, connected to by the frontend itself: the kernel names root as its peer, who is no client.
+    let own = raw(&suite)?;
+    ensure!(sock::peer(own.as_fd())?.uid == 0, "root listened on the broker's socket before it dropped its uid");
+    let mut broker = connect()??;
+    let session = OpenSession { credential: Credential::LocalSocket };
+    let result = broker.call(TraceId::random(), &user, session, UpTo(vec![own]), PATIENCE);
+    ensure!(matches!(&result, Err(CallError::Refused(r)) if r.reason == Reason::PermissionDenied), "{result:?}");
     ensure!(suite.state_of("m")? == "stopped");
     let log = suite.logs();
     ensure!(log.contains("may not do that") || log.contains("PERMISSION_DENIED"), "the refusal is not in a log:\n{log}");

@@ -1,9 +1,9 @@
 //! What only one kernel shows.
 
-#[cfg(target_os = "freebsd")]
-mod freebsd;
 #[cfg(target_os = "linux")]
 mod bare;
+#[cfg(target_os = "freebsd")]
+mod freebsd;
 #[cfg(target_os = "linux")]
 mod linux;
 

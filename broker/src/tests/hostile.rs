@@ -38,9 +38,9 @@ fn nothing_is_answered_before_a_session_and_a_session_is_opened_once() {
         let mut client = life.connect().await;
         assert!(matches!(raw(&mut client, list(), []).await, Err(CallError::Gone { .. })));
         let mut client = life.connect().await;
-        raw(&mut client, local(), UpTo(vec![pair()])).await.expect("a session");
+        raw(&mut client, local(), UpTo(vec![life.client()])).await.expect("a session");
         raw(&mut client, list(), []).await.expect("a list");
-        assert!(matches!(raw(&mut client, local(), UpTo(vec![pair()])).await, Err(CallError::Gone { .. })));
+        assert!(matches!(raw(&mut client, local(), UpTo(vec![life.client()])).await, Err(CallError::Gone { .. })));
         life.session().await.ask(list()).await.expect("others go on");
     });
 }
@@ -70,18 +70,44 @@ fn only_root_and_the_owner_get_a_session() {
         return;
     }
     Suite::new().live(async |life: Life| {
-        let somebody = nix::unistd::Uid::from_raw(4711);
-        nix::unistd::seteuid(somebody).expect("seteuid");
-        let socket = pair();
-        nix::unistd::seteuid(nix::unistd::Uid::from_raw(0)).expect("seteuid");
+        let (_client, socket) = life.client_as(nix::unistd::Uid::from_raw(4711));
         let mut client = life.connect().await;
         match raw(&mut client, local(), UpTo(vec![socket])).await {
             Err(CallError::Refused(refusal)) => assert_eq!(refusal.reason, Reason::PermissionDenied),
             other => panic!("{other:?}"),
         }
         let mut client = life.connect().await;
-        let state = raw(&mut client, local(), UpTo(vec![pair()])).await.expect("root");
+        let state = raw(&mut client, local(), UpTo(vec![life.client()])).await.expect("root");
         assert_eq!(state.user.as_str(), "uid 0", "as the kernel says");
+    });
+}
+
+#[test]
+fn a_session_is_of_a_client_that_came_to_the_frontend_and_is_still_there() {
+    Suite::new().live(async |life: Life| {
+        let uid = nix::unistd::geteuid();
+        // Sockets whose other end is ours, as the kernel says, but no client's: made by the frontend, or by its connecting to us.
+        let (_client, _accepted) = life.client_as(uid);
+        let other = life.broker.door.with_file_name("other.sock");
+        let listener = sock::bind_stream(&other, 0o600).expect("bind");
+        sock::listen(listener.as_fd()).expect("listen");
+        let connected = std::os::unix::net::UnixStream::connect(&other).expect("connect");
+        let accepted = sock::accept(listener.as_fd()).expect("accept");
+        let (gone, left) = life.client_as(uid);
+        drop(gone);
+        for socket in [pair(), connected.into(), accepted, left] {
+            let mut client = life.connect().await;
+            match raw(&mut client, local(), UpTo(vec![socket])).await {
+                Err(CallError::Refused(refusal)) => assert_eq!(refusal.reason, Reason::PermissionDenied),
+                other => panic!("{other:?}"),
+            }
+        }
+        let (here, socket) = life.client_as(uid);
+        let mut client = life.connect().await;
+        raw(&mut client, local(), UpTo(vec![socket])).await.expect("a session");
+        raw(&mut client, list(), []).await.expect("a list");
+        drop(here);
+        assert!(matches!(raw(&mut client, list(), []).await, Err(CallError::Gone { .. })), "his name left with him");
     });
 }
 
@@ -89,7 +115,7 @@ fn only_root_and_the_owner_get_a_session() {
 fn what_the_frontend_claims_is_not_what_is_written() {
     Suite::new().live(async |life: Life| {
         let mut client = life.connect().await;
-        raw(&mut client, local(), UpTo(vec![pair()])).await.expect("a session");
+        raw(&mut client, local(), UpTo(vec![life.client()])).await.expect("a session");
         let claim = Text::lossy("token admin");
         let call = NicCreate { name: "n".parse().expect("a name"), switch: None, mac: None, machine: None };
         client.call(TraceId(7), &claim, call, [], PATIENCE).await.expect("made");
@@ -138,7 +164,7 @@ fn request(seq: u32, request: &BrokerRequest) -> Vec<u8> {
 #[test]
 fn wrong_records_close_their_connection_and_nothing_else() {
     Suite::new().live(async |life: Life| {
-        let open = || (request(1, &local().into()), vec![pair()]);
+        let open = || (request(1, &local().into()), vec![life.client()]);
         let list = |seq| request(seq, &list().into());
         let mut long = list(2);
         long.push(0);
@@ -158,7 +184,7 @@ fn wrong_records_close_their_connection_and_nothing_else() {
         for (what, bytes, fds) in cases {
             assert_eq!(by_hand(&life, vec![open(), (bytes, fds)]).await, (true, 1), "{what}");
         }
-        assert_eq!(by_hand(&life, vec![(request(2, &local().into()), vec![pair()])]).await, (true, 0), "not from 1");
+        assert_eq!(by_hand(&life, vec![(request(2, &local().into()), vec![life.client()])]).await, (true, 0), "not from 1");
         assert_eq!(by_hand(&life, vec![open(), (list(2), vec![])]).await, (false, 2));
         life.session().await.ask(MachineList { after: None }).await.expect("others go on");
     });
@@ -167,7 +193,7 @@ fn wrong_records_close_their_connection_and_nothing_else() {
 #[test]
 fn a_flood_is_answered_in_order_and_holds_nobody_up() {
     Suite::new().live(async |life: Life| {
-        let mut records = vec![(request(1, &local().into()), vec![pair()])];
+        let mut records = vec![(request(1, &local().into()), vec![life.client()])];
         records.extend((2..2000).map(|seq| (request(seq, &list().into()), vec![])));
         let mut session = life.session().await;
         let (flood, other) = tokio::join!(by_hand(&life, records), session.ask(list()));
@@ -190,7 +216,7 @@ fn a_frontend_that_goes_away_in_mid_wait_leaves_nothing_waiting() {
         let broker = life.broker.clone();
         let served = tokio::task::spawn_local(async move { crate::session::session(&broker, theirs).await });
         let mut client = Client::<proto::Broker>::over(ours).await.expect("a connection");
-        raw(&mut client, local(), UpTo(vec![pair()])).await.expect("a session");
+        raw(&mut client, local(), UpTo(vec![life.client()])).await.expect("a session");
         let wait = raw(&mut client, OperationGet { id: op.id, wait: true }, []);
         assert!(timeout(Duration::from_millis(50), wait).await.is_err(), "it waits");
         drop(client);

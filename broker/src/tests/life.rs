@@ -188,6 +188,11 @@ proptest! {
             if let (Some(_), None, true) = (model.life.busy, &model.work, model.life.state == MachineState::Stopping) {
                 model.input(Input::Ended(End::PowerOff));
             }
+            match (model.life.busy, &model.work) {
+                (Some(Act::Pause), None) => drop(model.input(Input::Phase(Phase::Paused))),
+                (Some(Act::Resume), None) => drop(model.input(Input::Phase(Phase::Running))),
+                _ => {}
+            }
         }
         model.check();
         prop_assert_eq!(model.open, 0);

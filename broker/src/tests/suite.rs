@@ -9,12 +9,15 @@ use crate::db::machines::{Machines, Which};
 use crate::db::switches::Switches;
 use crate::platform::{Facts, RunDir};
 use crate::session::session;
+use nix::unistd::{Uid, seteuid};
 use skep_ipc::CallError;
 use skep_ipc::aio::Client;
 use skep_proto::broker::{self as proto, *};
 use skep_proto::{Call, InstanceId, Refusal, Text, TraceId, UpTo};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -31,6 +34,7 @@ pub struct Suite {
 /// One life of the broker.
 pub struct Life {
     pub broker: Rc<Broker>,
+    clients: RefCell<Vec<OwnedFd>>,
 }
 
 /// One session.
@@ -59,6 +63,7 @@ impl Suite {
                 instance: self.instance,
                 run: RunDir::open(self.dir.path()).expect("RUN"),
                 owner: nix::unistd::getuid().as_raw(),
+                door: self.dir.path().join("api.sock"),
                 facts: Facts { system: "tests".into(), cpus: 8, memory: 1 << 36 },
                 db,
                 journal: skep_service::Journal::new("broker", None),
@@ -66,7 +71,7 @@ impl Suite {
             let broker = Broker::start(setup).expect("start");
             broker.settle().expect("settle");
             broker.reconcile().expect("reconcile");
-            act(Life { broker }).await
+            act(Life { broker, clients: RefCell::default() }).await
         })
     }
 
@@ -119,9 +124,31 @@ impl Suite {
 impl Life {
     pub async fn session(&self) -> Session {
         let mut session = Session(self.connect().await);
-        let (_, theirs) = skep_sys::sock::stream_pair().expect("pair");
+        let theirs = self.client();
         session.ask_with(OpenSession { credential: Credential::LocalSocket }, UpTo(vec![theirs])).await.expect("a session");
         session
+    }
+
+    /// The connection of a local client, as the frontend has accepted it.
+    pub fn client(&self) -> OwnedFd {
+        let (client, accepted) = self.client_as(nix::unistd::geteuid());
+        self.clients.borrow_mut().push(client);
+        accepted
+    }
+
+    /// The same of a user of the host, with his own end.
+    pub fn client_as(&self, uid: Uid) -> (OwnedFd, OwnedFd) {
+        let listener = skep_sys::sock::bind_stream(&self.broker.door, 0o666).expect("bind");
+        skep_sys::sock::listen(listener.as_fd()).expect("listen");
+        let own = nix::unistd::geteuid();
+        if uid != own {
+            let dir = self.broker.door.parent().expect("a directory");
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).expect("chmod");
+        }
+        seteuid(uid).expect("seteuid");
+        let client = std::os::unix::net::UnixStream::connect(&self.broker.door);
+        seteuid(own).expect("seteuid");
+        (client.expect("connect").into(), skep_sys::sock::accept(listener.as_fd()).expect("accept"))
     }
 
     /// A connection that has not said who it is for.

@@ -10,7 +10,7 @@ mod time;
 
 pub use act::ActLog;
 pub use journal::{Journal, SharedJournal};
-pub use start::{Ids, Role, Start, StartError};
+pub use start::{Ids, Role, SLOTS, Start, StartError};
 pub use time::{iso8601, now_ns};
 
 use std::io::Write as _;

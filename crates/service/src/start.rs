@@ -1,7 +1,9 @@
 //! Flags of every service, and what it makes of them while it still may.
 
 use crate::Journal;
-use nix::unistd::{Gid, Uid, chown, geteuid};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, chown, fchown, getegid, geteuid, setegid, seteuid};
 use skep_proto::InstanceId;
 use skep_sandbox::Scene;
 use std::collections::BTreeMap;
@@ -61,6 +63,9 @@ impl Role {
         }
     }
 }
+
+/// Slots of machines. Each has two uids, and the suite's block has 4,096 (`skep up` gives the first few to services).
+pub const SLOTS: u16 = 2000;
 
 /// The uids of root mode; each service's gid is the same number.
 #[derive(Debug, Clone)]
@@ -159,17 +164,30 @@ impl Start {
     pub fn own_dir(&self, path: &Path, role: Role, mode: u32) -> Result<(), StartError> {
         let step = |what: &str| StartError::step(format!("{what} {}", path.display()));
         fs::create_dir_all(path).map_err(step("make"))?;
-        let meta = fs::symlink_metadata(path).map_err(step("look at"))?;
-        if !meta.is_dir() {
-            return Err(step("use")(io::Error::from(io::ErrorKind::NotADirectory)));
-        }
+        // By descriptor: what was looked at is what is changed, whoever may change names meanwhile.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let dir = fs::File::from(open(path, flags, Mode::empty()).map_err(|e| step("open")(e.into()))?);
         if let Some(ids) = &self.ids {
-            let id = ids.of(role);
+            let (meta, id) = (dir.metadata().map_err(step("look at"))?, ids.of(role));
             if (meta.uid(), meta.gid()) != (id, id) {
-                chown(path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id))).map_err(|e| step("chown")(e.into()))?;
+                fchown(&dir, Some(Uid::from_raw(id)), Some(Gid::from_raw(id))).map_err(|e| step("chown")(e.into()))?;
             }
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(step("chmod"))
+        dir.set_permissions(fs::Permissions::from_mode(mode)).map_err(step("chmod"))
+    }
+
+    /// Does something in a directory that is `role`'s own with `role`'s rights: root must not follow what `role` may have put there.
+    pub fn as_role<T, E: From<StartError>>(&self, role: Role, act: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let Some(ids) = &self.ids else { return act() };
+        let step = |e: nix::errno::Errno| StartError::step(format!("act as {}", role.name()))(e.into());
+        let (uid, gid) = (geteuid(), getegid());
+        let id = ids.of(role);
+        setegid(Gid::from_raw(id)).map_err(step)?;
+        seteuid(Uid::from_raw(id)).map_err(step)?;
+        let result = act();
+        seteuid(uid).map_err(step)?;
+        setegid(gid).map_err(step)?;
+        result
     }
 
     /// Binds `RUN/<name>.sock` for one declared peer, and listens.

@@ -164,8 +164,10 @@ fn recvmsg(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags) -> io::Re
             let length = (item.cmsg_len as u64).saturating_sub(u64::from(unsafe { libc::CMSG_LEN(0) }));
             // SAFETY: the data of this item lie within `control`.
             let data = unsafe { libc::CMSG_DATA(header) };
-            // SAFETY: the kernel has written that many bytes there.
-            let data = unsafe { std::slice::from_raw_parts(data, length as usize) };
+            // A kernel that cuts an item may leave the length that it had: nothing beyond the buffer is read.
+            let room = (control.as_ptr_range().end as usize).saturating_sub(data as usize);
+            // SAFETY: the kernel has written that many bytes there, and they are within `control`.
+            let data = unsafe { std::slice::from_raw_parts(data, (length as usize).min(room)) };
             for number in data.as_chunks().0 {
                 // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
                 fds.push(unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*number)) });

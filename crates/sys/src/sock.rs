@@ -112,6 +112,20 @@ fn connect_at(dir: BorrowedFd<'_>, _path: &Path, name: &str, fd: BorrowedFd<'_>)
     crate::freebsd::connectat(dir, fd, &UnixAddr::new(name)?)
 }
 
+/// The path that a socket is bound to; for an accepted one, that of the listener. `None`: none, as of one that was connected.
+pub fn bound_to(fd: BorrowedFd<'_>) -> io::Result<Option<std::path::PathBuf>> {
+    let address: UnixAddr = socket::getsockname(fd.as_raw_fd())?;
+    Ok(address.path().map(Path::to_owned))
+}
+
+/// Whether the other end of a stream is closed, or no longer to be had.
+pub fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut set = [PollFd::new(fd, PollFlags::empty())];
+    let asked = poll(&mut set, PollTimeout::ZERO);
+    asked.is_err() || set.iter().any(|p| p.revents() != Some(PollFlags::empty()))
+}
+
 /// Who is at the other end.
 #[cfg(target_os = "linux")]
 pub fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {

@@ -10,8 +10,8 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-/// Uids of machines: slot N has two of them.
-const SLOTS: u16 = 15_000;
+/// Slots of machines, two uids each: all within the suite's own block of uids, so that no machine gets that of another suite's service.
+const SLOTS: u16 = skep_service::SLOTS;
 
 impl Spawner {
     pub(super) fn make_cell(&mut self, c: MakeCell, UpTo(fds): UpTo<MAX_FDS>) -> Result<(CellMade, NoFds), Refusal> {

@@ -37,7 +37,8 @@ macro_rules! spawner {
 }
 
 pub fn guest(name: &str) -> Option<PathBuf> {
-    let dir = std::env::var_os("SKEP_GUEST").map_or_else(|| PathBuf::from("/tmp/skep/guest"), PathBuf::from);
+    let made = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guest"));
+    let dir = std::env::var_os("SKEP_GUEST_DIR").map_or_else(made, PathBuf::from);
     Some(dir.join(name)).filter(|p| p.is_file())
 }
 
