@@ -29,11 +29,12 @@ pub enum Kind {
 /// Of all users, and of one. All together stay below the table's limit of descriptors (a connection takes two).
 const ALL: [(Kind, usize); 3] = [(Kind::Connection, 128), (Kind::Session, 360), (Kind::Stream, 240)];
 const ONE: [(Kind, usize); 3] = [(Kind::Connection, 48), (Kind::Session, 150), (Kind::Stream, 100)];
+/// Of all who are neither root nor who started the suite: whoever they are and however many addresses they have, these two get in.
+const OTHERS: [(Kind, usize); 3] = [(Kind::Connection, 80), (Kind::Session, 240), (Kind::Stream, 160)];
 
 /// A place, given back when it is dropped.
 pub struct Place {
-    _of_all: OwnedSemaphorePermit,
-    _of_one: OwnedSemaphorePermit,
+    _taken: [Option<OwnedSemaphorePermit>; 3],
 }
 
 struct Pool([(Kind, Arc<Semaphore>); 3]);
@@ -51,6 +52,7 @@ impl Pool {
 /// One user's share.
 pub struct Share {
     all: Arc<Pool>,
+    others: Option<Arc<Pool>>,
     one: Pool,
 }
 
@@ -66,20 +68,22 @@ impl Share {
             Refusal::new(Reason::LimitReached, "api-frontend").note(format_args!("{whose} has too many {what}"))
         };
         let of_one = self.one.take(kind).ok_or_else(|| full("this user"))?;
+        let of_others = self.others.as_ref().map(|pool| pool.take(kind).ok_or_else(|| full("the suite"))).transpose()?;
         let of_all = self.all.take(kind).ok_or_else(|| full("the suite"))?;
-        Ok(Place { _of_all: of_all, _of_one: of_one })
+        Ok(Place { _taken: [Some(of_one), of_others, Some(of_all)] })
     }
 }
 
 /// All shares.
 pub struct Shares {
     all: Arc<Pool>,
+    others: Arc<Pool>,
     users: Mutex<HashMap<User, Weak<Share>>>,
 }
 
 impl Default for Shares {
     fn default() -> Self {
-        Self { all: Arc::new(Pool::new(ALL)), users: Mutex::default() }
+        Self { all: Arc::new(Pool::new(ALL)), others: Arc::new(Pool::new(OTHERS)), users: Mutex::default() }
     }
 }
 
@@ -91,7 +95,9 @@ impl Shares {
             return share;
         }
         users.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(Share { all: self.all.clone(), one: Pool::new(ONE) });
+        let known = [User::Uid(0), User::Uid(nix::unistd::getuid().as_raw())].contains(&user);
+        let others = (!known).then(|| self.others.clone());
+        let share = Arc::new(Share { all: self.all.clone(), others, one: Pool::new(ONE) });
         users.insert(user, Arc::downgrade(&share));
         share
     }
@@ -110,6 +116,12 @@ mod tests {
             taken.push(place);
         }
         assert_eq!(taken.len(), 48);
+        let crowd: Vec<_> = (10..200).map(|n| shares.of(User::Address([10, 0, 0, n].into()))).collect();
+        let crowd: Vec<_> = crowd.iter().flat_map(|share| (0..48).map_while(|_| share.place(Kind::Connection).ok())).collect();
+        assert_eq!(taken.len() + crowd.len(), 80);
+        let root = shares.of(User::Uid(0));
+        assert_eq!((0..100).map_while(|_| root.place(Kind::Connection).ok()).collect::<Vec<_>>().len(), 48);
+        drop(crowd);
         assert!(other.place(Kind::Connection).is_ok());
         taken.pop();
         assert!(greedy.place(Kind::Connection).is_ok());

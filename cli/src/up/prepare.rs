@@ -40,6 +40,10 @@ pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
     }
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
+    if prefixes.is_dir() {
+        // Whoever may put links there would have us copy what only we may read.
+        own(&prefixes)?;
+    }
     let config = skep_cellroot::Config {
         state: places.state.clone(),
         prefixes: if prefixes.is_dir() { vec![prefixes] } else { Vec::new() },

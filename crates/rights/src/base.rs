@@ -1,7 +1,7 @@
 //! System calls that every process needs.
 
 /// Memory, time, and use of descriptors that are already held. None of them names a file, a process or an address.
-/// `mmap` and `mprotect` are without `PROT_EXEC`, `socketpair` makes UNIX sockets only, `sendto` names no
+/// `mmap` and `mprotect` are without `PROT_EXEC`, `socketpair` and `socket:unix` make UNIX streams and seqpackets only, `sendto` names no
 /// address (a name with a colon lifts such a limit:
 /// `mmap:exec`; see `skep-sandbox`).
 pub const BASE: &[&str] = &[

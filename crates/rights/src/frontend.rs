@@ -94,13 +94,7 @@ pub static TABLE: Process = Process {
         },
     ],
     paths: Paths::Only(&[]),
-    syscalls: &[
-        Syscalls { names: &["socket:unix", "connect"], why: "a session with the broker for each call in progress" },
-        Syscalls {
-            names: &["statx", "newfstatat"],
-            why: "looks whether a stream that it was given is a pipe; Landlock leaves it no path",
-        },
-    ],
+    syscalls: &[Syscalls { names: &["socket:unix", "connect"], why: "a session with the broker for each call in progress" }],
     ioctls: &[],
     max_descriptors: 1024,
     // It serves clients, not a protocol of the suite.

@@ -38,7 +38,6 @@ pub(crate) const CALLS: &[Syscalls] = &[
     },
     Syscalls { names: &["signalfd4", "rt_sigpending", "rt_sigsuspend", "rt_sigtimedwait"], why: "its main loop" },
     Syscalls { names: &["memfd_create"], why: "buffers of the display" },
-    Syscalls { names: &["sendmmsg"], why: "replies of the resolver's stub in its libraries" },
     Syscalls {
         names: &["uname", "sysinfo", "time", "getrusage", "prlimit64", "dup2"],
         why: "what it asks about its host, and its descriptors put at their numbers",

@@ -13,7 +13,7 @@ const CALLS: &[Syscalls] = &[
         names: &["unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "getdents64", "faccessat", "faccessat2"],
         why: "sweeps sockets, makes and removes control groups",
     },
-    Syscalls { names: &["setsid", "setgroups", "setresgid", "setresuid"], why: "a cell gets the uid of its machine" },
+    Syscalls { names: &["setsid", "setgroups", "setresgid", "setresuid"], why: "a cell gets the uid of its machine; a second list refuses every other uid and gid" },
     Syscalls { names: &["unshare", "sethostname"], why: "a cell gets namespaces of its own" },
     Syscalls {
         names: &["mount", "umount2", "open_tree", "move_mount", "mount_setattr", "pivot_root", "fchdir"],
@@ -69,7 +69,7 @@ pub static TABLE: Process = Process {
         },
     ],
     paths: Paths::Unrestricted(
-        "mount(2) is refused inside a Landlock domain, and cells are made of mounts; its uid and three capabilities confine it",
+        "mount(2) is refused inside a Landlock domain, and cells are made of mounts; its uid, three capabilities and the uids of machines, the only ones that it may take on, confine it",
     ),
     syscalls: ALL_CALLS,
     ioctls: &[],

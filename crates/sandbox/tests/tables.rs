@@ -38,3 +38,28 @@ fn names_of_descriptors_are_unique_in_a_table_and_every_line_has_a_reason() {
         assert!(table.syscalls.iter().all(|group| !group.why.is_empty()), "{}", table.name);
     }
 }
+
+/// In a child, which has one thread, as a service has.
+#[cfg(target_os = "linux")]
+#[test]
+fn who_may_become_a_machine_becomes_nobody_else() {
+    use nix::errno::Errno;
+    use nix::unistd::{Gid, Pid, Uid, getuid, setgroups, setresgid, setresuid};
+    use skep_sys::process::{Fork, exit_now, fork};
+    let Fork::Parent(child) = fork().unwrap() else {
+        let (uid, gid, denied) = (Uid::from_raw, Gid::from_raw, Err(Errno::EPERM));
+        let confined = nix::sys::prctl::set_no_new_privs().is_ok() && skep_sandbox::seccomp::only_ids(72_000..=72_003).is_ok();
+        let wrong = [(0, 0, 0), (71_999, 71_999, 71_999), (72_000, 72_004, 72_000), (72_000, 72_000, u32::MAX)];
+        let refused = wrong.into_iter().all(|(real, effective, saved)| {
+            setresuid(uid(real), uid(effective), uid(saved)) == denied && setresgid(gid(real), gid(effective), gid(saved)) == denied
+        });
+        let refused = refused && setgroups(&[gid(0)]) == denied && nix::unistd::setuid(uid(72_000)) == denied;
+        let machine = !getuid().is_root()
+            || setgroups(&[]).is_ok()
+                && setresgid(gid(72_003), gid(72_003), gid(72_003)).is_ok()
+                && setresuid(uid(72_003), uid(72_003), uid(72_003)).is_ok();
+        exit_now(i32::from(!(confined && refused && machine)));
+    };
+    let ended = nix::sys::wait::waitpid(Pid::from_raw(child), None).unwrap();
+    assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(Pid::from_raw(child), 0));
+}

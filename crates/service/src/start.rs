@@ -166,7 +166,7 @@ impl Start {
         fs::create_dir_all(path).map_err(step("make"))?;
         // By descriptor: what was looked at is what is changed, whoever may change names meanwhile.
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let dir = fs::File::from(open(path, flags, Mode::empty()).map_err(|e| step("open")(e.into()))?);
+        let dir = fs::File::from(open(path, flags, Mode::empty()).map_err(|e| step("use")(e.into()))?);
         if let Some(ids) = &self.ids {
             let (meta, id) = (dir.metadata().map_err(step("look at"))?, ids.of(role));
             if (meta.uid(), meta.gid()) != (id, id) {

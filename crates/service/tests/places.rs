@@ -61,3 +61,21 @@ fn an_own_directory_gets_its_mode_and_is_no_link() {
     fs::write(dir.path().join("file"), "").unwrap();
     assert!(start.own_dir(&dir.path().join("file"), Role::Storage, 0o700).is_err());
 }
+
+#[test]
+fn what_a_service_put_into_its_directory_is_used_with_its_rights() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut start = start(dir.path());
+    let ids = "broker=71000,api-frontend=71001,storage-helper=71002,net-helper=71003,vm-runner=71004,machines=72000";
+    start.ids = nix::unistd::geteuid().is_root().then(|| skep_service::Ids::parse(ids).unwrap());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let (own, secret) = (dir.path().join("own"), dir.path().join("secret"));
+    start.own_dir(&own, Role::Frontend, 0o700).unwrap();
+    fs::write(&secret, "root's").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&secret, own.join("link")).unwrap();
+    let before = nix::unistd::geteuid();
+    let read = start.as_role(Role::Frontend, || Ok::<_, skep_service::StartError>(fs::read(own.join("link")).is_ok())).unwrap();
+    assert_eq!(read, !before.is_root(), "root may not be led where the service may not go");
+    assert_eq!(nix::unistd::geteuid(), before);
+}

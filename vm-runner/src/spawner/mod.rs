@@ -61,6 +61,7 @@ pub fn main() -> Result<(), Error> {
         scene.identity = None;
     }
     let Acquired { listener, mut journal, mut spawner } = enter(limited, &scene)?.into_inner();
+    Host::confine(spawner.machines)?;
     journal.serves();
     // In its own user namespace it sees the uids of others as one that stands for all; the socket's mode has let them in.
     let allowed = start.ids.as_ref().and_then(|_| start.allowed(Role::Broker));

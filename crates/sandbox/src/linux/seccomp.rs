@@ -7,6 +7,7 @@ use seccompiler::{
 use skep_rights::{BASE, Process};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::RangeInclusive;
 
 /// Two filters: the allow-list, and one that makes clone3 look absent, since its flags cannot be filtered and the C library then
 /// falls back to clone.
@@ -16,6 +17,8 @@ pub struct Filters([BpfProgram; 2]);
 const EXEC: u64 = libc::PROT_EXEC as u64;
 const AF_UNIX: u64 = libc::AF_UNIX as u64;
 const AF_NETLINK: u64 = libc::AF_NETLINK as u64;
+/// The bit that tells datagram sockets, whose sender may name any socket of the file system, from streams and seqpackets.
+const DATAGRAM: u64 = 2;
 const THREAD: u64 = libc::CLONE_THREAD as u64;
 const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
@@ -76,6 +79,25 @@ pub fn install(filters: &Filters) -> Result<(), EnterError> {
     Ok(())
 }
 
+/// For a process with CAP_SETUID and CAP_SETGID: from here on it becomes nobody but one of these uids and gids, with no other groups;
+/// not root above all. A filter over those that are there; no_new_privs must be set.
+pub fn only_ids(ids: RangeInclusive<u32>) -> Result<(), EnterError> {
+    let outside = |arg| {
+        let below = rule(vec![condition(arg, Len::Dword, Op::Lt, u64::from(*ids.start()))?])?;
+        let above = rule(vec![condition(arg, Len::Dword, Op::Gt, u64::from(*ids.end()))?])?;
+        Ok::<_, EnterError>([below, above])
+    };
+    let any = [outside(0)?, outside(1)?, outside(2)?].concat();
+    let groups = vec![rule(vec![condition(0, Len::Dword, Op::Ne, 0)?])?];
+    let mut refused = BTreeMap::from([(libc::SYS_setresuid, any.clone()), (libc::SYS_setresgid, any), (libc::SYS_setgroups, groups)]);
+    // No table has these: whatever its list says, there is no way round.
+    for call in [libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid, libc::SYS_setregid, libc::SYS_setfsuid, libc::SYS_setfsgid] {
+        refused.insert(call, Vec::new());
+    }
+    let filter = program(refused, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))?;
+    seccompiler::apply_filter(&filter).map_err(|e| EnterError::Failed { step: "seccomp", error: io::Error::other(e.to_string()) })
+}
+
 fn program(rules: BTreeMap<i64, Vec<SeccompRule>>, miss: SeccompAction, hit: SeccompAction) -> Result<BpfProgram, EnterError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(compile_error)?;
     let filter = SeccompFilter::new(rules, miss, hit, arch).map_err(compile_error)?;
@@ -97,15 +119,16 @@ fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, EnterError> {
 /// The call that a name stands for, and the limits of its arguments.
 fn limits(name: &str) -> Result<(i64, Option<SeccompRule>), EnterError> {
     let only = |arg, value| rule(vec![condition(arg, Len::Dword, Op::Eq, value)?]);
+    let connected = |family| rule(vec![condition(0, Len::Dword, Op::Eq, family)?, condition(1, Len::Dword, Op::MaskedEq(DATAGRAM), 0)?]);
     Ok(match name {
         "mmap" => (libc::SYS_mmap, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(EXEC), 0)?])?)),
         "mmap:exec" => (libc::SYS_mmap, None),
         "mprotect" => (libc::SYS_mprotect, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(EXEC), 0)?])?)),
         "mprotect:exec" => (libc::SYS_mprotect, None),
-        "socket:unix" => (libc::SYS_socket, Some(only(0, AF_UNIX)?)),
+        "socket:unix" => (libc::SYS_socket, Some(connected(AF_UNIX)?)),
         "socket:netlink" => (libc::SYS_socket, Some(only(0, AF_NETLINK)?)),
         "sendto" => (libc::SYS_sendto, Some(rule(vec![condition(4, Len::Qword, Op::Eq, 0)?])?)),
-        "socketpair" => (libc::SYS_socketpair, Some(only(0, AF_UNIX)?)),
+        "socketpair" => (libc::SYS_socketpair, Some(connected(AF_UNIX)?)),
         "clone:thread" => {
             let thread = condition(0, Len::Qword, Op::MaskedEq(THREAD), THREAD)?;
             (libc::SYS_clone, Some(rule(vec![thread, condition(0, Len::Qword, Op::MaskedEq(NAMESPACES), 0)?])?))

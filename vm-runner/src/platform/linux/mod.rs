@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use skep_proto::cell::Usage;
 use skep_proto::{MachineId, Refusal};
+use skep_sandbox::EnterError;
 use skep_service::{Role, Start, StartError};
 use skep_sys::linux::{peer_pidfd, pidfd_signal};
 use std::io;
@@ -53,6 +54,12 @@ impl Host {
         let fd = open(&cell, flags, Mode::empty()).map_err(|e| step("open")(e.into()))?;
         let uid = start.ids.as_ref().map(|ids| ids.of(Role::Spawner));
         Ok(Self { cell: fd, cgroups: Cgroups::acquire(start.instance, uid), rooted: uid.is_some() })
+    }
+
+    /// In the sandbox: of the uids that its capabilities would allow, only those of machines are left.
+    pub fn confine(machines: Option<u32>) -> Result<(), EnterError> {
+        let last = |first: u32| first.saturating_add(2 * u32::from(skep_service::SLOTS) - 1);
+        machines.map_or(Ok(()), |first| skep_sandbox::seccomp::only_ids(first..=last(first)))
     }
 
     fn root(&self, name: &str) -> io::Result<OwnedFd> {
