@@ -57,7 +57,8 @@ fn a_taken_over_frontend_ends_nothing_but_its_own_connections() -> Result<()> {
     }
     // A good hello, then a request before the session, then descriptors where none belong, then a wrong number.
     let origin = |seq| Origin { seq, trace: TraceId::random(), user: Text::lossy("uid 0") };
-    let request = |seq| encode(&(origin(seq), <HostShow as Into<skep_proto::broker::BrokerRequest>>::into(HostShow {}))).expect("encodes");
+    let request =
+        |seq| encode(&(origin(seq), <HostShow as Into<skep_proto::broker::BrokerRequest>>::into(HostShow {}))).expect("encodes");
     for (what, bytes, fds) in [
         ("before the session", request(1), 0),
         ("with descriptors", request(1), 3),
@@ -67,7 +68,8 @@ fn a_taken_over_frontend_ends_nothing_but_its_own_connections() -> Result<()> {
     ] {
         let socket = raw(&suite)?;
         ask(&socket, &hello(), &[])?;
-        let fds: Vec<OwnedFd> = (0..fds).map(|_| std::fs::File::open("/dev/null").map(OwnedFd::from)).collect::<Result<_, _>>()?;
+        let fds: Vec<OwnedFd> =
+            (0..fds).map(|_| std::fs::File::open("/dev/null").map(OwnedFd::from)).collect::<Result<_, _>>()?;
         ensure!(ask(&socket, &bytes, &fds).is_err(), "{what}: answered");
     }
     // A flood of connections that say nothing.

@@ -5,9 +5,9 @@ use anyhow::{Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use skep_tests::{Mode, Suite, is_root, skip};
 use std::io::Write;
 use std::os::fd::AsFd;
-use skep_tests::{Mode, Suite, is_root, skip};
 
 /// Kills a process and waits until it has ended.
 fn end(pid: i32) -> Result<()> {

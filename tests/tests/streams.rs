@@ -52,7 +52,8 @@ fn many_watch_the_console_and_one_types() -> Result<()> {
     let mut holder = console(&["--send", "echo hold", "--expect", "said-42"])?;
     // Another may not type, unless he takes the keyboard over.
     suite.ok(&["events", "--after", "0", "--until", "running", "--timeout", "10"])?;
-    let taken = suite.ok(&["vm", "console", "m", "--take", "--send", "echo said-$((6*7))", "--expect", "said-42", "--timeout", "60"])?;
+    let taken =
+        suite.ok(&["vm", "console", "m", "--take", "--send", "echo said-$((6*7))", "--expect", "said-42", "--timeout", "60"])?;
     ensure!(taken.contains("said-42"));
     for watcher in watchers {
         let output = watcher.wait_with_output()?;

@@ -13,7 +13,10 @@ const CALLS: &[Syscalls] = &[
         names: &["unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "getdents64", "faccessat", "faccessat2"],
         why: "sweeps sockets, makes and removes control groups",
     },
-    Syscalls { names: &["setsid", "setgroups", "setresgid", "setresuid"], why: "a cell gets the uid of its machine; a second list refuses every other uid and gid" },
+    Syscalls {
+        names: &["setsid", "setgroups", "setresgid", "setresuid"],
+        why: "a cell gets the uid of its machine; a second list refuses every other uid and gid",
+    },
     Syscalls { names: &["unshare", "sethostname"], why: "a cell gets namespaces of its own" },
     Syscalls {
         names: &["mount", "umount2", "open_tree", "move_mount", "mount_setattr", "pivot_root", "fchdir"],

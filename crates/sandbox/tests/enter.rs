@@ -72,7 +72,11 @@ impl Confined {
 
     fn attempts(&self) -> BTreeMap<&str, &str> {
         assert_eq!(self.said.first().map(String::as_str), Some("entered"), "{:?}", self.said);
-        self.said.iter().skip(1).map(|line| line.rsplit_once(": ").filter(|(_, r)| *r == "ok").or(line.split_once(": ")).unwrap()).collect()
+        self.said
+            .iter()
+            .skip(1)
+            .map(|line| line.rsplit_once(": ").filter(|(_, r)| *r == "ok").or(line.split_once(": ")).unwrap())
+            .collect()
     }
 
     /// A line of `/proc/PID/status`.
@@ -172,10 +176,8 @@ fn is_confined(who: Who) {
     assert!(!names.contains(&"eth0") && names.contains(&"lo"), "{names:?}");
     let addresses = fs::read_to_string(format!("/proc/{pid}/net/fib_trie")).unwrap_or_default();
     assert!(!addresses.contains("LOCAL"), "{addresses}");
-    let mut open: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut open: Vec<String> =
+        fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     open.sort();
     assert_eq!(open, ["0", "1", "2", "3"], "the standard three and the held one");
 }
@@ -223,7 +225,13 @@ fn an_error_in_a_table_or_its_use_is_not_entered() {
 #[test]
 fn whatever_step_the_kernel_refuses_it_is_not_entered() {
     let of_all = [
-        "close_range", "unshare", "capset", "prlimit64", "prctl", "landlock_create_ruleset", "landlock_add_rule",
+        "close_range",
+        "unshare",
+        "capset",
+        "prlimit64",
+        "prctl",
+        "landlock_create_ruleset",
+        "landlock_add_rule",
         "landlock_restrict_self",
     ];
     let of_root = ["setgroups", "setresgid", "setresuid"];

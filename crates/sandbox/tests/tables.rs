@@ -51,7 +51,8 @@ fn who_may_become_a_machine_becomes_nobody_else() {
         let confined = nix::sys::prctl::set_no_new_privs().is_ok() && skep_sandbox::seccomp::only_ids(72_000..=72_003).is_ok();
         let wrong = [(0, 0, 0), (71_999, 71_999, 71_999), (72_000, 72_004, 72_000), (72_000, 72_000, u32::MAX)];
         let refused = wrong.into_iter().all(|(real, effective, saved)| {
-            setresuid(uid(real), uid(effective), uid(saved)) == denied && setresgid(gid(real), gid(effective), gid(saved)) == denied
+            setresuid(uid(real), uid(effective), uid(saved)) == denied
+                && setresgid(gid(real), gid(effective), gid(saved)) == denied
         });
         let refused = refused && setgroups(&[gid(0)]) == denied && nix::unistd::setuid(uid(72_000)) == denied;
         let machine = !getuid().is_root()

@@ -117,7 +117,8 @@ fn find<'l>(links: &'l [Link], name: &IfName) -> Option<&'l Link> {
 /// Something else has a name of ours.
 fn foreign(link: &Link, wanted: &str) -> Refusal {
     let kind = if link.kind.as_str().is_empty() { "hardware" } else { link.kind.as_str() };
-    Refusal::new(Reason::AlreadyExists, format_args!("interface {}", link.name)).note(format_args!("it is not a {wanted} but: {kind}"))
+    Refusal::new(Reason::AlreadyExists, format_args!("interface {}", link.name))
+        .note(format_args!("it is not a {wanted} but: {kind}"))
 }
 
 /// The bridge of a switch that must be there.
@@ -126,7 +127,9 @@ fn bridge_of(host: &mut dyn NetHost, instance: InstanceId, number: u16) -> Resul
     match host.link(&name).map_err(refused(&name))? {
         Some(link) if link.is_bridge() => Ok(link),
         Some(link) => Err(foreign(&link, "bridge")),
-        None => Err(Refusal::new(Reason::NotFound, format_args!("switch {number}")).note(format_args!("there is no bridge {name}"))),
+        None => {
+            Err(Refusal::new(Reason::NotFound, format_args!("switch {number}")).note(format_args!("there is no bridge {name}")))
+        }
     }
 }
 

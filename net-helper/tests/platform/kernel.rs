@@ -1,5 +1,7 @@
 //! The real kernel, in a network namespace of the test's own, through the real server.
 
+use crate::support::frames::{frame, hear, receive, send};
+use crate::support::{Served, ask, instance, open};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -9,8 +11,6 @@ use skep_proto::net::{CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, ListInte
 use skep_proto::{IfName, NicId, Reason, Refusal, SwitchId};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
-use crate::support::frames::{frame, hear, receive, send};
-use crate::support::{Served, ask, instance, open};
 
 /// A served namespace, and a look at it that goes around the helper.
 struct Net7 {
@@ -248,7 +248,8 @@ fn address(index: u32, ip: Ipv4Addr) {
 /// An ARP request for `ip`, from a guest.
 fn who_has(ip: Ipv4Addr) -> Vec<u8> {
     let mac = [0x02, 0, 0, 0, 0, 0x99];
-    let mut bytes = [&[0xff; 6][..], &mac, &[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1], &mac, &[192, 0, 2, 9], &[0; 6], &ip.octets()].concat();
+    let mut bytes =
+        [&[0xff; 6][..], &mac, &[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1], &mac, &[192, 0, 2, 9], &[0; 6], &ip.octets()].concat();
     bytes.resize(60, 0);
     bytes
 }

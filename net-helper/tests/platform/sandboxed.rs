@@ -1,5 +1,7 @@
 //! The program itself, in its sandbox, in a network namespace of the test's own.
 
+use crate::support::frames::{frame, hear, send};
+use crate::support::{PATIENCE, ask, instance};
 use nix::unistd::{Gid, Uid, chown, geteuid, seteuid};
 use skep_ipc::Client;
 use skep_proto::net::{CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, ListInterfaces, MoveTap, Net};
@@ -11,8 +13,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
-use crate::support::frames::{frame, hear, send};
-use crate::support::{PATIENCE, ask, instance};
 use tempfile::TempDir;
 
 const BROKER: u32 = 71_900;
@@ -89,14 +89,18 @@ fn it_makes_switches_and_taps_with_net_admin_alone() {
     for (set, bits) in [("CapEff", 1u64 << 12), ("CapPrm", 1 << 12), ("CapBnd", 1 << 12), ("CapInh", 0), ("CapAmb", 0)] {
         assert_eq!(u64::from_str_radix(&program.status(set), 16).unwrap(), bits, "{set}");
     }
-    assert_eq!((program.status("NoNewPrivs"), program.status("Seccomp"), program.status("Threads")), ("1".into(), "2".into(), "1".into()));
+    assert_eq!(
+        (program.status("NoNewPrivs"), program.status("Seccomp"), program.status("Threads")),
+        ("1".into(), "2".into(), "1".into())
+    );
 
     let mut client = program.client(BROKER);
     let held = program.descriptors();
     for number in 0..2 {
         ask(&mut client, CreateSwitch { switch: SwitchId::random(), number, uplink: None }).unwrap();
     }
-    let mut tap = |number| ask(&mut client, CreateTap { nic: NicId::random(), number, switch: Some(0) }).map(|(_, [tap])| tap).unwrap();
+    let mut tap =
+        |number| ask(&mut client, CreateTap { nic: NicId::random(), number, switch: Some(0) }).map(|(_, [tap])| tap).unwrap();
     let (a, b) = (tap(0), tap(1));
     send(&a, &frame("through the sandbox"));
     assert_eq!(hear(&b, |_| ()), "through the sandbox");

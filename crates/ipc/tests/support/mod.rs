@@ -219,9 +219,14 @@ impl Service<Console> for Proxy {
     fn serve(&mut self, ask: Ask<'_>, request: ConsoleRequest) -> Result<Answered, ProtocolError> {
         match request {
             ConsoleRequest::AttachSerial(_) if ask.origin().seq == 1 => ask.out_of_order(),
-            ConsoleRequest::AttachSerial(call) => ask.answer(call, |_, call, [_stream]| {
-                if call.take { Err(no()) } else { Ok((Attached { writer: call.write, scrollback: 0 }, [])) }
-            }),
+            ConsoleRequest::AttachSerial(call) => {
+                ask.answer(
+                    call,
+                    |_, call, [_stream]| {
+                        if call.take { Err(no()) } else { Ok((Attached { writer: call.write, scrollback: 0 }, [])) }
+                    },
+                )
+            }
             ConsoleRequest::AttachScreen(call) => ask.answer(call, |_, _, _streams| {
                 self.seen.send(Seen::Works).unwrap();
                 self.go_on.recv().unwrap();

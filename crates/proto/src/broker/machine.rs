@@ -321,4 +321,3 @@ pub struct StatsView {
     /// Disks by slot.
     pub disks: Vec<DiskStats>,
 }
-

@@ -13,7 +13,9 @@ mod host;
 mod host;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use skep_rights::{Access, Descriptor, FdKind, FreeBsd, Most, Namespace, Network, PathRule, Paths, Place, Process, Syscalls, Uid};
+use skep_rights::{
+    Access, Descriptor, FdKind, FreeBsd, Most, Namespace, Network, PathRule, Paths, Place, Process, Syscalls, Uid,
+};
 use skep_sandbox::{Held, Scene, enter, limit};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -45,8 +47,7 @@ static USUAL: Process = Process {
     freebsd: FreeBsd { capability_mode: true, note: "" },
 };
 
-static UNKNOWN_CALL: Process =
-    Process { syscalls: &[Syscalls { names: &["no_such_call"], why: "a slip in a table" }], ..PLAIN };
+static UNKNOWN_CALL: Process = Process { syscalls: &[Syscalls { names: &["no_such_call"], why: "a slip in a table" }], ..PLAIN };
 
 /// For `..`, which a static cannot be.
 const PLAIN: Process = Process {
@@ -57,7 +58,14 @@ const PLAIN: Process = Process {
     namespaces: &[],
     capabilities: &[],
     network: Network::None,
-    descriptors: &[Descriptor { name: "held", kind: FdKind::File(""), most: Most::N(1), rights: &["WRITE"], ioctls: &[], why: "" }],
+    descriptors: &[Descriptor {
+        name: "held",
+        kind: FdKind::File(""),
+        most: Most::N(1),
+        rights: &["WRITE"],
+        ioctls: &[],
+        why: "",
+    }],
     paths: Paths::Only(&[]),
     syscalls: &[],
     ioctls: &[],

@@ -2,7 +2,8 @@
 
 use super::super::{EnterError, failed};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
 };
 use skep_rights::{BASE, Process};
 use std::collections::BTreeMap;
@@ -74,7 +75,8 @@ pub fn compile_list<'a>(names: impl Iterator<Item = &'a str>, ioctls: &[u64]) ->
 /// Installs both filters for good. no_new_privs must be set.
 pub fn install(filters: &Filters) -> Result<(), EnterError> {
     for filter in &filters.0 {
-        seccompiler::apply_filter(filter).map_err(|e| EnterError::Failed { step: "seccomp", error: io::Error::other(e.to_string()) })?;
+        seccompiler::apply_filter(filter)
+            .map_err(|e| EnterError::Failed { step: "seccomp", error: io::Error::other(e.to_string()) })?;
     }
     Ok(())
 }
@@ -89,9 +91,12 @@ pub fn only_ids(ids: RangeInclusive<u32>) -> Result<(), EnterError> {
     };
     let any = [outside(0)?, outside(1)?, outside(2)?].concat();
     let groups = vec![rule(vec![condition(0, Len::Dword, Op::Ne, 0)?])?];
-    let mut refused = BTreeMap::from([(libc::SYS_setresuid, any.clone()), (libc::SYS_setresgid, any), (libc::SYS_setgroups, groups)]);
+    let mut refused =
+        BTreeMap::from([(libc::SYS_setresuid, any.clone()), (libc::SYS_setresgid, any), (libc::SYS_setgroups, groups)]);
     // No table has these: whatever its list says, there is no way round.
-    for call in [libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid, libc::SYS_setregid, libc::SYS_setfsuid, libc::SYS_setfsgid] {
+    for call in
+        [libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid, libc::SYS_setregid, libc::SYS_setfsuid, libc::SYS_setfsgid]
+    {
         refused.insert(call, Vec::new());
     }
     let filter = program(refused, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))?;
@@ -119,7 +124,8 @@ fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, EnterError> {
 /// The call that a name stands for, and the limits of its arguments.
 fn limits(name: &str) -> Result<(i64, Option<SeccompRule>), EnterError> {
     let only = |arg, value| rule(vec![condition(arg, Len::Dword, Op::Eq, value)?]);
-    let connected = |family| rule(vec![condition(0, Len::Dword, Op::Eq, family)?, condition(1, Len::Dword, Op::MaskedEq(DATAGRAM), 0)?]);
+    let connected =
+        |family| rule(vec![condition(0, Len::Dword, Op::Eq, family)?, condition(1, Len::Dword, Op::MaskedEq(DATAGRAM), 0)?]);
     Ok(match name {
         "mmap" => (libc::SYS_mmap, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(EXEC), 0)?])?)),
         "mmap:exec" => (libc::SYS_mmap, None),

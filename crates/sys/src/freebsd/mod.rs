@@ -20,9 +20,8 @@ pub fn peer_pid(socket: BorrowedFd<'_>) -> io::Result<i32> {
     let mut cred: libc::xucred = unsafe { std::mem::zeroed() };
     let mut size = size_of::<libc::xucred>() as libc::socklen_t;
     // SAFETY: getsockopt(2) writes at most `size` bytes into `cred`, both live locals.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), SOL_LOCAL, libc::LOCAL_PEERCRED, (&raw mut cred).cast(), &raw mut size)
-    };
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), SOL_LOCAL, libc::LOCAL_PEERCRED, (&raw mut cred).cast(), &raw mut size) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -29,8 +29,20 @@ const SIOCGIFGROUP: c_ulong = request::<Groups>(IN | OUT, 136);
 
 /// Every request of this file: what a limited socket must be left with.
 pub const REQUESTS: [c_ulong; 14] = [
-    SIOCSIFFLAGS, SIOCGIFFLAGS, SIOCGIFINDEX, SIOCGIFCONF, SIOCSIFNAME, SIOCSIFDESCR, SIOCGIFDESCR, SIOCGIFMTU, SIOCIFDESTROY,
-    SIOCSDRVSPEC, SIOCGDRVSPEC, SIOCIFCREATE2, SIOCAIFGROUP, SIOCGIFGROUP,
+    SIOCSIFFLAGS,
+    SIOCGIFFLAGS,
+    SIOCGIFINDEX,
+    SIOCGIFCONF,
+    SIOCSIFNAME,
+    SIOCSIFDESCR,
+    SIOCGIFDESCR,
+    SIOCGIFMTU,
+    SIOCIFDESTROY,
+    SIOCSDRVSPEC,
+    SIOCGDRVSPEC,
+    SIOCIFCREATE2,
+    SIOCAIFGROUP,
+    SIOCGIFGROUP,
 ];
 
 /// net/if_bridgevar.h.
@@ -74,7 +86,8 @@ struct Members {
     members: *mut Member,
 }
 
-const _: () = assert!(size_of::<Group>() == 40 && size_of::<Groups>() == 40 && size_of::<Member>() == 80 && size_of::<Members>() == 16);
+const _: () =
+    assert!(size_of::<Group>() == 40 && size_of::<Groups>() == 40 && size_of::<Member>() == 80 && size_of::<Members>() == 16);
 
 /// An interface's name for the kernel, which wants a NUL within 16 bytes.
 fn name(text: &str) -> io::Result<Name> {
@@ -156,7 +169,8 @@ pub fn join_group(socket: BorrowedFd<'_>, interface: &str, group: &str) -> io::R
 /// The groups of an interface; the kernel puts each cloned one into that of its kind.
 pub fn groups(socket: BorrowedFd<'_>, interface: &str) -> io::Result<Vec<String>> {
     let mut names: [Name; 32] = [[0; libc::IFNAMSIZ]; 32];
-    let mut request = Groups { name: name(interface)?, length: size_of_val(&names) as u32, groups: names.as_mut_ptr(), unused: 0 };
+    let mut request =
+        Groups { name: name(interface)?, length: size_of_val(&names) as u32, groups: names.as_mut_ptr(), unused: 0 };
     control(socket, SIOCGIFGROUP, &mut request)?;
     let count = request.length as usize / size_of::<Name>();
     Ok(names.iter().take(count).map(|name| text(name)).filter(|name| !name.is_empty()).collect())
@@ -205,7 +219,8 @@ pub fn list(socket: BorrowedFd<'_>) -> io::Result<Vec<String>> {
     let mut buffer = vec![0u8; 32 << 10];
     let used = loop {
         let length = libc::c_int::try_from(buffer.len()).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let mut request = ifconf { ifc_len: length, ifc_ifcu: libc::__c_anonymous_ifc_ifcu { ifcu_buf: buffer.as_mut_ptr().cast() } };
+        let mut request =
+            ifconf { ifc_len: length, ifc_ifcu: libc::__c_anonymous_ifc_ifcu { ifcu_buf: buffer.as_mut_ptr().cast() } };
         control(socket, SIOCGIFCONF, &mut request)?;
         // The kernel says nothing when the list does not fit: half a buffer left is proof that it does.
         let used = usize::try_from(request.ifc_len).unwrap_or(0);

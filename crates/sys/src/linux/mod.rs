@@ -36,8 +36,9 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
 /// Sends a signal through a process descriptor (pidfd_send_signal(2)).
 pub fn pidfd_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: no siginfo is passed, the rest are integers.
-    let result =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -53,9 +54,8 @@ pub fn reflink(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> io::Result<()> {
 pub fn socket_protocol(path: &std::ffi::CStr) -> io::Result<String> {
     let mut buffer = [0u8; 64];
     // SAFETY: both strings end in NUL, and at most `buffer.len()` bytes are written into a live local.
-    let length = unsafe {
-        libc::getxattr(path.as_ptr(), c"system.sockprotoname".as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
-    };
+    let length =
+        unsafe { libc::getxattr(path.as_ptr(), c"system.sockprotoname".as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     let name = buffer.get(..length).unwrap_or_default();
     Ok(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned())

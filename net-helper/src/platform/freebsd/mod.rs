@@ -47,7 +47,10 @@ impl Host {
         *identity = None;
         let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
         let devices = nix::fcntl::open("/dev", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-        Ok(Self { socket: socket.map_err(HostError::step("open a socket"))?, devices: devices.map_err(HostError::step("open /dev"))? })
+        Ok(Self {
+            socket: socket.map_err(HostError::step("open a socket"))?,
+            devices: devices.map_err(HostError::step("open /dev"))?,
+        })
     }
 
     /// Lines of the table.

@@ -7,8 +7,8 @@ use super::{HostError, Link, NetHost};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge, InfoData, InfoKind, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge, InfoData, InfoKind,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
 use route::Route;
@@ -148,7 +148,9 @@ fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) if index != 0 => bridge = Some(index),
             LinkAttribute::IfAlias(text) => note = text,
             LinkAttribute::LinkInfo(infos) => {
-                let found = infos.into_iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind.to_string()) } else { None });
+                let found = infos
+                    .into_iter()
+                    .find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind.to_string()) } else { None });
                 kind = found.map(|text| Text::lossy(&text)).unwrap_or_default();
             }
             _ => {}
