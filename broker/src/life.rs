@@ -37,6 +37,8 @@ pub struct Life {
     pub known: bool,
     /// The act at work.
     pub busy: Option<Act>,
+    /// The runner has obeyed the act at work; only its phase has not said so yet.
+    pub told: bool,
     /// Its cell is being cleared away.
     pub ending: Option<Ending>,
 }
@@ -120,7 +122,7 @@ impl Life {
     /// As the database has it. A machine of which nothing can be on the host needs no look at it.
     pub fn load(state: MachineState, note: String, cell: bool) -> Self {
         let known = !cell && matches!(state, MachineState::Stopped | MachineState::Failed);
-        Self { state, note, cell, known, busy: None, ending: None }
+        Self { state, note, cell, known, busy: None, told: false, ending: None }
     }
 
     /// What it is doing, for a refusal.
@@ -172,6 +174,7 @@ impl Life {
             Act::Stop | Act::Reboot => self.state = Stopping,
             _ => {}
         }
+        self.told = false;
         self.busy = Some(act);
         Ok(vec![effect])
     }
@@ -264,8 +267,11 @@ impl Life {
                 self.state = MachineState::Running;
                 self.finish(Err(refusal))
             }
-            // The phase is the outcome; its report comes on another connection, in order with those before it.
-            (Some(Act::Pause | Act::Resume), Ok(())) => vec![],
+            // The phase is the outcome; its report comes on another connection, before the reply or after it.
+            (Some(act @ (Act::Pause | Act::Resume)), Ok(())) => {
+                self.told = (act == Act::Pause) != (self.state == MachineState::Paused);
+                if self.told { vec![] } else { self.finish(Ok(())) }
+            }
             (Some(_), result) => self.finish(result),
         }
     }
@@ -277,7 +283,7 @@ impl Life {
             _ => return vec![],
         };
         self.state = state;
-        if self.busy == Some(act) { self.finish(Ok(())) } else { vec![] }
+        if self.told && self.busy == Some(act) { self.finish(Ok(())) } else { vec![] }
     }
 
     fn ended(&mut self, end: &End) -> Vec<Effect> {
@@ -347,6 +353,7 @@ impl Life {
     }
 
     fn finish(&mut self, result: Result<(), Refusal>) -> Vec<Effect> {
+        self.told = false;
         self.busy.take().map(|_| Effect::Finish(result)).into_iter().collect()
     }
 }

@@ -26,16 +26,24 @@ pub fn bar(output: Output, what: String, total: u64) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
-    let template = if total == 0 { "{spinner} {msg} {bytes}" } else { "{msg} {wide_bar} {bytes}/{total_bytes} {eta}" };
+    style(&bar, if total == 0 { "{spinner} {msg} {bytes}" } else { BYTES });
+    bar.with_message(what)
+}
+
+/// How a bar of bytes looks.
+const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
+
+fn style(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar.with_message(what)
 }
 
 /// Waits until the operation has ended; its failure is the command's.
 pub async fn finish(api: &Api, output: Output, begun: Operation, interrupt: Interrupt) -> Result<Operation, Failure> {
     let shown = bar(output, format!("{}: {}", begun.object, begun.kind), 0);
+    // Most have nothing to count.
+    style(&shown, "{spinner} {msg}");
     let mut api = api.clone();
     let mut last = begun;
     let mut until = Instant::now() + PATIENCE;
@@ -79,7 +87,8 @@ async fn follow(api: &Api, last: &mut Operation, shown: &ProgressBar, interrupt:
             let early = || Failure::new(Reason::Unavailable, "api-frontend", "the stream ended before the operation");
             return if last.state() == OperationState::Running { Err(early()) } else { Ok(()) };
         };
-        if next.progress_total > 0 {
+        if next.progress_total > 0 && shown.length() != Some(next.progress_total) {
+            style(&shown, BYTES);
             shown.set_length(next.progress_total);
         }
         shown.set_position(next.progress_done);

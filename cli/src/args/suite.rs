@@ -53,7 +53,7 @@ pub struct EventsArgs {
     /// End when an event whose details hold TEXT was printed
     #[arg(long, value_name = "TEXT")]
     pub until: Option<String>,
-    /// Give up after this time
+    /// End after this time; with --until, give up
     #[arg(long, value_name = "TIME", value_parser = size::duration)]
     pub timeout: Option<Duration>,
 }

@@ -3,6 +3,7 @@
 use super::Ctx;
 use super::escape::{Escape, Wish};
 use super::expect::{Next, Talk};
+use super::plain::Plain;
 use crate::args::{ConsoleArgs, Step};
 use crate::error::Failure;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
@@ -85,6 +86,8 @@ async fn scripted(ctx: &Ctx, args: &ConsoleArgs) -> Result<u8, Failure> {
         let failure = Failure::new(Reason::InUse, object, "somebody else has the keyboard");
         return Err(failure.advice("wait for him, or take it over with --take"));
     }
+    // A program that reads this gets all bytes.
+    let mut plain = (std::io::stdout().is_terminal() && !ctx.output.json).then(Plain::default);
     let mut talk = Talk::new(args.steps.0.clone(), usize::try_from(given.scrollback).unwrap_or(0), args.from_now);
     loop {
         match talk.next() {
@@ -102,7 +105,10 @@ async fn scripted(ctx: &Ctx, args: &ConsoleArgs) -> Result<u8, Failure> {
             return Err(Failure::new(Reason::WrongState, object, note));
         };
         if let Some(console_output::Kind::Data(data)) = message.kind {
-            print(ctx, &data)?;
+            match &mut plain {
+                Some(plain) => print(ctx, &plain.of(&data))?,
+                None => print(ctx, &data)?,
+            }
             talk.came(&data);
         }
     }

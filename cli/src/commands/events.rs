@@ -14,9 +14,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Prints events until ^C, or until the one that is waited for.
 pub async fn run(ctx: Ctx, args: EventsArgs) -> Result<u8, Failure> {
     let Some(timeout) = args.timeout else { return watch(ctx, args).await };
-    let what = args.until.clone().unwrap_or_default();
+    let awaited = args.until.clone();
     let watched = tokio::time::timeout(timeout, watch(ctx, args)).await;
-    watched.unwrap_or_else(|_| Err(Failure::new(Reason::Timeout, "events", format_args!("`{what}` did not come"))))
+    watched.unwrap_or_else(|_| match awaited {
+        Some(what) => Err(Failure::new(Reason::Timeout, "events", format_args!("`{what}` did not come"))),
+        None => Ok(0),
+    })
 }
 
 async fn watch(mut ctx: Ctx, args: EventsArgs) -> Result<u8, Failure> {

@@ -11,6 +11,7 @@ mod logs;
 mod nic;
 mod op;
 mod pages;
+mod plain;
 mod suite;
 mod switch;
 mod vm;
