@@ -88,7 +88,7 @@ async fn follow(api: &Api, last: &mut Operation, shown: &ProgressBar, interrupt:
             return if last.state() == OperationState::Running { Err(early()) } else { Ok(()) };
         };
         if next.progress_total > 0 && shown.length() != Some(next.progress_total) {
-            style(&shown, BYTES);
+            style(shown, BYTES);
             shown.set_length(next.progress_total);
         }
         shown.set_position(next.progress_done);
