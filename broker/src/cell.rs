@@ -77,6 +77,9 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
     if spec.boot == Boot::Uefi && !host.uefi {
         return Err(Refusal::new(Reason::FirmwareMissing, &object));
     }
+    if spec.boot == Boot::Loader && spec.disks.is_empty() {
+        return Err(refused(Reason::InvalidValue, "its loader needs a disk to read the kernel from".to_owned()).field("disks"));
+    }
     host.check(&model).map_err(|e| refused(Reason::Unsupported, e.to_string()))?;
     model.acceleration = host.resolve(model.acceleration);
     let text = platform::configure(&model, broker.instance, &broker.facts).map_err(|e| refused(Reason::Unsupported, e))?;
@@ -106,6 +109,7 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
             let (_, [vars]) = broker.storage.call(who, OpenVars { machine: id }).await.map_err(|r| about(r, &object))?;
             parts.push((FdRole::Vars, vars));
         }
+        Boot::Loader => {}
         Boot::Direct { kernel, initrd, .. } => {
             parts.push((FdRole::Kernel, open(broker, who, *kernel, DiskKind::Raw, true, machine.files.0.as_str()).await?));
             if let Some(initrd) = initrd {

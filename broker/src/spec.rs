@@ -43,6 +43,8 @@ pub enum Boot {
         /// The command line.
         cmdline: Text<1024>,
     },
+    /// By the host's loader, from the first disk.
+    Loader,
 }
 
 /// A disk of a machine.
@@ -112,6 +114,7 @@ impl Spec {
         match &settings.boot {
             None => {}
             Some(BootDraft::Uefi) => self.boot = Boot::Uefi,
+            Some(BootDraft::Loader) => self.boot = Boot::Loader,
             Some(BootDraft::Direct { kernel, initrd, cmdline }) => {
                 let kernel = file(kernel, "boot.kernel")?;
                 let initrd = initrd.as_ref().map(|name| file(name, "boot.initrd")).transpose()?;
@@ -179,6 +182,7 @@ impl Spec {
             memory_mib: u32::try_from(self.memory_mib).map_err(|_| row())?,
             boot: match &self.boot {
                 Boot::Uefi => model::Boot::Uefi,
+                Boot::Loader => model::Boot::Loader,
                 Boot::Direct { initrd, cmdline, .. } => {
                     model::Boot::Direct { cmdline: cmdline.as_str().to_owned(), initrd: initrd.is_some() }
                 }
@@ -203,7 +207,7 @@ impl Spec {
         changes.extend(fields.iter().map(|change| Text::lossy(setting(&change.field))));
         // Another file under the same description.
         let files = |spec: &Spec| match spec.boot {
-            Boot::Uefi => None,
+            Boot::Uefi | Boot::Loader => None,
             Boot::Direct { kernel, initrd, .. } => Some((kernel, initrd)),
         };
         if files(self) != files(new) {

@@ -28,6 +28,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
     let settings = machine.settings.clone().unwrap_or_default();
     let boot = match settings.boot.as_ref().and_then(|b| b.kind.clone()) {
         Some(v1::boot::Kind::Direct(d)) => json!({"kernel": d.kernel, "initrd": d.initrd, "cmdline": d.cmdline}),
+        Some(v1::boot::Kind::Loader(_)) => json!("loader"),
         _ => json!("uefi"),
     };
     let disk = |disk: &v1::DiskAttachment| {

@@ -68,6 +68,7 @@ pub fn machine(view: MachineView) -> v1::Machine {
 fn boot_view(boot: BootDraft) -> v1::Boot {
     let kind = match boot {
         BootDraft::Uefi => v1::boot::Kind::Uefi(v1::UefiBoot {}),
+        BootDraft::Loader => v1::boot::Kind::Loader(v1::LoaderBoot {}),
         BootDraft::Direct { kernel, initrd, cmdline } => v1::boot::Kind::Direct(v1::DirectBoot {
             kernel: kernel.to_string(),
             initrd: initrd.map(|i| i.to_string()).unwrap_or_default(),
@@ -79,8 +80,9 @@ fn boot_view(boot: BootDraft) -> v1::Boot {
 
 fn boot(boot: &v1::Boot) -> Result<BootDraft, Refusal> {
     Ok(match &boot.kind {
-        None => return Err(invalid("machine", "settings.boot", "uefi or direct must be set")),
+        None => return Err(invalid("machine", "settings.boot", "uefi, direct or loader must be set")),
         Some(v1::boot::Kind::Uefi(_)) => BootDraft::Uefi,
+        Some(v1::boot::Kind::Loader(_)) => BootDraft::Loader,
         Some(v1::boot::Kind::Direct(direct)) => BootDraft::Direct {
             kernel: named("machine", "settings.boot.direct.kernel", &direct.kernel)?,
             initrd: maybe_named("machine", "settings.boot.direct.initrd", &direct.initrd)?,

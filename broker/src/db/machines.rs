@@ -83,7 +83,7 @@ pub enum Which<'a> {
 
 const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpus, m.memory_mib, m.kernel, m.initrd, m.cmdline,
     m.acceleration, m.screen, m.cpu_percent, m.description, m.slot, m.applied, m.created_ns, m.started_ns,
-    (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd)";
+    (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
     use MachineState::*;
@@ -94,6 +94,7 @@ fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
 fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
     let text = |at: usize| row.get::<_, Option<String>>(at).map(|t| Text::lossy(&t.unwrap_or_default()));
     let boot = match row.get::<_, Option<Id<_>>>(8)? {
+        None if row.get(21)? => Boot::Loader,
         None => Boot::Uefi,
         Some(Id(kernel)) => {
             Boot::Direct { kernel, initrd: row.get::<_, Option<Id<_>>>(9)?.map(|Id(id)| id), cmdline: row.get::<_, Id<_>>(10)?.0 }
@@ -231,10 +232,10 @@ impl Change<'_> {
     pub fn set_machine(&self, machine: &MachineRow) -> Result<(), Fault> {
         let spec = &machine.spec;
         let (kernel, initrd, cmdline) = match &spec.boot {
-            Boot::Uefi => (None, None, ""),
+            Boot::Uefi | Boot::Loader => (None, None, ""),
             Boot::Direct { kernel, initrd, cmdline } => (Some(Id(*kernel)), initrd.map(Id), cmdline.as_str()),
         };
-        let sql = "UPDATE machines SET name = ?, revision = ?, cpus = ?, memory_mib = ?, kernel = ?, initrd = ?, cmdline = ?,
+        let sql = "UPDATE machines SET name = ?, revision = ?, cpus = ?, memory_mib = ?, kernel = ?, initrd = ?, cmdline = ?, loader = ?,
                    acceleration = ?, screen = ?, cpu_percent = ?, description = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![
             machine.name.as_str(),
@@ -244,6 +245,7 @@ impl Change<'_> {
             kernel,
             initrd,
             cmdline,
+            spec.boot == Boot::Loader,
             acceleration::number(spec.acceleration),
             spec.screen,
             spec.cpu_percent,

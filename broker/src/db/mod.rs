@@ -37,7 +37,7 @@ impl Who {
 }
 
 /// Applied in order; `PRAGMA user_version` counts them.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_first.sql"), include_str!("../../migrations/0002_loader.sql")];
 
 /// The open database.
 pub struct Db {

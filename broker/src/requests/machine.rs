@@ -37,6 +37,7 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         memory_mib: spec.memory_mib,
         boot: match spec.boot {
             Boot::Uefi => BootDraft::Uefi,
+            Boot::Loader => BootDraft::Loader,
             Boot::Direct { initrd, cmdline, .. } => {
                 BootDraft::Direct { kernel: files.0, initrd: initrd.map(|_| files.1), cmdline }
             }

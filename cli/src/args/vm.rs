@@ -165,6 +165,9 @@ pub struct SettingsArgs {
     /// Boot by UEFI [default of a new machine]
     #[arg(long, conflicts_with = "kernel")]
     pub uefi: bool,
+    /// Boot by the host's loader, from the first disk: FreeBSD in bhyve
+    #[arg(long, conflicts_with_all = ["uefi", "kernel"])]
+    pub loader: bool,
     /// Boot this kernel directly: a disk that was imported
     #[arg(long, value_name = "DISK")]
     pub kernel: Option<String>,

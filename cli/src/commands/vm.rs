@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::{
     self, Applies, Boot, CloneMachineRequest, Controller, CreateMachineRequest, DeleteMachineRequest, DirectBoot, DiskAttachment,
-    GetMachineRequest, ListMachinesRequest, MachineActRequest, MachineLog, MachineLogRequest, MachineSettings,
+    GetMachineRequest, ListMachinesRequest, LoaderBoot, MachineActRequest, MachineLog, MachineLogRequest, MachineSettings,
     MachineStatsRequest, RenameMachineRequest, UefiBoot, UpdateMachineRequest, boot,
 };
 use skep_proto::Reason;
@@ -118,7 +118,9 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
             cmdline: or_empty(&args.cmdline),
         })
     });
-    let kind = direct.or_else(|| args.uefi.then_some(boot::Kind::Uefi(UefiBoot {})));
+    let kind = direct
+        .or_else(|| args.uefi.then_some(boot::Kind::Uefi(UefiBoot {})))
+        .or_else(|| args.loader.then_some(boot::Kind::Loader(LoaderBoot {})));
     let acceleration = args.acceleration.map(|a| match a {
         Acceleration::Auto => v1::Acceleration::Auto.into(),
         Acceleration::Tcg => v1::Acceleration::Tcg.into(),

@@ -18,6 +18,8 @@ pub enum BootDraft {
         /// The kernel's command line.
         cmdline: Text<1024>,
     },
+    /// The host's own loader reads the guest's kernel from the first disk (bhyveload(8)).
+    Loader,
 }
 
 /// Where a disk is attached.

@@ -73,7 +73,7 @@ pub fn machines(golden: &mut Golden) {
 
 /// Each variant of what they are made of.
 pub fn parts(golden: &mut Golden) {
-    every!(golden, BootDraft { Uefi {} => BootDraft::Uefi; Direct { .. } => direct(); });
+    every!(golden, BootDraft { Uefi {} => BootDraft::Uefi; Direct { .. } => direct(); Loader {} => BootDraft::Loader; });
     every!(golden, Controller { VirtioBlk {} => Controller::VirtioBlk; Nvme {} => Controller::Nvme; });
     every!(golden, Acceleration { Auto {} => Acceleration::Auto; Tcg {} => Acceleration::Tcg; Kvm {} => Acceleration::Kvm; });
     every!(golden, MachineState {
