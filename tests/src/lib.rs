@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod host;
+pub mod platform;
 pub mod suite;
 
 pub use host::Snapshot;
@@ -33,13 +34,13 @@ pub fn programs() -> PathBuf {
 /// Where the guest is that `scripts/guest` made.
 pub fn guest() -> anyhow::Result<PathBuf> {
     let dir = std::env::var_os("SKEP_GUEST_DIR").map_or_else(|| root().join("target/guest"), PathBuf::from);
-    anyhow::ensure!(dir.join("kernel").exists(), "no guest in {}: run scripts/guest", dir.display());
+    anyhow::ensure!(dir.join("disk.img").exists(), "no guest in {}: run scripts/guest", dir.display());
     Ok(dir)
 }
 
-/// The source tree.
+/// The source tree, or what a bundle has of it.
 pub fn root() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    std::env::var_os("SKEP_ROOT").map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), PathBuf::from)
 }
 
 /// Whether this process is root.

@@ -1,6 +1,6 @@
 //! A whole suite in a directory of its own.
 
-use crate::{Snapshot, guest, is_root, programs};
+use crate::{Snapshot, is_root, platform, programs};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -117,20 +117,14 @@ impl Suite {
         std::fs::read_to_string(self.state.join("instance")).unwrap_or_default().trim().to_owned()
     }
 
-    /// Imports the guest's kernel and RAM disk as `kernel` and `initrd`.
+    /// Imports what machines boot.
     pub fn import_guest(&self) -> Result<()> {
-        let guest = guest()?;
-        for name in ["kernel", "initrd"] {
-            self.ok(&["disk", "import", name, &guest.join(name).to_string_lossy()])?;
-        }
-        Ok(())
+        platform::import_guest(self)
     }
 
-    /// Defines a machine that boots the guest's kernel directly.
+    /// Defines a machine that boots the test guest, with further settings.
     pub fn define(&self, name: &str, more: &[&str]) -> Result<()> {
-        let args = ["vm", "create", name, "--memory", "128M", "--kernel", "kernel", "--initrd", "initrd"];
-        let args = [&args[..], &["--cmdline", "console=ttyS0 quiet"], more].concat();
-        self.ok(&args).map(drop)
+        platform::define(self, name, more)
     }
 
     /// Starts it and waits for the guest.

@@ -1,7 +1,7 @@
 //! What goes wrong says what, where and what to do, and leaves nothing half-made.
 
 use anyhow::{Result, ensure};
-use skep_tests::{Mode, Suite, guest, is_root, skip};
+use skep_tests::{Mode, Suite, guest, is_root, platform, skip};
 use std::process::Command;
 
 fn suite() -> Result<Suite> {
@@ -87,9 +87,9 @@ fn a_missing_hypervisor_or_firmware_is_said_and_nothing_starts() -> Result<()> {
     suite.import_guest()?;
     suite.define("m", &[])?;
     suite.ok(&["vm", "create", "efi"])?;
-    std::fs::remove_file(suite.state.join("cell/root/usr/share/OVMF/OVMF_CODE_4M.fd"))?;
+    std::fs::remove_file(suite.state.join("cell/root").join(platform::FIRMWARE))?;
     refused(&suite, &["vm", "start", "efi"], 11, &["firmware", "skep doctor"])?;
-    std::fs::remove_file(suite.state.join("cell/root/usr/bin/qemu-system-x86_64"))?;
+    std::fs::remove_file(suite.state.join("cell/root").join(platform::HYPERVISOR))?;
     refused(&suite, &["vm", "start", "m"], 11, &["hypervisor", "skep doctor"])?;
     ensure!(suite.state_of("m")? != "running");
     suite.finish()
@@ -107,7 +107,7 @@ fn a_full_disk_fails_the_import_and_leaves_nothing() -> Result<()> {
     ensure!(mount.success());
     suite.up()?;
     let result = (|| {
-        refused(&suite, &["disk", "import", "k", &guest()?.join("kernel").to_string_lossy()], 9, &["disk k", "space"])?;
+        refused(&suite, &["disk", "import", "k", &guest()?.join("disk.img").to_string_lossy()], 9, &["disk k", "space"])?;
         ensure!(std::fs::read_dir(&disks)?.next().is_none(), "files stay in disks/");
         ensure!(suite.json(&["disk", "list"])?.is_empty());
         suite.ok(&["disk", "create", "small", "--size", "1M"]).map(drop)

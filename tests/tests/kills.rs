@@ -1,21 +1,9 @@
 //! Any process may be killed with -9: it is started again, machines run on, nothing leaks.
-#![cfg(target_os = "linux")]
 
 use anyhow::{Result, ensure};
-use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use skep_tests::platform::end;
 use skep_tests::{Mode, Suite, is_root, skip};
 use std::io::Write;
-use std::os::fd::AsFd;
-
-/// Kills a process and waits until it has ended.
-fn end(pid: i32) -> Result<()> {
-    let process = skep_sys::linux::pidfd(pid)?;
-    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-    nix::poll::poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
-    Ok(())
-}
 
 const SERVICES: [&str; 6] = ["api-frontend", "broker", "storage-helper", "net-helper", "vm-runner", "console-proxy"];
 

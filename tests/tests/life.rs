@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use skep_tests::{Mode, Suite, is_root};
+use skep_tests::{Mode, Suite, is_root, platform};
 
 fn booted() -> Result<Suite> {
     let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
@@ -21,10 +21,10 @@ fn event(suite: &Suite, text: &str) -> Result<()> {
 #[test]
 fn a_guest_that_reboots_is_started_anew_and_one_that_powers_off_is_stopped() -> Result<()> {
     let suite = booted()?;
-    suite.guest_runs("m", "reboot -f", "skep-guest ready")?;
+    suite.guest_runs("m", platform::REBOOT, "skep-guest ready")?;
     event(&suite, "reboot")?;
     ensure!(suite.state_of("m")? == "running");
-    suite.guest_runs("m", "poweroff -f", "reboot: Power down")?;
+    suite.guest_runs("m", platform::POWER_OFF, platform::POWERED_OFF)?;
     event(&suite, "stopped")?;
     ensure!(suite.state_of("m")? == "stopped");
     suite.finish()
@@ -75,8 +75,8 @@ fn an_edit_of_a_running_machine_says_what_applies_now_and_what_at_the_next_start
     let suite = booted()?;
     let out = suite.ok(&["vm", "set", "m", "--memory", "160M", "--description", "hello"])?;
     ensure!(out.contains("next start") && out.contains("now"), "{out}");
-    suite.guest_runs("m", "reboot -f", "skep-guest ready")?;
-    let free = suite.guest_runs("m", "echo mem-$(( $(grep MemTotal /proc/meminfo | tr -dc 0-9) / 1000 ))-", "mem-1")?;
+    suite.guest_runs("m", platform::REBOOT, "skep-guest ready")?;
+    let free = suite.guest_runs("m", platform::MEMORY, "mem-1")?;
     ensure!(!free.is_empty());
     suite.ok(&["vm", "kill", "m"])?;
     suite.finish()

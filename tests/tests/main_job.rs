@@ -1,7 +1,7 @@
 //! The main job, as an administrator would do it.
 
 use anyhow::{Result, ensure};
-use skep_tests::{Mode, Suite, guest, is_root, skip};
+use skep_tests::{Mode, Suite, guest, is_root, platform, skip};
 
 fn whole_life(suite: Suite) -> Result<()> {
     suite.import_guest()?;
@@ -58,8 +58,7 @@ fn two_machines_on_one_switch_reach_each_other_and_the_host_is_as_before() -> Re
         suite.define(name, &[])?;
         suite.ok(&["nic", "create", &format!("{name}-0"), "--switch", "lan", "--machine", name])?;
         suite.boot(name)?;
-        let up = format!("ip link set eth0 up; ip addr add {address} dev eth0; echo set-$?");
-        suite.guest_runs(name, &up, "set-0")?;
+        suite.guest_runs(name, &platform::set_address(address), "set-0")?;
     }
     suite.guest_runs("a", "ping -c 3 -w 20 10.9.9.2; echo ping-$?", "ping-0")?;
     let (code, message) = suite.fails(&["switch", "delete", "lan"])?;

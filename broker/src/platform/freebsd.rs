@@ -2,7 +2,7 @@
 
 use super::Facts;
 use nix::sys::socket::UnixAddr;
-use skep_engine_bhyve::{BhyveRelease, Names};
+use skep_engine_bhyve::{BhyveRelease, Names, ScreenAddress};
 use skep_machine::{HostCapabilities, MachineSpec};
 use skep_proto::InstanceId;
 use std::io;
@@ -41,7 +41,10 @@ pub fn configure(spec: &MachineSpec, instance: InstanceId, facts: &Facts) -> Res
         _ => return Err(format!("{}: FreeBSD 13.2 or later is needed", facts.system)),
     };
     let machine: String = format!("{:032x}", spec.uuid.as_u128()).chars().take(26).collect();
-    let names = Names::standard(&format!("sk{instance}{machine}"));
+    let mut names = Names::standard(&format!("sk{instance}{machine}"));
+    if release < BhyveRelease::V15 {
+        names.screen = ScreenAddress::Loopback;
+    }
     skep_engine_bhyve::configure(spec, &names, release).map_err(|e| e.to_string())
 }
 

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     skep_service::run("too-much", || -> Result<(), Box<dyn std::error::Error>> {
         let start = Start::from_args(&[])?;
         let listener = start.bind(Role::Storage, Role::Broker)?;
-        let extra = File::open("/etc/hostname")?;
+        let extra = File::open(skep_tests::platform::FOREIGN)?;
         let limited = skep_sandbox::limit(Holding(listener, extra, start.journal("storage-helper")?), &TOO_MUCH)?;
         let mut inside = skep_sandbox::enter(limited, &start.scene(Role::Storage))?;
         inside.2.serves();

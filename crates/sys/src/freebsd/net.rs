@@ -27,7 +27,18 @@ const SIOCIFCREATE2: c_ulong = request::<ifreq>(IN | OUT, 124);
 const SIOCAIFGROUP: c_ulong = request::<Group>(IN, 135);
 const SIOCGIFGROUP: c_ulong = request::<Groups>(IN | OUT, 136);
 
-/// Every request of this file: what a limited socket must be left with.
+/// `struct ifaliasreq`.
+#[repr(C)]
+struct Alias {
+    name: Name,
+    address: libc::sockaddr_in,
+    broadcast: libc::sockaddr_in,
+    mask: libc::sockaddr_in,
+    vhid: i32,
+}
+const SIOCAIFADDR: c_ulong = request::<Alias>(IN, 43);
+
+/// Every request that net-helper makes: what a limited socket must be left with.
 pub const REQUESTS: [c_ulong; 14] = [
     SIOCSIFFLAGS,
     SIOCGIFFLAGS,
@@ -194,6 +205,22 @@ pub fn set_up(socket: BorrowedFd<'_>, interface: &str, up: bool) -> io::Result<(
     let flag = libc::IFF_UP as libc::c_short;
     request.ifr_ifru.ifru_flags = [if up { low | flag } else { low & !flag }, high];
     control(socket, SIOCSIFFLAGS, &mut request)
+}
+
+/// Gives an interface an IPv4 address. The socket must be one of `AF_INET`.
+pub fn add_address(socket: BorrowedFd<'_>, interface: &str, address: std::net::Ipv4Addr, prefix: u8) -> io::Result<()> {
+    let of = |address: u32| libc::sockaddr_in {
+        sin_len: 16,
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: 0,
+        sin_addr: libc::in_addr { s_addr: address.to_be() },
+        sin_zero: [0; 8],
+    };
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+    let address = u32::from(address);
+    let mut alias =
+        Alias { name: name(interface)?, address: of(address), broadcast: of(address | !mask), mask: of(mask), vhid: 0 };
+    control(socket, SIOCAIFADDR, &mut alias)
 }
 
 /// Its index.

@@ -20,6 +20,7 @@ use skep_sys::freebsd::vmm;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ const END: Duration = Duration::from_secs(10);
 const CONFIG: &str = "/run/machine.conf";
 const LOADER: &str = "/usr/sbin/bhyveload";
 const SCREEN: &str = "/tmp/vnc.sock";
+/// Before 15.
+const LOOPBACK: (std::net::Ipv4Addr, u16) = (std::net::Ipv4Addr::LOCALHOST, 5900);
 
 const WORDS: u64 = 2;
 const PROCESS: u64 = 3;
@@ -170,9 +173,14 @@ impl Engine {
 
     /// Connects to the socket that bhyve listens on in the cell.
     pub fn connect_screen(&mut self) -> Result<OwnedFd, Refusal> {
-        match UnixStream::connect(SCREEN) {
-            Ok(stream) => Ok(stream.into()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+        let connected = if self.release < BhyveRelease::V15 {
+            TcpStream::connect(LOOPBACK).map(OwnedFd::from)
+        } else {
+            UnixStream::connect(SCREEN).map(OwnedFd::from)
+        };
+        match connected {
+            Ok(stream) => Ok(stream),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 Err(Refusal::new(Reason::WrongState, "screen").note("the machine has none"))
             }
             Err(e) => Err(Refusal::io("screen", "connect", &e)),

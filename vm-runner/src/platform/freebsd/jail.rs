@@ -120,6 +120,9 @@ fn become_first(plan: &Plan<'_>, cell: &Cell, report: &OwnedFd) -> Result<Infall
 fn stand_ins(fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let control = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     net::set_up(control.as_fd(), "lo0", true)?;
+    // The screen's: bhyve listens there, for want of UNIX sockets (FREEBSD.md 34).
+    let inet = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    net::add_address(inet.as_fd(), "lo0", std::net::Ipv4Addr::LOCALHOST, 8)?;
     for fd in fds {
         // Not a tap: it has no such name.
         let Ok(name) = skep_sys::freebsd::tap_name(*fd) else { continue };

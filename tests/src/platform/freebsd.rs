@@ -1,0 +1,86 @@
+//! FreeBSD: its own kernel in bhyve, booted by bhyveload.
+
+use crate::{Suite, guest};
+use anyhow::{Context, Result, ensure};
+use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Typed into the guest: reboot at once.
+pub const REBOOT: &str = "reboot -qn";
+/// Typed into the guest: power off at once.
+pub const POWER_OFF: &str = "reboot -qnp";
+/// What the guest says when it does.
+pub const POWERED_OFF: &str = "acpi0: Powering system off";
+/// Prints `mem-` and about a hundredth of the guest's memory in MB.
+pub const MEMORY: &str = "echo mem-$(( $(sysctl -n hw.physmem) / 1000000 ))-";
+/// The hypervisor's name below a cell's root.
+pub const HYPERVISOR: &str = "usr/sbin/bhyve";
+/// The firmware's name below a cell's root.
+pub const FIRMWARE: &str = "usr/local/share/uefi-firmware/BHYVE_UEFI.fd";
+/// A file of the host that no service has open.
+pub const FOREIGN: &str = "/etc/shells";
+
+/// A right of the whole process that a service may hold too much of.
+pub const CAPABILITY: Option<&str> = None;
+
+/// Gives the guest's only NIC an address.
+pub fn set_address(address: &str) -> String {
+    format!("ifconfig vtnet0 inet {address} up; echo set-$?")
+}
+
+/// Imports what machines of [`define`] boot.
+pub fn import_guest(suite: &Suite) -> Result<()> {
+    suite.ok(&["disk", "import", "guest", &guest()?.join("disk.img").to_string_lossy()]).map(drop)
+}
+
+/// Defines a machine that boots a copy of the guest's disk.
+pub fn define(suite: &Suite, name: &str, more: &[&str]) -> Result<()> {
+    let root = format!("{name}-root");
+    suite.ok(&["disk", "clone", "guest", &root])?;
+    let args = ["vm", "create", name, "--memory", "128M", "--loader", "--screen", "off", "--disk", &root];
+    suite.ok(&[&args[..], more].concat()).map(drop)
+}
+
+/// Kills a process and waits until it has ended.
+pub fn end(pid: i32) -> Result<()> {
+    let queue = Kqueue::new()?;
+    let ident = usize::try_from(pid)?;
+    let exit = KEvent::new(ident, EventFilter::EVFILT_PROC, EvFlags::EV_ADD, FilterFlag::NOTE_EXIT, 0, 0);
+    queue.kevent(&[exit], &mut [], None)?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    ensure!(queue.kevent(&[], &mut [exit], None)? == 1);
+    Ok(())
+}
+
+fn lines(program: &str, args: &[&str]) -> Result<Vec<String>> {
+    let output = Command::new(program).args(args).output().context(program.to_owned())?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
+
+/// See [`crate::Snapshot`].
+pub fn things(mark: &str, instance: &str) -> BTreeSet<String> {
+    // What is asked, how, and by what a line of the answer is known as the suite's.
+    let asked: [(&str, &str, &[&str], String); 7] = [
+        ("link", "ifconfig", &["-l"], format!("sk{instance}")),
+        ("mount", "mount", &["-p"], mark.to_owned()),
+        ("jail", "jls", &["-d", "name"], format!("skep-{instance}")),
+        ("vmm instance", "ls", &["/dev/vmm"], format!("sk{instance}")),
+        ("limit", "rctl", &[], format!("skep-{instance}")),
+        ("socket", "sockstat", &["-u"], mark.to_owned()),
+        ("process", "ps", &["-axww", "-o", "args="], mark.to_owned()),
+    ];
+    let mut things = BTreeSet::new();
+    for (kind, program, args, known_by) in asked {
+        let all = lines(program, args).unwrap_or_default();
+        let parts: Vec<&str> = if kind == "link" {
+            all.iter().flat_map(|l| l.split_whitespace()).collect()
+        } else {
+            all.iter().map(String::as_str).collect()
+        };
+        things.extend(parts.into_iter().filter(|line| line.contains(&known_by)).map(|line| format!("{kind} {line}")));
+    }
+    things
+}

@@ -1,0 +1,107 @@
+//! Linux: Debian's kernel in QEMU, booted directly.
+
+use crate::{Suite, guest};
+use anyhow::Result;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// Typed into the guest: reboot at once.
+pub const REBOOT: &str = "reboot -f";
+/// Typed into the guest: power off at once.
+pub const POWER_OFF: &str = "poweroff -f";
+/// What the guest says when it does.
+pub const POWERED_OFF: &str = "reboot: Power down";
+/// Prints `mem-` and about a hundredth of the guest's memory in MB.
+pub const MEMORY: &str = "echo mem-$(( $(grep MemTotal /proc/meminfo | tr -dc 0-9) / 1000 ))-";
+/// The hypervisor's name below a cell's root.
+pub const HYPERVISOR: &str = "usr/bin/qemu-system-x86_64";
+/// The firmware's name below a cell's root.
+pub const FIRMWARE: &str = "usr/share/OVMF/OVMF_CODE_4M.fd";
+/// A file of the host that no service has open.
+pub const FOREIGN: &str = "/etc/hostname";
+
+/// A right of the whole process that a service may hold too much of.
+pub const CAPABILITY: Option<&str> = Some("CAP_NET_ADMIN");
+
+/// Gives the guest's only NIC an address.
+pub fn set_address(address: &str) -> String {
+    format!("ip link set eth0 up; ip addr add {address} dev eth0; echo set-$?")
+}
+
+/// Imports what machines of [`define`] boot.
+pub fn import_guest(suite: &Suite) -> Result<()> {
+    let guest = guest()?;
+    for name in ["kernel", "initrd"] {
+        suite.ok(&["disk", "import", name, &guest.join(name).to_string_lossy()])?;
+    }
+    Ok(())
+}
+
+/// Defines a machine that boots the guest's kernel directly.
+pub fn define(suite: &Suite, name: &str, more: &[&str]) -> Result<()> {
+    let args = ["vm", "create", name, "--memory", "128M", "--kernel", "kernel", "--initrd", "initrd"];
+    let args = [&args[..], &["--cmdline", "console=ttyS0 quiet"], more].concat();
+    suite.ok(&args).map(drop)
+}
+
+/// Kills a process and waits until it has ended.
+pub fn end(pid: i32) -> Result<()> {
+    let process = skep_sys::linux::pidfd(pid)?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    nix::poll::poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+    Ok(())
+}
+
+/// See [`crate::Snapshot`].
+pub fn things(mark: &str, instance: &str) -> BTreeSet<String> {
+    let mut things = BTreeSet::new();
+    if let Ok(links) = fs::read_dir("/sys/class/net") {
+        for link in links.flatten() {
+            let name = link.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&format!("sk{instance}")) {
+                things.insert(format!("link {name}"));
+            }
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    things.extend(mounts.lines().filter(|l| l.contains(mark)).map(|l| format!("mount {l}")));
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let bound = sockets.lines().filter_map(|l| l.split_whitespace().nth(7)).filter(|p| p.contains(mark));
+    things.extend(bound.map(|p| format!("socket {p}")));
+    cgroups(Path::new("/sys/fs/cgroup"), &format!("skep-{instance}"), 3, &mut things);
+    if let Ok(processes) = fs::read_dir("/proc") {
+        for entry in processes.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.bytes().all(|c| c.is_ascii_digit()) {
+                continue;
+            }
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            let ours = command.contains(mark) || program.to_string_lossy().contains(mark);
+            // The command that the test itself runs is not the suite's.
+            if ours && name != std::process::id().to_string() {
+                things.insert(format!("process {}", command.trim()));
+            }
+        }
+    }
+    things
+}
+
+fn cgroups(dir: &Path, mark: &str, depth: u32, things: &mut BTreeSet<String>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        let path = entry.path();
+        if path.to_string_lossy().contains(mark) {
+            things.insert(format!("cgroup {}", path.display()));
+        }
+        if depth > 0 {
+            cgroups(&path, mark, depth - 1, things);
+        }
+    }
+}
