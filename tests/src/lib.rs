@@ -3,6 +3,7 @@
 //! Each test is a process of its own, with a suite of its own. What a machine cannot do is probed and skipped by name.
 #![forbid(unsafe_code)]
 
+pub mod held;
 pub mod host;
 pub mod suite;
 
