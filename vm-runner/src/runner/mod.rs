@@ -52,10 +52,13 @@ pub struct Runner {
     phase: Phase,
     starts: u32,
     started: Instant,
+    /// The power button was pressed since then.
+    pressed: bool,
     /// Ends that came too soon, in a row.
     quick: u32,
     last_end: Option<End>,
-    watchers: Vec<OwnedFd>,
+    /// Each with its token.
+    watchers: Vec<(u64, OwnedFd)>,
     /// The listener once more: shut on leaving, so that whoever has the reply finds nobody here.
     door: OwnedFd,
     left: bool,
@@ -131,6 +134,7 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
         phase: Phase::Ready,
         starts: 0,
         started: Instant::now(),
+        pressed: false,
         quick: 0,
         last_end: None,
         watchers: Vec::new(),

@@ -21,10 +21,16 @@ const GRACE: Duration = Duration::from_secs(3);
 const QUICK: Duration = Duration::from_secs(10);
 /// So many quick ones in a row are a loop.
 const LOOP: u32 = 5;
+/// A guest younger than this may still be booting, and then no power button reaches it.
+const YOUNG: Duration = Duration::from_secs(60);
+/// Between two presses of a young guest's power button.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Watchers at a time.
 const WATCHERS: usize = 8;
 /// The alarm's token; the engine's are smaller.
 const ALARM: u64 = 100;
+/// The first token of watchers.
+const WATCHER: u64 = 1000;
 
 type Answer<T, F = NoFds> = Result<(T, F), Refusal>;
 
@@ -33,7 +39,7 @@ impl Service<runner::Runner> for Runner {
         let answered = match request {
             RunnerRequest::Status(c) => ask.answer(c, |_, _, []| Ok((self.state(), []))),
             RunnerRequest::Start(c) => ask.answer(c, |_, _, []| self.start()),
-            RunnerRequest::PowerButton(c) => ask.answer(c, |_, _, []| self.with(Engine::power_button)),
+            RunnerRequest::PowerButton(c) => ask.answer(c, |_, _, []| self.power_button()),
             RunnerRequest::Kill(c) => ask.answer(c, |_, _, []| self.kill()),
             RunnerRequest::Reset(c) => ask.answer(c, |_, _, []| self.reset()),
             RunnerRequest::Pause(c) => ask.answer(c, |_, _, []| self.with(Engine::pause)),
@@ -53,14 +59,22 @@ impl Service<runner::Runner> for Runner {
     fn watched(&self) -> Vec<Watch<'_>> {
         let mut list = self.engine.as_ref().map(Engine::watched).unwrap_or_default();
         list.push(Watch { fd: self.alarm.as_fd(), flags: PollFlags::POLLIN, token: ALARM });
+        list.extend(self.watchers.iter().map(|(token, fd)| Watch { fd: fd.as_fd(), flags: PollFlags::POLLIN, token: *token }));
         list
     }
 
     fn ready(&mut self, token: u64, _: PollFlags) {
+        if token >= WATCHER {
+            // It is gone: a watcher never says anything.
+            return self.watchers.retain(|(number, _)| *number != token);
+        }
         if let Some(engine) = &mut self.engine {
             if token == ALARM {
                 if !engine.is_up() || engine.is_deaf() {
                     engine.give_up("the hypervisor did not answer in time");
+                } else if self.pressed {
+                    // One that is just ending, or does not answer, is not asked again.
+                    self.pressed = engine.power_button().is_ok();
                 }
             } else {
                 engine.ready(token);
@@ -72,6 +86,7 @@ impl Service<runner::Runner> for Runner {
         }
         if token == ALARM {
             let _ = self.alarm.clear();
+            self.press_again();
         }
         self.settle();
     }
@@ -112,7 +127,7 @@ impl Runner {
             Engine::start(&self.kit, Words::new(log)).map_err(|e| Refusal::io(object(self), "start the hypervisor", &e))?;
         self.engine = Some(engine);
         self.starts = self.starts.saturating_add(1);
-        self.started = Instant::now();
+        (self.started, self.pressed) = (Instant::now(), false);
         let _ = self.alarm.set(START);
         self.enter(Phase::Starting);
         Ok(())
@@ -143,6 +158,22 @@ impl Runner {
         self.engine_up()?;
         self.engine.as_mut().map_or_else(|| Err(Refusal::new(Reason::WrongState, "hypervisor")), act)?;
         Ok((Done {}, []))
+    }
+
+    fn power_button(&mut self) -> Answer<Done> {
+        let done = self.with(Engine::power_button)?;
+        self.pressed = true;
+        self.press_again();
+        Ok(done)
+    }
+
+    /// Nothing tells whether a guest has heard its power button, and one that has not got that far loses it: it is pressed again
+    /// until the guest must have booted.
+    fn press_again(&self) {
+        let hears = self.engine.as_ref().is_some_and(|engine| engine.is_up() && !engine.is_deaf());
+        if self.pressed && hears && self.started.elapsed() < YOUNG {
+            let _ = self.alarm.set(AGAIN);
+        }
     }
 
     fn engine_up(&self) -> Result<(), Refusal> {
@@ -204,11 +235,12 @@ impl Runner {
     fn watch(&mut self) -> Answer<Done, OneFd> {
         let (ours, theirs) = sock::seqpacket_pair().map_err(|e| Refusal::io(object(self), "make a socket pair", &e))?;
         tell(&ours, &RunnerEvent::Phase(self.phase));
-        // Watchers that went away are noticed when they are told something; the oldest makes room.
+        // The oldest makes room.
         if self.watchers.len() >= WATCHERS {
             self.watchers.remove(0);
         }
-        self.watchers.push(ours);
+        let last = self.watchers.last().map_or(WATCHER, |(number, _)| *number);
+        self.watchers.push((last + 1, ours));
         Ok((Done {}, [theirs]))
     }
 
@@ -275,6 +307,7 @@ impl Runner {
     fn enter(&mut self, phase: Phase) {
         if phase == Phase::Running {
             let _ = self.alarm.clear();
+            self.press_again();
         }
         if self.phase != phase {
             self.phase = phase;
@@ -283,7 +316,7 @@ impl Runner {
     }
 
     fn say(&mut self, event: &RunnerEvent) {
-        self.watchers.retain(|watcher| tell(watcher, event));
+        self.watchers.retain(|(_, watcher)| tell(watcher, event));
     }
 }
 
