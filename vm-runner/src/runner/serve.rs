@@ -21,10 +21,6 @@ const GRACE: Duration = Duration::from_secs(3);
 const QUICK: Duration = Duration::from_secs(10);
 /// So many quick ones in a row are a loop.
 const LOOP: u32 = 5;
-/// A guest younger than this may still be booting, and then no power button reaches it.
-const YOUNG: Duration = Duration::from_secs(60);
-/// Between two presses of a young guest's power button.
-const AGAIN: Duration = Duration::from_secs(2);
 /// Watchers at a time.
 const WATCHERS: usize = 8;
 /// The alarm's token; the engine's are smaller.
@@ -39,7 +35,7 @@ impl Service<runner::Runner> for Runner {
         let answered = match request {
             RunnerRequest::Status(c) => ask.answer(c, |_, _, []| Ok((self.state(), []))),
             RunnerRequest::Start(c) => ask.answer(c, |_, _, []| self.start()),
-            RunnerRequest::PowerButton(c) => ask.answer(c, |_, _, []| self.power_button()),
+            RunnerRequest::PowerButton(c) => ask.answer(c, |_, _, []| self.with(Engine::power_button)),
             RunnerRequest::Kill(c) => ask.answer(c, |_, _, []| self.kill()),
             RunnerRequest::Reset(c) => ask.answer(c, |_, _, []| self.reset()),
             RunnerRequest::Pause(c) => ask.answer(c, |_, _, []| self.with(Engine::pause)),
@@ -72,9 +68,6 @@ impl Service<runner::Runner> for Runner {
             if token == ALARM {
                 if !engine.is_up() || engine.is_deaf() {
                     engine.give_up("the hypervisor did not answer in time");
-                } else if self.pressed {
-                    // One that is just ending, or does not answer, is not asked again.
-                    self.pressed = engine.power_button().is_ok();
                 }
             } else {
                 engine.ready(token);
@@ -86,7 +79,6 @@ impl Service<runner::Runner> for Runner {
         }
         if token == ALARM {
             let _ = self.alarm.clear();
-            self.press_again();
         }
         self.settle();
     }
@@ -127,7 +119,7 @@ impl Runner {
             Engine::start(&self.kit, Words::new(log)).map_err(|e| Refusal::io(object(self), "start the hypervisor", &e))?;
         self.engine = Some(engine);
         self.starts = self.starts.saturating_add(1);
-        (self.started, self.pressed) = (Instant::now(), false);
+        self.started = Instant::now();
         let _ = self.alarm.set(START);
         self.enter(Phase::Starting);
         Ok(())
@@ -158,22 +150,6 @@ impl Runner {
         self.engine_up()?;
         self.engine.as_mut().map_or_else(|| Err(Refusal::new(Reason::WrongState, "hypervisor")), act)?;
         Ok((Done {}, []))
-    }
-
-    fn power_button(&mut self) -> Answer<Done> {
-        let done = self.with(Engine::power_button)?;
-        self.pressed = true;
-        self.press_again();
-        Ok(done)
-    }
-
-    /// Nothing tells whether a guest has heard its power button, and one that has not got that far loses it: it is pressed again
-    /// until the guest must have booted.
-    fn press_again(&self) {
-        let hears = self.engine.as_ref().is_some_and(|engine| engine.is_up() && !engine.is_deaf());
-        if self.pressed && hears && self.started.elapsed() < YOUNG {
-            let _ = self.alarm.set(AGAIN);
-        }
     }
 
     fn engine_up(&self) -> Result<(), Refusal> {
@@ -307,7 +283,6 @@ impl Runner {
     fn enter(&mut self, phase: Phase) {
         if phase == Phase::Running {
             let _ = self.alarm.clear();
-            self.press_again();
         }
         if self.phase != phase {
             self.phase = phase;
