@@ -1,7 +1,7 @@
 //! FreeBSD: Capsicum. Rights and ioctl lists per descriptor, uid, then capability mode (capsicum(4), rights(4)).
 
 use crate::{EnterError, Scene, failed};
-use capsicum::{CapRights, FileRights, IoctlsBuilder, Right};
+use capsicum::{CapRights, Fcntl, FcntlRights, FileRights, IoctlsBuilder, Right};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid};
 use skep_rights::{Descriptor, Process};
@@ -17,6 +17,12 @@ pub fn limit(fd: BorrowedFd<'_>, line: &Descriptor) -> Result<(), EnterError> {
         rights.allow(right(name).ok_or_else(|| EnterError::Unsupported(format!("no Capsicum right {name}")))?);
     }
     rights.limit(&fd).map_err(failed("cap_rights_limit"))?;
+    if line.rights.contains(&"FCNTL") {
+        // Whether it waits; nobody needs more of fcntl(2).
+        let mut requests = FcntlRights::new();
+        requests.allow(Fcntl::GetFL).allow(Fcntl::SetFL);
+        requests.limit(&fd).map_err(failed("cap_fcntls_limit"))?;
+    }
     if !line.rights.contains(&"IOCTL") {
         return Ok(());
     }
