@@ -4,7 +4,8 @@ use crate::base::{CONNECTION, LISTENER, SYSLOG};
 use crate::table::*;
 
 /// Rights of a listening TCP socket; accepted ones inherit them.
-const TCP: &[&str] = &["ACCEPT", "EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"];
+const TCP: &[&str] =
+    &["ACCEPT", "EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"];
 
 /// See the module.
 pub static TABLE: Process = Process {
@@ -48,7 +49,7 @@ pub static TABLE: Process = Process {
             name: "broker session",
             kind: FdKind::Unix,
             most: Most::Many,
-            rights: &["READ", "WRITE", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "SHUTDOWN"],
+            rights: UNLIMITED,
             ioctls: &[],
             why: "one for each call in progress, in the name of its client",
         },
@@ -56,7 +57,7 @@ pub static TABLE: Process = Process {
             name: "stream",
             kind: FdKind::Unix,
             most: Most::Many,
-            rights: &["READ", "WRITE", "EVENT", "FSTAT", "SHUTDOWN", "GETSOCKOPT"],
+            rights: UNLIMITED,
             ioctls: &[],
             why: "one end of a console, screen, watch or import, from the broker",
         },
@@ -84,14 +85,7 @@ pub static TABLE: Process = Process {
             ioctls: &[],
             why: "one byte to the supervisor when clients can be served; then closed",
         },
-        Descriptor {
-            name: "event loop",
-            kind: FdKind::Event,
-            most: Most::N(4),
-            rights: &["EVENT", "KQUEUE"],
-            ioctls: &[],
-            why: "tokio's",
-        },
+        Descriptor { name: "event loop", kind: FdKind::Event, most: Most::N(4), rights: UNLIMITED, ioctls: &[], why: "tokio's" },
     ],
     paths: Paths::Only(&[]),
     syscalls: &[Syscalls { names: &["socket:unix", "connect"], why: "a session with the broker for each call in progress" }],
@@ -99,5 +93,9 @@ pub static TABLE: Process = Process {
     max_descriptors: 1024,
     // It serves clients, not a protocol of the suite.
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "connectat(2) beneath the descriptor of RUN reaches the broker's socket" },
+    freebsd: FreeBsd {
+        capability_mode: true,
+        root: Root::Never,
+        note: "connectat(2) beneath the descriptor of RUN reaches the broker's socket",
+    },
 };
