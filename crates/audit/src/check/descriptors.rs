@@ -105,7 +105,8 @@ impl Places {
     fn is_standard(&self, kind: &Kind) -> bool {
         match kind {
             Kind::Null => true,
-            Kind::File(path) => path.starts_with(self.state.join("logs")),
+            // FreeBSD's kernel may have forgotten the name.
+            Kind::File(path) => path.as_os_str().is_empty() || path.starts_with(self.state.join("logs")),
             _ => false,
         }
     }
