@@ -1,6 +1,6 @@
 //! The rights of api-frontend.
 
-use crate::base::{CONNECTION, LISTENER, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG, SYSLOG};
 use crate::table::*;
 
 /// Rights of a listening TCP socket; accepted ones inherit them.
@@ -20,6 +20,7 @@ pub static TABLE: Process = Process {
     descriptors: &[
         LISTENER,
         CONNECTION,
+        LOG,
         SYSLOG,
         Descriptor {
             name: "remote listener",
