@@ -1,6 +1,6 @@
 //! One line per operation.
 
-use crate::ops::{list, switch, tap};
+use crate::ops::{list, pair, switch, tap, tunnel};
 use crate::platform::NetHost;
 use skep_ipc::{Answered, Ask, ProtocolError, Service};
 use skep_proto::net::{Net, NetRequest};
@@ -26,7 +26,7 @@ impl<H: NetHost> NetHelper<H> {
         if self.privileged {
             return Ok((&mut self.host, self.instance));
         }
-        Err(Refusal::new(Reason::NeedsRoot, "net-helper").note("an ordinary user may not make bridges and taps"))
+        Err(Refusal::new(Reason::NeedsRoot, "net-helper").note("an ordinary user may not make interfaces"))
     }
 }
 
@@ -40,6 +40,10 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
             R::MoveTap(c) => ask.answer(c, |_, c, []| Ok((tap::move_to(self.acting()?, &c)?, []))),
             R::DeleteTap(c) => ask.answer(c, |_, c, []| Ok((tap::delete(self.acting()?, &c)?, []))),
             R::ListInterfaces(c) => ask.answer(c, |_, c, []| Ok((list::list(&mut self.host, self.instance, &c)?, []))),
+            R::CreateTunnel(c) => ask.answer(c, |_, c, []| Ok((tunnel::create(self.acting()?, &c)?, []))),
+            R::DeleteTunnel(c) => ask.answer(c, |_, c, []| Ok((tunnel::delete(self.acting()?, &c)?, []))),
+            R::CreatePair(c) => ask.answer(c, |_, c, []| Ok((pair::create(self.acting()?, &c)?, []))),
+            R::DeletePair(c) => ask.answer(c, |_, c, []| Ok((pair::delete(self.acting()?, &c)?, []))),
         }
     }
 

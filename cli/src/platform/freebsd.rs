@@ -27,6 +27,7 @@ pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
         Check::new("capability mode", capsicum, "kern.features", "boot a kernel with options CAPABILITY_MODE"),
         Check::new("taps", knows(c"net.link.tap", Found::Weaker), "net.link.tap", "kldload if_tuntap"),
         Check::new("bridges", knows(c"net.link.bridge", Found::Weaker), "net.link.bridge", "kldload if_bridge"),
+        Check::new("tunnels", knows(c"net.link.vxlan", Found::Weaker), "net.link.vxlan", "kldload if_vxlan"),
         Check::new(
             "limits",
             knows(c"kern.features.rctl", Found::Weaker),
