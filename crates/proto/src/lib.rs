@@ -20,6 +20,7 @@ pub mod refusal;
 pub mod runner;
 pub mod storage;
 pub mod tunnel;
+pub mod upload;
 pub mod wire;
 
 pub use ids::{DiskId, InstanceId, MachineId, NicId, OperationId, SwitchId, TraceId};
