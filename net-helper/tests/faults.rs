@@ -14,6 +14,8 @@ use support::fake::{Fake, State, link};
 use support::{Served, ask, instance, open};
 
 const HERE: &str = "192.0.2.1";
+/// Of an interface that was not given to switches.
+const SPARE: &str = "192.0.2.8";
 const OTHER: &str = "192.0.2.2";
 
 fn tunnel_to(far: &str) -> Tunnel {
@@ -48,7 +50,12 @@ fn host() -> State {
     (links[6].bridge, links[6].up, links[6].note) = (Some(5), true, "as before".into());
     (links[7].bridge, links[7].up) = (Some(4), true);
     let tunnels = [(tunnel.to_string(), tunnel_to(OTHER))].into();
-    State { links, tunnels, addresses: vec![HERE.parse().unwrap()], ..State::default() }
+    State {
+        links,
+        tunnels,
+        addresses: vec![(HERE.parse().unwrap(), "eth0"), (SPARE.parse().unwrap(), "spare0")],
+        ..State::default()
+    }
 }
 
 /// Fails step after step until the operation succeeds; says how many steps it has.
@@ -168,10 +175,10 @@ fn what_cannot_be_a_tunnel_or_a_pair_is_refused_and_nothing_done() {
     let cases = [
         (Reason::InvalidValue, HERE, six, "IPv6"),
         (Reason::InvalidValue, HERE, here, "itself"),
-        (Reason::InvalidValue, OTHER, Far::Host("192.0.2.9".parse().unwrap()), "no interface of this host"),
-        (Reason::NotFound, HERE, group("eth9"), "eth9"),
-        (Reason::InvalidValue, HERE, group("lo"), "loopback"),
-        (Reason::InvalidValue, HERE, group(&mine), "skep made it"),
+        (Reason::PermissionDenied, OTHER, Far::Host("192.0.2.9".parse().unwrap()), "--uplinks"),
+        (Reason::PermissionDenied, SPARE, Far::Host(OTHER.parse().unwrap()), "--uplinks"),
+        (Reason::PermissionDenied, HERE, group("spare0"), "--uplinks"),
+        (Reason::PermissionDenied, HERE, group(&mine), "--uplinks"),
     ];
     for (reason, local, far, why) in cases {
         let tunnel = Tunnel { local: local.parse().unwrap(), far, ..tunnel_to(OTHER) };

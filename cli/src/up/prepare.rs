@@ -2,7 +2,7 @@
 
 use super::{Places, UpError, step};
 use nix::unistd::{Uid, geteuid};
-use skep_proto::InstanceId;
+use skep_proto::{IfName, InstanceId};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -18,12 +18,14 @@ pub struct Prepared {
     pub instance: InstanceId,
     /// `--ids`, if root starts them.
     pub ids: Option<String>,
+    /// The host's interfaces that switches may have, between commas.
+    pub uplinks: String,
     /// Where the services' programs are.
     pub programs: PathBuf,
 }
 
-/// Makes what is missing and checks what is there.
-pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
+/// Makes what is missing and checks what is there. `given`: other uplinks from now on.
+pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError> {
     if places.run.as_os_str().len() > LONGEST_RUN {
         let error = io::Error::other(format!("a path of at most {LONGEST_RUN} bytes is needed; set SKEP_RUN"));
         return Err(step(places.run.display())(error));
@@ -38,6 +40,7 @@ pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
         let path = places.state.join("ids");
         fs::write(&path, format!("{ids}\n")).map_err(step(format!("write {}", path.display())))?;
     }
+    let uplinks = uplinks(&places.state, given)?;
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
     if prefixes.is_dir() {
@@ -50,7 +53,7 @@ pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
         programs: programs.clone(),
     };
     skep_cellroot::prepare(&config)?;
-    Ok(Prepared { instance, ids, programs })
+    Ok(Prepared { instance, ids, uplinks, programs })
 }
 
 fn directories(places: &Places) -> Result<(), UpError> {
@@ -93,6 +96,27 @@ fn instance(state: &Path) -> Result<InstanceId, UpError> {
         }
         Err(e) => Err(step(format!("read {}", path.display()))(e)),
     }
+}
+
+/// The uplinks, kept beside the instance's mark: a file of whoever starts the suite, which no service can write to.
+fn uplinks(state: &Path, given: Option<&str>) -> Result<String, UpError> {
+    let path = state.join("uplinks");
+    let text = match given {
+        Some(text) => text.to_owned(),
+        None => match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(step(format!("read {}", path.display()))(e)),
+        },
+    };
+    let names = text.trim().split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "none");
+    let wrong = |name: &str, e: String| step(format!("uplink {name}"))(io::Error::other(e));
+    let names = names.map(|name| name.parse::<IfName>().map(|n| n.to_string()).map_err(|e| wrong(name, e.to_string())));
+    let names = names.collect::<Result<Vec<_>, _>>()?.join(",");
+    if given.is_some() {
+        fs::write(&path, format!("{names}\n")).map_err(step(format!("write {}", path.display())))?;
+    }
+    Ok(names)
 }
 
 /// A block of 4,096 uids above 1,000,000, chosen by the instance, so that two suites on a host do not share theirs.

@@ -1,6 +1,6 @@
 //! The rights of net-helper.
 
-use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, READY, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG, LOG_OF_ACTS, READY, SYSLOG};
 use crate::table::*;
 
 /// `TUNSETIFF` (linux/if_tun.h).
@@ -11,7 +11,7 @@ pub static TABLE: Process = Process {
     name: "net-helper",
     program: "skep-net-helper",
     task: "makes bridges, taps, tunnels and pairs",
-    uid: Uid::Own,
+    uid: Uid::RootOnFreeBsd,
     namespaces: &[Namespace::Ipc, Namespace::Uts],
     capabilities: &[(Capability::NetAdmin, "interfaces are made with it")],
     network: Network::Host("bridges, taps and uplinks are interfaces of the host"),
@@ -20,6 +20,7 @@ pub static TABLE: Process = Process {
         CONNECTION,
         READY,
         LOG_OF_ACTS,
+        LOG,
         SYSLOG,
         Descriptor {
             name: "netlink",

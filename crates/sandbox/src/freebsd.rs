@@ -3,7 +3,7 @@
 use crate::{EnterError, Scene, failed};
 use capsicum::{CapRights, Fcntl, FcntlRights, FileRights, IoctlRights, Right};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, geteuid, getppid, setgroups, setresgid, setresuid};
 use skep_rights::{Descriptor, Process};
 use std::os::fd::BorrowedFd;
 
@@ -55,6 +55,9 @@ pub fn enter(table: &'static Process, scene: &Scene) -> Result<(), EnterError> {
         setgroups(&[]).map_err(failed("setgroups"))?;
         setresgid(gid, gid, gid).map_err(failed("setresgid"))?;
         setresuid(uid, uid, uid).map_err(failed("setresuid"))?;
+    } else if geteuid().is_root() && !scene.in_cell {
+        // Who stays root is in no group of whoever started it.
+        setgroups(&[]).map_err(failed("setgroups"))?;
     }
     for (what, limit) in [(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_NOFILE, table.max_descriptors)] {
         let limit = nix::libc::rlim_t::try_from(limit).unwrap_or(nix::libc::rlim_t::MAX);

@@ -100,8 +100,8 @@ pub trait NetHost {
     /// Makes both ends of a pair, down.
     fn make_pair(&mut self, ends: &[IfName; 2]) -> Result<(), HostError>;
 
-    /// Whether an interface of the host has this address.
-    fn has_address(&mut self, address: IpAddr) -> Result<bool, HostError>;
+    /// The interfaces that have this address.
+    fn owners(&mut self, address: IpAddr) -> Result<Vec<IfName>, HostError>;
 
     /// Removes what was half made when a helper of this instance ended: it has no name of ours yet, where making and naming are two acts
     /// (FreeBSD).

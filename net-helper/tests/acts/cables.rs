@@ -3,7 +3,7 @@
 use super::{Net7, bridge};
 use crate::support::frames::{frame, hear, receive, send};
 use crate::support::{INDICES_RETURN, KINDS, ask, instance};
-use skep_net_helper::platform::NetHost;
+use skep_net_helper::platform::{Link, NetHost};
 use skep_proto::net::{CreatePair, CreateTunnel, DeletePair, DeleteSwitch, DeleteTunnel};
 use skep_proto::tunnel::{Far, Tunnel};
 use skep_proto::{IfName, Reason, Refusal, SwitchId};
@@ -98,7 +98,7 @@ fn a_tunnel_joins_its_switch_and_is_made_anew_when_it_should_differ() {
         assert!(refusal.note.as_str().contains(text), "{refusal}");
     }
     let elsewhere = Tunnel { local: "192.0.2.9".parse().unwrap(), ..tunnel(7, host(THERE)) };
-    net.refused(Reason::InvalidValue, |n| n.tunnel(1, elsewhere).map(drop));
+    net.refused(Reason::PermissionDenied, |n| n.tunnel(1, elsewhere).map(drop));
     // A switch with a tunnel stays, and so does what is no tunnel.
     net.refused(Reason::InUse, |n| ask(&mut n.client, DeleteSwitch { number: 0 }).map(drop));
     net.switch(2, None).unwrap();
@@ -202,10 +202,14 @@ fn a_tunnel_to_a_group_sends_to_all_of_it() {
     send(&guest, &frame("to all"));
     let (vni, to, inner, _) = comes_out(&outside);
     assert_eq!((vni, to, inner), (71, GROUP, frame("to all")));
-    for uplink in ["eth9", super::LOOPBACK, &bridge(0)] {
+    for (uplink, reason) in [("spare0", Reason::PermissionDenied), ("eth9", Reason::NotFound)] {
         let far = Far::Group { address: GROUP.to_string().parse().unwrap(), uplink: uplink.parse().unwrap() };
-        let reason = if uplink == "eth9" { Reason::NotFound } else { Reason::InvalidValue };
-        net.refused(reason, |n| n.tunnel(0, tunnel(71, far)).map(drop));
+        // The former tunnel comes back, though not with the same index.
+        let before = net.link(&vxlan(0)).unwrap();
+        let refusal = net.tunnel(0, tunnel(71, far)).unwrap_err();
+        assert_eq!(refusal.reason, reason, "{refusal}");
+        assert_eq!(net.link(&vxlan(0)).map(|link| Link { index: before.index, ..link }), Some(before));
+        assert_eq!(net.host.tunnel(&vxlan(0).parse().unwrap()).unwrap(), Some(tunnel(71, group())));
     }
 }
 

@@ -15,7 +15,7 @@ pub struct State {
     /// The reading ends of the taps' pipes: at their end, the tap was closed.
     pub taps: BTreeMap<String, OwnedFd>,
     pub tunnels: BTreeMap<String, Tunnel>,
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Vec<(IpAddr, &'static str)>,
     pub calls: usize,
     /// Calls with these numbers, from 0, fail with this.
     pub failing: Option<(std::ops::Range<usize>, i32)>,
@@ -91,10 +91,10 @@ impl NetHost for Fake {
         state.call()?;
         ends.iter().try_for_each(|end| state.add(end, "veth"))
     }
-    fn has_address(&mut self, address: IpAddr) -> Result<bool, HostError> {
+    fn owners(&mut self, address: IpAddr) -> Result<Vec<IfName>, HostError> {
         let mut state = self.0.lock().unwrap();
         state.call()?;
-        Ok(state.addresses.contains(&address))
+        Ok(state.addresses.iter().filter(|(owned, _)| *owned == address).map(|(_, name)| name.parse().unwrap()).collect())
     }
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
         let mut state = self.0.lock().unwrap();

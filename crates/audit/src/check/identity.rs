@@ -2,7 +2,7 @@
 
 use super::line;
 use crate::Options;
-use crate::facts::Facts;
+use crate::facts::{Confinement, Facts};
 use crate::find::Subject;
 use crate::report::{Line, Verdict};
 use skep_rights::{Process, Uid};
@@ -16,7 +16,13 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
     let mut differences = Vec::new();
     let own = *facts.uids.first().unwrap_or(&0);
     let declared = match subject.table.uid {
-        Uid::Own => {
+        Uid::RootOnFreeBsd if matches!(facts.confinement, Confinement::FreeBsd(_)) => {
+            if own != 0 {
+                differences.push(format!("uid {own}"));
+            }
+            "0: the kernel asks for root at each act".to_owned()
+        }
+        Uid::Own | Uid::RootOnFreeBsd => {
             let declared = role(subject.table.name).map(|role| ids.of(role));
             if declared != Some(own) {
                 differences.push(format!("uid {own}"));

@@ -234,9 +234,9 @@ impl NetHost for Host {
         })
     }
 
-    fn has_address(&mut self, address: IpAddr) -> Result<bool, HostError> {
+    fn owners(&mut self, address: IpAddr) -> Result<Vec<IfName>, HostError> {
         let all = net::addresses(self.socket.as_fd()).map_err(HostError::step("list addresses"))?;
-        Ok(all.iter().any(|(_, found)| *found == Some(address)))
+        Ok(all.into_iter().filter(|(_, found)| *found == Some(address)).filter_map(|(name, _)| name.parse().ok()).collect())
     }
 
     fn sweep(&mut self, instance: InstanceId) -> Result<(), HostError> {

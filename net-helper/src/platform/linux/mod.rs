@@ -141,18 +141,24 @@ impl NetHost for Host {
         self.make(a, InfoKind::Veth, InfoData::Veth(InfoVeth::Peer(named(b))), "make a pair")
     }
 
-    fn has_address(&mut self, address: IpAddr) -> Result<bool, HostError> {
+    fn owners(&mut self, address: IpAddr) -> Result<Vec<IfName>, HostError> {
         let all = self.route.ask(Message::GetAddress(AddressMessage::default()), NLM_F_DUMP);
         let all = all.map_err(HostError::step("list addresses"))?;
-        // On a point-to-point interface `Address` is the other end's.
         let own = |message: &AddressMessage| {
             let local =
                 message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
+            // On a point-to-point interface this one is the other end's.
             let other =
                 message.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
             local.or(other) == Some(address)
         };
-        Ok(all.iter().any(|message| matches!(message, Message::NewAddress(message) if own(message))))
+        let indices: Vec<u32> = all
+            .iter()
+            .filter_map(|message| if let Message::NewAddress(message) = message { Some(message) } else { None })
+            .filter(|message| own(message))
+            .map(|message| message.header.index)
+            .collect();
+        Ok(self.links()?.into_iter().filter(|link| indices.contains(&link.index)).map(|link| link.name).collect())
     }
 
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {

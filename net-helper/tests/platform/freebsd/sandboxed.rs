@@ -9,8 +9,7 @@ use skep_proto::{MachineId, NicId, Reason, SwitchId};
 use skep_rights::net::TABLE;
 use skep_sys::freebsd::net;
 use skep_sys::{msg, sock};
-use std::io::{BufRead, BufReader};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -49,19 +48,28 @@ impl Program {
     fn start(uid: Option<u32>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        // As the supervisor does it: standard error is the log, and a byte in a pipe the word that it serves.
+        let logs = dir.path().join("state/logs");
+        std::fs::create_dir_all(&logs).unwrap();
+        let log = std::fs::File::options().append(true).create(true).open(logs.join("net-helper.log")).unwrap();
+        let (ready, theirs) = nix::unistd::pipe().unwrap();
         let mut command = Command::new(program());
         command.arg("--state").arg(dir.path().join("state")).arg("--run").arg(dir.path().join("run"));
-        command.args(["--instance", &instance().to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.args(["--instance", &instance().to_string(), "--uplinks", "up0"]);
+        command.args(["--ready-fd", &theirs.as_raw_fd().to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if let Some(uid) = uid {
-            chown(dir.path(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid))).unwrap();
+            for path in ["", "state", "state/logs", "state/logs/net-helper.log"] {
+                chown(&dir.path().join(path), Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid))).unwrap();
+            }
             command.uid(uid).gid(uid);
         } else {
             command.args(["--ids", &ids()]);
         }
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains("serving"), "{line}");
+        let child = command.spawn().unwrap();
+        drop(theirs);
+        let word = nix::unistd::read(&ready, &mut [0]).unwrap();
+        assert_eq!(word, 1, "{}", std::fs::read_to_string(logs.join("net-helper.log")).unwrap());
         Self { child, dir }
     }
 
