@@ -50,7 +50,7 @@ pub static TABLE: Process = Process {
             name: "tap",
             kind: FdKind::Device("/dev/net/tun"),
             most: Most::N(1),
-            rights: &["READ", "WRITE", "EVENT", "IOCTL"],
+            rights: &["READ", "WRITE", "EVENT", "IOCTL", "FSTAT"],
             ioctls: TAP_IOCTLS,
             why: "while an operation makes it; sent to the broker and closed",
         },

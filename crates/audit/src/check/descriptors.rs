@@ -127,6 +127,12 @@ impl Places {
             (FdKind::Directory("STATE"), Kind::Directory(path)) => *path == self.state,
             (FdKind::Directory("RUN"), Kind::Directory(path)) => *path == self.run,
             (FdKind::Directory(which), Kind::Directory(path)) => *path == self.state.join(which) || *path == self.run.join(which),
+            // FreeBSD's taps are devices each.
+            (FdKind::Device("net/tun" | "/dev/net/tun"), Kind::Device(path))
+                if path.to_string_lossy().starts_with("/dev/tap") =>
+            {
+                true
+            }
             (FdKind::Device(name), Kind::Device(path)) if name.ends_with('/') => path.starts_with(Path::new("/dev").join(name)),
             (FdKind::Device(name), Kind::Device(path)) => *path == Path::new("/dev").join(name),
             _ => false,
