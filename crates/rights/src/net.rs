@@ -42,7 +42,7 @@ pub static TABLE: Process = Process {
             name: "devices",
             kind: FdKind::Directory("/dev"),
             most: Most::N(1),
-            rights: &["LOOKUP", "READ", "WRITE", "SEEK", "IOCTL", "EVENT"],
+            rights: &["LOOKUP", "READ", "WRITE", "SEEK", "IOCTL", "EVENT", "FSTAT"],
             ioctls: TAP_IOCTLS,
             why: "FreeBSD: taps are opened beneath it (for writing, openat(2) asks for SEEK); what is opened has no right beyond these",
         },
