@@ -163,10 +163,8 @@ fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()>
         skip!("switches need root");
     }
     let suite = Suite::prepare(Mode::Root)?;
-    // A tap of the host's own, which lives as long as the descriptor.
-    let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun")?;
-    let name = format!("skt{}", std::process::id());
-    skep_sys::linux::tun::set_tap(std::os::fd::AsFd::as_fd(&tun), &name)?;
+    let tap = platform::HostTap::make()?;
+    let name = tap.name.clone();
     suite.up()?;
     refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name, "--uplinks"])?;
     ensure!(suite.json(&["switch", "list"])?.is_empty());
@@ -184,6 +182,6 @@ fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()>
     suite.ok(&["down"])?;
     suite.ok(&["up", "--uplinks", "none"])?;
     refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name])?;
-    drop(tun);
+    drop(tap);
     suite.finish()
 }
