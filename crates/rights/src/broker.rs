@@ -72,6 +72,14 @@ pub static TABLE: Process = Process {
             why: "disks, variable stores and logs that storage-helper opened, on their way into the cell",
         },
         Descriptor {
+            name: "volume in passing",
+            kind: FdKind::DeviceBelow("volumes"),
+            most: Most::Many,
+            rights: &["READ", "WRITE", "SEEK", "FSTAT", "FSYNC", "IOCTL", "EVENT", "FPATHCONF"],
+            ioctls: &[],
+            why: "FreeBSD: ZFS volumes that storage-helper opened, likewise",
+        },
+        Descriptor {
             name: "tap in passing",
             kind: FdKind::Device("net/tun"),
             most: Most::Many,

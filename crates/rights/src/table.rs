@@ -164,6 +164,8 @@ pub enum FdKind {
     Pipe,
     /// A character device.
     Device(&'static str),
+    /// A device below this directory of RUN.
+    DeviceBelow(&'static str),
     /// A memory file.
     Memory,
     /// An event, poll, timer or signal descriptor of the kernel's own kind.

@@ -136,6 +136,7 @@ impl Places {
             (FdKind::Directory("RUN"), Kind::Directory(path)) => *path == self.run,
             (FdKind::Directory(which), Kind::Directory(path)) => *path == self.state.join(which) || *path == self.run.join(which),
             (FdKind::Device(name), Kind::Device(path)) => *path == Path::new("/dev").join(name),
+            (FdKind::DeviceBelow(below), Kind::Device(path)) => path.starts_with(self.run.join(below)),
             _ => false,
         }
     }
