@@ -255,8 +255,9 @@ fn images_become_volumes() {
     refused(helper.import_bytes(fresh(), b""), Reason::BadImage);
     refused(helper.import_bytes(fresh(), &qcow2()[..70_000]), Reason::BadImage);
     refused(helper.import_bytes(import(known, KIND), &bytes), Reason::AlreadyExists);
-    // More than the pool has.
-    refused(helper.import_bytes(fresh(), &noise(300 * MIB as usize)), Reason::NoSpace);
+    // More than there is.
+    run("zfs", &["set", "quota=16M", &pool.dataset()]);
+    refused(helper.import_bytes(fresh(), &noise(24 * MIB as usize)), Reason::NoSpace);
     assert_eq!(pool.names(), three);
     assert_eq!(helper.descriptors(), before);
 }

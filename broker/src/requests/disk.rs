@@ -9,7 +9,7 @@ use crate::page::{ROWS, fit};
 use skep_proto::broker::{
     DiskClone, DiskCreate, DiskDelete, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskView, Done, OperationView,
 };
-use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space};
+use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space, VolumeSpace};
 use skep_proto::{DiskId, DiskName, OneFd, Reason, Refusal, Text};
 use std::fmt::Write;
 
@@ -42,14 +42,17 @@ pub(super) fn reserve(db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKin
     Ok(disk)
 }
 
-fn named(disk: &DiskRow) -> impl Fn(Refusal) -> Refusal {
-    let object = Text::lossy(&format!("disk {}", disk.name));
-    move |mut refusal| {
-        if refusal.reason != Reason::Unavailable {
-            refusal.object = object.clone();
-        }
-        refusal
+/// Users know names, helpers ids.
+fn about(mut refusal: Refusal, object: &str) -> Refusal {
+    if refusal.reason != Reason::Unavailable {
+        refusal.object = Text::lossy(object);
     }
+    refusal
+}
+
+fn named(disk: &DiskRow) -> impl Fn(Refusal) -> Refusal {
+    let object = format!("disk {}", disk.name);
+    move |refusal| about(refusal, &object)
 }
 
 pub(super) fn finished(broker: &Broker, who: &crate::db::Who, disk: &DiskRow, done: &JobDone) -> Result<(), Refusal> {
@@ -73,6 +76,11 @@ pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
     let made = broker.storage.call(who, CreateDisk { disk: disk.id, kind: c.kind, size: c.size }).await;
     match made {
         Ok((state, [])) => finished(broker, who, &disk, &JobDone { disk: state, sha256: None })?,
+        // Nothing was made, and nothing could be deleted.
+        Err(refusal) if refusal.reason == Reason::Unsupported => {
+            broker.change(who, |change| change.remove_disk(disk.id))?;
+            return Err(named(&disk)(refusal));
+        }
         Err(refusal) => {
             broker.undo_disk(who, &disk).await;
             return Err(named(&disk)(refusal));
@@ -87,7 +95,10 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, OneFd), Re
     let object = format!("disk {}", c.name);
     let (reader, writer) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
-    let (space, []) = broker.storage.call(who, Space {}).await?;
+    let space = match c.kind {
+        DiskKind::Zvol => broker.storage.call(who, VolumeSpace {}).await.map_err(|refusal| about(refusal, &object))?.0,
+        DiskKind::Raw | DiskKind::Qcow2 => broker.storage.call(who, Space {}).await?.0,
+    };
     if c.expect > space.free {
         let note = format!("{} bytes are to come, {} are free", c.expect, space.free);
         return Err(Refusal::new(Reason::NoSpace, object).note(note));
