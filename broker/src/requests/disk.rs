@@ -43,7 +43,7 @@ pub(super) fn reserve(db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKin
 }
 
 /// Users know names, helpers ids.
-fn about(mut refusal: Refusal, object: &str) -> Refusal {
+pub(super) fn about(mut refusal: Refusal, object: &str) -> Refusal {
     if refusal.reason != Reason::Unavailable {
         refusal.object = Text::lossy(object);
     }
@@ -155,19 +155,24 @@ pub(super) fn still(broker: &Broker, disk: &DiskRow, db: &impl Disks) -> Result<
     }
 }
 
-fn in_use(disk: &DiskRow, note: &str) -> Refusal {
+pub(super) fn in_use(disk: &DiskRow, note: &str) -> Refusal {
     Refusal::new(Reason::InUse, format_args!("disk {}", disk.name)).note(note)
+}
+
+/// Refuses a disk that a job is at, or a running machine has.
+pub(super) fn idle(broker: &Broker, disk: &DiskRow) -> Result<(), Refusal> {
+    broker.free(disk.id, disk.name.as_str())?;
+    match broker.read(|db| db.disk_users(disk.id))?.iter().find(|user| user.active) {
+        Some(user) => Err(in_use(disk, &format!("machine {} runs", user.name))),
+        None => Ok(()),
+    }
 }
 
 /// `DiskResize`.
 pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
     let Cx { broker, who } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
-    broker.free(disk.id, disk.name.as_str())?;
-    let users = broker.read(|db| db.disk_users(disk.id))?;
-    if let Some(user) = users.iter().find(|user| user.active) {
-        return Err(in_use(&disk, &format!("machine {} runs", user.name)));
-    }
+    idle(broker, &disk)?;
     let hold = broker.hold(vec![disk.id]);
     let call = ResizeDisk { disk: disk.id, kind: disk.kind, size: c.size };
     let (state, []) = broker.storage.call(who, call).await.map_err(named(&disk))?;
@@ -206,6 +211,7 @@ pub async fn delete(cx: &Cx, c: DiskDelete) -> Result<Done, Refusal> {
     if let Some(user) = broker.read(|db| db.disk_users(disk.id))?.first() {
         return Err(in_use(&disk, &format!("machine {} has it", user.name)));
     }
+    broker.without_snapshots(&disk)?;
     // The intent first: a crash from here on finishes it.
     broker.change(who, |change| {
         change.disk_doomed(disk.id)?;
