@@ -124,6 +124,7 @@ impl Service<Storage> for FakeStorage {
             }),
             StorageRequest::DeleteDisk(c) => act!(ask, c, fate, |c: storage::DeleteDisk, _| {
                 world.lock().disks.remove(&c.disk);
+                world.lock().snapshots.retain(|(disk, ..)| *disk != c.disk);
                 Ok((storage::Done {}, []))
             }),
             StorageRequest::ListDisks(c) => act!(ask, c, fate, |c: storage::ListDisks, _| {
