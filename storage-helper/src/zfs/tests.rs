@@ -26,6 +26,8 @@ struct World {
     log: Vec<String>,
     /// This request fails, once.
     fault: Option<(Request, Errno)>,
+    /// So many requests are done, then each fails.
+    left: Option<usize>,
     /// All answers are these bytes.
     lie: Option<Vec<u8>>,
 }
@@ -124,6 +126,9 @@ impl World {
         self.log.push(format!("{request:?} {name} {}", snaps.join(" ")).trim().to_owned());
         if self.fault.is_some_and(|(which, _)| which == request) {
             return err(self.fault.take().unwrap().1);
+        }
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1).ok_or(Errno::EIO)?;
         }
         if let Some(lie) = &self.lie {
             return Ok(lie.clone());
@@ -317,6 +322,32 @@ fn a_copy_that_is_cut_off_anywhere_is_swept() {
         // and whatever is left goes.
         assert_eq!(volumes.sweep().unwrap(), [], "{fault:?}");
         assert_eq!(fake.names(), before, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_deletion_that_is_cut_off_anywhere_is_finished_by_the_next() {
+    for requests in 0.. {
+        let (fake, volumes) = world();
+        volumes.create(disk(1), 1 << 20, Stage::Ready).unwrap();
+        volumes.copy(disk(1), disk(2)).unwrap();
+        volumes.snapshot(disk(1), SnapshotId::from_u128(9)).unwrap();
+        volumes.copy(disk(1), disk(3)).unwrap();
+        fake.0.borrow_mut().left = Some(requests);
+        let cut_off = volumes.destroy(disk(1)).is_err();
+        fake.0.borrow_mut().left = None;
+        volumes.sweep().unwrap();
+        volumes.destroy(disk(1)).unwrap();
+        let left = volumes.list().unwrap().iter().map(|volume| volume.disk).collect::<Vec<_>>();
+        assert_eq!(left, [2, 3].map(disk), "{requests}");
+        for copy in [2, 3] {
+            volumes.destroy(disk(copy)).unwrap();
+        }
+        assert_eq!(fake.names(), Vec::<String>::new(), "{requests}");
+        if !cut_off {
+            assert!(requests > 5);
+            return;
+        }
     }
 }
 
