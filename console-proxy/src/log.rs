@@ -24,7 +24,7 @@ impl Log {
     pub fn new(halves: [OwnedFd; 2]) -> Self {
         let [first, second] = &halves;
         // An empty half was never written, whatever its time.
-        let time = |fd: &OwnedFd| fstat(fd).map(|s| (s.st_size > 0, s.st_mtime, s.st_mtime_nsec)).unwrap_or_default();
+        let time = |fd: &OwnedFd| fstat(fd).ok().filter(|s| s.st_size > 0).map(|s| (s.st_mtime, s.st_mtime_nsec));
         let second = time(second) > time(first);
         let mut log = Self { halves, second, written: 0, gap: 0, unlogged: 0 };
         log.written = lseek(log.half(), 0, Whence::SeekEnd).ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
@@ -105,6 +105,16 @@ mod tests {
         let (older, newer) = if log.second { (a, b) } else { (b, a) };
         assert!((older + &newer).ends_with("line 039999 of what the guest said, and no other line is like it\n"));
         assert_eq!(log.unlogged, 0);
+    }
+
+    #[test]
+    fn the_first_half_is_begun_first_whichever_was_made_later() {
+        let [first, second] = files();
+        let later = nix::sys::time::TimeSpec::new(4_000_000_000, 0);
+        nix::sys::stat::futimens(&second, &later, &later).unwrap();
+        let mut log = Log::new([first, second]);
+        log.add(b"one");
+        assert_eq!(text(&log.halves[0]), "one");
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn volumes_are_made_once_and_listed() {
     assert!(marks[4].starts_with("none"), "{marks:?}");
 
     let (state, [fd]) = helper.call(OpenDisk { disk, kind: KIND, read_only: false }, []).unwrap();
-    assert!(state.allocated < MIB, "{state:?}");
+    assert!(state.disk.allocated < MIB && state.most == 0, "{state:?}");
     let device = File::from(fd);
     device.write_all_at(&noise(4 * MIB as usize), 0).unwrap();
     drop(device);
@@ -307,7 +307,7 @@ fn a_volume_is_rolled_back_to_its_newest_snapshot() {
     assert_eq!(helper.ask(back(first)).unwrap().size, 4 * MIB);
     assert!(pool.contents(disk, 6) == b"first\0");
     let (state, [fd]) = helper.call(OpenDisk { disk, kind: KIND, read_only: true }, []).unwrap();
-    assert_eq!((state.size, size(&fd)), (4 * MIB, 4 * MIB));
+    assert_eq!((state.disk.size, size(&fd)), (4 * MIB, 4 * MIB));
     drop(fd);
     refused(helper.ask(CreateSnapshot { disk: DiskId::random(), kind: KIND, snapshot: first }), Reason::NotFound);
     helper.ask(DeleteDisk { disk, kind: KIND }).unwrap();

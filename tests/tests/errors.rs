@@ -93,7 +93,9 @@ fn a_missing_hypervisor_or_firmware_is_said_and_nothing_starts() -> Result<()> {
     suite.import_guest()?;
     suite.define("m", &[])?;
     suite.ok(&["vm", "create", "efi"])?;
-    std::fs::remove_file(suite.state.join("cell/root").join(platform::FIRMWARE))?;
+    let firmware = suite.state.join("cell/root").join(platform::FIRMWARE);
+    // Not every host has it.
+    ensure!(std::fs::remove_file(&firmware).is_ok() || !firmware.exists());
     refused(&suite, &["vm", "start", "efi"], 11, &["firmware", "skep doctor"])?;
     std::fs::remove_file(suite.state.join("cell/root").join(platform::HYPERVISOR))?;
     refused(&suite, &["vm", "start", "m"], 11, &["hypervisor", "skep doctor"])?;
@@ -145,8 +147,8 @@ fn one_trace_id_runs_through_every_process_of_one_action() -> Result<()> {
 
 #[test]
 fn a_doctor_in_a_chroot_advises_to_leave_it() -> Result<()> {
-    if !is_root() {
-        skip!("makes a chroot, so root");
+    if !is_root() || !platform::NAMESPACES {
+        skip!("makes a chroot without namespaces, so it needs root, on a host that has them");
     }
     let dir = tempfile::tempdir()?;
     let mount = Command::new("mount").args(["--bind", "/"]).arg(dir.path()).status()?;
@@ -159,4 +161,35 @@ fn a_doctor_in_a_chroot_advises_to_leave_it() -> Result<()> {
     let line = said.lines().find(|line| line.contains("user namespaces")).unwrap_or_default();
     ensure!(line.contains("chroot") && !line.contains("sysctl"), "{said}");
     Ok(())
+}
+
+#[test]
+fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::prepare(Mode::Root)?;
+    // A tap of the host's own, which lives as long as the descriptor.
+    let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun")?;
+    let name = format!("skt{}", std::process::id());
+    skep_sys::linux::tun::set_tap(std::os::fd::AsFd::as_fd(&tun), &name)?;
+    suite.up()?;
+    refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name, "--uplinks"])?;
+    ensure!(suite.json(&["switch", "list"])?.is_empty());
+    let (_, message) = suite.fails(&["up", "--uplinks", &name])?;
+    ensure!(message.contains("up already"), "{message}");
+    suite.ok(&["down"])?;
+    suite.ok(&["up", "--uplinks", &name])?;
+    suite.ok(&["switch", "create", "wan", "--uplink", &name])?;
+    // It is kept for later starts, until it is taken back.
+    suite.ok(&["down"])?;
+    suite.up()?;
+    suite.ok(&["switch", "delete", "wan"])?;
+    suite.ok(&["switch", "create", "wan", "--uplink", &name])?;
+    suite.ok(&["switch", "delete", "wan"])?;
+    suite.ok(&["down"])?;
+    suite.ok(&["up", "--uplinks", "none"])?;
+    refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name])?;
+    drop(tun);
+    suite.finish()
 }

@@ -83,22 +83,29 @@ pub(crate) fn step(what: impl ToString) -> impl FnOnce(io::Error) -> UpError {
 pub struct Options {
     /// Where the API is served on TCP, too.
     pub listen: Option<String>,
+    /// The host's interfaces that switches may have from now on, between commas.
+    pub uplinks: Option<String>,
     /// Below which dataset ZFS volumes are kept.
     pub dataset: Option<String>,
 }
 
 /// Starts the suite and returns when its API answers; says so if it was up already. `foreground`: this process becomes the supervisor.
 pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'static str, UpError> {
+    let uplinks = options.uplinks.as_deref();
     if foreground {
-        let prepared = prepare::prepare(places)?;
+        let prepared = prepare::prepare(places, uplinks)?;
         supervisor::run(places, &prepared, &options, io::stdout())?;
         return Ok("ended");
+    }
+    if (uplinks.is_some() || options.dataset.is_some()) && is_up(places) {
+        let mend = "the suite is up already; other uplinks or volumes need a start: `skep down --keep-machines`, then this again";
+        return Err(UpError::Supervisor(mend.into()));
     }
     if wait_ready(places)? {
         return Ok("up already");
     }
     // Here, since this process ends soon: the supervisor finds it done, and does not keep the memory that it takes for as long as it lives.
-    prepare::prepare(places)?;
+    prepare::prepare(places, uplinks)?;
     let own = std::env::current_exe().map_err(step("own path"))?;
     let mut command = Command::new(own);
     command.arg("up").arg("--foreground").env("SKEP_STATE", &places.state).env("SKEP_RUN", &places.run);

@@ -3,7 +3,7 @@
 use super::supervisor::DATASET;
 use super::{Places, UpError, step};
 use nix::unistd::{Uid, geteuid};
-use skep_proto::InstanceId;
+use skep_proto::{IfName, InstanceId};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -21,12 +21,14 @@ pub struct Prepared {
     pub ids: Option<String>,
     /// The dataset of ZFS volumes, as remembered.
     pub dataset: Option<String>,
+    /// The host's interfaces that switches may have, between commas.
+    pub uplinks: String,
     /// Where the services' programs are.
     pub programs: PathBuf,
 }
 
-/// Makes what is missing and checks what is there.
-pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
+/// Makes what is missing and checks what is there. `given`: other uplinks from now on.
+pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError> {
     if places.run.as_os_str().len() > LONGEST_RUN {
         let error = io::Error::other(format!("a path of at most {LONGEST_RUN} bytes is needed; set SKEP_RUN"));
         return Err(step(places.run.display())(error));
@@ -41,6 +43,7 @@ pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
         let path = places.state.join("ids");
         fs::write(&path, format!("{ids}\n")).map_err(step(format!("write {}", path.display())))?;
     }
+    let uplinks = uplinks(&places.state, given)?;
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
     if prefixes.is_dir() {
@@ -57,7 +60,7 @@ pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         text => Some(text.map_err(step(format!("read {}", places.state.join(DATASET).display())))?.trim().to_owned()),
     };
-    Ok(Prepared { instance, ids, dataset, programs })
+    Ok(Prepared { instance, ids, dataset, uplinks, programs })
 }
 
 fn directories(places: &Places) -> Result<(), UpError> {
@@ -67,9 +70,25 @@ fn directories(places: &Places) -> Result<(), UpError> {
     }
     for path in [&places.state, &places.run] {
         own(path)?;
+        if geteuid().is_root() {
+            passable(path)?;
+        }
         // Services with uids of their own must get through.
         let mode = fs::Permissions::from_mode(if geteuid().is_root() { 0o711 } else { 0o700 });
         fs::set_permissions(path, mode).map_err(step(format!("chmod {}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// Services with uids of their own must get to it.
+fn passable(path: &Path) -> Result<(), UpError> {
+    for above in path.ancestors().skip(1) {
+        let meta = fs::metadata(above).map_err(step(format!("look at {}", above.display())))?;
+        if meta.mode() & 0o001 == 0 {
+            let what = format!("{} lets nobody but its owner through, and the services have uids of their own", above.display());
+            let mend = format!("chmod o+x {}, or choose another place (SKEP_STATE, SKEP_RUN)", above.display());
+            return Err(step(path.display())(io::Error::other(format!("{what}; {mend}"))));
+        }
     }
     Ok(())
 }
@@ -100,6 +119,27 @@ fn instance(state: &Path) -> Result<InstanceId, UpError> {
         }
         Err(e) => Err(step(format!("read {}", path.display()))(e)),
     }
+}
+
+/// The uplinks, kept beside the instance's mark: a file of whoever starts the suite, which no service can write to.
+fn uplinks(state: &Path, given: Option<&str>) -> Result<String, UpError> {
+    let path = state.join("uplinks");
+    let text = match given {
+        Some(text) => text.to_owned(),
+        None => match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(step(format!("read {}", path.display()))(e)),
+        },
+    };
+    let names = text.trim().split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "none");
+    let wrong = |name: &str, e: String| step(format!("uplink {name}"))(io::Error::other(e));
+    let names = names.map(|name| name.parse::<IfName>().map(|n| n.to_string()).map_err(|e| wrong(name, e.to_string())));
+    let names = names.collect::<Result<Vec<_>, _>>()?.join(",");
+    if given.is_some() {
+        fs::write(&path, format!("{names}\n")).map_err(step(format!("write {}", path.display())))?;
+    }
+    Ok(names)
 }
 
 /// A block of 4,096 uids above 1,000,000, chosen by the instance, so that two suites on a host do not share theirs.

@@ -193,6 +193,9 @@ impl Service {
             ("storage-helper", _, Some(dataset)) => args.extend(["--zfs-dataset".into(), dataset.clone()]),
             _ => {}
         }
+        if name == "net-helper" && !prepared.uplinks.is_empty() {
+            args.extend(["--uplinks".to_owned(), prepared.uplinks.clone()]);
+        }
         Self {
             name,
             program: prepared.programs.join(format!("skep-{name}")),
@@ -249,6 +252,10 @@ impl Service {
     }
 
     fn start(&self) -> io::Result<(Child, OwnedFd)> {
+        // One that serves keeps it within its bounds itself; one that ends before that is started again and again.
+        if let Some(dir) = self.log.parent() {
+            skep_service::turn(dir, self.name)?;
+        }
         let log = OpenOptions::new().create(true).append(true).mode(0o640).open(&self.log)?;
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().current_dir("/").stdin(Stdio::null()).kill_on_drop(true);

@@ -20,6 +20,7 @@ pub const BASE: &[&str] = &[
     "writev",
     "pread64",
     "pwrite64",
+    "ftruncate",
     "lseek",
     "close",
     "close_range",
@@ -80,11 +81,24 @@ use crate::table::{Descriptor, FdKind, Most};
 pub const LOG_OF_ACTS: Descriptor = Descriptor {
     name: "log of acts",
     kind: FdKind::File("logs"),
-    most: Most::N(1),
-    rights: &["WRITE", "FSTAT"],
+    most: Most::N(2),
+    rights: KEPT,
     ioctls: &[],
-    why: "the record of privileged acts, append-only",
+    why: "the record of privileged acts, and the one before it",
 };
+
+/// The service's log.
+pub const LOG: Descriptor = Descriptor {
+    name: "own log",
+    kind: FdKind::File("logs"),
+    most: Most::N(2),
+    rights: KEPT,
+    ioctls: &[],
+    why: "what standard error goes to, and the one before it",
+};
+
+/// Of a log that is kept within its bounds: it is appended to, and when it is full its text moves to the one before it.
+const KEPT: &[&str] = &["READ", "WRITE", "SEEK", "FSTAT", "FTRUNCATE", "FCNTL"];
 
 /// The line to syslogd.
 pub const SYSLOG: Descriptor = Descriptor {
@@ -99,7 +113,7 @@ pub const SYSLOG: Descriptor = Descriptor {
 /// The socket that a service serves on.
 pub const LISTENER: Descriptor = Descriptor {
     name: "listener",
-    kind: FdKind::Unix,
+    kind: FdKind::Listener,
     most: Most::N(1),
     rights: &["ACCEPT", "EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"],
     ioctls: &[],
@@ -121,7 +135,7 @@ pub const CONNECTION: Descriptor = Descriptor {
     name: "connection",
     kind: FdKind::Unix,
     most: Most::Many,
-    rights: &["EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "SHUTDOWN"],
+    rights: LISTENER.rights,
     ioctls: &[],
-    why: "accepted from the listener",
+    why: "accepted from the listener, whose rights it has",
 };

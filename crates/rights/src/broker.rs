@@ -1,6 +1,6 @@
 //! The rights of broker.
 
-use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, READY, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG, LOG_OF_ACTS, READY, SYSLOG};
 use crate::table::*;
 
 /// An operation: what it does to the host, and a test that shows it.
@@ -22,6 +22,7 @@ pub static TABLE: Process = Process {
         CONNECTION,
         READY,
         LOG_OF_ACTS,
+        LOG,
         SYSLOG,
         Descriptor {
             name: "database",
@@ -43,7 +44,7 @@ pub static TABLE: Process = Process {
             name: "client of a helper",
             kind: FdKind::Unix,
             most: Most::Many,
-            rights: &["EVENT", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "SHUTDOWN", "CONNECT"],
+            rights: UNLIMITED,
             ioctls: &[],
             why: "one to each helper, runner events and a console-proxy for each machine, the channel of each job",
         },
@@ -51,7 +52,7 @@ pub static TABLE: Process = Process {
             name: "event loop",
             kind: FdKind::Event,
             most: Most::N(4),
-            rights: &["KQUEUE"],
+            rights: UNLIMITED,
             ioctls: &[],
             why: "epoll or kqueue, and what wakes it",
         },
@@ -83,7 +84,7 @@ pub static TABLE: Process = Process {
             name: "tap in passing",
             kind: FdKind::Device("net/tun"),
             most: Most::Many,
-            rights: &["READ", "WRITE", "EVENT", "IOCTL"],
+            rights: &["READ", "WRITE", "EVENT", "IOCTL", "FSTAT"],
             ioctls: &[],
             why: "taps that net-helper made, on their way into the cell",
         },
@@ -91,7 +92,7 @@ pub static TABLE: Process = Process {
             name: "stream in passing",
             kind: FdKind::Pipe,
             most: Most::Many,
-            rights: &["READ", "WRITE", "EVENT", "FSTAT"],
+            rights: UNLIMITED,
             ioctls: &[],
             why: "both ends of an import's pipe, on their way to frontend and storage-helper",
         },
@@ -157,6 +158,7 @@ pub static TABLE: Process = Process {
     ],
     freebsd: FreeBsd {
         capability_mode: true,
+        root: Root::Never,
         note: "memory files, UNIX sockets and open files work there; helpers are reached by connectat(2) beneath RUN's descriptor",
     },
 };

@@ -1,6 +1,6 @@
 //! The rights of api-frontend.
 
-use crate::base::{CONNECTION, LISTENER, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG, SYSLOG};
 use crate::table::*;
 
 /// Rights of a listening TCP socket; accepted ones inherit them.
@@ -20,6 +20,7 @@ pub static TABLE: Process = Process {
     descriptors: &[
         LISTENER,
         CONNECTION,
+        LOG,
         SYSLOG,
         Descriptor {
             name: "remote listener",
@@ -49,7 +50,7 @@ pub static TABLE: Process = Process {
             name: "broker session",
             kind: FdKind::Unix,
             most: Most::Many,
-            rights: &["READ", "WRITE", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "SHUTDOWN"],
+            rights: UNLIMITED,
             ioctls: &[],
             why: "one for each call in progress, in the name of its client",
         },
@@ -57,7 +58,7 @@ pub static TABLE: Process = Process {
             name: "stream",
             kind: FdKind::Unix,
             most: Most::Many,
-            rights: &["READ", "WRITE", "EVENT", "FSTAT", "SHUTDOWN", "GETSOCKOPT"],
+            rights: UNLIMITED,
             ioctls: &[],
             why: "one end of a console, screen, watch or import, from the broker",
         },
@@ -85,14 +86,7 @@ pub static TABLE: Process = Process {
             ioctls: &[],
             why: "one byte to the supervisor when clients can be served; then closed",
         },
-        Descriptor {
-            name: "event loop",
-            kind: FdKind::Event,
-            most: Most::N(4),
-            rights: &["EVENT", "KQUEUE"],
-            ioctls: &[],
-            why: "tokio's",
-        },
+        Descriptor { name: "event loop", kind: FdKind::Event, most: Most::N(4), rights: UNLIMITED, ioctls: &[], why: "tokio's" },
     ],
     paths: Paths::Only(&[]),
     syscalls: &[Syscalls { names: &["socket:unix", "connect"], why: "a session with the broker for each call in progress" }],
@@ -100,5 +94,9 @@ pub static TABLE: Process = Process {
     max_descriptors: 1024,
     // It serves clients, not a protocol of the suite.
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "connectat(2) beneath the descriptor of RUN reaches the broker's socket" },
+    freebsd: FreeBsd {
+        capability_mode: true,
+        root: Root::Never,
+        note: "connectat(2) beneath the descriptor of RUN reaches the broker's socket",
+    },
 };

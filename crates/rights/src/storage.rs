@@ -37,6 +37,8 @@ const fn zfs(number: u64) -> u64 {
     0xc018_5a00 | number
 }
 
+/// Rights of its listener and of what is accepted from it.
+const SERVED: &[&str] = &["ACCEPT", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "READ", "WRITE"];
 /// Rights of what a hypervisor does with a disk.
 const DISK: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FPATHCONF", "EVENT", "FLOCK", "IOCTL"];
 /// Rights of what a hypervisor does with a variable store.
@@ -55,9 +57,9 @@ pub static TABLE: Process = Process {
         crate::base::READY,
         Descriptor {
             name: "listener",
-            kind: FdKind::Unix,
+            kind: FdKind::Listener,
             most: Most::N(1),
-            rights: &["ACCEPT", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "READ", "WRITE"],
+            rights: SERVED,
             ioctls: &[],
             why: "the broker connects to it",
         },
@@ -65,9 +67,9 @@ pub static TABLE: Process = Process {
             name: "client",
             kind: FdKind::Unix,
             most: Most::N(32),
-            rights: &["READ", "WRITE", "EVENT", "GETSOCKOPT", "SETSOCKOPT"],
+            rights: SERVED,
             ioctls: &[],
-            why: "connections of the broker",
+            why: "connections of the broker, with the listener's rights",
         },
         Descriptor {
             name: "disks",
@@ -101,14 +103,8 @@ pub static TABLE: Process = Process {
             ioctls: &[],
             why: "the template of variable stores is read from it",
         },
-        Descriptor {
-            name: "log of acts",
-            kind: FdKind::File("logs"),
-            most: Most::N(1),
-            rights: &["WRITE", "SEEK", "FSTAT"],
-            ioctls: &[],
-            why: "each act is recorded before and after",
-        },
+        crate::base::LOG_OF_ACTS,
+        crate::base::LOG,
         Descriptor {
             name: "syslog",
             kind: FdKind::Unix,
@@ -283,6 +279,7 @@ pub static TABLE: Process = Process {
     ],
     freebsd: FreeBsd {
         capability_mode: true,
+        root: Root::Never,
         note: "with ZFS volumes, root has allowed its uid before: to make, destroy, copy, snapshot and roll back what is below one dataset",
     },
 };
@@ -334,6 +331,6 @@ pub static JOB: Process = Process {
     ioctls: &[(FICLONE, "a copy shares the blocks of its source")],
     max_descriptors: 256,
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "its descriptors were limited before" },
+    freebsd: FreeBsd { capability_mode: true, root: Root::Never, note: "its descriptors were limited before" },
     ..TABLE
 };

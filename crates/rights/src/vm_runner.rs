@@ -1,6 +1,6 @@
 //! The rights of vm-runner's spawner.
 
-use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, READY, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG, LOG_OF_ACTS, READY, SYSLOG};
 use crate::table::*;
 
 /// What it does itself, and what its children do until they are confined in turn.
@@ -50,6 +50,7 @@ pub static TABLE: Process = Process {
     descriptors: &[
         READY,
         LOG_OF_ACTS,
+        LOG,
         SYSLOG,
         LISTENER,
         CONNECTION,
@@ -63,7 +64,7 @@ pub static TABLE: Process = Process {
         },
         Descriptor {
             name: "dev",
-            kind: FdKind::Device(""),
+            kind: FdKind::Directory("/dev"),
             most: Most::N(1),
             rights: &["IOCTL", "READ", "FSTAT"],
             // DEVFSIO_RADD, DEVFSIO_RDEL, DEVFSIO_RGETNEXT.
@@ -92,6 +93,7 @@ pub static TABLE: Process = Process {
     ],
     freebsd: FreeBsd {
         capability_mode: false,
+        root: Root::Always,
         note: "jail_set(2), mounts and devfs rules are refused in capability mode; it holds root for them",
     },
 };

@@ -5,7 +5,7 @@ use crate::job::Jobs;
 use crate::store::{Store, hand_out};
 use crate::zfs::{Stage, Volume, whole_blocks};
 use nix::fcntl::OFlag;
-use skep_proto::storage::{CloneDisk, CreateDisk, DeleteDisk, DiskState, JobDone, OpenDisk, ResizeDisk};
+use skep_proto::storage::{CloneDisk, CreateDisk, DeleteDisk, DiskOpened, DiskState, JobDone, OpenDisk, ResizeDisk};
 use skep_proto::{DiskId, OneFd, Reason, Refusal};
 use std::fs::File;
 
@@ -37,10 +37,10 @@ pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState
 }
 
 /// Hands its device out.
-pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskState, OneFd), Refusal> {
+pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskOpened, OneFd), Refusal> {
     let flags = if call.read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR };
     let (volume, device) = open_locked(store, call.disk, flags, call.read_only)?;
-    Ok((volume.state(), [hand_out("volume", &object(call.disk), device)?]))
+    Ok((DiskOpened { disk: volume.state(), most: 0 }, [hand_out("volume", &object(call.disk), device)?]))
 }
 
 /// Makes it larger.
