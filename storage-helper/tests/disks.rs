@@ -214,13 +214,16 @@ fn logs_have_two_halves_older_first() {
     assert!(none.0.is_empty());
     let (_, halves) = helper.call(OpenLogWriter { machine, log }, []).unwrap();
     let [first, second] = halves.map(File::from);
-    let set_time = |file: &File, seconds| {
+    // By name: on FreeBSD what was handed out lacks the right to it.
+    let set_time = |half: u8, seconds| {
+        let path = place.state().join(format!("logs/machines/{machine}.serial.{half}.log"));
+        let file = File::options().append(true).open(path).unwrap();
         file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
     };
     first.write_all_at(b"newer", 0).unwrap();
     second.write_all_at(b"older", 0).unwrap();
-    set_time(&first, 2000);
-    set_time(&second, 1000);
+    set_time(0, 2000);
+    set_time(1, 1000);
     let (_, read) = helper.call(OpenLogReader { machine, log }, []).unwrap();
     let texts: Vec<_> = read.0.into_iter().map(|fd| std::io::read_to_string(File::from(fd)).unwrap()).collect();
     assert_eq!(texts, ["older", "newer"]);
