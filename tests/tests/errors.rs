@@ -26,10 +26,16 @@ fn bad_names_sizes_and_objects_are_named_with_their_limits() -> Result<()> {
     refused(&suite, &["vm", "create", "m", "--memory", "1M"], 8, &["memory"])?;
     refused(&suite, &["vm", "create", "m", "--disk", "nodisk"], 3, &["nodisk"])?;
     refused(&suite, &["vm", "create", "-", "--cpus", "1"], 8, &["name"])?;
+    for args in [&["create", "z", "--size", "1M"][..], &["import", "z", "/etc/hosts"]] {
+        // Of a suite that was given no dataset; on Linux there are none to give.
+        refused(&suite, &[&["disk"], args, &["--kind", "zvol"]].concat(), 11, &["disk z", "use raw or qcow2"])?;
+    }
     suite.ok(&["vm", "create", "m"])?;
     refused(&suite, &["vm", "create", "m"], 4, &["machine m"])?;
     suite.ok(&["disk", "create", "d", "--size", "1M"])?;
     refused(&suite, &["disk", "create", "d", "--size", "1M"], 4, &["disk d"])?;
+    refused(&suite, &["disk", "snapshot", "create", "d", "s"], 11, &["snapshot s of disk d", "zvol"])?;
+    refused(&suite, &["disk", "snapshot", "rollback", "d", "s"], 3, &["snapshot s of disk d"])?;
     refused(&suite, &["disk", "resize", "d", "--size", "512"], 8, &["disk d"])?;
     suite.ok(&["vm", "set", "m", "--disk", "d"])?;
     refused(&suite, &["disk", "delete", "d"], 5, &["disk d"])?;

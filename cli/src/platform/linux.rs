@@ -12,6 +12,9 @@ use std::path::Path;
 /// STATE of root's suite.
 pub const STATE: &str = "/var/lib/skep";
 
+/// What services cannot take away themselves when the suite ends: nothing.
+pub fn clear(_run: &Path, _ids: Option<&str>) {}
+
 /// What machines need of this host.
 pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
     vec![

@@ -7,7 +7,7 @@ mod host;
 #[path = "linux.rs"]
 mod host;
 
-pub use host::{STATE, checks};
+pub use host::{STATE, checks, clear};
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
 //! Before the services start: directories, the instance's mark, uids, the root of the cells.
 
+use super::supervisor::DATASET;
 use super::{Places, UpError, step};
 use nix::unistd::{Uid, geteuid};
 use skep_proto::{IfName, InstanceId};
@@ -18,6 +19,8 @@ pub struct Prepared {
     pub instance: InstanceId,
     /// `--ids`, if root starts them.
     pub ids: Option<String>,
+    /// The dataset of ZFS volumes, as remembered.
+    pub dataset: Option<String>,
     /// The host's interfaces that switches may have, between commas.
     pub uplinks: String,
     /// Where the services' programs are.
@@ -53,7 +56,11 @@ pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError
         programs: programs.clone(),
     };
     skep_cellroot::prepare(&config)?;
-    Ok(Prepared { instance, ids, uplinks, programs })
+    let dataset = match fs::read_to_string(places.state.join(DATASET)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        text => Some(text.map_err(step(format!("read {}", places.state.join(DATASET).display())))?.trim().to_owned()),
+    };
+    Ok(Prepared { instance, ids, dataset, uplinks, programs })
 }
 
 fn directories(places: &Places) -> Result<(), UpError> {

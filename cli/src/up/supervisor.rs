@@ -1,6 +1,6 @@
 //! The supervisor: starts the services, starts again whichever ends, answers on `RUN/up.sock`.
 
-use super::{Places, Prepared, UpError, step};
+use super::{Options, Places, Prepared, UpError, step};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -22,6 +22,8 @@ pub const ASK_READY: &[u8] = b"r";
 /// Asks on the control socket: end.
 pub const ASK_DOWN: &[u8] = b"d";
 
+/// In STATE: the dataset of ZFS volumes.
+pub const DATASET: &str = "zfs-dataset";
 /// The services, helpers first.
 const SERVICES: [&str; 5] = ["storage-helper", "net-helper", "vm-runner", "broker", "api-frontend"];
 /// A service that lived longer than this is started again at once.
@@ -30,13 +32,13 @@ const STABLE: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs until it is told to end.
-pub fn run(places: &Places, prepared: &Prepared, listen: Option<String>, told: impl io::Write) -> Result<(), UpError> {
+pub fn run(places: &Places, prepared: &Prepared, options: &Options, told: impl io::Write) -> Result<(), UpError> {
     let _lock = lock(places)?;
     if std::env::var_os("SKEP_DETACH").is_some() {
         nix::unistd::setsid().map_err(|e| step("setsid")(e.into()))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(step("runtime"))?;
-    runtime.block_on(supervise(places, prepared, listen, told))
+    runtime.block_on(supervise(places, prepared, options, told))
 }
 
 /// One supervisor a suite.
@@ -52,9 +54,7 @@ fn lock(places: &Places) -> Result<Flock<File>, UpError> {
     Ok(locked)
 }
 
-async fn supervise(
-    places: &Places, prepared: &Prepared, listen: Option<String>, mut told: impl io::Write,
-) -> Result<(), UpError> {
+async fn supervise(places: &Places, prepared: &Prepared, options: &Options, mut told: impl io::Write) -> Result<(), UpError> {
     let control = places.control();
     let _ = fs::remove_file(&control);
     let listener = UnixListener::bind(&control).map_err(step(format!("bind {}", control.display())))?;
@@ -69,7 +69,7 @@ async fn supervise(
     let services = tokio::task::LocalSet::new();
     let mut starters = Vec::new();
     for (number, name) in SERVICES.iter().enumerate() {
-        let service = Service::new(name, number, places, prepared, listen.as_deref(), ready.clone(), failed.clone());
+        let service = Service::new(name, number, places, prepared, options, ready.clone(), failed.clone());
         starters.push(services.spawn_local(service.keep_running(ending.clone())));
     }
     let asker = services.run_until(async {
@@ -82,6 +82,10 @@ async fn supervise(
                 Ok(()) = is_ready.changed(), if !announced => {
                     if all(&is_ready.borrow()) {
                         announced = true;
+                        // It works, so it is worth remembering.
+                        if let Some(dataset) = &options.dataset {
+                            let _ = fs::write(places.state.join(DATASET), format!("{dataset}\n"));
+                        }
                         // Whoever started us may have gone away meanwhile.
                         let _ = writeln!(told, "{READY}").and_then(|()| told.flush());
                         quiet();
@@ -113,6 +117,7 @@ async fn supervise(
     for name in SERVICES {
         let _ = fs::remove_file(places.run.join(format!("{name}.sock")));
     }
+    crate::platform::clear(&places.run, prepared.ids.as_deref());
     for dir in ["vm", "console", ""] {
         // Only empty ones: cells that run on keep theirs.
         let _ = fs::remove_dir(places.run.join(dir));
@@ -176,15 +181,17 @@ type Failed = tokio::sync::mpsc::Sender<String>;
 
 impl Service {
     fn new(
-        name: &'static str, number: usize, places: &Places, prepared: &Prepared, listen: Option<&str>,
-        ready: watch::Sender<Ready>, failed: Failed,
+        name: &'static str, number: usize, places: &Places, prepared: &Prepared, options: &Options, ready: watch::Sender<Ready>,
+        failed: Failed,
     ) -> Self {
         let path = |p: &std::path::Path| p.to_string_lossy().into_owned();
         let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
         args.extend(["--instance".into(), prepared.instance.to_string()]);
         args.extend(prepared.ids.iter().flat_map(|ids| ["--ids".to_owned(), ids.clone()]));
-        if let ("api-frontend", Some(address)) = (name, listen) {
-            args.extend(["--listen".into(), address.to_owned()]);
+        match (name, &options.listen, options.dataset.as_ref().or(prepared.dataset.as_ref())) {
+            ("api-frontend", Some(address), _) => args.extend(["--listen".into(), address.clone()]),
+            ("storage-helper", _, Some(dataset)) => args.extend(["--zfs-dataset".into(), dataset.clone()]),
+            _ => {}
         }
         if name == "net-helper" && !prepared.uplinks.is_empty() {
             args.extend(["--uplinks".to_owned(), prepared.uplinks.clone()]);

@@ -170,6 +170,8 @@ pub enum FdKind {
     Pipe,
     /// A character device below `/dev`; a name that ends in `/` stands for all below it.
     Device(&'static str),
+    /// A device below this directory of RUN.
+    DeviceBelow(&'static str),
     /// A memory file.
     Memory,
     /// An event, poll, timer or signal descriptor of the kernel's own kind.

@@ -136,6 +136,7 @@ impl Places {
             }
             (FdKind::Device(name), Kind::Device(path)) if name.ends_with('/') => path.starts_with(Path::new("/dev").join(name)),
             (FdKind::Device(name), Kind::Device(path)) => *path == Path::new("/dev").join(name),
+            (FdKind::DeviceBelow(below), Kind::Device(path)) => path.starts_with(self.run.join(below)),
             _ => false,
         }
     }

@@ -10,6 +10,7 @@ pub mod jail;
 pub mod process;
 pub mod rctl;
 pub mod vmm;
+pub mod zfs;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

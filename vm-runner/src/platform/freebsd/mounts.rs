@@ -47,11 +47,11 @@ pub fn give_ruleset(dev: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
 fn rules(dev: BorrowedFd<'_>, ruleset: u16, owner: Option<u32>) -> io::Result<()> {
     let mut rules = vec![Rule::HideAll];
     // random: where virtio-rnd takes the guest's from.
-    rules.extend(["null", "random", "fd", "fd/*", "tapfd*", "pts", "pts/*"].map(Rule::Show));
-    rules.extend(["vmm", "vmm.io"].map(Rule::Show));
+    rules.extend(["null", "random", "fd", "fd/*", "tapfd*", "pts", "pts/*"].map(|pattern| Rule::Show(pattern.into())));
+    rules.extend(["vmm", "vmm.io"].map(|pattern| Rule::Show(pattern.into())));
     rules.extend(["vmmctl", "vmm/*", "vmm.io/*"].map(|pattern| match owner {
-        Some(uid) => Rule::ShowTo(pattern, uid),
-        None => Rule::Show(pattern),
+        Some(uid) => Rule::ShowTo(pattern.into(), uid),
+        None => Rule::Show(pattern.into()),
     }));
     set_rules(dev, ruleset, &rules)
 }
