@@ -139,9 +139,8 @@ fn refused(name: &IfName) -> impl FnOnce(HostError) -> Refusal {
         let errno = failed.error.raw_os_error().unwrap_or(0);
         let reason = match Errno::from_raw(errno) {
             Errno::EPERM | Errno::EACCES => Reason::NeedsRoot,
-            Errno::EBUSY | Errno::EEXIST => Reason::InUse,
+            Errno::EBUSY | Errno::EEXIST | Errno::EADDRINUSE => Reason::InUse,
             Errno::ENODEV | Errno::ENXIO => Reason::NotFound,
-            Errno::EADDRNOTAVAIL => Reason::InvalidValue,
             Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ELOOP => Reason::Unsupported,
             _ => Reason::Internal,
         };

@@ -288,11 +288,12 @@ impl NetHost for Host {
         let (socket, text) = (self.socket.as_fd(), name.as_str());
         let all = || -> io::Result<()> {
             net::set_up(socket, text, up)?;
-            // A tunnel that cannot be opened says so to the console only, and does not run.
+            // A tunnel that cannot be opened says so to the console only, and does not run: another has its network, or its port with
+            // another kind of address (a group's takes the port of all of the host's addresses).
             let idle = up && net::flags(socket, text)? & nix::libc::IFF_RUNNING == 0;
             if idle && net::groups(socket, text)?.iter().any(|group| group == "vxlan") {
                 net::set_up(socket, text, false)?;
-                return Err(Errno::EADDRNOTAVAIL.into());
+                return Err(Errno::EADDRINUSE.into());
             }
             Ok(())
         };
