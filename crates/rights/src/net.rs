@@ -11,7 +11,7 @@ pub static TABLE: Process = Process {
     name: "net-helper",
     program: "skep-net-helper",
     task: "makes bridges, taps, tunnels and pairs",
-    uid: Uid::RootOnFreeBsd,
+    uid: Uid::Own,
     namespaces: &[Namespace::Ipc, Namespace::Uts],
     capabilities: &[(Capability::NetAdmin, "interfaces are made with it")],
     network: Network::Host("bridges, taps and uplinks are interfaces of the host"),
@@ -101,6 +101,7 @@ pub static TABLE: Process = Process {
     ],
     freebsd: FreeBsd {
         capability_mode: true,
+        root: Root::Always,
         note: "keeps uid 0: the kernel asks for root at each request about interfaces, and for root the limits of the socket are \
                documentation, since capability mode lets root make another (FREEBSD 13 to 15). Requests carry names that the kernel cannot \
                limit; the helper checks them",
