@@ -39,6 +39,14 @@ pub static TABLE: Process = Process {
             why: "FreeBSD: an unbound socket that carries the requests about interfaces",
         },
         Descriptor {
+            name: "sender",
+            kind: FdKind::Unix,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "FreeBSD: to the sender of netgraph messages",
+        },
+        Descriptor {
             name: "devices",
             kind: FdKind::Directory("/dev"),
             most: Most::N(1),
@@ -98,6 +106,11 @@ pub static TABLE: Process = Process {
             test: "a_pair_carries_frames_from_switch_to_switch",
         },
         Operation { name: "DeletePair", does: "deletes both", test: "a_pair_carries_frames_from_switch_to_switch" },
+        Operation {
+            name: "CreateGraphSwitch",
+            does: "FreeBSD: has a bridge of netgraph made, to which an uplink is joined",
+            test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
+        },
     ],
     freebsd: FreeBsd {
         capability_mode: true,
@@ -105,6 +118,62 @@ pub static TABLE: Process = Process {
         note: "keeps uid 0: the kernel asks for root at each request about interfaces, and for root the limits of the socket are \
                documentation, since capability mode lets root make another (FREEBSD 13 to 15). Requests carry names that the kernel cannot \
                limit; the helper checks them",
+    },
+};
+
+/// The sender of netgraph messages (FreeBSD).
+pub static NETGRAPH: Process = Process {
+    name: "net-helper's sender",
+    program: "skep-net-helper",
+    task: "sends netgraph control messages for net-helper (FreeBSD)",
+    uid: Uid::Own,
+    namespaces: &[],
+    capabilities: &[],
+    network: Network::Host("nodes of interfaces are the host's"),
+    descriptors: &[
+        Descriptor {
+            name: "requests",
+            kind: FdKind::Unix,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "from net-helper, which made the pair and this process",
+        },
+        Descriptor {
+            name: "netgraph",
+            kind: FdKind::Netlink,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT", "CONNECT"],
+            ioctls: &[],
+            why: "carries the control messages",
+        },
+    ],
+    paths: Paths::Unrestricted("FreeBSD alone has it"),
+    syscalls: &[],
+    ioctls: &[],
+    max_descriptors: 16,
+    operations: &[
+        Operation {
+            name: "Make, Remove",
+            does: "makes and removes bridge nodes whose names are the instance's",
+            test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
+        },
+        Operation {
+            name: "Join, Leave",
+            does: "joins interfaces of the instance and uplinks to them",
+            test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
+        },
+        Operation {
+            name: "Bridges, Members",
+            does: "lists them",
+            test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
+        },
+    ],
+    freebsd: FreeBsd {
+        capability_mode: false,
+        root: Root::Always,
+        note: "each control message names its node, which capability mode refuses (ECAPMODE, EDESTADDRREQ; 13 to 15), and the kernel asks \
+               for root. So this process does nothing else: it reads typed requests from net-helper alone, and checks each name for itself",
     },
 };
 

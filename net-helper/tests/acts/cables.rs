@@ -3,7 +3,7 @@
 use super::{Net7, bridge};
 use crate::support::frames::{frame, hear, receive, send};
 use crate::support::{INDICES_RETURN, KINDS, ask, instance};
-use skep_net_helper::platform::NetHost;
+use skep_net_helper::platform::{NetHost, Switch};
 use skep_proto::net::{CreatePair, CreateTunnel, DeletePair, DeleteSwitch, DeleteTunnel};
 use skep_proto::tunnel::{Far, Tunnel};
 use skep_proto::{IfName, Reason, Refusal, SwitchId};
@@ -103,7 +103,7 @@ fn a_tunnel_joins_its_switch_and_is_made_anew_when_it_should_differ() {
     // A switch with a tunnel stays, and so does what is no tunnel.
     net.refused(Reason::InUse, |n| ask(&mut n.client, DeleteSwitch { number: 0 }).map(drop));
     net.switch(2, None).unwrap();
-    net.host.make_bridge(&IfName::tunnel(instance(), 2)).unwrap();
+    net.host.make_bridge(&IfName::tunnel(instance(), 2), Switch::Bridge).unwrap();
     net.refused(Reason::AlreadyExists, |n| n.tunnel(2, tunnel(7, host(THERE))).map(drop));
     net.refused(Reason::AlreadyExists, |n| ask(&mut n.client, DeleteTunnel { number: 2 }).map(drop));
     net.host.delete(&IfName::tunnel(instance(), 2)).unwrap();
@@ -246,7 +246,7 @@ fn a_pair_carries_frames_from_switch_to_switch() {
     net.refused(Reason::NotFound, |n| n.pair(7, [Some(0), Some(9)]).map(drop));
     // A switch with an end on it stays, and so does what is no end.
     net.refused(Reason::InUse, |n| ask(&mut n.client, DeleteSwitch { number: 2 }).map(drop));
-    net.host.make_bridge(&IfName::pair(instance(), 8)[1]).unwrap();
+    net.host.make_bridge(&IfName::pair(instance(), 8)[1], Switch::Bridge).unwrap();
     net.refused(Reason::AlreadyExists, |n| n.pair(8, [None, None]).map(drop));
     net.refused(Reason::AlreadyExists, |n| ask(&mut n.client, DeletePair { number: 8 }).map(drop));
     net.host.delete(&IfName::pair(instance(), 8)[1]).unwrap();

@@ -1,6 +1,7 @@
 //! FreeBSD only.
 
 pub mod net;
+pub mod netgraph;
 pub mod vxlan;
 
 pub mod ask;

@@ -10,7 +10,10 @@
 //! There is no request that has the host not listen on an interface, as there is on Linux: a bridge takes no IPv6 address by itself, but
 //! the host answers guests on it for its other addresses unless a firewall forbids it.
 
-use super::{HostError, Link, NetHost};
+pub mod graph;
+
+use super::{HostError, Link, NetHost, Switch};
+use graph::Graph;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -24,6 +27,7 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// Every interface that skep made is in it.
 const GROUP: &str = "skep";
@@ -47,6 +51,7 @@ const _: () = {
 pub struct Host {
     socket: OwnedFd,
     devices: OwnedFd,
+    graph: Option<Graph>,
 }
 
 impl Host {
@@ -58,12 +63,43 @@ impl Host {
         Ok(Self {
             socket: socket.map_err(HostError::step("open a socket"))?,
             devices: devices.map_err(HostError::step("open /dev"))?,
+            graph: None,
         })
+    }
+
+    /// Starts the sender of netgraph messages, this program itself, so that there can be switches of that kind.
+    pub fn with_graph(self, program: &Path, instance: InstanceId, uplinks: &[IfName]) -> Result<Self, HostError> {
+        let graph = Graph::start(program, instance, uplinks).map_err(HostError::step("start the sender of netgraph messages"))?;
+        Ok(Self { graph: Some(graph), ..self })
+    }
+
+    /// The sender, if this is a switch of its kind.
+    fn graph_of(&self, switch: &IfName) -> Result<Option<&Graph>, HostError> {
+        let Some(graph) = &self.graph else { return Ok(None) };
+        Ok(graph.bridges()?.iter().any(|bridge| bridge.name == *switch).then_some(graph))
+    }
+
+    /// Switches of netgraph among `links`: they themselves, and what is on them.
+    fn add_graph(&self, links: &mut Vec<Link>) -> Result<(), HostError> {
+        let Some(graph) = &self.graph else { return Ok(()) };
+        for bridge in graph.bridges()? {
+            // Their numbers are other numbers than those of interfaces.
+            let index = bridge.id | 1 << 31;
+            // A node has no "." in its name.
+            let is_on = |link: &Link| bridge.members.iter().any(|on| on.as_str() == link.name.as_str().replace('.', "_"));
+            links.iter_mut().filter(|link| is_on(link)).for_each(|link| link.bridge = Some(index));
+            let (kind, note) = (Text::lossy("ng_bridge"), String::new());
+            let (up, loopback, held, mtu) = (true, false, false, 1500);
+            links.push(Link { index, name: bridge.name, kind, up, loopback, mtu, bridge: None, held, note });
+        }
+        Ok(())
     }
 
     /// Lines of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        vec![("interfaces", self.socket.as_fd()), ("devices", self.devices.as_fd())]
+        let mut held = vec![("interfaces", self.socket.as_fd()), ("devices", self.devices.as_fd())];
+        held.extend(self.graph.iter().map(|graph| ("sender", graph.as_fd())));
+        held
     }
 
     /// What there is to know of the interface `text`; none if it went meanwhile, or if no message can carry its name.
@@ -135,6 +171,11 @@ impl Host {
     }
 }
 
+/// The program in its other role, if its arguments ask for that.
+pub fn other_role(arguments: &[String]) -> Option<Result<(), graph::sender::Error>> {
+    arguments.split_first().filter(|(first, _)| *first == graph::ROLE).map(|(_, rest)| graph::sender::run(rest))
+}
+
 /// What requests of ours can make.
 const KINDS: [&str; 4] = ["bridge", "tap", "vxlan", "epair"];
 
@@ -172,10 +213,16 @@ impl NetHost for Host {
             let bridges = self.bridges(&names)?;
             names.iter().filter_map(|name| self.look(name, &bridges).transpose()).collect()
         };
-        all().map_err(HostError::step("list interfaces"))
+        let mut links = all().map_err(HostError::step("list interfaces"))?;
+        self.add_graph(&mut links)?;
+        Ok(links)
     }
 
-    fn make_bridge(&mut self, name: &IfName) -> Result<(), HostError> {
+    fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), HostError> {
+        if kind == Switch::Netgraph {
+            let missing = || HostError::step("start the sender of netgraph messages")(Errno::EOPNOTSUPP);
+            return self.graph.as_ref().ok_or_else(missing)?.make(name);
+        }
         let made = net::create(self.socket.as_fd(), "bridge");
         let made = made.map_err(unmade("make a bridge", "make a bridge (kldload if_bridge)"))?;
         self.adopt(&made, name).inspect_err(|_| self.discard(&made))
@@ -262,6 +309,9 @@ impl NetHost for Host {
     }
 
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
+        if let Some(graph) = self.graph_of(name)? {
+            return graph.remove(name);
+        }
         let (socket, name) = (self.socket.as_fd(), name.as_str());
         let gone = |result: io::Result<()>| match result {
             Err(e) if is(&e, Errno::ENXIO) => Ok(()),
@@ -280,10 +330,17 @@ impl NetHost for Host {
     }
 
     fn mark(&mut self, name: &IfName, note: &str) -> Result<(), HostError> {
+        // A node has a name, and no more to be said of it.
+        if self.graph_of(name)?.is_some() {
+            return Ok(());
+        }
         net::describe(self.socket.as_fd(), name.as_str(), note).map_err(HostError::step("describe it"))
     }
 
     fn set_up(&mut self, name: &IfName, up: bool) -> Result<(), HostError> {
+        if self.graph_of(name)?.is_some() {
+            return Ok(());
+        }
         let step = if up { "set it up" } else { "set it down" };
         let (socket, text) = (self.socket.as_fd(), name.as_str());
         let all = || -> io::Result<()> {
@@ -301,6 +358,9 @@ impl NetHost for Host {
     }
 
     fn join(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError> {
+        if let Some(graph) = self.graph_of(bridge)? {
+            return graph.join(port, bridge);
+        }
         let (socket, bridge, port) = (self.socket.as_fd(), bridge.as_str(), port.as_str());
         let all = || -> io::Result<()> {
             // All members of a bridge have one MTU: the first one's. What is ours can follow, what is the host's cannot.
@@ -317,6 +377,9 @@ impl NetHost for Host {
     }
 
     fn leave(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError> {
+        if let Some(graph) = self.graph_of(bridge)? {
+            return graph.leave(port, bridge);
+        }
         let step = HostError::step("release it from the bridge");
         net::delete_member(self.socket.as_fd(), bridge.as_str(), port.as_str()).map_err(step)
     }

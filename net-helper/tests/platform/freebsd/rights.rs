@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use skep_net_helper::ops::{list, pair, switch, tap, tunnel};
-use skep_net_helper::platform::{Host, NetHost};
+use skep_net_helper::platform::{Host, NetHost, Switch};
 use skep_proto::net::*;
 use skep_proto::tunnel::{Far, Tunnel};
 use skep_proto::{IfName, MachineId, NicId, Refusal, SwitchId};
@@ -105,7 +105,7 @@ fn worker() {
     };
     step("begin".into());
     let call = CreateSwitch { switch, number: 0, uplink: Some("up0".parse().unwrap()) };
-    step(shown("CreateSwitch", switch::create((place, of), &["up0".parse().unwrap()], &call).map(drop)));
+    step(shown("CreateSwitch", switch::create((place, of), &["up0".parse().unwrap()], &call, Switch::Bridge).map(drop)));
     let mut held = None;
     let call = CreateTap { machine, nic, number: 0, switch: Some(0) };
     let made = tap::create((place, of), &call).map(|(_, [tap])| held = Some(tap));

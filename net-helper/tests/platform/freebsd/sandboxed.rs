@@ -17,11 +17,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
 
-const BROKER: u32 = 71_900;
+pub const BROKER: u32 = 71_900;
 const HELPER: u32 = 71_901;
 
-struct Program {
-    child: Child,
+pub struct Program {
+    pub child: Child,
     dir: TempDir,
 }
 
@@ -33,7 +33,7 @@ impl Drop for Program {
 }
 
 /// The program, where the bundle has it or cargo built it.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let name = "skep-net-helper";
     std::env::var_os("SKEP_BIN_DIR")
         .map_or_else(|| env!("CARGO_BIN_EXE_skep-net-helper").into(), |dir| PathBuf::from(dir).join(name))
@@ -45,7 +45,7 @@ fn ids() -> String {
 
 impl Program {
     /// Starts it as root with uids, or as the ordinary user `uid`; returns when it serves.
-    fn start(uid: Option<u32>) -> Self {
+    pub fn start(uid: Option<u32>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         // As the supervisor does it: standard error is the log, and a byte in a pipe the word that it serves.
@@ -81,20 +81,29 @@ impl Program {
         socket
     }
 
-    fn client(&self, uid: u32) -> Client<Net> {
+    pub fn client(&self, uid: u32) -> Client<Net> {
         Client::over(self.connect(uid).unwrap()).unwrap()
     }
 
     /// What the audit reads of it.
-    fn audit(&self, root: bool) -> skep_audit::Process {
-        let options = skep_audit::Options {
+    pub fn audit(&self, root: bool) -> skep_audit::Process {
+        skep_audit::process(self.child.id().cast_signed(), &TABLE, &self.options(root)).unwrap().unwrap()
+    }
+
+    /// And of its child, found as the audit finds it.
+    pub fn audit_of_sender(&self) -> skep_audit::Process {
+        let report = skep_audit::run(&self.options(true)).unwrap();
+        report.processes.into_iter().find(|process| process.name == skep_rights::net::NETGRAPH.name).unwrap()
+    }
+
+    fn options(&self, root: bool) -> skep_audit::Options {
+        skep_audit::Options {
             state: self.dir.path().join("state"),
             run: self.dir.path().join("run"),
             instance: instance(),
             ids: root.then(|| skep_service::Ids::parse(&ids()).unwrap()),
             only: None,
-        };
-        skep_audit::process(self.child.id().cast_signed(), &TABLE, &options).unwrap().unwrap()
+        }
     }
 }
 
