@@ -55,7 +55,8 @@ pub fn connectat(dir: BorrowedFd<'_>, socket: BorrowedFd<'_>, address: &nix::sys
 pub fn has_sysctl(name: &std::ffi::CStr) -> bool {
     // SAFETY: the name ends in NUL; no value is read or written.
     let result = unsafe { libc::sysctlbyname(name.as_ptr(), std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null(), 0) };
-    result == 0
+    // A name for others below it has no value of its own.
+    result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EISDIR)
 }
 
 /// The interface that an open tap(4) is (`TAPGIFNAME`). Fails for any other descriptor.
