@@ -27,7 +27,7 @@ fn start() -> Result<(), Error> {
     let mut scene = start.scene(Role::Net);
     let mut host = Host::acquire(&mut scene.identity)?;
     if start.ids.is_some() {
-        host = host.with_graph(&std::env::current_exe()?, start.instance, &uplinks)?;
+        host = host.with_outside(&std::env::current_exe()?, start.instance, &uplinks)?;
     }
     let acquired = Acquired { listener: start.bind(Role::Net, Role::Broker)?, host, journal: start.journal(TABLE.name)? };
     let inside = enter(limit(acquired, &TABLE)?, &scene)?;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     if let Some(ended) = other_role(&arguments) {
         return ended.map_or_else(
             |error| {
-                eprintln!("{}: {error}", skep_rights::net::NETGRAPH.name);
+                eprintln!("{}: {error}", skep_rights::net::OUTSIDE.name);
                 ExitCode::FAILURE
             },
             |()| ExitCode::SUCCESS,

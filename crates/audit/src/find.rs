@@ -168,7 +168,7 @@ fn children(kernel: &Kernel, subjects: &mut Vec<Subject>) -> Result<(), Error> {
         // net-helper has one on FreeBSD, and makes no other.
         let (table, name) = match of.table.name {
             name if name == storage::TABLE.name => (&storage::JOB, format!("child of {name}")),
-            name if name == net::TABLE.name => (&net::NETGRAPH, net::NETGRAPH.name.to_owned()),
+            name if name == net::TABLE.name => (&net::OUTSIDE, net::OUTSIDE.name.to_owned()),
             name => (of.table, format!("child of {name}")),
         };
         let child = Subject { table, name, machine: None, pid, notes: Vec::new() };

@@ -26,7 +26,7 @@ pub const ALL: &[&Process] = &[
     &storage::TABLE,
     &storage::JOB,
     &net::TABLE,
-    &net::NETGRAPH,
+    &net::OUTSIDE,
     &vm_runner::TABLE,
     &runner::TABLE,
     &hypervisor::TABLE,

@@ -39,26 +39,18 @@ pub static TABLE: Process = Process {
             why: "FreeBSD: an unbound socket that carries the requests about interfaces",
         },
         Descriptor {
-            name: "sender",
+            name: "outside",
             kind: FdKind::Unix,
             most: Most::N(1),
             rights: &["READ", "WRITE", "EVENT"],
             ioctls: &[],
-            why: "FreeBSD: to the sender of netgraph messages",
-        },
-        Descriptor {
-            name: "devices",
-            kind: FdKind::Directory("/dev"),
-            most: Most::N(1),
-            rights: &["LOOKUP", "READ", "WRITE", "SEEK", "IOCTL", "EVENT", "FSTAT"],
-            ioctls: TAP_IOCTLS,
-            why: "FreeBSD: taps are opened beneath it (for writing, openat(2) asks for SEEK); what is opened has no right beyond these",
+            why: "FreeBSD: to the part outside of capability mode, which opens taps and sends netgraph messages",
         },
         Descriptor {
             name: "tap",
             kind: FdKind::Device("/dev/net/tun"),
             most: Most::N(1),
-            rights: &["READ", "WRITE", "EVENT", "IOCTL", "FSTAT"],
+            rights: TAP_RIGHTS,
             ioctls: TAP_IOCTLS,
             why: "while an operation makes it; sent to the broker and closed",
         },
@@ -121,11 +113,11 @@ pub static TABLE: Process = Process {
     },
 };
 
-/// The sender of netgraph messages (FreeBSD).
-pub static NETGRAPH: Process = Process {
-    name: "net-helper's sender",
+/// Its part outside of capability mode (FreeBSD).
+pub static OUTSIDE: Process = Process {
+    name: "net-helper-outside",
     program: "skep-net-helper",
-    task: "sends netgraph control messages for net-helper (FreeBSD)",
+    task: "opens taps and sends netgraph messages for net-helper (FreeBSD)",
     uid: Uid::Own,
     namespaces: &[],
     capabilities: &[],
@@ -147,6 +139,14 @@ pub static NETGRAPH: Process = Process {
             ioctls: &[],
             why: "carries the control messages",
         },
+        Descriptor {
+            name: "tap",
+            kind: FdKind::Device("tap"),
+            most: Most::N(1),
+            rights: TAP_RIGHTS,
+            ioctls: TAP_IOCTLS,
+            why: "while it is sent to net-helper",
+        },
     ],
     paths: Paths::Unrestricted("FreeBSD alone has it"),
     syscalls: &[],
@@ -164,6 +164,11 @@ pub static NETGRAPH: Process = Process {
             test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
         },
         Operation {
+            name: "OpenTap",
+            does: "opens the device of a tap that has the kernel's name for it still",
+            test: "it_makes_everything_from_inside_capability_mode",
+        },
+        Operation {
             name: "Bridges, Members",
             does: "lists them",
             test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
@@ -172,8 +177,9 @@ pub static NETGRAPH: Process = Process {
     freebsd: FreeBsd {
         capability_mode: false,
         root: Root::Always,
-        note: "each control message names its node, which capability mode refuses (ECAPMODE, EDESTADDRREQ; 13 to 15), and the kernel asks \
-               for root. So this process does nothing else: it reads typed requests from net-helper alone, and checks each name for itself",
+        note: "each netgraph message names its node, which capability mode refuses (ECAPMODE, EDESTADDRREQ; 13 to 15), and the kernel asks \
+               for root; taps are opened by path, since a descriptor of /dev would lead to the host's disks, too. So this process does \
+               nothing else: it reads typed requests from net-helper alone, and checks each name for itself",
     },
 };
 
@@ -207,6 +213,9 @@ pub const INTERFACE_IOCTLS: &[u64] = &[
     request(IN, b'i', 135, IFGROUPREQ),       // SIOCAIFGROUP
     request(IN | OUT, b'i', 136, IFGROUPREQ), // SIOCGIFGROUP
 ];
+
+/// What bhyve does with a tap, and who passes it on (fstat(2)).
+const TAP_RIGHTS: &[&str] = &["READ", "WRITE", "EVENT", "IOCTL", "FSTAT"];
 
 /// Requests that bhyve makes on a tap (FreeBSD, net/if_tap.h, sys/filio.h): `TAPGIFNAME` on 13, `VMIO_SIOCSIFFLAGS` on 15, `FIONBIO`.
 pub const TAP_IOCTLS: &[u64] = &[request(OUT, b't', 93, IFREQ), request(VOID, b'V', 0, 4), request(IN, b'f', 126, 4)];

@@ -3,7 +3,7 @@
 mod cables;
 
 use crate::support::frames::{frame, hear, send};
-use crate::support::{KINDS, LOOPBACK, Network, Served, ask, instance, open};
+use crate::support::{KINDS, LOOPBACK, Network, Served, ask, host, instance, open};
 use skep_ipc::Client;
 use skep_net_helper::platform::{Host, Link, NetHost, Switch};
 use skep_proto::net::{CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, ListInterfaces, MoveTap, Net};
@@ -21,9 +21,9 @@ pub struct Net7 {
 impl Net7 {
     pub fn new() -> Option<Self> {
         let network = Network::own()?;
-        let served = Served::new(Host::acquire(&mut None).unwrap(), true);
+        let served = Served::new(host(), true);
         let client = served.client();
-        Some(Self { _served: served, client, host: Host::acquire(&mut None).unwrap(), network })
+        Some(Self { _served: served, client, host: host(), network })
     }
 
     pub fn links(&mut self) -> Vec<Link> {

@@ -1,4 +1,4 @@
-//! FreeBSD: ioctls on a socket, and taps opened beneath /dev; both work in capability mode.
+//! FreeBSD: ioctls on a socket, which work in capability mode, and a process outside of it ([`outside`]) for what does not.
 //!
 //! A tap is made as `tapN` and renamed, so that it bears the same name as on Linux; its device stays `/dev/tapN`. bhyve sees neither:
 //! it opens the inherited descriptor by a name of the cell's own. The tap stays when it is closed, though down, and is deleted by
@@ -10,17 +10,15 @@
 //! There is no request that has the host not listen on an interface, as there is on Linux: a bridge takes no IPv6 address by itself, but
 //! the host answers guests on it for its other addresses unless a firewall forbids it.
 
-pub mod graph;
+pub mod outside;
 
 use super::{HostError, Link, NetHost, Switch};
-use graph::Graph;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::stat::Mode;
+use outside::Outside;
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
 use skep_proto::{IfName, InstanceId, Text};
-use skep_rights::net::{INTERFACE_IOCTLS, TABLE};
+use skep_rights::net::INTERFACE_IOCTLS;
 use skep_sys::freebsd::{net, vxlan};
 use std::collections::BTreeMap;
 use std::io;
@@ -50,38 +48,33 @@ const _: () = {
 #[derive(Debug)]
 pub struct Host {
     socket: OwnedFd,
-    devices: OwnedFd,
-    graph: Option<Graph>,
+    outside: Option<Outside>,
 }
 
 impl Host {
-    /// Opens the socket and /dev. The process has to stay root: the kernel asks for it at each request.
+    /// Opens the socket. The process has to stay root: the kernel asks for it at each request.
     pub fn acquire(identity: &mut Option<(u32, u32)>) -> Result<Self, HostError> {
         *identity = None;
         let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
-        let devices = nix::fcntl::open("/dev", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-        Ok(Self {
-            socket: socket.map_err(HostError::step("open a socket"))?,
-            devices: devices.map_err(HostError::step("open /dev"))?,
-            graph: None,
-        })
+        Ok(Self { socket: socket.map_err(HostError::step("open a socket"))?, outside: None })
     }
 
-    /// Starts the sender of netgraph messages, this program itself, so that there can be switches of that kind.
-    pub fn with_graph(self, program: &Path, instance: InstanceId, uplinks: &[IfName]) -> Result<Self, HostError> {
-        let graph = Graph::start(program, instance, uplinks).map_err(HostError::step("start the sender of netgraph messages"))?;
-        Ok(Self { graph: Some(graph), ..self })
+    /// Starts the part outside of capability mode, this program itself: without it there are no taps, nor switches of netgraph.
+    pub fn with_outside(self, program: &Path, instance: InstanceId, uplinks: &[IfName]) -> Result<Self, HostError> {
+        let outside =
+            Outside::start(program, instance, uplinks).map_err(HostError::step("start the part outside of capability mode"))?;
+        Ok(Self { outside: Some(outside), ..self })
     }
 
-    /// The sender, if this is a switch of its kind.
-    fn graph_of(&self, switch: &IfName) -> Result<Option<&Graph>, HostError> {
-        let Some(graph) = &self.graph else { return Ok(None) };
+    /// Who can change this switch, if it is one of netgraph.
+    fn graph_of(&self, switch: &IfName) -> Result<Option<&Outside>, HostError> {
+        let Some(graph) = &self.outside else { return Ok(None) };
         Ok(graph.bridges()?.iter().any(|bridge| bridge.name == *switch).then_some(graph))
     }
 
     /// Switches of netgraph among `links`: they themselves, and what is on them.
     fn add_graph(&self, links: &mut Vec<Link>) -> Result<(), HostError> {
-        let Some(graph) = &self.graph else { return Ok(()) };
+        let Some(graph) = &self.outside else { return Ok(()) };
         for bridge in graph.bridges()? {
             // Their numbers are other numbers than those of interfaces.
             let index = bridge.id | 1 << 31;
@@ -97,8 +90,8 @@ impl Host {
 
     /// Lines of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let mut held = vec![("interfaces", self.socket.as_fd()), ("devices", self.devices.as_fd())];
-        held.extend(self.graph.iter().map(|graph| ("sender", graph.as_fd())));
+        let mut held = vec![("interfaces", self.socket.as_fd())];
+        held.extend(self.outside.iter().map(|outside| ("outside", outside.as_fd())));
         held
     }
 
@@ -161,19 +154,16 @@ impl Host {
         let _ = net::destroy(self.socket.as_fd(), made);
     }
 
-    /// Opens the device of a new tap, with the rights that bhyve needs.
+    /// Has the device of a new tap opened, with the rights that bhyve needs.
     fn open(&self, made: &str) -> Result<OwnedFd, HostError> {
-        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let tap = openat(self.devices.as_fd(), made, flags, Mode::empty()).map_err(HostError::step("open the tap"))?;
-        let limited = skep_sandbox::limit_one(&TABLE, "tap", tap.as_fd());
-        limited.map_err(|e| HostError { step: "limit the tap", error: io::Error::other(e.to_string()) })?;
-        Ok(tap)
+        let missing = || HostError::step("open the tap")(Errno::EOPNOTSUPP);
+        self.outside.as_ref().ok_or_else(missing)?.open_tap(made)
     }
 }
 
 /// The program in its other role, if its arguments ask for that.
-pub fn other_role(arguments: &[String]) -> Option<Result<(), graph::sender::Error>> {
-    arguments.split_first().filter(|(first, _)| *first == graph::ROLE).map(|(_, rest)| graph::sender::run(rest))
+pub fn other_role(arguments: &[String]) -> Option<Result<(), outside::sender::Error>> {
+    arguments.split_first().filter(|(first, _)| *first == outside::ROLE).map(|(_, rest)| outside::sender::run(rest))
 }
 
 /// What requests of ours can make.
@@ -220,8 +210,8 @@ impl NetHost for Host {
 
     fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), HostError> {
         if kind == Switch::Netgraph {
-            let missing = || HostError::step("start the sender of netgraph messages")(Errno::EOPNOTSUPP);
-            return self.graph.as_ref().ok_or_else(missing)?.make(name);
+            let missing = || HostError::step("start the part outside of capability mode")(Errno::EOPNOTSUPP);
+            return self.outside.as_ref().ok_or_else(missing)?.make(name);
         }
         let made = net::create(self.socket.as_fd(), "bridge");
         let made = made.map_err(unmade("make a bridge", "make a bridge (kldload if_bridge)"))?;

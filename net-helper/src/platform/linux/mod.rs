@@ -43,7 +43,7 @@ impl Host {
 
     /// This kernel has no netgraph.
     #[allow(clippy::unnecessary_wraps)]
-    pub fn with_graph(self, _program: &Path, _instance: InstanceId, _uplinks: &[IfName]) -> Result<Self, HostError> {
+    pub fn with_outside(self, _program: &Path, _instance: InstanceId, _uplinks: &[IfName]) -> Result<Self, HostError> {
         Ok(self)
     }
 

@@ -1,8 +1,8 @@
 //! Switches of netgraph, through the program itself: net-helper in capability mode, and the process that sends for it.
 
-use super::sandboxed::{BROKER, Program, program};
+use super::sandboxed::{BROKER, Program};
 use crate::support::frames::{frame, hear, send};
-use crate::support::{Network, any_socket, ask, instance};
+use crate::support::{Network, any_socket, ask, instance, program};
 use skep_ipc::Client;
 use skep_net_helper::platform::{Host, NetHost, Switch};
 use skep_proto::net::*;
@@ -167,8 +167,9 @@ fn the_sender_checks_names_for_itself_and_ends_with_net_helper() {
     }
     let _outside = (network.outside("up0"), network.outside("spare0"));
     let before = nodes();
-    let host = || Host::acquire(&mut None).unwrap().with_graph(&program(), instance(), &["up0".parse().unwrap()]).unwrap();
-    let mut one = host();
+    let other_host =
+        || Host::acquire(&mut None).unwrap().with_outside(&program(), instance(), &["up0".parse().unwrap()]).unwrap();
+    let mut one = other_host();
     let bridge = IfName::bridge(instance(), 0);
     let name = |text: &str| text.parse::<IfName>().unwrap();
     for foreign in ["skab3cb0", "br7", "sknt7at0", "sknt7ab00"] {
@@ -183,7 +184,7 @@ fn the_sender_checks_names_for_itself_and_ends_with_net_helper() {
     one.leave(&name("spare0"), &bridge).unwrap_err();
     // Another's switch is seen by its own only.
     drop(one);
-    let mut other = host();
+    let mut other = other_host();
     let links = other.links().unwrap();
     let of = |name: &str| links.iter().find(|link| link.name.as_str() == name).unwrap();
     assert_eq!(of("up0").bridge, Some(of(bridge.as_str()).index));

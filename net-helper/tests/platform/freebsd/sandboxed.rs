@@ -1,7 +1,7 @@
 //! The program itself, in capability mode, on the host's own network.
 
 use crate::support::frames::{frame, hear, send};
-use crate::support::{Network, PATIENCE, any_socket, ask, instance};
+use crate::support::{Network, PATIENCE, any_socket, ask, instance, program};
 use nix::unistd::{Gid, Uid, chown, geteuid, seteuid};
 use skep_ipc::Client;
 use skep_proto::net::*;
@@ -12,7 +12,6 @@ use skep_sys::{msg, sock};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
@@ -30,13 +29,6 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The program, where the bundle has it or cargo built it.
-pub fn program() -> PathBuf {
-    let name = "skep-net-helper";
-    std::env::var_os("SKEP_BIN_DIR")
-        .map_or_else(|| env!("CARGO_BIN_EXE_skep-net-helper").into(), |dir| PathBuf::from(dir).join(name))
 }
 
 fn ids() -> String {
@@ -93,7 +85,7 @@ impl Program {
     /// And of its child, found as the audit finds it.
     pub fn audit_of_sender(&self) -> skep_audit::Process {
         let report = skep_audit::run(&self.options(true)).unwrap();
-        report.processes.into_iter().find(|process| process.name == skep_rights::net::NETGRAPH.name).unwrap()
+        report.processes.into_iter().find(|process| process.name == skep_rights::net::OUTSIDE.name).unwrap()
     }
 
     fn options(&self, root: bool) -> skep_audit::Options {
@@ -149,7 +141,7 @@ fn it_makes_everything_from_inside_capability_mode() {
     }
     let of = |name: &str| after.lines.iter().find(|line| line.line == name).unwrap_or_else(|| panic!("no line {name}\n{after}"));
     assert!(of("capsicum").found.starts_with("in capability mode"), "{after}");
-    for name in ["descriptor interfaces", "descriptor devices", "descriptor listener"] {
+    for name in ["descriptor interfaces", "descriptor outside", "descriptor listener"] {
         assert_eq!(of(name).verdict, skep_audit::Verdict::Confirmed, "{after}");
     }
     let acts = std::fs::read_to_string(program.dir.path().join("state/logs/audit-net-helper.log")).unwrap();

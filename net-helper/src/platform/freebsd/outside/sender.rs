@@ -1,11 +1,11 @@
-//! The process that sends control messages. It is root, and outside of capability mode: it reads nothing but [`Ask`]s, and each name in
+//! The process itself. It is root, and outside of capability mode: it reads nothing but [`Ask`]s, and each name in
 //! one is checked here, too.
 
 use super::{Answer, Ask, PAGE};
 use nix::errno::Errno;
 use skep_proto::wire::{decode, encode};
 use skep_proto::{IfName, InstanceId, MAX_RECORD};
-use skep_rights::net::NETGRAPH;
+use skep_rights::net::OUTSIDE;
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
 use skep_sys::freebsd::netgraph::{self, Hook};
 use skep_sys::msg::{self, RecvError};
@@ -21,8 +21,9 @@ const HOOKS: &str = "list a node's hooks (kldload ng_ether)";
 const JOIN: &str = "join it to the bridge node";
 const LEAVE: &str = "take it off the bridge node";
 const REMOVE: &str = "remove the bridge node";
+pub const TAP: &str = "open the tap";
 /// Steps, as errors name them.
-pub const STEPS: [&str; 9] = [OPEN, MAKE, NAME, KEEP, NODES, HOOKS, JOIN, LEAVE, REMOVE];
+pub const STEPS: [&str; 10] = [TAP, OPEN, MAKE, NAME, KEEP, NODES, HOOKS, JOIN, LEAVE, REMOVE];
 
 /// Why it did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,7 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
     let requests = Requests(io::stdin().as_fd().try_clone_to_owned()?);
     skep_sys::fd::place(std::fs::File::open("/dev/null")?.as_fd(), 0)?;
     let scene = Scene { state: "/".into(), run: "/".into(), identity: None, in_cell: false, with_parent: true };
-    let requests = enter(limit(requests, &NETGRAPH)?, &scene)?.into_inner().0;
+    let requests = enter(limit(requests, &OUTSIDE)?, &scene)?.into_inner().0;
     let mut sender = Sender { instance, uplinks, socket: None };
     loop {
         let record = match msg::recv(requests.as_fd(), MAX_RECORD, 0, None) {
@@ -65,10 +66,18 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             Err(_) => return Ok(()),
         };
         let Ok(ask) = decode::<Ask>(&record.bytes) else { return Ok(()) };
-        let answer =
-            sender.act(&ask).map_err(|(step, error)| (step.to_owned(), error.raw_os_error().unwrap_or(Errno::EIO as i32)));
+        let mut tap = None;
+        let acted = match &ask {
+            Ask::OpenTap(name) => open_tap(name).map(|opened| {
+                tap = Some(opened);
+                Vec::new()
+            }),
+            ask => sender.act(ask),
+        };
+        let answer = acted.map_err(|(step, error)| (step.to_owned(), error.raw_os_error().unwrap_or(Errno::EIO as i32)));
         let Ok(bytes) = encode::<Answer>(&answer) else { return Ok(()) };
-        msg::send(requests.as_fd(), &bytes, &[], None)?;
+        let fds: Vec<BorrowedFd<'_>> = tap.iter().map(AsFd::as_fd).collect();
+        msg::send(requests.as_fd(), &bytes, &fds, None)?;
     }
 }
 
@@ -89,7 +98,7 @@ impl Sender {
         // Modules may be loaded at any time.
         if self.socket.is_none() {
             let socket = step(OPEN, netgraph::open())?;
-            let limited = skep_sandbox::limit_one(&NETGRAPH, "netgraph", socket.as_fd());
+            let limited = skep_sandbox::limit_one(&OUTSIDE, "netgraph", socket.as_fd());
             step(OPEN, limited.map_err(|e| io::Error::other(e.to_string())))?;
             self.socket = Some(socket);
         }
@@ -121,6 +130,8 @@ impl Sender {
                 let members = members.filter_map(|hook| Some((hook.peer.name.parse().ok()?, hook.peer.id)));
                 return Ok(members.skip(*after as usize).take(PAGE).collect());
             }
+            // It needs no socket.
+            Ask::OpenTap(_) => {}
         }
         Ok(Vec::new())
     }
@@ -173,6 +184,19 @@ impl Sender {
         }
         step(REMOVE, netgraph::send(socket, &path(bridge), netgraph::SHUTDOWN, &[]).map(drop))
     }
+}
+
+/// Opens the device of a tap by the name that the kernel gave it.
+fn open_tap(name: &IfName) -> Step<OwnedFd> {
+    let number = name.as_str().strip_prefix("tap").filter(|number| (1..=5).contains(&number.len()));
+    if !number.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit())) {
+        return Err((TAP, Errno::EPERM.into()));
+    }
+    let mut open = std::fs::File::options();
+    let tap: OwnedFd = step(TAP, open.read(true).write(true).open(format!("/dev/{name}")))?.into();
+    let limited = skep_sandbox::limit_one(&OUTSIDE, "tap", tap.as_fd());
+    step(TAP, limited.map_err(|e| io::Error::other(e.to_string())))?;
+    Ok(tap)
 }
 
 /// The path of a node. That of an interface has `_` for what would mean something in a path.

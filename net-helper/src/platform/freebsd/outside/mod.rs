@@ -1,7 +1,9 @@
-//! Switches of netgraph(4): a bridge node each, to which interfaces are joined by what their own nodes have (ng_ether(4)).
+//! The part outside of capability mode: a process of its own ([`sender`]) that opens taps and sends the control messages of netgraph(4).
+//! It reads typed requests from net-helper alone, checks them for itself, and ends with it.
 //!
-//! Control messages name their nodes, which capability mode forbids, so a process of its own sends them ([`sender`]): it reads typed
-//! requests from net-helper alone, checks them for itself, and ends with it.
+//! * Messages name their nodes, which capability mode forbids. Switches of netgraph are a bridge node each, to which interfaces are
+//!   joined by what their own nodes have (ng_ether(4)).
+//! * Taps could be opened beneath a descriptor of /dev; but Capsicum knows no names, and it would lead to the host's disks, too.
 
 pub mod sender;
 
@@ -18,16 +20,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The word that makes the program a sender.
-pub const ROLE: &str = "--netgraph";
+pub const ROLE: &str = "--outside";
 /// Nothing that is asked takes long.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Members of a page: 100 of at most 40 bytes fit into a record.
 const PAGE: usize = 100;
 
-/// Without its sender net-helper cannot tell what is on the host, and in capability mode it cannot start another: it ends, its supervisor
+/// Without it net-helper cannot tell what is on the host, and in capability mode it cannot start another: it ends, its supervisor
 /// starts it anew with one, and the broker brings the host in line.
 fn lost(error: &io::Error) -> ! {
-    eprintln!("the sender of netgraph messages is lost ({error}); ending, to be started anew with one");
+    eprintln!("the part outside of capability mode is lost ({error}); ending, to be started anew with one");
     std::process::exit(1)
 }
 
@@ -46,10 +48,14 @@ enum Ask {
     Bridges,
     /// Members of a bridge, this many left out.
     Members(IfName, u32),
+    /// Open the device of a tap that was not renamed yet.
+    OpenTap(IfName),
 }
 
 /// What it answers: names, with numbers of nodes, or the failed step and its errno.
-type Answer = Result<Vec<(IfName, u32)>, (String, i32)>;
+type Answer = Result<Names, (String, i32)>;
+/// Names, each with the number of its node.
+type Names = Vec<(IfName, u32)>;
 
 /// A bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,19 +68,19 @@ pub struct Bridge {
     pub members: Vec<IfName>,
 }
 
-/// The sender, as net-helper has it.
+/// The other process, as net-helper has it.
 #[derive(Debug)]
-pub struct Graph {
+pub struct Outside {
     socket: OwnedFd,
 }
 
-impl AsFd for Graph {
+impl AsFd for Outside {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl Graph {
+impl Outside {
     /// Starts `program` as the sender for `instance`; beside what is the instance's it joins `uplinks` alone. It ends when the socket is
     /// closed, or with its parent.
     pub fn start(program: &Path, instance: InstanceId, uplinks: &[IfName]) -> io::Result<Self> {
@@ -87,18 +93,30 @@ impl Graph {
         Ok(Self { socket })
     }
 
-    fn ask(&self, ask: &Ask) -> Result<Vec<(IfName, u32)>, HostError> {
+    fn ask(&self, ask: &Ask) -> Result<Names, HostError> {
+        self.ask_for(ask, 0).map(|(answer, _)| answer)
+    }
+
+    /// With as many descriptors in the answer as `fds`, at most.
+    fn ask_for(&self, ask: &Ask, fds: usize) -> Result<(Names, Vec<OwnedFd>), HostError> {
         let deadline = Some(Instant::now() + PATIENCE);
-        let exchange = || -> io::Result<Answer> {
+        let exchange = || -> io::Result<(Answer, Vec<OwnedFd>)> {
             msg::send(self.socket.as_fd(), &encode(ask).map_err(io::Error::other)?, &[], deadline)?;
-            let record = msg::recv(self.socket.as_fd(), skep_proto::MAX_RECORD, 0, deadline).map_err(io::Error::other)?;
-            decode(&record.bytes).map_err(io::Error::other)
+            let record = msg::recv(self.socket.as_fd(), skep_proto::MAX_RECORD, fds, deadline).map_err(io::Error::other)?;
+            Ok((decode(&record.bytes).map_err(io::Error::other)?, record.fds))
         };
-        let answer = exchange().unwrap_or_else(|error| lost(&error));
-        answer.map_err(|(step, errno)| {
+        let (answer, fds) = exchange().unwrap_or_else(|error| lost(&error));
+        answer.map(|answer| (answer, fds)).map_err(|(step, errno)| {
             let known = sender::STEPS.iter().find(|known| **known == step).copied();
-            HostError { step: known.unwrap_or("send a netgraph message"), error: io::Error::from_raw_os_error(errno) }
+            HostError { step: known.unwrap_or("ask outside of capability mode"), error: io::Error::from_raw_os_error(errno) }
         })
+    }
+
+    /// Opens the device of a tap, with the rights that bhyve needs.
+    pub fn open_tap(&self, made: &str) -> Result<OwnedFd, HostError> {
+        let name = made.parse().map_err(|e| HostError { step: sender::TAP, error: io::Error::other(e) })?;
+        let (_, fds) = self.ask_for(&Ask::OpenTap(name), 1)?;
+        fds.into_iter().next().ok_or_else(|| HostError::step(sender::TAP)(Errno::EBADF))
     }
 
     /// Makes a bridge.
