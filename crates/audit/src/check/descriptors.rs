@@ -117,6 +117,7 @@ impl Places {
             | (FdKind::Unix | FdKind::Line, Kind::Unix { listens: false, .. })
             | (FdKind::Netlink, Kind::Netlink)
             | (FdKind::Inet, Kind::Inet(_))
+            | (FdKind::Inet | FdKind::Unix, Kind::Ended)
             | (FdKind::Pipe, Kind::Pipe)
             | (FdKind::Memory, Kind::Memory)
             | (FdKind::Event, Kind::Event)

@@ -72,6 +72,7 @@ fn kind(one: &[u8], path: &str, root: &str) -> Kind {
         Some(8) => Kind::Memory,
         Some(10 | 12) => Kind::Device(at()),
         Some(11) => Kind::Process,
+        Some(255) => Kind::Ended,
         _ => Kind::Other,
     }
 }

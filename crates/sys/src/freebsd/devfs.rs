@@ -40,6 +40,7 @@ const UNHIDE: libc::c_int = 2;
 const DEVFSIO_RADD: libc::c_ulong = 0xc0ec_4400;
 const DEVFSIO_RDEL: libc::c_ulong = 0x8004_4401;
 const DEVFSIO_RGETNEXT: libc::c_ulong = 0xc0ec_4404;
+const DEVFSIO_SGETNEXT: libc::c_ulong = 0xc002_440c;
 
 fn rule(ruleset: u16) -> DevfsRule {
     DevfsRule {
@@ -91,6 +92,18 @@ pub fn set_rules(dev: BorrowedFd<'_>, ruleset: u16, rules: &[Rule]) -> io::Resul
         control(dev, DEVFSIO_RADD, &mut one)?;
     }
     Ok(())
+}
+
+/// The numbers of all rulesets that have rules.
+pub fn rulesets(dev: BorrowedFd<'_>) -> io::Result<Vec<u16>> {
+    let (mut all, mut number) = (Vec::new(), 0u16);
+    loop {
+        match control(dev, DEVFSIO_SGETNEXT, &mut number) {
+            Ok(()) => all.push(number),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(all),
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Empties a ruleset; it is then no more.
