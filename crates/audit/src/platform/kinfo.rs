@@ -88,8 +88,8 @@ fn socket(one: &[u8]) -> Kind {
         }
         Some(2) => Kind::Inet("IPv4".into()),
         Some(28) => Kind::Inet("IPv6".into()),
-        // Route and netlink sockets.
-        Some(17 | 38) => Kind::Netlink,
+        // Route, netgraph and netlink sockets.
+        Some(17 | 32 | 38) => Kind::Netlink,
         _ => Kind::Other,
     }
 }
