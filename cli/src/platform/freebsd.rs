@@ -1,11 +1,28 @@
 //! FreeBSD.
 
 use super::{Check, Found, first_file};
-use skep_sys::freebsd::has_sysctl;
+use skep_sys::freebsd::{has_sysctl, jail};
+use std::io;
 use std::path::Path;
 
 /// STATE of root's suite.
 pub const STATE: &str = "/var/db/skep";
+/// Where packages put the file of [`crate::installed`].
+pub const CONF: &str = "/usr/local/etc/skep/skep.conf";
+
+/// Who runs an installed suite.
+pub const MANAGED: &str = "`service skep_broker status`";
+
+/// The command that makes the user of a service.
+pub fn make_user(name: &str) -> String {
+    format!("`pw useradd {name} -d /nonexistent -s /usr/sbin/nologin`")
+}
+
+/// Puts this process into a jail, for good.
+pub fn enter_jail(name: &str) -> io::Result<()> {
+    let id = jail::find(name)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such jail"))?;
+    jail::attach(id)
+}
 
 /// What machines need of this host.
 pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {

@@ -7,7 +7,7 @@ mod host;
 #[path = "linux.rs"]
 mod host;
 
-pub use host::{STATE, checks};
+pub use host::{CONF, MANAGED, STATE, checks, enter_jail, make_user};
 
 use std::path::Path;
 

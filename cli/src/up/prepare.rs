@@ -22,6 +22,35 @@ pub struct Prepared {
     pub programs: PathBuf,
 }
 
+/// The services, helpers first.
+pub const SERVICES: [&str; 5] = ["storage-helper", "net-helper", "vm-runner", "broker", "api-frontend"];
+
+impl Prepared {
+    /// What [`prepare`] has left in STATE.
+    pub fn load(places: &Places) -> Result<Self, UpError> {
+        let read = |name: &str| {
+            let path = places.state.join(name);
+            fs::read_to_string(&path).map(|text| text.trim().to_owned()).map_err(step(format!("read {}", path.display())))
+        };
+        let wrong = |e| step(places.state.join("instance").display())(io::Error::other(format!("{e}")));
+        let instance = read("instance")?.parse().map_err(wrong)?;
+        let ids = if geteuid().is_root() { Some(read("ids")?) } else { None };
+        Ok(Self { instance, ids, programs: programs()? })
+    }
+
+    /// A service's program and its flags, whoever starts it.
+    pub fn command(&self, places: &Places, service: &str, listen: Option<&str>) -> (PathBuf, Vec<String>) {
+        let path = |p: &Path| p.to_string_lossy().into_owned();
+        let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
+        args.extend(["--instance".into(), self.instance.to_string()]);
+        args.extend(self.ids.iter().flat_map(|ids| ["--ids".to_owned(), ids.clone()]));
+        if let ("api-frontend", Some(address)) = (service, listen) {
+            args.extend(["--listen".into(), address.to_owned()]);
+        }
+        (self.programs.join(format!("skep-{service}")), args)
+    }
+}
+
 /// Makes what is missing and checks what is there.
 pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
     if places.run.as_os_str().len() > LONGEST_RUN {
@@ -33,10 +62,13 @@ pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
     nix::sys::stat::umask(umask);
     result?;
     let instance = instance(&places.state)?;
-    let ids = geteuid().is_root().then(|| ids(instance));
+    let ids = match &places.installed {
+        _ if !geteuid().is_root() => None,
+        Some(installed) => Some(installed.ids(&SERVICES)?),
+        None => Some(ids(instance)),
+    };
     if let Some(ids) = &ids {
-        let path = places.state.join("ids");
-        fs::write(&path, format!("{ids}\n")).map_err(step(format!("write {}", path.display())))?;
+        keep_ids(&places.state.join("ids"), ids)?;
     }
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
@@ -93,6 +125,27 @@ fn instance(state: &Path) -> Result<InstanceId, UpError> {
         }
         Err(e) => Err(step(format!("read {}", path.display()))(e)),
     }
+}
+
+/// Writes `STATE/ids`. The files in STATE belong to the services' uids, so these do not change behind their back.
+fn keep_ids(path: &Path, ids: &str) -> Result<(), UpError> {
+    let services = |text: &str| text.trim().split(',').filter(|p| !p.starts_with("machines=")).collect::<Vec<_>>().join(",");
+    match fs::read_to_string(path) {
+        Ok(old) if old.trim() == ids => return Ok(()),
+        Ok(old) if services(&old) != services(ids) => {
+            let why = format!(
+                "the services' files here belong to other uids ({}) than they have now ({}); change their owners and remove this file",
+                services(&old),
+                services(ids)
+            );
+            return Err(step(path.display())(io::Error::other(why)));
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(step(format!("read {}", path.display()))(e)),
+        _ => {}
+    }
+    let part = path.with_extension("part");
+    let write = fs::write(&part, format!("{ids}\n")).and_then(|()| fs::rename(&part, path));
+    write.map_err(step(format!("write {}", path.display())))
 }
 
 /// A block of 4,096 uids above 1,000,000, chosen by the instance, so that two suites on a host do not share theirs.

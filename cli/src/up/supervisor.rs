@@ -1,6 +1,6 @@
 //! The supervisor: starts the services, starts again whichever ends, answers on `RUN/up.sock`.
 
-use super::{Places, Prepared, UpError, step};
+use super::{Places, Prepared, SERVICES, UpError, step};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -22,8 +22,6 @@ pub const ASK_READY: &[u8] = b"r";
 /// Asks on the control socket: end.
 pub const ASK_DOWN: &[u8] = b"d";
 
-/// The services, helpers first.
-const SERVICES: [&str; 5] = ["storage-helper", "net-helper", "vm-runner", "broker", "api-frontend"];
 /// A service that lived longer than this is started again at once.
 const STABLE: Duration = Duration::from_secs(10);
 /// Longest wait before a service is started again.
@@ -179,22 +177,8 @@ impl Service {
         name: &'static str, number: usize, places: &Places, prepared: &Prepared, listen: Option<&str>,
         ready: watch::Sender<Ready>, failed: Failed,
     ) -> Self {
-        let path = |p: &std::path::Path| p.to_string_lossy().into_owned();
-        let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
-        args.extend(["--instance".into(), prepared.instance.to_string()]);
-        args.extend(prepared.ids.iter().flat_map(|ids| ["--ids".to_owned(), ids.clone()]));
-        if let ("api-frontend", Some(address)) = (name, listen) {
-            args.extend(["--listen".into(), address.to_owned()]);
-        }
-        Self {
-            name,
-            program: prepared.programs.join(format!("skep-{name}")),
-            log: places.state.join("logs").join(format!("{name}.log")),
-            args,
-            number,
-            ready,
-            failed,
-        }
+        let (program, args) = prepared.command(places, name, listen);
+        Self { name, program, log: places.state.join("logs").join(format!("{name}.log")), args, number, ready, failed }
     }
 
     /// Notes whether it answers.
