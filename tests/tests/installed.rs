@@ -23,7 +23,7 @@ mount --bind "$dir/passwd" /etc/passwd
 "$skep" prepare
 pids=
 for service in storage-helper net-helper vm-runner broker api-frontend; do
-	"$skep" service $service 2>>"$dir/log" &
+	"$skep" service $service >>"$dir/s/logs/$service.log" 2>&1 </dev/null &
 	pids="$pids $!"
 done
 "$skep" ready
@@ -54,8 +54,7 @@ fn installed(suite: &Suite) -> Result<Child> {
     let mut output = BufReader::with_capacity(1, child.stdout.take().context("no output")?);
     output.read_line(&mut line)?;
     child.stdout = Some(output.into_inner());
-    let log = || fs::read_to_string(suite.dir().join("log")).unwrap_or_default();
-    ensure!(line == "ready\n", "the services are not ready: {line}{}", log());
+    ensure!(line == "ready\n", "the services are not ready: {line}{}", suite.logs());
     Ok(child)
 }
 
