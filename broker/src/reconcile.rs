@@ -26,7 +26,7 @@ impl Broker {
         let machines = self.read(|db| db.machines(Which::Unsettled))?;
         self.change(&who, |change| {
             for machine in machines.iter().filter(|m| m.stage == Stage::Creating) {
-                doom(change, machine.id, true)?;
+                doom(change, machine.id)?;
             }
             for disk in disks.iter().filter(|d| d.stage == Stage::Creating) {
                 change.disk_doomed(disk.id)?;

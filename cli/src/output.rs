@@ -45,11 +45,18 @@ impl Output {
             return self.line(value);
         }
         let Value::Object(fields) = value else { return self.line(plain(value)) };
-        let width = fields.keys().map(String::len).max().unwrap_or(0) + 2;
+        let width = fields.keys().map(|name| label(name).len()).max().unwrap_or(0) + 2;
         for (name, value) in fields {
-            let text = plain(value);
-            if !text.is_empty() {
-                self.line(format_args!("{:width$}{text}", format!("{}:", name.replace('_', " "))));
+            // One of a list a line.
+            let lines = match value {
+                Value::Array(values) if name == "weaker" || values.iter().any(Value::is_object) => {
+                    values.iter().map(plain).collect()
+                }
+                value => vec![quantity(name, value)],
+            };
+            for (number, text) in lines.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
+                let label = if number == 0 { format!("{}:", label(name)) } else { String::new() };
+                self.line(format_args!("{label:width$}{text}"));
             }
         }
     }
@@ -104,6 +111,42 @@ impl Output {
     }
 }
 
+/// What people call a field.
+fn label(field: &str) -> String {
+    match field {
+        "id" => "ID".into(),
+        "cpus" => "CPUs".into(),
+        "cpu_percent" => "CPU limit".into(),
+        "cpu_ns" => "CPU time".into(),
+        "memory_mib" => "Memory".into(),
+        "nics" => "NICs".into(),
+        "mac" => "MAC address".into(),
+        "sha256" => "SHA-256".into(),
+        "uefi" => "UEFI firmware".into(),
+        "space_free" => "Free space".into(),
+        "pending" => "At next start".into(),
+        "done" => "Bytes done".into(),
+        "total" => "Bytes in total".into(),
+        _ => {
+            let text = field.replace('_', " ");
+            let mut letters = text.chars();
+            letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+        }
+    }
+}
+
+/// A field's value with its unit.
+fn quantity(field: &str, value: &Value) -> String {
+    match (field, value.as_u64()) {
+        ("memory_mib", Some(mib)) => bytes(mib.saturating_mul(1 << 20)),
+        ("size" | "allocated" | "memory" | "space" | "space_free", Some(number)) => bytes(number),
+        ("cpu_percent", Some(0)) => "none".into(),
+        ("cpu_percent", Some(percent)) => format!("{percent} % of one CPU"),
+        ("cpu_ns", Some(ns)) => format!("{}.{:03} s", ns / 1_000_000_000, ns / 1_000_000 % 1000),
+        _ => plain(value),
+    }
+}
+
 /// A value as people read it.
 fn plain(value: &Value) -> String {
     match value {
@@ -112,7 +155,10 @@ fn plain(value: &Value) -> String {
         Value::Bool(true) => "yes".into(),
         Value::Bool(false) => "no".into(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Object(fields) => fields.iter().map(|(k, v)| format!("{k}={}", plain(v))).collect::<Vec<_>>().join(" "),
+        Value::Object(fields) => {
+            let pairs = fields.iter().map(|(k, v)| (k.replace('_', " "), plain(v))).filter(|(_, text)| !text.is_empty());
+            pairs.map(|(k, text)| format!("{k} {text}")).collect::<Vec<_>>().join(", ")
+        }
         Value::Number(number) => number.to_string(),
     }
 }
@@ -135,6 +181,16 @@ pub fn harmless(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn fields_are_called_and_counted_as_people_do() {
+        use serde_json::json;
+        assert_eq!((super::label("memory_mib"), super::label("started")), ("Memory".into(), "Started".into()));
+        assert_eq!(super::quantity("memory_mib", &json!(512)), "512M");
+        assert_eq!(super::quantity("cpu_percent", &json!(0)), "none");
+        assert_eq!(super::quantity("cpu_ns", &json!(1_234_567_890u64)), "1.234 s");
+        assert_eq!(super::plain(&json!({"disk": "root", "id": "", "read_only": false})), "disk root, read only no");
+    }
+
     #[test]
     fn bytes_are_short() {
         let all = [

@@ -1,5 +1,4 @@
 //! The real program, started as the spawner starts it but for the cell.
-#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use skep_ipc::{CallError, Client};
@@ -11,7 +10,15 @@ use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
+
+/// The program under test: a bundle's, or the one built along.
+fn program() -> CString {
+    let built = || env!("CARGO_BIN_EXE_skep-console-proxy").into();
+    let path = std::env::var_os("SKEP_BIN_DIR").map_or_else(built, |dir| Path::new(&dir).join("skep-console-proxy"));
+    CString::new(path.into_os_string().into_encoded_bytes()).unwrap()
+}
 
 struct Proxy {
     pid: nix::unistd::Pid,
@@ -29,7 +36,7 @@ impl Proxy {
         let (line, theirs) = UnixStream::pair().unwrap();
         let (report, report_theirs) = sock::seqpacket_pair().unwrap();
         let logs = [(); 2].map(|()| OwnedFd::from(tempfile::tempfile().unwrap()));
-        let program = CString::new(env!("CARGO_BIN_EXE_skep-console-proxy")).unwrap();
+        let program = program();
         let plan = [report_theirs.as_fd(), listener.as_fd(), theirs.as_fd(), logs[0].as_fd(), logs[1].as_fd()];
         let pid = match fork().unwrap() {
             Fork::Parent(pid) => nix::unistd::Pid::from_raw(pid),

@@ -8,14 +8,16 @@ use skep_proto::console::Console;
 use skep_proto::net::Net;
 use skep_proto::runner::{Runner, RunnerEvent};
 use skep_proto::storage::{JobRecord, Storage};
+use skep_proto::upload::{END, Pieces, header};
 use skep_proto::wire::{Hello, Welcome, decode, decode_request, encode_request};
 use skep_proto::{Helper, Refusal};
+use std::io::Read;
 
 /// What takes any bytes and must not panic.
 pub type Target = fn(&[u8]);
 
 /// Name and function of each target.
-pub const TARGETS: &[(&str, Target)] = &[("records", records), ("qmp", qmp), ("image", image)];
+pub const TARGETS: &[(&str, Target)] = &[("records", records), ("qmp", qmp), ("image", image), ("upload", upload)];
 
 /// A request that decodes is encoded again, and means the same.
 fn request<H: Helper>(bytes: &[u8])
@@ -60,6 +62,17 @@ pub fn qmp(bytes: &[u8]) {
     };
     if lines.feed(first, each).is_ok() {
         let _ = lines.feed(second, each);
+    }
+}
+
+/// Uploads: what reads to its end is what the same pieces hold.
+pub fn upload(bytes: &[u8]) {
+    let mut all = Vec::new();
+    if Pieces::new(bytes).read_to_end(&mut all).is_ok() {
+        let one = header(all.len()).map_or(END.to_vec(), |header| [&header, &all[..], &END].concat());
+        let mut again = Vec::new();
+        Pieces::new(&one[..]).read_to_end(&mut again).expect("whole");
+        assert_eq!(again, all);
     }
 }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use skep_proto::storage::*;
-use skep_proto::{DiskId, Reason, Refusal};
+use skep_proto::{DiskId, Helper as _, Reason, Refusal};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -219,8 +219,11 @@ fn a_wrong_peer_or_record_ends_only_its_connection() {
         }
     };
     // No hello; a hello with a descriptor; a request that is too short, too long, or brings descriptors that do not belong to it.
-    let hello =
-        skep_proto::wire::encode(&skep_proto::wire::Hello { protocol: "storage-helper".parse().unwrap(), version: 1 }).unwrap();
+    let hello = skep_proto::wire::encode(&skep_proto::wire::Hello {
+        protocol: "storage-helper".parse().unwrap(),
+        version: Storage::VERSION,
+    })
+    .unwrap();
     let origin = |seq| skep_proto::wire::Origin { seq, trace: skep_proto::TraceId(1), user: skep_proto::Text::default() };
     let space = |seq| skep_proto::wire::encode_request::<Storage>(&origin(seq), &Space {}.into()).unwrap();
     let null = File::open("/dev/null").unwrap();

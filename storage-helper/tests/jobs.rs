@@ -91,7 +91,7 @@ fn import_reads_files_and_sockets_too() {
     let mut helper = place.start();
     let bytes = holey();
     let path = place.scratch("source");
-    std::fs::write(&path, &bytes).unwrap();
+    std::fs::write(&path, whole(&bytes)).unwrap();
     let from_file = DiskId::random();
     let channel = helper.import(import(from_file, DiskKind::Raw), File::open(&path).unwrap().into()).unwrap();
     finish(&channel).1.unwrap();
@@ -102,7 +102,7 @@ fn import_reads_files_and_sockets_too() {
     let from_socket = DiskId::random();
     let channel = helper.import(import(from_socket, DiskKind::Raw), theirs).unwrap();
     let mut ours = std::os::unix::net::UnixStream::from(ours);
-    ours.write_all(&bytes).unwrap();
+    ours.write_all(&whole(&bytes)).unwrap();
     drop(ours);
     finish(&channel).1.unwrap();
     assert!(contents(&place, from_socket) == bytes);
@@ -116,7 +116,7 @@ fn import_tells_progress() {
     let (stream, feed) = pipe();
     let call = ImportDisk { expect: bytes.len() as u64, ..import(DiskId::random(), DiskKind::Raw) };
     let channel = helper.import(call, stream).unwrap();
-    let feeder = std::thread::spawn(move || File::from(feed).write_all(&bytes).unwrap());
+    let feeder = std::thread::spawn(move || File::from(feed).write_all(&whole(&bytes)).unwrap());
     let (progress, result) = finish(&channel);
     feeder.join().unwrap();
     result.unwrap();
@@ -133,6 +133,13 @@ fn a_bad_stream_leaves_nothing() {
     let len = bytes.len() as u64;
     let raw = || import(DiskId::random(), DiskKind::Raw);
     refused(helper.import_bytes(raw(), b""), Reason::BadImage);
+    // Whoever sent it died before its end: within a piece, between two, before the first.
+    let wire = whole(&bytes);
+    for cut in [0, 2, 5, MIB, wire.len() - 4, wire.len() - 1] {
+        refused(helper.import_wire(raw(), wire[..cut].to_vec()), Reason::Cancelled);
+        let exact = ImportDisk { expect: len, ..raw() };
+        refused(helper.import_wire(exact, wire[..cut].to_vec()), Reason::Cancelled);
+    }
     let refusal = refused(helper.import_bytes(ImportDisk { sha256: Some([7; 32]), ..raw() }, &bytes), Reason::ChecksumMismatch);
     assert!(refusal.object.as_str().starts_with("disk ") && refusal.note.as_str().contains("0707"), "{refusal}");
     refused(helper.import_bytes(ImportDisk { limit: len - 1, ..raw() }, &bytes), Reason::TooLarge);
@@ -263,7 +270,7 @@ fn jobs_run_side_by_side_up_to_a_limit() {
     // In any order, and others are served meanwhile.
     running.reverse();
     for (channel, feed) in running {
-        File::from(feed).write_all(&noise(MIB)).unwrap();
+        File::from(feed).write_all(&whole(&noise(MIB))).unwrap();
         assert_eq!(finish(&channel).1.unwrap().disk.size, MIB as u64);
         helper.ask(Space {}).unwrap();
     }
@@ -353,7 +360,9 @@ fn a_job_holds_only_its_descriptors() {
     let mut helper = place.start();
     let (channel, feed) = waiting(&mut helper, DiskId::random());
     // It reads on, so it has confined itself.
-    File::from(feed.try_clone().unwrap()).write_all(&noise(MIB)).unwrap();
+    let wire = whole(&noise(MIB));
+    let (most, end) = wire.split_at(wire.len() - 4);
+    File::from(feed.try_clone().unwrap()).write_all(most).unwrap();
     let [job] = helper.jobs()[..] else { panic!() };
     let mut fds: Vec<String> = std::fs::read_dir(format!("/proc/{job}/fd"))
         .unwrap()
@@ -371,6 +380,6 @@ fn a_job_holds_only_its_descriptors() {
     let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
     assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("CapEff:")), ("2".into(), "1".into(), "0000000000000000".into()));
     assert_eq!(field("Seccomp_filters:"), "4");
-    drop(feed);
+    File::from(feed).write_all(end).unwrap();
     finish(&channel).1.unwrap();
 }

@@ -3,6 +3,8 @@
 //! Each test is a process of its own, with a suite of its own. What a machine cannot do is probed and skipped by name.
 #![forbid(unsafe_code)]
 
+pub mod escape;
+pub mod held;
 pub mod host;
 pub mod platform;
 pub mod suite;

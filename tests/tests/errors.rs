@@ -136,3 +136,21 @@ fn one_trace_id_runs_through_every_process_of_one_action() -> Result<()> {
     suite.ok(&["vm", "kill", "m"])?;
     suite.finish()
 }
+
+#[test]
+fn a_doctor_in_a_chroot_advises_to_leave_it() -> Result<()> {
+    if !is_root() {
+        skip!("makes a chroot, so root");
+    }
+    let dir = tempfile::tempdir()?;
+    let mount = Command::new("mount").args(["--bind", "/"]).arg(dir.path()).status()?;
+    ensure!(mount.success());
+    let skep = skep_tests::programs().join("skep");
+    let output = Command::new("chroot").arg(dir.path()).arg(skep).args(["--json", "doctor"]).output();
+    let unmount = Command::new("umount").arg(dir.path()).status()?;
+    let said = String::from_utf8_lossy(&output?.stdout).into_owned();
+    ensure!(unmount.success());
+    let line = said.lines().find(|line| line.contains("user namespaces")).unwrap_or_default();
+    ensure!(line.contains("chroot") && !line.contains("sysctl"), "{said}");
+    Ok(())
+}

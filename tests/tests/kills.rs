@@ -1,6 +1,6 @@
 //! Any process may be killed with -9: it is started again, machines run on, nothing leaks.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use skep_tests::platform::end;
 use skep_tests::{Mode, Suite, is_root, skip};
 use std::io::Write;
@@ -70,26 +70,37 @@ fn a_supervisor_killed_is_followed_by_another_that_adopts_the_machine() -> Resul
 }
 
 #[test]
-fn an_import_whose_helper_dies_fails_and_leaves_nothing() -> Result<()> {
+fn an_import_that_loses_a_process_on_its_way_fails_and_leaves_nothing() -> Result<()> {
     let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
-    let fifo = suite.dir().join("stream");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o666))?;
-    std::fs::set_permissions(&fifo, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
-    let mut import = suite.command(&["disk", "import", "big", &fifo.to_string_lossy()]).spawn()?;
-    let mut stream = std::fs::OpenOptions::new().write(true).open(&fifo)?;
-    // More than all pipes and sockets on the way hold: the helper has some of it when this has been written.
-    stream.write_all(&vec![7u8; 32 << 20])?;
-    end(suite.pids("storage-helper")?[0])?;
-    suite.up()?;
-    // The reader is gone; whether the rest can still be written does not matter.
-    let _ = stream.write_all(&vec![7u8; 32 << 20]);
-    drop(stream);
-    let status = import.wait()?;
-    ensure!(!status.success(), "the import succeeded");
-    ensure!(suite.json(&["disk", "list"])?.is_empty());
-    let left: Vec<_> = std::fs::read_dir(suite.state.join("disks"))?.flatten().map(|e| e.file_name()).collect();
-    ensure!(left.is_empty(), "{left:?}");
-    suite.ok(&["disk", "create", "big", "--size", "1M"])?;
+    for dies in ["storage-helper", "api-frontend", "broker", "client"] {
+        let fifo = suite.dir().join(dies);
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o666))?;
+        std::fs::set_permissions(&fifo, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+        // A pipe's length is not known before its end.
+        let mut import = suite.command(&["disk", "import", dies, &fifo.to_string_lossy()]).spawn()?;
+        let mut stream = std::fs::OpenOptions::new().write(true).open(&fifo)?;
+        // More than all pipes and sockets on the way hold: the helper has some of it when this has been written.
+        stream.write_all(&vec![7u8; 32 << 20])?;
+        if dies == "client" {
+            import.kill()?;
+        } else {
+            end(suite.pids(dies)?[0])?;
+            suite.up()?;
+        }
+        // The reader is gone; whether the rest can still be written does not matter.
+        let _ = stream.write_all(&vec![7u8; 32 << 20]);
+        drop(stream);
+        ensure!(!import.wait()?.success(), "{dies}: the import succeeded");
+        let operations = suite.json(&["op", "list"])?;
+        let object = format!("disk {dies}");
+        let id = operations.iter().find(|op| op["object"] == object).and_then(|op| op["id"].as_str());
+        suite.fails(&["op", "show", id.context("no operation")?, "--wait"])?;
+        ensure!(suite.json(&["disk", "list"])?.is_empty(), "{dies}: a disk is left");
+        let left: Vec<_> = std::fs::read_dir(suite.state.join("disks"))?.flatten().map(|e| e.file_name()).collect();
+        ensure!(left.is_empty(), "{dies}: {left:?}");
+        suite.ok(&["disk", "create", dies, "--size", "1M"])?;
+        suite.ok(&["disk", "delete", dies])?;
+    }
     suite.finish()
 }
 

@@ -37,7 +37,7 @@ const FILES: &[&str] = &[
     "scripts/guest-freebsd",
     "scripts/guest-init",
     "scripts/state.sh",
-    "docs/escape.md",
+    "docs/escape-freebsd.md",
     "LICENSE",
     "README.md",
 ];
@@ -84,6 +84,9 @@ pub fn make(dir: &Path) -> Result<()> {
     for file in FILES {
         copy(&root().join(file), &dir.join(file))?;
     }
+    let compiler = if cfg!(target_os = "freebsd") { "cc".into() } else { root().join("target/freebsd-cross/bin/cc") };
+    let probe = Command::new(compiler).arg("-o").arg(dir.join("probe")).arg(root().join("tests/probe/freebsd.c")).status()?;
+    ensure!(probe.success(), "tests/probe/freebsd.c does not compile");
     copy(&root().join("packaging/freebsd/run-tests"), &dir.join("run-tests"))?;
     check(dir)
 }

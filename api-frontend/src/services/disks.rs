@@ -9,8 +9,9 @@ use skep_api::v1::{
     CloneDiskRequest, CreateDiskRequest, DeleteDiskRequest, Disk, GetDiskRequest, ImportDiskRequest, ListDisksRequest,
     ListDisksResponse, Operation, ResizeDiskRequest,
 };
-use skep_proto::broker::{DiskClone, DiskDelete, DiskGet, DiskList, DiskResize, OperationCancel, OperationGet};
-use skep_proto::{OperationId, Reason, Refusal};
+use skep_proto::broker::{DiskClone, DiskDelete, DiskGet, DiskList, DiskResize, OperationGet};
+use skep_proto::{Reason, Refusal, upload};
+use std::io;
 use tokio::io::AsyncWriteExt;
 use tonic::{Request, Streaming};
 
@@ -81,26 +82,11 @@ impl Disks for Api {
     }
 }
 
-/// An import whose stream has not ended. Dropped, the operation is cancelled before its descriptor is closed: what is there is not
-/// to be taken for the whole image.
-struct Unfinished {
-    call: Call,
-    id: OperationId,
-    fd: Option<Sink>,
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some(fd) = self.fd.take() {
-            let (call, id) = (self.call.clone(), self.id);
-            tokio::spawn(async move {
-                if let Err(refusal) = call.act(OperationCancel { id }).await {
-                    call.refused(&refusal);
-                }
-                drop(fd);
-            });
-        }
-    }
+/// Sends a piece of an upload.
+async fn send(sink: &mut Sink, data: &[u8]) -> io::Result<()> {
+    let Some(header) = upload::header(data.len()) else { return Ok(()) };
+    sink.write_all(&header).await?;
+    sink.write_all(data).await
 }
 
 async fn import(call: &Call, mut stream: Streaming<ImportDiskRequest>) -> Result<Operation, Refusal> {
@@ -112,8 +98,8 @@ async fn import(call: &Call, mut stream: Streaming<ImportDiskRequest>) -> Result
     };
     let (operation, [fd]) = call.act(disk::import(&header)?).await?;
     let id = operation.id;
-    let sink = relay::sink(fd).map_err(|e| Refusal::io("disk", "open the stream", &e))?;
-    let mut unfinished = Unfinished { call: call.clone(), id, fd: Some(sink) };
+    // Dropped without the end mark, it cancels the operation: what came is not taken for the whole image.
+    let mut sink = relay::sink(fd).map_err(|e| Refusal::io("disk", "open the stream", &e))?;
     loop {
         // A client that goes away is no error here but an end without the last message (a reset stream reads so, too).
         let cut = || Refusal::new(Reason::Cancelled, format_args!("disk {}", header.name)).note("the stream ended early");
@@ -122,14 +108,15 @@ async fn import(call: &Call, mut stream: Streaming<ImportDiskRequest>) -> Result
             Some(Kind::End(_)) => break,
             Some(Kind::Header(_)) | None => return Err(convert::invalid("disk", "kind", "data or the end is expected")),
         };
-        let Some(sink) = &mut unfinished.fd else { break };
-        if sink.write_all(&data).await.is_err() {
+        if send(&mut sink, &data).await.is_err() {
             // Whoever read has stopped; the operation says why.
-            unfinished.fd = None;
+            drop(sink);
             return call.ended(id).await.map(event::operation);
         }
     }
-    unfinished.fd = None;
+    // The same, if this fails.
+    let _ = sink.write_all(&upload::END).await;
+    drop(sink);
     let (view, []) = call.read(OperationGet { id, wait: false }).await?;
     Ok(event::operation(view))
 }

@@ -37,7 +37,11 @@ impl Who {
 }
 
 /// Applied in order; `PRAGMA user_version` counts them.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_first.sql"), include_str!("../../migrations/0002_loader.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_first.sql"),
+    include_str!("../../migrations/0002_loader.sql"),
+    include_str!("../../migrations/0003_nics_that_go_along.sql"),
+];
 
 /// The open database.
 pub struct Db {

@@ -106,12 +106,25 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Gives it to a machine, last, or to none.
+    /// Gives it to a machine, last, or to none: what somebody does by hand, so it stays from then on.
     pub fn set_nic_machine(&self, nic: NicId, machine: Option<MachineId>) -> Result<(), Fault> {
-        let sql = "UPDATE nics SET machine = ?1, position = (SELECT coalesce(max(position) + 1, 0) FROM nics WHERE machine = ?1)
+        let sql = "UPDATE nics SET machine = ?1, goes_along = 0, position = (SELECT coalesce(max(position) + 1, 0) FROM nics WHERE machine = ?1)
                    WHERE id = ?2";
         self.prepare_cached(sql)?.execute(params![machine.map(Id), Id(nic)])?;
         Ok(())
+    }
+
+    /// Gives it to a machine that it was made for, and goes along with.
+    pub fn set_nic_made_for(&self, nic: NicId, machine: MachineId) -> Result<(), Fault> {
+        self.set_nic_machine(nic, Some(machine))?;
+        self.prepare_cached("UPDATE nics SET goes_along = 1 WHERE id = ?")?.execute([Id(nic)])?;
+        Ok(())
+    }
+
+    /// Whether it goes along with its machine.
+    pub fn nic_goes_along(&self, nic: NicId) -> Result<bool, Fault> {
+        let sql = "SELECT goes_along FROM nics WHERE id = ?";
+        Ok(self.prepare_cached(sql)?.query_row([Id(nic)], |row| row.get(0)).optional()?.unwrap_or(false))
     }
 
     /// Removes a NIC.

@@ -50,7 +50,7 @@ fn reserve(broker: &Broker, change: &Change<'_>, c: &MachineClone) -> Result<Cop
         let old = super::find_nic(change, &old.nic.to_string())?;
         let new = nic::add(change, &name, old.switch, None)
             .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
-        change.set_nic_machine(new.id, Some(machine.id))?;
+        change.set_nic_made_for(new.id, machine.id)?;
     }
     Ok(Copy { machine, disks })
 }
@@ -100,7 +100,7 @@ async fn fill(
 
 async fn forget(broker: &Rc<Broker>, who: &Who, copy: &Copy) {
     let doomed = broker.change(who, |change| {
-        doom(change, copy.machine.id, true)?;
+        doom(change, copy.machine.id)?;
         copy.disks.iter().try_for_each(|(_, to)| change.disk_doomed(to.id))
     });
     if let Err(fault) = doomed {
@@ -112,11 +112,17 @@ async fn forget(broker: &Rc<Broker>, who: &Who, copy: &Copy) {
     }
 }
 
-/// A machine is to go: its name, disks and NICs are free. `nics`: they were made for it, and go too.
-pub fn doom(change: &Change<'_>, id: MachineId, nics: bool) -> Result<(), Fault> {
+/// A machine is to go: its name, disks and NICs are free; NICs that were made for it by a clone go too.
+pub fn doom(change: &Change<'_>, id: MachineId) -> Result<(), Fault> {
     let Some(mut machine) = change.machine(id)? else { return Ok(()) };
-    for nic in std::mem::take(&mut machine.spec.nics) {
-        if nics { change.remove_nic(nic.nic)? } else { change.set_nic_machine(nic.nic, None)? }
+    let names = std::mem::take(&mut machine.nic_names);
+    for (nic, (nic_name, _)) in std::mem::take(&mut machine.spec.nics).into_iter().zip(names) {
+        if !change.nic_goes_along(nic.nic)? {
+            change.set_nic_machine(nic.nic, None)?;
+            continue;
+        }
+        change.remove_nic(nic.nic)?;
+        change.event("nic", nic.nic, nic_name.as_str(), "deleted", format_args!("with machine {}", machine.name))?;
     }
     machine.spec.disks.clear();
     machine.spec.boot = crate::spec::Boot::Uefi;
@@ -130,7 +136,7 @@ pub async fn delete(cx: &Cx, c: MachineDelete) -> Result<OperationView, Refusal>
     let machine = broker.read(|db| resting(db, c.machine.as_str()))?;
     let begin = Operation::begin(broker, who, "delete", format_args!("machine {}", machine.name), |change| {
         let machine = resting(change, c.machine.as_str())?;
-        doom(change, machine.id, false)?;
+        doom(change, machine.id)?;
         change.event("machine", machine.id, &machine.name, "deleted", "")?;
         let mut disks = Vec::new();
         if c.disks {

@@ -4,8 +4,9 @@ use super::suite::{Life, Suite};
 use skep_ipc::CallError;
 use skep_ipc::aio::Client;
 use skep_proto::broker::{self as proto, *};
+use skep_proto::storage::Storage;
 use skep_proto::wire::{self, Hello, Origin, Welcome};
-use skep_proto::{Call, Reason, Text, TraceId, UpTo};
+use skep_proto::{Call, Helper, Reason, Text, TraceId, UpTo};
 use skep_sys::{msg, sock};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -131,7 +132,7 @@ async fn by_hand(life: &Life, records: Vec<(Vec<u8>, Vec<OwnedFd>)>) -> (bool, u
     let broker = life.broker.clone();
     let served = tokio::task::spawn_local(async move { crate::session::session(&broker, theirs).await });
     let port = skep_ipc::aio::Port::new(ours).expect("a port");
-    let hello = Hello { protocol: Text::lossy("broker"), version: 1 };
+    let hello = Hello { protocol: Text::lossy("broker"), version: proto::Broker::VERSION };
     port.send(&wire::encode(&hello).expect("fits"), &[]).await.expect("sent");
     wire::decode::<Welcome>(&port.recv().await.expect("a welcome").bytes).expect("decodes").expect("welcome");
     let expected = records.len();
@@ -234,7 +235,7 @@ fn records_can_be_sent_by_hand() {
         let (ours, theirs) = sock::seqpacket_pair().expect("pair");
         let broker = life.broker.clone();
         let served = tokio::task::spawn_local(async move { crate::session::session(&broker, theirs).await });
-        let hello = wire::encode(&Hello { protocol: Text::lossy("storage-helper"), version: 1 }).expect("fits");
+        let hello = wire::encode(&Hello { protocol: Text::lossy("storage-helper"), version: Storage::VERSION }).expect("fits");
         msg::send(ours.as_fd(), &hello, &[], None).expect("sent");
         assert!(served.await.expect("no panic").is_err());
     });

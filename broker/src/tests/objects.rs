@@ -6,7 +6,7 @@ use super::suite::{Life, Session, Suite};
 use skep_ipc::aio::Port;
 use skep_proto::broker::*;
 use skep_proto::storage::{DiskKind, LogKind, SourceFormat};
-use skep_proto::{Reason, Text, UpTo, wire};
+use skep_proto::{Reason, Text, UpTo, upload, wire};
 use std::io::Write;
 
 #[test]
@@ -80,7 +80,8 @@ fn an_import_fills_a_disk_or_leaves_nothing() {
         };
         let (op, [stream]) = s.ask_with(import("image"), []).await.expect("begun");
         assert_eq!(reason(s.disk("image").await), Reason::AlreadyExists);
-        std::fs::File::from(stream).write_all(&[7; 5000]).expect("written");
+        let piece = [&upload::header(5000).expect("a length")[..], &[7; 5000], &upload::END].concat();
+        std::fs::File::from(stream).write_all(&piece).expect("written");
         s.done(op).await.expect("imported");
         assert_eq!(s.ask(DiskGet { disk: text("image") }).await.expect("it is there").size, 5000);
         let (op, [stream]) = s.ask_with(import("other"), []).await.expect("begun");

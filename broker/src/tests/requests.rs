@@ -393,3 +393,28 @@ fn a_copy_has_disks_and_nics_of_its_own() {
         suite.settled(&life.broker).await;
     });
 }
+
+#[test]
+fn nics_that_a_copy_made_go_along_with_it_and_others_stay() {
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        s.nic("web-1", Some("lan"), Some("web")).await.expect("a nic");
+        let copy = MachineClone { machine: text("web"), name: "copy".parse().expect("a name") };
+        let op = s.ask(copy).await.expect("begun");
+        s.done(op).await.expect("copied");
+        s.nic("own", Some("lan"), Some("copy")).await.expect("a nic");
+        // Taken in hand, it is like any other.
+        s.ask(NicDetach { nic: text("copy-1") }).await.expect("detached");
+        s.ask(NicAttach { nic: text("copy-1"), machine: text("copy") }).await.expect("attached");
+        let op = s.ask(MachineDelete { machine: text("copy"), disks: true }).await.expect("begun");
+        s.done(op).await.expect("deleted");
+        let nics = s.ask(NicList { after: None }).await.expect("a list").nics;
+        let left: Vec<_> = nics.iter().map(|n| (n.name.as_str(), n.machine.as_str())).collect();
+        assert_eq!(left, [("copy-1", ""), ("own", ""), ("web-0", "web"), ("web-1", "web")]);
+        for nic in ["copy-1", "own"] {
+            s.ask(NicDelete { nic: text(nic) }).await.expect("deleted");
+        }
+        suite.settled(&life.broker).await;
+    });
+}

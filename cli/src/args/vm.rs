@@ -84,7 +84,7 @@ pub enum VmCommand {
     },
     /// Show its counters
     Stats(Which),
-    /// Copy a stopped machine, with its writable disks
+    /// Copy a stopped machine, with its writable disks; its NICs get other addresses
     Clone {
         /// The original, name or id
         machine: String,
@@ -94,7 +94,7 @@ pub enum VmCommand {
         #[command(flatten)]
         wait: WaitArgs,
     },
-    /// Delete a stopped machine
+    /// Delete a stopped machine; NICs that `clone` made for it go along, others are detached
     #[command(visible_alias = "rm")]
     Delete {
         /// Name or id

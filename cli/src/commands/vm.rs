@@ -3,7 +3,7 @@
 use super::{Ctx, console, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
-use crate::output::{bytes, harmless};
+use crate::output::harmless;
 use crate::view;
 use prost_types::FieldMask;
 use serde_json::{Value, json};
@@ -59,13 +59,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         VmCommand::Log { machine, hypervisor, lines } => log(&ctx, machine, hypervisor, lines).await?,
         VmCommand::Stats(which) => {
             let stats = api.stats(MachineStatsRequest { machine: which.machine }).await?.into_inner();
-            let mut value = view::stats(&stats);
-            if !ctx.output.json
-                && let Some(memory) = value.get_mut("memory")
-            {
-                *memory = json!(bytes(stats.memory_bytes));
-            }
-            ctx.output.object(&value);
+            ctx.output.object(&view::stats(&stats));
         }
         VmCommand::Clone { machine, name, wait } => {
             let begun = MachinesClient::clone(&mut api, CloneMachineRequest { machine, name }).await?.into_inner();

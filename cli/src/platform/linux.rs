@@ -1,6 +1,7 @@
 //! Linux.
 
 use super::{Check, Found, first_file};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -74,19 +75,51 @@ fn seccomp() -> Check {
 fn namespaces(root: bool) -> Check {
     let all = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID;
     let all = all | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
-    let can = child_can(|| unshare(all).is_ok());
     let who = if root { "root" } else { "this user" };
-    let detail = if can { format!("{who} can make them") } else { format!("{who} cannot make them") };
-    let mend = "sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 kernel.apparmor_restrict_unprivileged_userns=0";
-    Check::new("user namespaces", if can { Found::Ok } else { Found::Missing }, detail, mend)
+    let (found, detail, mend) = match in_child(|| unshare(all)) {
+        Ok(()) => (Found::Ok, format!("{who} can make them"), String::new()),
+        Err(error) => {
+            let set = |name: &str| fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default().trim().to_owned();
+            (Found::Missing, format!("{who} cannot make them: {}", error.desc()), why_not(error, root, set))
+        }
+    };
+    Check::new("user namespaces", found, detail, &mend)
 }
 
-/// Whether a child of this process, made for it, can do something. This process has one thread.
-fn child_can(act: impl FnOnce() -> bool) -> bool {
-    match fork() {
-        Ok(Fork::Child) => exit_now(i32::from(!act())),
-        Ok(Fork::Parent(pid)) => matches!(waitpid(Pid::from_raw(pid), None), Ok(WaitStatus::Exited(_, 0))),
-        Err(_) => false,
+/// What keeps namespaces from being made, by the kernel's answer and its settings; and what mends it.
+fn why_not(error: Errno, root: bool, setting: impl Fn(&str) -> String) -> String {
+    if error == Errno::EINVAL {
+        return "boot a kernel with CONFIG_USER_NS and the other namespaces".into();
+    }
+    let none = ["user", "mnt", "net", "pid", "ipc", "uts", "cgroup"].into_iter().filter(|kind| {
+        let most = setting(&format!("user/max_{kind}_namespaces"));
+        most == "0" || error == Errno::ENOSPC && *kind == "user"
+    });
+    let mut mends: Vec<String> = none.map(|kind| format!("user.max_{kind}_namespaces=10000")).collect();
+    if !root && setting("kernel/unprivileged_userns_clone") == "0" {
+        mends.push("kernel.unprivileged_userns_clone=1".into());
+    }
+    if !root && setting("kernel/apparmor_restrict_unprivileged_userns") == "1" {
+        mends.push("kernel.apparmor_restrict_unprivileged_userns=0".into());
+    }
+    if mends.is_empty() {
+        // No setting denies it: it is where this process is.
+        "leave the chroot or the container that this runs in: in a chroot the kernel makes none, and a container's runtime may forbid them".into()
+    } else {
+        format!("sysctl -w {}", mends.join(" "))
+    }
+}
+
+/// Does something in a child of this process, made for it. This process has one thread.
+fn in_child(act: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
+    match fork().map_err(|e| e.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw))? {
+        Fork::Child => exit_now(act().err().map_or(0, |e| e as i32)),
+        Fork::Parent(pid) => match waitpid(Pid::from_raw(pid), None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, errno) => Err(Errno::from_raw(errno)),
+            // Killed: by a filter of system calls.
+            _ => Err(Errno::EPERM),
+        },
     }
 }
 
@@ -140,4 +173,22 @@ fn acceleration() -> Check {
         detail,
         "enable virtualisation in the host's firmware",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_namespaces_from_being_made_is_named() {
+        let with = |name: &'static str, value: &'static str| move |asked: &str| if asked == name { value } else { "" }.to_owned();
+        let nothing = with("", "");
+        assert!(why_not(Errno::EPERM, false, nothing).contains("chroot"));
+        let apparmor = with("kernel/apparmor_restrict_unprivileged_userns", "1");
+        assert_eq!(why_not(Errno::EPERM, false, apparmor), "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0");
+        assert!(why_not(Errno::EPERM, true, apparmor).contains("chroot"), "it does not hold root back");
+        assert_eq!(why_not(Errno::ENOSPC, false, nothing), "sysctl -w user.max_user_namespaces=10000");
+        assert_eq!(why_not(Errno::ENOSPC, true, with("user/max_net_namespaces", "0")).matches("=10000").count(), 2);
+        assert!(why_not(Errno::EINVAL, true, nothing).contains("CONFIG_USER_NS"));
+    }
 }

@@ -50,7 +50,8 @@ pub struct CreateDisk {
     pub size: u64,
 }
 
-/// Starts to fill a new disk from a stream. Descriptors: the stream (pipe, socket or file, read to its end), the job's channel.
+/// Starts to fill a new disk from a stream. Descriptors: the stream (pipe, socket or file, in [`crate::upload`]'s pieces, read to
+/// its end mark), the job's channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportDisk {
     /// Its id.
@@ -223,7 +224,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of storage-helper; its only client is the broker.
-    Storage = "storage-helper", version 1, oldest 1, StorageRequest {
+    Storage = "storage-helper", version 2, oldest 2, StorageRequest {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];

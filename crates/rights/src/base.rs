@@ -101,7 +101,7 @@ pub const LISTENER: Descriptor = Descriptor {
     name: "listener",
     kind: FdKind::Unix,
     most: Most::N(1),
-    rights: &["ACCEPT", "EVENT", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"],
+    rights: &["ACCEPT", "EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"],
     ioctls: &[],
     why: "its own socket in RUN; accepted sockets inherit these rights",
 };
@@ -121,7 +121,7 @@ pub const CONNECTION: Descriptor = Descriptor {
     name: "connection",
     kind: FdKind::Unix,
     most: Most::Many,
-    rights: &["EVENT", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "SHUTDOWN"],
+    rights: &["EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "SHUTDOWN"],
     ioctls: &[],
     why: "accepted from the listener",
 };

@@ -27,7 +27,7 @@ pub static TABLE: Process = Process {
             name: "database",
             kind: FdKind::File("db"),
             most: Most::N(3),
-            rights: &["READ", "WRITE", "SEEK", "FSTAT", "FSYNC", "FTRUNCATE", "FCNTL"],
+            rights: &["READ", "WRITE", "SEEK", "FSTAT", "FSYNC", "FTRUNCATE", "FLOCK"],
             ioctls: &[],
             why: "the SQLite database and its write-ahead log, opened before entering",
         },

@@ -4,7 +4,7 @@ use crate::base::{CONNECTION, LISTENER, SYSLOG};
 use crate::table::*;
 
 /// Rights of a listening TCP socket; accepted ones inherit them.
-const TCP: &[&str] = &["ACCEPT", "EVENT", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"];
+const TCP: &[&str] = &["ACCEPT", "EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"];
 
 /// See the module.
 pub static TABLE: Process = Process {

@@ -1,27 +1,51 @@
 //! FreeBSD: Capsicum. Rights and ioctl lists per descriptor, uid, then capability mode (capsicum(4), rights(4)).
 
 use crate::{EnterError, Scene, failed};
-use capsicum::{CapRights, FileRights, IoctlsBuilder, Right};
+use capsicum::{CapRights, Fcntl, FcntlRights, FileRights, IoctlRights, Right};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid};
 use skep_rights::{Descriptor, Process};
 use std::os::fd::BorrowedFd;
 
-/// Takes every right away that the line does not name.
+/// More than any descriptor of ours has.
+const MOST_IOCTLS: usize = 256;
+
+/// Takes every right away that the line does not name. What whoever passed it has taken away already stays away.
 pub fn limit(fd: BorrowedFd<'_>, line: &Descriptor) -> Result<(), EnterError> {
     if line.rights.is_empty() {
         return Err(EnterError::Unsupported(format!("the table names no Capsicum rights for {}", line.name)));
     }
+    let held = FileRights::from_file(&fd).map_err(failed("cap_rights_get"))?;
     let mut rights = FileRights::new();
     for name in line.rights {
-        rights.allow(right(name).ok_or_else(|| EnterError::Unsupported(format!("no Capsicum right {name}")))?);
+        let right = right(name).ok_or_else(|| EnterError::Unsupported(format!("no Capsicum right {name}")))?;
+        if held.is_set(right) {
+            rights.allow(right);
+        }
     }
     rights.limit(&fd).map_err(failed("cap_rights_limit"))?;
-    if !line.rights.contains(&"IOCTL") {
+    if rights.is_set(Right::Fcntl) {
+        let held = FcntlRights::from_file(&fd).map_err(failed("cap_fcntls_get"))?;
+        // Whether it waits; nobody needs more of fcntl(2).
+        let mut requests = FcntlRights::new();
+        for request in [|| Fcntl::GetFL, || Fcntl::SetFL] {
+            let mut more = held;
+            // Nothing is added where it is held.
+            if *more.allow(request()) == held {
+                requests.allow(request());
+            }
+        }
+        requests.limit(&fd).map_err(failed("cap_fcntls_limit"))?;
+    }
+    if !rights.is_set(Right::Ioctl) {
         return Ok(());
     }
-    let ioctls = line.ioctls.iter().fold(IoctlsBuilder::new(), |list, request| list.allow(*request));
-    ioctls.finalize().limit(&fd).map_err(failed("cap_ioctls_limit"))
+    let held = IoctlRights::from_file(&fd, MOST_IOCTLS).map_err(failed("cap_ioctls_get"))?;
+    let ioctls: Vec<u64> = match held {
+        IoctlRights::Limited(held) => line.ioctls.iter().copied().filter(|request| held.contains(request)).collect(),
+        IoctlRights::Unlimited => line.ioctls.to_vec(),
+    };
+    IoctlRights::Limited(ioctls).limit(&fd).map_err(failed("cap_ioctls_limit"))
 }
 
 pub fn enter(table: &'static Process, scene: &Scene) -> Result<(), EnterError> {

@@ -12,8 +12,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use sha2::{Digest, Sha256};
 use skep_proto::storage::{DiskKind, ImportDisk, JobStarted, SourceFormat};
+use skep_proto::upload::Pieces;
 use skep_proto::{Reason, Refusal, TraceId};
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 
@@ -67,7 +69,8 @@ impl Work for Import {
         let Import { stream, file, spool, call, object } = &self;
         progress.total = call.expect;
         let mut buffer = vec![0; PIECE];
-        let mut n = fill(stream, &mut buffer).at(object, "read the stream")?;
+        let mut stream = Pieces::new(Waiting(stream));
+        let mut n = fill(&mut stream, &mut buffer).map_err(|e| cut(object, &e))?;
         let first = buffer.get(..n).unwrap_or_default();
         let qcow2 = self.is_qcow2(first)?;
         let unpack = spool.as_ref().filter(|_| qcow2);
@@ -89,7 +92,7 @@ impl Work for Import {
             }
             read += n as u64;
             progress.advance(n as u64);
-            n = fill(stream, &mut buffer).at(object, "read the stream")?;
+            n = fill(&mut stream, &mut buffer).map_err(|e| cut(object, &e))?;
         }
         let sum: [u8; 32] = hash.finalize().into();
         self.check_end(read, &sum)?;
@@ -151,21 +154,41 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Reads until `buffer` is full or the stream ends; gives the number of bytes. Streams may be non-blocking.
-fn fill(stream: &File, buffer: &mut [u8]) -> nix::Result<usize> {
+/// A stream, which may be non-blocking.
+struct Waiting<'a>(&'a File);
+
+impl Read for Waiting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match nix::unistd::read(self.0, buffer) {
+                Err(Errno::EAGAIN) => {
+                    nix::poll::poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+                }
+                Err(Errno::EINTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+}
+
+/// Reads until `buffer` is full or the stream ends; gives the number of bytes.
+fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;
     while let Some(rest) = buffer.get_mut(n..).filter(|rest| !rest.is_empty()) {
-        match nix::unistd::read(stream, rest) {
-            Ok(0) => break,
-            Ok(more) => n += more,
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => {
-                nix::poll::poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
-            }
-            Err(e) => return Err(e),
+        match stream.read(rest)? {
+            0 => break,
+            more => n += more,
         }
     }
     Ok(n)
+}
+
+/// Why a stream could not be read: most often its sender is gone.
+fn cut(object: &str, error: &io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Refusal::new(Reason::Cancelled, object).note("the upload was cut off before its end"),
+        _ => Refusal::io(object, "read the stream", error),
+    }
 }
 
 /// Writes what is not zero.

@@ -4,7 +4,7 @@
 use nix::unistd::{Uid, geteuid, seteuid};
 use skep_ipc::{CallError, Client};
 use skep_proto::storage::*;
-use skep_proto::{Call, DiskId, NoFds, Reason, Refusal, Text, TraceId, wire};
+use skep_proto::{Call, DiskId, NoFds, Reason, Refusal, Text, TraceId, upload, wire};
 use skep_sys::{msg, sock};
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
@@ -148,11 +148,15 @@ impl Helper {
         self.call(call, [stream, theirs]).map(|_| ours)
     }
 
-    /// Imports a file's bytes through a pipe, to the end.
+    /// Imports an image's bytes through a pipe, to the end.
     pub fn import_bytes(&mut self, call: ImportDisk, bytes: &[u8]) -> Result<JobDone, Refusal> {
+        self.import_wire(call, whole(bytes))
+    }
+
+    /// Imports what comes through a pipe.
+    pub fn import_wire(&mut self, call: ImportDisk, bytes: Vec<u8>) -> Result<JobDone, Refusal> {
         let (stream, feed) = pipe();
         let channel = self.import(call, stream)?;
-        let bytes = bytes.to_vec();
         // A job that has refused no longer reads.
         let feeder = std::thread::spawn(move || drop(std::io::Write::write_all(&mut std::fs::File::from(feed), &bytes)));
         let result = finish(&channel).1;
@@ -216,6 +220,20 @@ pub fn next(channel: &OwnedFd) -> Option<JobRecord> {
         Err(msg::RecvError::Io(e)) if e.kind() == std::io::ErrorKind::ConnectionReset => None,
         Err(e) => panic!("{e}"),
     }
+}
+
+/// An upload of these bytes, in pieces of many lengths, with its end.
+pub fn whole(bytes: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(bytes.len() + 64);
+    let (mut rest, mut length) = (bytes, 1);
+    while !rest.is_empty() {
+        let (piece, more) = rest.split_at(rest.len().min(length));
+        wire.extend(upload::header(piece.len()).unwrap());
+        wire.extend(piece);
+        (rest, length) = (more, length * 3);
+    }
+    wire.extend(upload::END);
+    wire
 }
 
 /// Reading and writing end.

@@ -1,11 +1,12 @@
 //! FreeBSD: its own kernel in bhyve, booted by bhyveload.
 
-use crate::{Suite, guest};
+use crate::{Suite, guest, root};
 use anyhow::{Context, Result, ensure};
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 /// Typed into the guest: reboot at once.
@@ -52,6 +53,18 @@ pub fn end(pid: i32) -> Result<()> {
     queue.kevent(&[exit], &mut [], None)?;
     kill(Pid::from_raw(pid), Signal::SIGKILL)?;
     ensure!(queue.kevent(&[], &mut [exit], None)? == 1);
+    Ok(())
+}
+
+/// Puts the program that tries to leave a cell at `to`: a bundle has it, else it is compiled.
+pub fn probe(to: &Path) -> Result<()> {
+    let made = root().join("probe");
+    if made.is_file() {
+        std::fs::copy(made, to)?;
+        return Ok(());
+    }
+    let status = Command::new("cc").arg("-o").arg(to).arg(root().join("tests/probe/freebsd.c")).status().context("cc")?;
+    ensure!(status.success(), "the probe does not compile");
     Ok(())
 }
 

@@ -55,7 +55,8 @@ pub struct Runner {
     /// Ends that came too soon, in a row.
     quick: u32,
     last_end: Option<End>,
-    watchers: Vec<OwnedFd>,
+    /// Each with its token.
+    watchers: Vec<(u64, OwnedFd)>,
     /// The listener once more: shut on leaving, so that whoever has the reply finds nobody here.
     door: OwnedFd,
     left: bool,

@@ -25,6 +25,8 @@ const LOOP: u32 = 5;
 const WATCHERS: usize = 8;
 /// The alarm's token; the engine's are smaller.
 const ALARM: u64 = 100;
+/// The first token of watchers.
+const WATCHER: u64 = 1000;
 
 type Answer<T, F = NoFds> = Result<(T, F), Refusal>;
 
@@ -53,10 +55,15 @@ impl Service<runner::Runner> for Runner {
     fn watched(&self) -> Vec<Watch<'_>> {
         let mut list = self.engine.as_ref().map(Engine::watched).unwrap_or_default();
         list.push(Watch { fd: self.alarm.as_fd(), flags: PollFlags::POLLIN, token: ALARM });
+        list.extend(self.watchers.iter().map(|(token, fd)| Watch { fd: fd.as_fd(), flags: PollFlags::POLLIN, token: *token }));
         list
     }
 
     fn ready(&mut self, token: u64, _: PollFlags) {
+        if token >= WATCHER {
+            // It is gone: a watcher never says anything.
+            return self.watchers.retain(|(number, _)| *number != token);
+        }
         if let Some(engine) = &mut self.engine {
             if token == ALARM {
                 if !engine.is_up() || engine.is_deaf() {
@@ -204,11 +211,12 @@ impl Runner {
     fn watch(&mut self) -> Answer<Done, OneFd> {
         let (ours, theirs) = sock::seqpacket_pair().map_err(|e| Refusal::io(object(self), "make a socket pair", &e))?;
         tell(&ours, &RunnerEvent::Phase(self.phase));
-        // Watchers that went away are noticed when they are told something; the oldest makes room.
+        // The oldest makes room.
         if self.watchers.len() >= WATCHERS {
             self.watchers.remove(0);
         }
-        self.watchers.push(ours);
+        let last = self.watchers.last().map_or(WATCHER, |(number, _)| *number);
+        self.watchers.push((last + 1, ours));
         Ok((Done {}, [theirs]))
     }
 
@@ -283,7 +291,7 @@ impl Runner {
     }
 
     fn say(&mut self, event: &RunnerEvent) {
-        self.watchers.retain(|watcher| tell(watcher, event));
+        self.watchers.retain(|(_, watcher)| tell(watcher, event));
     }
 }
 

@@ -31,9 +31,9 @@ pub const ITEMS: &[Item] = &[
     Item { path: "/usr/local/share/uefi-firmware/BHYVE_UEFI_VARS.fd", what: "", package: "", program: false, required: false },
 ];
 
-/// Where ld-elf.so.1 looks without being told (rtld(1)).
+/// Where ld-elf.so.1 looks without being told (rtld(1); libexec/rtld-elf/rtld_paths.h).
 pub fn library_dirs() -> impl Iterator<Item = String> {
-    ["/lib", "/usr/lib", "/usr/local/lib"].map(String::from).into_iter()
+    ["/lib/casper", "/lib", "/usr/lib", "/usr/local/lib"].map(String::from).into_iter()
 }
 
 /// FreeBSD 13 has no call for it; copy_file_range(2) shares blocks by itself where ZFS can.

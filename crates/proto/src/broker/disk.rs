@@ -18,7 +18,8 @@ pub struct DiskCreate {
     pub size: u64,
 }
 
-/// Starts an import. The descriptor is the end that the image is written to; closing it ends the stream.
+/// Starts an import. The descriptor is the end that the image is written to, in [`crate::upload`]'s pieces; closing it without the
+/// end mark cancels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskImport {
     /// Its name.

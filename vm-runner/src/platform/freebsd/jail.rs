@@ -102,6 +102,10 @@ fn become_first(plan: &Plan<'_>, cell: &Cell, report: &OwnedFd) -> Result<Infall
     } else {
         parameters.extend([("ip4", Value::Number(0)), ("ip6", Value::Number(0))]);
     }
+    // The kernel lets nobody into a jail who holds a directory; and nothing but what the program gets has to come along.
+    let mut keep = vec![report.as_raw_fd(), plan.listener.as_raw_fd()];
+    keep.extend(plan.fds.iter().map(AsRawFd::as_raw_fd));
+    fd::close_all_but(&keep).map_err(at("close descriptors"))?;
     create_and_enter(&parameters).map_err(at("make the jail"))?;
     if cell.stack {
         stand_ins(&plan.fds).map_err(at("make stand-ins for taps"))?;

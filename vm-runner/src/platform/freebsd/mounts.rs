@@ -18,7 +18,8 @@ pub fn ruleset(slot: u16, console: bool) -> u16 {
 /// Sets a cell's ruleset. With an owner, bhyve's devices are its (FREEBSD15.md 18).
 pub fn rules(dev: BorrowedFd<'_>, ruleset: u16, owner: Option<u32>) -> io::Result<()> {
     let mut rules = vec![Rule::HideAll];
-    rules.extend(["null", "fd", "fd/*", "tapfd*", "pts", "pts/*"].map(Rule::Show));
+    // random: where virtio-rnd takes the guest's from.
+    rules.extend(["null", "random", "fd", "fd/*", "tapfd*", "pts", "pts/*"].map(Rule::Show));
     rules.extend(["vmm", "vmm.io"].map(Rule::Show));
     rules.extend(["vmmctl", "vmm/*", "vmm.io/*"].map(|pattern| match owner {
         Some(uid) => Rule::ShowTo(pattern, uid),
