@@ -76,13 +76,11 @@ install-FreeBSD:
 		[ -n "$(DESTDIR)" ] || [ -e $$f ] || install -m 644 $$f.sample $$f || exit 1; \
 	done
 
-# Packages mark the three below SYSCONFDIR as configuration; without DESTDIR, those that are there are kept.
+# Packages mark skep.conf as configuration; without DESTDIR, one that is there is kept.
 install-Linux:
-	install -d -m 755 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR) $(DESTDIR)$(SYSCONFDIR)/logrotate.d
+	install -d -m 755 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR)
 	f=$(SYSCONFDIR)/skep/skep.conf; umask 022; \
 		[ -z "$(DESTDIR)" ] && [ -e $$f ] || $(FILL) packaging/skep.conf >$(DESTDIR)$$f
-	f=$(SYSCONFDIR)/logrotate.d/skep; umask 022; \
-		[ -z "$(DESTDIR)" ] && [ -e $$f ] || $(FILL) systemd/logrotate.conf >$(DESTDIR)$$f
 	umask 022; for u in $(UNITS); do $(FILL) systemd/$$u >$(DESTDIR)$(UNITDIR)/$$u || exit 1; done
 	umask 022; $(FILL) systemd/sysusers.conf >$(DESTDIR)$(SYSUSERSDIR)/skep.conf
 	umask 022; $(FILL) systemd/tmpfiles.conf >$(DESTDIR)$(TMPFILESDIR)/skep.conf
@@ -118,7 +116,6 @@ uninstall-FreeBSD:
 
 uninstall-Linux:
 	f=$(DESTDIR)$(SYSCONFDIR)/skep/skep.conf; ! $(FILL) packaging/skep.conf | cmp -s - $$f || rm -f $$f
-	f=$(DESTDIR)$(SYSCONFDIR)/logrotate.d/skep; ! $(FILL) systemd/logrotate.conf | cmp -s - $$f || rm -f $$f
 	for u in $(UNITS); do rm -f $(DESTDIR)$(UNITDIR)/$$u; done
 	rm -f $(DESTDIR)$(SYSUSERSDIR)/skep.conf $(DESTDIR)$(TMPFILESDIR)/skep.conf
 

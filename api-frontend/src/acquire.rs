@@ -5,7 +5,7 @@ use crate::tls::{self, Identity};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use skep_sandbox::Held;
-use skep_service::{Journal, Start, StartError};
+use skep_service::{Journal, Kept, Start, StartError};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,7 +33,9 @@ impl Acquired {
         let remote = start.extra.get("listen").map(|address| listen(start, address)).transpose()?;
         let ready = start.extra.get("ready-fd").map(|number| inherited(number)).transpose()?;
         // Its own log only: it does nothing privileged.
-        let journal = Journal::new("api-frontend", None);
+        let kept =
+            Kept::of_standard_error(&start.state.join("logs"), "api-frontend").map_err(StartError::step("open the log"))?;
+        let journal = Journal::new("api-frontend", None).keeping(kept);
         Ok(Self { local, remote, broker: BrokerAt::new(run, start.run.clone()), ready, journal })
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use skep_ipc::{Client, Started};
-use skep_proto::storage::{CreateDisk, DiskKind, DiskState, OpenDisk, Storage};
+use skep_proto::storage::{CreateDisk, DiskKind, DiskOpened, DiskState, OpenDisk, Storage};
 use skep_proto::{DiskId, Text, TraceId, wire};
 use skep_sys::process::{Fork, exit_now, fork};
 use skep_sys::sock;
@@ -119,7 +119,7 @@ impl Floor {
         // A number in the middle of those that the calls have, since larger ones are longer.
         let seq = u32::try_from(BATCH * TURNS / 2)?;
         let request = Started::new(seq, trace, user, open.clone())?.bytes;
-        let reply = wire::encode_reply::<OpenDisk>(seq, &Ok(state.clone()))?;
+        let reply = wire::encode_reply::<OpenDisk>(seq, &Ok(DiskOpened { most: state.size, disk: state.clone() }))?;
         let dir = nix::fcntl::open(dir, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let (ours, theirs) = sock::seqpacket_pair()?;
         match fork()? {

@@ -104,6 +104,7 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
 
     let (file, kvm) = config(broker, who, &machine, spec).await?;
     let mut parts = vec![(FdRole::Config, file)];
+    let mut file_limit = 0;
     match &spec.boot {
         Boot::Uefi => {
             let (_, [vars]) = broker.storage.call(who, OpenVars { machine: id }).await.map_err(|r| about(r, &object))?;
@@ -111,14 +112,15 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
         }
         Boot::Loader => {}
         Boot::Direct { kernel, initrd, .. } => {
-            parts.push((FdRole::Kernel, open(broker, who, *kernel, DiskKind::Raw, true, machine.files.0.as_str()).await?));
+            parts.push((FdRole::Kernel, open(broker, who, *kernel, DiskKind::Raw, true, machine.files.0.as_str()).await?.0));
             if let Some(initrd) = initrd {
-                parts.push((FdRole::Initrd, open(broker, who, *initrd, DiskKind::Raw, true, machine.files.1.as_str()).await?));
+                parts.push((FdRole::Initrd, open(broker, who, *initrd, DiskKind::Raw, true, machine.files.1.as_str()).await?.0));
             }
         }
     }
     for (slot, (disk, name)) in (0..).zip(spec.disks.iter().zip(&machine.disk_names)) {
-        let file = open(broker, who, disk.disk, disk.kind, disk.read_only, name.as_str()).await?;
+        let (file, most) = open(broker, who, disk.disk, disk.kind, disk.read_only, name.as_str()).await?;
+        file_limit = file_limit.max(most);
         parts.push((FdRole::Disk(slot), file));
     }
     let log = OpenLogWriter { machine: id, log: LogKind::Hypervisor };
@@ -140,7 +142,7 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
         tasks: can_limit_tasks.then_some(spec.cpus + 128),
     };
     let fds = UpTo::from_vec(fds).map_err(|_| Refusal::new(Reason::LimitReached, &object).note("too many disks and NICs"))?;
-    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm };
+    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit };
     // First, so that a broker that comes back to a running machine knows with what.
     broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
     let (made, []) = broker.cells.call_with(who, call, fds).await.map_err(|r| about(r, &object))?;
@@ -162,10 +164,13 @@ fn about(mut refusal: Refusal, object: &str) -> Refusal {
     refusal
 }
 
-async fn open(broker: &Broker, who: &Who, disk: DiskId, kind: DiskKind, read_only: bool, name: &str) -> Result<OwnedFd, Refusal> {
+/// Opens a disk; gives the bytes that a guest may make of its file, too.
+async fn open(
+    broker: &Broker, who: &Who, disk: DiskId, kind: DiskKind, read_only: bool, name: &str,
+) -> Result<(OwnedFd, u64), Refusal> {
     let answer = broker.storage.call(who, OpenDisk { disk, kind, read_only }).await;
-    let (_, [file]) = answer.map_err(|r| about(r, &format!("disk {name}")))?;
-    Ok(file)
+    let (opened, [file]) = answer.map_err(|r| about(r, &format!("disk {name}")))?;
+    Ok((file, if read_only { 0 } else { opened.most }))
 }
 
 async fn start_console(broker: &Broker, who: &Who, machine: MachineId, slot: u16) -> Result<(), Refusal> {

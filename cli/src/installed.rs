@@ -18,6 +18,8 @@ pub struct Installed {
     pub machines: u32,
     /// The remote API's address, if it is served.
     pub listen: Option<SocketAddr>,
+    /// The host's interfaces that switches may have as uplinks, between commas, as they stand there.
+    pub uplinks: Option<String>,
 }
 
 /// Root's suite lives here unless the file says otherwise.
@@ -26,7 +28,7 @@ pub const RUN: &str = "/var/run/skep";
 const MACHINES: u32 = 72_000;
 
 /// What the file lets one choose.
-const NAMES: [&str; 4] = ["state", "run", "machines", "listen"];
+const NAMES: [&str; 5] = ["state", "run", "machines", "listen", "uplinks"];
 
 /// What is wrong with the file, or with the users of the services.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +109,8 @@ impl Installed {
         let listen = given.get("listen").map(|(number, text)| {
             text.parse().map_err(|_| (*number, format!("`{text}`: ADDRESS:PORT is expected, such as 192.0.2.1:8443")))
         });
-        Ok(Self { state, run, machines, listen: listen.transpose()? })
+        let uplinks = given.get("uplinks").map(|(_, text)| text.clone());
+        Ok(Self { state, run, machines, listen: listen.transpose()?, uplinks })
     }
 
     /// `--ids`: a system user for each service, and the machines' block.
@@ -177,10 +180,11 @@ mod tests {
 
     #[test]
     fn what_is_given_counts() {
-        let text = "state = /data/skep # here\nrun=/tmp/r\nmachines = 90000\nlisten = [::1]:8443\n";
+        let text = "state = /data/skep # here\nrun=/tmp/r\nmachines = 90000\nlisten = [::1]:8443\nuplinks = em0, em1\n";
         let installed = Installed::parse(text).expect("valid");
         assert!(installed.lives_in(Path::new("/data/skep"), Path::new("/tmp/r")));
         assert_eq!((installed.machines, installed.listen.map(|a| a.port())), (90_000, Some(8443)));
+        assert_eq!(installed.uplinks.as_deref(), Some("em0, em1"));
         assert!(installed.is_machines(90_000) && installed.is_machines(93_999));
         assert!(!installed.is_machines(94_000) && !installed.is_machines(89_999));
     }
@@ -189,7 +193,7 @@ mod tests {
     fn a_wrong_line_is_named_with_what_is_wrong() {
         for (text, line, why) in [
             ("\nstate\n", 2, "`state`: NAME = VALUE is expected"),
-            ("stat = /x", 1, "`stat`: none of state, run, machines, listen"),
+            ("stat = /x", 1, "`stat`: none of state, run, machines, listen, uplinks"),
             ("run = /x\nrun = /y", 2, "`run` was given before"),
             ("state = x", 1, "`x`: an absolute path of letters, digits and /._- is expected"),
             ("state = /a b", 1, "`/a b`: an absolute path of letters, digits and /._- is expected"),

@@ -9,8 +9,8 @@ pub mod serve;
 use platform::Host;
 use serve::NetHelper;
 use skep_ipc::Server;
-use skep_proto::InstanceId;
 use skep_proto::net::Net;
+use skep_proto::{IfName, InstanceId};
 use skep_sandbox::{Held, Sandboxed};
 use skep_service::Journal;
 use std::io;
@@ -36,10 +36,12 @@ impl Held for Acquired {
 }
 
 /// Serves the broker, whose uid is one of `allowed`, until the process is ended. `privileged`: it holds the right to configure
-/// interfaces.
-pub fn serve(inside: Sandboxed<Acquired>, instance: InstanceId, privileged: bool, allowed: Option<Vec<u32>>) -> io::Result<()> {
+/// interfaces. `uplinks`: the host's interfaces that switches may have.
+pub fn serve(
+    inside: Sandboxed<Acquired>, instance: InstanceId, privileged: bool, uplinks: Vec<IfName>, allowed: Option<Vec<u32>>,
+) -> io::Result<()> {
     let Acquired { listener, host, mut journal } = inside.into_inner();
     journal.info(None, format_args!("serving{}", if privileged { "" } else { ", without the right to change anything" }));
     journal.serves();
-    Server::<Net>::new(listener, allowed).run(&mut NetHelper::new(host, instance, privileged), &mut journal)
+    Server::<Net>::new(listener, allowed).run(&mut NetHelper::new(host, instance, privileged, uplinks), &mut journal)
 }

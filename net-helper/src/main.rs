@@ -3,6 +3,7 @@
 
 use skep_net_helper::platform::{Host, HostError};
 use skep_net_helper::{Acquired, serve};
+use skep_proto::IfName;
 use skep_rights::net::TABLE;
 use skep_sandbox::{EnterError, enter, limit};
 use skep_service::{Role, Start, StartError};
@@ -21,7 +22,8 @@ enum Error {
 }
 
 fn start() -> Result<(), Error> {
-    let start = Start::from_args(&[])?;
+    let start = Start::from_args(&["uplinks"])?;
+    let uplinks = uplinks(start.extra.get("uplinks").map_or("", String::as_str)).map_err(StartError::Flags)?;
     let mut scene = start.scene(Role::Net);
     let acquired = Acquired {
         listener: start.bind(Role::Net, Role::Broker)?,
@@ -29,7 +31,13 @@ fn start() -> Result<(), Error> {
         journal: start.journal(TABLE.name)?,
     };
     let inside = enter(limit(acquired, &TABLE)?, &scene)?;
-    Ok(serve(inside, start.instance, start.ids.is_some(), start.allowed(Role::Broker))?)
+    Ok(serve(inside, start.instance, start.ids.is_some(), uplinks, start.allowed(Role::Broker))?)
+}
+
+/// The interfaces that this host's administrator gives to switches: names between commas.
+fn uplinks(text: &str) -> Result<Vec<IfName>, String> {
+    let names = text.split(',').filter(|name| !name.is_empty());
+    names.map(|name| name.parse().map_err(|e| format!("--uplinks {name}: {e}"))).collect()
 }
 
 fn main() -> ExitCode {

@@ -4,8 +4,9 @@ use crate::ops::{list, switch, tap};
 use crate::platform::NetHost;
 use skep_ipc::{Answered, Ask, ProtocolError, Service};
 use skep_proto::net::{Net, NetRequest};
-use skep_proto::{InstanceId, Reason, Refusal};
+use skep_proto::{IfName, InstanceId, Reason, Refusal};
 use skep_sys::sock::Peer;
+use std::rc::Rc;
 
 /// The helper.
 #[derive(Debug)]
@@ -13,12 +14,13 @@ pub struct NetHelper<H> {
     host: H,
     instance: InstanceId,
     privileged: bool,
+    uplinks: Rc<[IfName]>,
 }
 
 impl<H: NetHost> NetHelper<H> {
-    /// Serves `host`, where `instance` marks what is ours. Not `privileged`: only the list.
-    pub fn new(host: H, instance: InstanceId, privileged: bool) -> Self {
-        Self { host, instance, privileged }
+    /// Serves `host`, where `instance` marks what is ours, and switches may have `uplinks`. Not `privileged`: only the list.
+    pub fn new(host: H, instance: InstanceId, privileged: bool, uplinks: Vec<IfName>) -> Self {
+        Self { host, instance, privileged, uplinks: uplinks.into() }
     }
 
     /// The host, to change it.
@@ -34,7 +36,10 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
     fn serve(&mut self, ask: Ask<'_>, request: NetRequest) -> Result<Answered, ProtocolError> {
         use NetRequest as R;
         match request {
-            R::CreateSwitch(c) => ask.answer(c, |_, c, []| Ok((switch::create(self.acting()?, &c)?, []))),
+            R::CreateSwitch(c) => ask.answer(c, |_, c, []| {
+                let uplinks = self.uplinks.clone();
+                Ok((switch::create(self.acting()?, &uplinks, &c)?, []))
+            }),
             R::DeleteSwitch(c) => ask.answer(c, |_, c, []| Ok((switch::delete(self.acting()?, &c)?, []))),
             R::CreateTap(c) => ask.answer(c, |_, c, []| tap::create(self.acting()?, &c)),
             R::MoveTap(c) => ask.answer(c, |_, c, []| Ok((tap::move_to(self.acting()?, &c)?, []))),

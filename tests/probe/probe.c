@@ -351,6 +351,17 @@ static long inherited_directory(void)
 	return -1;
 }
 
+/* files of its own */
+static long grow_disk(void)
+{
+	struct stat s;
+	for (int fd = 3; fd < 1024; fd++)
+		if (!fstat(fd, &s) && S_ISREG(s.st_mode) && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR)
+			return pwrite(fd, "x", 1, 1l << 40) == 1 ? 0 : -1;
+	errno = EBADF;
+	return -1;
+}
+
 #define A(name) { #name, name }
 static const struct { const char *name; long (*what)(void); } attempts[] = {
 	A(secret_file), A(secret_by_dots), A(password_file), A(proc_self), A(root_of_process), A(files_of_process), A(own_program), A(sysfs),
@@ -367,7 +378,7 @@ static const struct { const char *name; long (*what)(void); } attempts[] = {
 	A(become_root), A(become_root_all), A(become_wheel), A(join_groups), A(take_capabilities), A(key_add), A(key_search),
 	A(load_bpf), A(user_faults), A(io_rings), A(kernel_log), A(set_clock), A(control_alt_delete), A(accounting),
 	A(set_host_name), A(know_host_name), A(watch_all_files), A(shared_memory), A(message_queue),
-	A(personality_change),
+	A(personality_change), A(grow_disk),
 };
 
 int main(int argc, char **argv)

@@ -2,17 +2,21 @@
 //! they were.
 
 use crate::Suite;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The services that live as long as the suite.
 pub const SERVICES: [&str; 5] = ["api-frontend", "broker", "storage-helper", "net-helper", "vm-runner"];
 
-/// Round trips through the suite within which everything closes that a finished client left open.
-const TRIES: usize = 50;
+/// How long others may take to close what a client that has ended left open.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often, and how long each time, is looked for what is held at rest.
+const LOOKS: usize = 3;
+const SHORT: Duration = Duration::from_millis(300);
 
 /// How many there are of each kind: of each process's descriptors, and of files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,6 +39,10 @@ impl Held {
             held.files(dir, suite.dir())?;
         }
         Ok(held)
+    }
+
+    fn total(&self) -> usize {
+        self.counts.values().sum()
     }
 
     fn count(&mut self, what: String) {
@@ -105,30 +113,31 @@ impl<'a> Watched<'a> {
 
     /// All is as it was.
     pub fn check(&self, after: &str) -> Result<()> {
-        let mut differ = Vec::new();
-        for _ in 0..TRIES {
-            differ = Held::take(self.suite, &self.processes)?.differences(&self.before);
+        // The last client has ended, but nothing tells when others have seen that.
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let differ = Held::take(self.suite, &self.processes)?.differences(&self.before);
             if differ.is_empty() {
                 return Ok(());
             }
-            // The ends of closed connections travel as requests do: behind each round trip more of them have arrived.
-            self.suite.ok(&["host", "show"])?;
+            ensure!(Instant::now() < until, "after {after}: {differ:#?}");
+            std::thread::yield_now();
         }
-        bail!("after {after}: {differ:#?}")
     }
 
-    /// What is held when two looks after a round trip each see the same.
+    /// The least of what is held after some round trips: a connection more may be of a client that has just ended.
     fn settled(&self) -> Result<Held> {
-        let mut last = Held::default();
-        for _ in 0..TRIES {
+        let mut least: Option<Held> = None;
+        for _ in 0..LOOKS {
             self.suite.ok(&["host", "show"])?;
-            let now = Held::take(self.suite, &self.processes)?;
-            if now == last {
-                return Ok(now);
+            let until = Instant::now() + SHORT;
+            while Instant::now() < until {
+                let now = Held::take(self.suite, &self.processes)?;
+                least = Some(least.filter(|least| least.total() <= now.total()).unwrap_or(now));
+                std::thread::yield_now();
             }
-            last = now;
         }
-        bail!("the descriptors of an idle suite change all the time")
+        least.context("nothing was looked at")
     }
 }
 

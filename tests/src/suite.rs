@@ -49,6 +49,11 @@ impl Suite {
         Ok(suite)
     }
 
+    /// Runs the programs in another directory from now on: after an upgrade.
+    pub fn upgrade(&mut self, programs: &Path) {
+        self.programs = programs.to_owned();
+    }
+
     /// Makes the directory, starts nothing.
     pub fn prepare(mode: Mode) -> Result<Self> {
         ensure!(mode == Mode::User || is_root(), "this test needs root");

@@ -154,3 +154,34 @@ fn a_doctor_in_a_chroot_advises_to_leave_it() -> Result<()> {
     ensure!(line.contains("chroot") && !line.contains("sysctl"), "{said}");
     Ok(())
 }
+
+#[test]
+fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::prepare(Mode::Root)?;
+    // A tap of the host's own, which lives as long as the descriptor.
+    let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun")?;
+    let name = format!("skt{}", std::process::id());
+    skep_sys::linux::tun::set_tap(std::os::fd::AsFd::as_fd(&tun), &name)?;
+    suite.up()?;
+    refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name, "--uplinks"])?;
+    ensure!(suite.json(&["switch", "list"])?.is_empty());
+    let (_, message) = suite.fails(&["up", "--uplinks", &name])?;
+    ensure!(message.contains("up already"), "{message}");
+    suite.ok(&["down"])?;
+    suite.ok(&["up", "--uplinks", &name])?;
+    suite.ok(&["switch", "create", "wan", "--uplink", &name])?;
+    // It is kept for later starts, until it is taken back.
+    suite.ok(&["down"])?;
+    suite.up()?;
+    suite.ok(&["switch", "delete", "wan"])?;
+    suite.ok(&["switch", "create", "wan", "--uplink", &name])?;
+    suite.ok(&["switch", "delete", "wan"])?;
+    suite.ok(&["down"])?;
+    suite.ok(&["up", "--uplinks", "none"])?;
+    refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name])?;
+    drop(tun);
+    suite.finish()
+}

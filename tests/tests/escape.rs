@@ -45,7 +45,8 @@ fn in_the_hypervisors_place(mode: Mode) -> Result<()> {
     std::fs::write(&file, facts("outside", &probe.to_string_lossy(), "probe"))?;
     let ipc = Command::new("python3").args(["-c", IPC, "make", &format!("/skep-q-{pid}")]).status()?;
     ensure!(ipc.success(), "shared memory for the probe to find");
-    let script = format!("exec 9</usr; exec {} {}", probe.display(), file.display());
+    let disk = suite.dir().join("disk");
+    let script = format!("exec 9</usr 8<>{}; exec {} {}", disk.display(), probe.display(), file.display());
     let outside = Command::new("unshare").args(["--mount", "--uts", "sh", "-c", &script]).output()?;
     let outside = String::from_utf8_lossy(&outside.stderr).into_owned();
 
@@ -56,7 +57,9 @@ fn in_the_hypervisors_place(mode: Mode) -> Result<()> {
     suite.import_guest()?;
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
     let line = facts("cell", "/usr/bin/qemu-system-x86_64", host.trim());
-    let args = ["vm", "create", "m", "--memory", "128M", "--kernel", "kernel", "--initrd", "initrd", "--cmdline", &line];
+    suite.ok(&["disk", "create", "data", "--size", "8M"])?;
+    let machine = ["vm", "create", "m", "--memory", "128M", "--kernel", "kernel", "--initrd", "initrd", "--disk", "data"];
+    let args = [&machine[..], &["--cmdline", &line]].concat();
     suite.ok(&args)?;
     let (_, message) = suite.fails(&["vm", "start", "m"])?;
     let inside = suite.ok(&["vm", "log", "m", "--hypervisor"])?;

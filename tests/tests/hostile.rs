@@ -157,3 +157,38 @@ fn strangers_cannot_reach_the_services_sockets() -> Result<()> {
     }
     suite.finish()
 }
+
+#[test]
+fn logs_stay_within_their_bounds_whoever_fills_them() -> Result<()> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    let logs = suite.state.join("logs");
+    let services = ["api-frontend", "broker", "storage-helper", "net-helper", "vm-runner"];
+    suite.ok(&["down"])?;
+    let full = usize::try_from(skep_service::FULL)?;
+    let filled = |number: usize| format!("2026-01-01T00:00:00.000000Z filled info {number:059}\n");
+    let text: String = (0..full / 100).map(filled).collect();
+    for service in services {
+        std::fs::write(logs.join(format!("{service}.log")), &text)?;
+        std::fs::write(logs.join(format!("audit-{service}.log")), &text)?;
+    }
+    suite.up()?;
+    // Each adds lines of its own from within its sandbox, until what is there is too much.
+    let mut rounds = 0;
+    let turned = |name: &str| std::fs::metadata(logs.join(format!("{name}.1.log"))).is_ok_and(|meta| meta.len() > 0);
+    while services.iter().any(|service| !turned(service)) {
+        suite.ok(&["disk", "list"])?;
+        suite.ok(&["host", "show"])?;
+        rounds += 1;
+        ensure!(rounds < 200, "not full: {:?}", services.iter().filter(|service| !turned(service)).collect::<Vec<_>>());
+    }
+    for entry in std::fs::read_dir(&logs)?.flatten() {
+        let length = entry.metadata()?.len();
+        ensure!(length <= skep_service::FULL, "{}: {length}", entry.path().display());
+    }
+    // Both are read.
+    let log = suite.ok(&["log", "broker", "-n", "1000000"])?;
+    ensure!(log.contains("filled info") && log.contains("HostShow"), "{} bytes", log.len());
+    let audit = suite.skep(&["audit"])?;
+    ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    suite.finish()
+}

@@ -24,13 +24,16 @@ pub struct RunnerArgs {
     pub roles: Vec<FdRole>,
     /// Whether the hypervisor may use `/dev/kvm`.
     pub kvm: bool,
+    /// Bytes that a file of the hypervisor's may come to have.
+    pub file_limit: u64,
 }
 
 impl RunnerArgs {
     /// As a command line, the program's name left out.
     pub fn to_args(&self) -> Vec<String> {
         let roles: Vec<String> = self.roles.iter().map(word).collect();
-        vec![RUNNER.to_owned(), self.machine.to_string(), roles.join(","), if self.kvm { "kvm" } else { "tcg" }.to_owned()]
+        let accelerator = if self.kvm { "kvm" } else { "tcg" };
+        vec![RUNNER.into(), self.machine.to_string(), roles.join(","), accelerator.into(), self.file_limit.to_string()]
     }
 
     /// From a command line, the program's name left out.
@@ -39,7 +42,8 @@ impl RunnerArgs {
         let machine = args.next()?.parse().ok()?;
         let roles = args.next()?.split(',').map(role).collect::<Option<_>>()?;
         let kvm = args.next()? == "kvm";
-        args.next().is_none().then_some(Self { machine, roles, kvm })
+        let file_limit = args.next()?.parse().ok()?;
+        args.next().is_none().then_some(Self { machine, roles, kvm, file_limit })
     }
 }
 
@@ -75,7 +79,7 @@ mod tests {
     fn arguments_come_back_as_they_went() {
         let roles =
             vec![FdRole::Config, FdRole::Kernel, FdRole::Initrd, FdRole::Vars, FdRole::Disk(7), FdRole::Tap(0), FdRole::Log];
-        let args = RunnerArgs { machine: MachineId::from_u128(7), roles, kvm: false };
+        let args = RunnerArgs { machine: MachineId::from_u128(7), roles, kvm: false, file_limit: 1 << 40 };
         assert_eq!(RunnerArgs::parse(args.to_args().into_iter()), Some(args));
     }
 }

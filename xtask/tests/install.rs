@@ -110,7 +110,6 @@ fn linux_gets_units_users_and_directories() {
             listed.insert(match unit.as_str() {
                 "sysusers.conf" => "usr/local/lib/sysusers.d/skep.conf".into(),
                 "tmpfiles.conf" => "usr/local/lib/tmpfiles.d/skep.conf".into(),
-                "logrotate.conf" => "etc/logrotate.d/skep".into(),
                 unit => format!("usr/local/lib/systemd/system/{unit}"),
             });
         }

@@ -6,7 +6,9 @@ use skep_ipc::{Answered, Ask, ProtocolError, Server, Service, Silent};
 use skep_proto::cell::{self, Cell, CellPage, CellRequest, CellState, FacilitiesState};
 use skep_proto::net::{self, InterfacePage, Named, Net, NetRequest};
 use skep_proto::runner::Phase;
-use skep_proto::storage::{self, DiskPage, DiskState, JobDone, JobRecord, JobStarted, SpaceState, Storage, StorageRequest};
+use skep_proto::storage::{
+    self, DiskOpened, DiskPage, DiskState, JobDone, JobRecord, JobStarted, SpaceState, Storage, StorageRequest,
+};
 use skep_proto::{DiskId, Helper, IfName, Reason, Refusal, Text, UpTo, upload, wire};
 use skep_sys::msg;
 use skep_sys::sock::{self, Peer};
@@ -107,7 +109,10 @@ impl Service<Storage> for FakeStorage {
                 Ok((JobStarted {}, []))
             }),
             StorageRequest::OpenDisk(c) => {
-                act!(ask, c, fate, |c: storage::OpenDisk, _| Ok((self.state(c.disk, c.kind)?, [memory()])))
+                act!(ask, c, fate, |c: storage::OpenDisk, _| {
+                    let disk = self.state(c.disk, c.kind)?;
+                    Ok((DiskOpened { most: disk.size, disk }, [memory()]))
+                })
             }
             StorageRequest::ResizeDisk(c) => act!(ask, c, fate, |c: storage::ResizeDisk, _| {
                 world.lock().disks.insert(c.disk, c.size);

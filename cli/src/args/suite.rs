@@ -14,6 +14,10 @@ pub struct UpArgs {
     /// If it is up already, wait until it answers (as without this flag)
     #[arg(long)]
     pub wait: bool,
+    /// Interfaces of this host that switches may have as uplinks, between commas; `none` takes them back [default: as at the last
+    /// start; at first none]
+    #[arg(long, value_name = "NAMES")]
+    pub uplinks: Option<String>,
     /// Serve the API on TCP with TLS, too
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,

@@ -38,11 +38,14 @@ pub fn run(places: &Places, args: &LogArgs, output: Output) -> Result<u8, Failur
     });
     let mut lines = Vec::new();
     for service in wanted {
-        let path = dir.join(format!("{service}.log"));
-        if !path.exists() {
-            continue;
+        let mut text = String::new();
+        // The one before the present, first.
+        for name in [format!("{service}.1.log"), format!("{service}.log")] {
+            let path = dir.join(name);
+            if path.exists() {
+                text += &tail(&path).map_err(|e| Failure::io(path.display(), "read", &e))?;
+            }
         }
-        let text = tail(&path).map_err(|e| Failure::io(path.display(), "read", &e))?;
         let mut time = String::new();
         for line in text.lines() {
             // A line without a time (a panic's, say) belongs to the one before.

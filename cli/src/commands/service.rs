@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Makes what the services need.
 pub fn prepare(places: &Places, output: Output) -> Result<u8, Failure> {
-    let prepared = up::prepare(places)?;
+    let prepared = up::prepare(places, None)?;
     if output.json {
         output.line(json!({"instance": prepared.instance.to_string(), "ids": prepared.ids}));
     }

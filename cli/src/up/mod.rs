@@ -95,11 +95,15 @@ pub(crate) fn step(what: impl ToString) -> impl FnOnce(io::Error) -> UpError {
 }
 
 /// Starts the suite and returns when its API answers; says so if it was up already. `foreground`: this process becomes the supervisor.
-pub fn up(places: &Places, foreground: bool, listen: Option<String>) -> Result<&'static str, UpError> {
+pub fn up(places: &Places, foreground: bool, listen: Option<String>, uplinks: Option<&str>) -> Result<&'static str, UpError> {
     if foreground {
-        let prepared = prepare(places)?;
+        let prepared = prepare(places, uplinks)?;
         supervisor::run(places, &prepared, listen, io::stdout())?;
         return Ok("ended");
+    }
+    if uplinks.is_some() && is_up(places) {
+        let mend = "the suite is up already; other uplinks need a start: `skep down --keep-machines`, then this again";
+        return Err(UpError::Supervisor(mend.into()));
     }
     if wait_ready(places)? {
         return Ok("up already");
@@ -109,7 +113,7 @@ pub fn up(places: &Places, foreground: bool, listen: Option<String>) -> Result<&
         return Err(UpError::Supervisor(format!("it runs already, and not by `skep up`: {}", crate::platform::MANAGED)));
     }
     // Here, since this process ends soon: the supervisor finds it done, and does not keep the memory that it takes for as long as it lives.
-    prepare(places)?;
+    prepare(places, uplinks)?;
     let own = std::env::current_exe().map_err(step("own path"))?;
     let mut command = Command::new(own);
     command.arg("up").arg("--foreground").env("SKEP_STATE", &places.state).env("SKEP_RUN", &places.run);

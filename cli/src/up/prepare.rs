@@ -2,7 +2,7 @@
 
 use super::{Places, UpError, step};
 use nix::unistd::{Uid, geteuid};
-use skep_proto::InstanceId;
+use skep_proto::{IfName, InstanceId};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -18,6 +18,8 @@ pub struct Prepared {
     pub instance: InstanceId,
     /// `--ids`, if root starts them.
     pub ids: Option<String>,
+    /// The host's interfaces that switches may have, between commas.
+    pub uplinks: String,
     /// Where the services' programs are.
     pub programs: PathBuf,
 }
@@ -35,7 +37,7 @@ impl Prepared {
         let wrong = |e| step(places.state.join("instance").display())(io::Error::other(format!("{e}")));
         let instance = read("instance")?.parse().map_err(wrong)?;
         let ids = if geteuid().is_root() { Some(read("ids")?) } else { None };
-        Ok(Self { instance, ids, programs: programs()? })
+        Ok(Self { instance, ids, uplinks: uplinks(&places.state, None)?, programs: programs()? })
     }
 
     /// A service's program and its flags, whoever starts it.
@@ -47,12 +49,15 @@ impl Prepared {
         if let ("api-frontend", Some(address)) = (service, listen) {
             args.extend(["--listen".into(), address.to_owned()]);
         }
+        if service == "net-helper" && !self.uplinks.is_empty() {
+            args.extend(["--uplinks".to_owned(), self.uplinks.clone()]);
+        }
         (self.programs.join(format!("skep-{service}")), args)
     }
 }
 
-/// Makes what is missing and checks what is there.
-pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
+/// Makes what is missing and checks what is there. `given`: other uplinks from now on.
+pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError> {
     if places.run.as_os_str().len() > LONGEST_RUN {
         let error = io::Error::other(format!("a path of at most {LONGEST_RUN} bytes is needed; set SKEP_RUN"));
         return Err(step(places.run.display())(error));
@@ -70,6 +75,8 @@ pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
     if let Some(ids) = &ids {
         keep_ids(&places.state.join("ids"), ids)?;
     }
+    let installed = places.installed.as_ref().and_then(|i| i.uplinks.as_deref());
+    let uplinks = uplinks(&places.state, given.or(installed))?;
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
     if prefixes.is_dir() {
@@ -82,7 +89,7 @@ pub fn prepare(places: &Places) -> Result<Prepared, UpError> {
         programs: programs.clone(),
     };
     skep_cellroot::prepare(&config)?;
-    Ok(Prepared { instance, ids, programs })
+    Ok(Prepared { instance, ids, uplinks, programs })
 }
 
 fn directories(places: &Places) -> Result<(), UpError> {
@@ -146,6 +153,27 @@ fn keep_ids(path: &Path, ids: &str) -> Result<(), UpError> {
     let part = path.with_extension("part");
     let write = fs::write(&part, format!("{ids}\n")).and_then(|()| fs::rename(&part, path));
     write.map_err(step(format!("write {}", path.display())))
+}
+
+/// The uplinks, kept beside the instance's mark: a file of whoever starts the suite, which no service can write to.
+fn uplinks(state: &Path, given: Option<&str>) -> Result<String, UpError> {
+    let path = state.join("uplinks");
+    let text = match given {
+        Some(text) => text.to_owned(),
+        None => match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(step(format!("read {}", path.display()))(e)),
+        },
+    };
+    let names = text.trim().split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "none");
+    let wrong = |name: &str, e: String| step(format!("uplink {name}"))(io::Error::other(e));
+    let names = names.map(|name| name.parse::<IfName>().map(|n| n.to_string()).map_err(|e| wrong(name, e.to_string())));
+    let names = names.collect::<Result<Vec<_>, _>>()?.join(",");
+    if given.is_some() {
+        fs::write(&path, format!("{names}\n")).map_err(step(format!("write {}", path.display())))?;
+    }
+    Ok(names)
 }
 
 /// A block of 4,096 uids above 1,000,000, chosen by the instance, so that two suites on a host do not share theirs.

@@ -226,6 +226,10 @@ impl Service {
     }
 
     fn start(&self) -> io::Result<(Child, OwnedFd)> {
+        // One that serves keeps it within its bounds itself; one that ends before that is started again and again.
+        if let Some(dir) = self.log.parent() {
+            skep_service::turn(dir, self.name)?;
+        }
         let log = OpenOptions::new().create(true).append(true).mode(0o640).open(&self.log)?;
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().current_dir("/").stdin(Stdio::null()).kill_on_drop(true);

@@ -11,7 +11,10 @@ fn what_a_service_records_is_read_back_and_bad_lines_are_counted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit-storage-helper.log");
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
-    let mut journal = skep_service::Journal::new("storage-helper", Some(file.try_clone().unwrap()));
+    let mut journal = skep_service::Journal::new(
+        "storage-helper",
+        Some(skep_service::Kept::of(file.try_clone().unwrap(), tempfile::tempfile().unwrap())),
+    );
     let origin = Origin { seq: 1, trace: TraceId(0xabc), user: "uid 0".parse().unwrap() };
     let op = &Storage::OPS[0];
     journal.begin(&origin, op, &"a request\twith a tab");

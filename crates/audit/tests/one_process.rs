@@ -46,10 +46,10 @@ fn a_process_in_its_sandbox_is_confirmed_line_by_line() {
 #[test]
 fn one_descriptor_too_many_of_a_line_is_named() {
     let place = place();
-    let child = place.child(&WIDE, 2, false, String::new);
+    let child = place.child(&WIDE, 3, false, String::new);
     let process = skep_audit::process(child.pid, &TABLE, &place.options).unwrap().unwrap();
     let what = what(&process, "descriptors");
-    assert!(what.contains("one more than the table allows of: log of acts") && what.contains("audit-1.log"), "{what}");
+    assert!(what.contains("one more than the table allows of: log of acts") && what.contains("audit-2.log"), "{what}");
     let report = Report { instance: "test".into(), processes: vec![process] };
     assert!(!report.is_clean());
     assert!(report.to_string().contains("DIFFERENT FROM WHAT IS DECLARED"), "{report}");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Makes a directory that all may pass and read and only we may change.
@@ -62,7 +62,7 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
     let list = cell.join(crate::MANIFEST);
     remove(&list)?;
     for name in [ROOT, CONSOLE_ROOT] {
-        swap(&cell.join(format!("{name}.new")), &cell.join(name), &cell.join(format!("{name}.old")))?;
+        swap(&cell.join(format!("{name}.new")), &cell.join(name))?;
     }
     manifest::write(&list, &Manifest { inputs: manifest::inputs(config), entries, report: report.clone() })?;
     Ok(report)
@@ -120,15 +120,41 @@ fn copy(target: &Path, source: &Path, meta: &fs::Metadata) -> Result<(), Error> 
     to.set_permissions(Permissions::from_mode(mode)).map_err(failed("chmod", target))
 }
 
-/// A running cell keeps the old root: it is renamed away and its files live as long as they are in use.
-fn swap(fresh: &Path, place: &Path, old: &Path) -> Result<(), Error> {
-    remove(old)?;
-    match fs::rename(place, old) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("rename", place)(e)),
-        _ => {}
+/// A running cell keeps the root that it was made with, since it starts its hypervisor from it at each reboot: the old one is renamed,
+/// which cells do not notice, and goes when nobody is in it any more ([`sweep`]).
+fn swap(fresh: &Path, place: &Path) -> Result<(), Error> {
+    match fs::symlink_metadata(place) {
+        Ok(meta) => {
+            let kept = place.with_extension(format!("{KEPT}{}", meta.ino()));
+            fs::rename(place, &kept).map_err(failed("rename", place))?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed("look at", place)(e)),
     }
-    fs::rename(fresh, place).map_err(failed("rename", fresh))?;
-    remove(old)
+    fs::rename(fresh, place).map_err(failed("rename", fresh))
+}
+
+/// Between the name of a root and the number of one that was kept.
+const KEPT: &str = "kept-";
+
+/// Removes the old roots that no cell is in.
+pub fn sweep(cell: &Path) -> Result<(), Error> {
+    let is_kept = |name: &str| [ROOT, CONSOLE_ROOT].iter().any(|root| name.starts_with(&format!("{root}.{KEPT}")));
+    let entries = fs::read_dir(cell).map_err(failed("list", cell))?.filter_map(Result::ok);
+    let kept: Vec<PathBuf> =
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(is_kept)).map(|entry| entry.path()).collect();
+    if kept.is_empty() {
+        return Ok(());
+    }
+    // Where that cannot be known, all stay.
+    let Some(used) = platform::roots_in_use() else { return Ok(()) };
+    for root in kept {
+        let meta = fs::symlink_metadata(&root).map_err(failed("look at", &root))?;
+        if !used.contains(&(meta.dev(), meta.ino())) {
+            remove(&root)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 //! for console-proxies.
 //!
 //! [`prepare`] builds `STATE/cell/root` and `STATE/cell/console` from what is installed (or unpacked below a prefix), beside the old one, and puts it in place by
-//! one rename. Everything in it belongs to who built it and can be written by nobody else; cells see it read-only. A manifest of the
+//! one rename. The old one stays as long as a cell is in it. Everything in it belongs to who built it and can be written by nobody else; cells see it read-only. A manifest of the
 //! inputs makes the next call a matter of some fifty `stat(2)`.
 #![forbid(unsafe_code)]
 
@@ -131,10 +131,12 @@ pub fn prepare(config: &Config) -> Result<Report, Error> {
     let lock = cell.join("lock");
     let file = std::fs::File::create(&lock).map_err(failed("make", &lock))?;
     let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| failed("lock", &lock)(e.into()))?;
-    if let Some(report) = manifest::still_true(config, &cell) {
-        return Ok(report);
-    }
-    build::build(config, &cell)
+    let report = match manifest::still_true(config, &cell) {
+        Some(report) => report,
+        None => build::build(config, &cell)?,
+    };
+    build::sweep(&cell)?;
+    Ok(report)
 }
 
 /// What the manifest in `STATE/cell` says, without looking whether it is still true. `None`: there is no root.

@@ -77,6 +77,10 @@ fn the_second_time_nothing_is_built() {
     fs::write(config.state.join("cell/manifest"), "what\nis\tthis").unwrap();
     assert!(prepare(&config).unwrap().rebuilt);
     assert!(!prepare(&config).unwrap().rebuilt);
+    // Nobody is in those of before.
+    let names = fs::read_dir(config.state.join("cell")).unwrap().map(|entry| entry.unwrap().file_name());
+    let kept: Vec<_> = names.filter(|name| name.to_string_lossy().contains("kept")).collect();
+    assert_eq!(kept.is_empty(), std::path::Path::new("/proc/self/root").exists(), "{kept:?}");
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct MakeCell {
     pub fds: Vec<FdRole>,
     /// Whether the hypervisor may use hardware acceleration: gives the cell `/dev/kvm`.
     pub kvm: bool,
+    /// Bytes that a file of the hypervisor's may come to have: those of its largest disk.
+    pub file_limit: u64,
 }
 
 /// A cell.
@@ -155,7 +157,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 1, oldest 1, CellRequest {
+    Cell = "vm-runner", version 2, oldest 2, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [[OwnedFd; 3]] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];

@@ -117,6 +117,15 @@ pub struct OpenDisk {
     pub read_only: bool,
 }
 
+/// An open disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskOpened {
+    /// As it is now.
+    pub disk: DiskState,
+    /// Bytes that its file may come to have while it is used as what it is. 0: it is no file.
+    pub most: u64,
+}
+
 /// Makes a disk larger. Smaller is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResizeDisk {
@@ -228,7 +237,7 @@ protocol! {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];
-        3 OpenDisk [NoFds] => DiskState [OneFd];
+        3 OpenDisk [NoFds] => DiskOpened [OneFd];
         4 ResizeDisk [NoFds] => DiskState [NoFds];
         5 DeleteDisk [NoFds] => Done [NoFds];
         6 ListDisks [NoFds] => DiskPage [NoFds];

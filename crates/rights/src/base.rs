@@ -20,6 +20,7 @@ pub const BASE: &[&str] = &[
     "writev",
     "pread64",
     "pwrite64",
+    "ftruncate",
     "lseek",
     "close",
     "close_range",
@@ -80,11 +81,24 @@ use crate::table::{Descriptor, FdKind, Most};
 pub const LOG_OF_ACTS: Descriptor = Descriptor {
     name: "log of acts",
     kind: FdKind::File("logs"),
-    most: Most::N(1),
-    rights: &["WRITE", "FSTAT"],
+    most: Most::N(2),
+    rights: KEPT,
     ioctls: &[],
-    why: "the record of privileged acts, append-only",
+    why: "the record of privileged acts, and the one before it",
 };
+
+/// The service's log.
+pub const LOG: Descriptor = Descriptor {
+    name: "own log",
+    kind: FdKind::File("logs"),
+    most: Most::N(2),
+    rights: KEPT,
+    ioctls: &[],
+    why: "what standard error goes to, and the one before it",
+};
+
+/// Of a log that is kept within its bounds: it is appended to, and when it is full its text moves to the one before it.
+const KEPT: &[&str] = &["READ", "WRITE", "SEEK", "FSTAT", "FTRUNCATE", "FCNTL"];
 
 /// The line to syslogd.
 pub const SYSLOG: Descriptor = Descriptor {

@@ -1,6 +1,6 @@
 //! The rights of broker.
 
-use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, READY, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG, LOG_OF_ACTS, READY, SYSLOG};
 use crate::table::*;
 
 /// An operation: what it does to the host, and a test that shows it.
@@ -22,6 +22,7 @@ pub static TABLE: Process = Process {
         CONNECTION,
         READY,
         LOG_OF_ACTS,
+        LOG,
         SYSLOG,
         Descriptor {
             name: "database",

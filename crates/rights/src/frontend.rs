@@ -1,10 +1,11 @@
 //! The rights of api-frontend.
 
-use crate::base::{CONNECTION, LISTENER, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG, SYSLOG};
 use crate::table::*;
 
 /// Rights of a listening TCP socket; accepted ones inherit them.
-const TCP: &[&str] = &["ACCEPT", "EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"];
+const TCP: &[&str] =
+    &["ACCEPT", "EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"];
 
 /// See the module.
 pub static TABLE: Process = Process {
@@ -19,6 +20,7 @@ pub static TABLE: Process = Process {
     descriptors: &[
         LISTENER,
         CONNECTION,
+        LOG,
         SYSLOG,
         Descriptor {
             name: "remote listener",

@@ -1,6 +1,6 @@
 //! The rights of net-helper.
 
-use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, READY, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG, LOG_OF_ACTS, READY, SYSLOG};
 use crate::table::*;
 
 /// `TUNSETIFF` (linux/if_tun.h).
@@ -20,6 +20,7 @@ pub static TABLE: Process = Process {
         CONNECTION,
         READY,
         LOG_OF_ACTS,
+        LOG,
         SYSLOG,
         Descriptor {
             name: "netlink",

@@ -93,14 +93,8 @@ pub static TABLE: Process = Process {
             ioctls: &[],
             why: "the template of variable stores is read from it",
         },
-        Descriptor {
-            name: "log of acts",
-            kind: FdKind::File("logs"),
-            most: Most::N(1),
-            rights: &["WRITE", "SEEK", "FSTAT"],
-            ioctls: &[],
-            why: "each act is recorded before and after",
-        },
+        crate::base::LOG_OF_ACTS,
+        crate::base::LOG,
         Descriptor {
             name: "syslog",
             kind: FdKind::Unix,

@@ -1,6 +1,6 @@
 //! The rights of vm-runner's spawner.
 
-use crate::base::{CONNECTION, LISTENER, LOG_OF_ACTS, READY, SYSLOG};
+use crate::base::{CONNECTION, LISTENER, LOG, LOG_OF_ACTS, READY, SYSLOG};
 use crate::table::*;
 
 /// What it does itself, and what its children do until they are confined in turn.
@@ -50,6 +50,7 @@ pub static TABLE: Process = Process {
     descriptors: &[
         READY,
         LOG_OF_ACTS,
+        LOG,
         SYSLOG,
         LISTENER,
         CONNECTION,

@@ -1,23 +1,23 @@
 //! The record of privileged acts: written by the process that acts, before and after, appended to a file of its own.
 //! One line a record, tab-separated: time, service, pid, trace, user, operation, `begin` or the result, the request.
 
+use crate::kept::Kept;
 use crate::time::{iso8601, now_ns};
 use skep_proto::wire::Origin;
 use skep_proto::{Op, Refusal};
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// An open record.
 #[derive(Debug)]
 pub struct ActLog {
     name: &'static str,
-    file: File,
+    file: Kept,
 }
 
 impl ActLog {
-    pub(crate) fn new(name: &'static str, file: File) -> Self {
+    pub(crate) fn new(name: &'static str, file: Kept) -> Self {
         Self { name, file }
     }
 
@@ -38,16 +38,17 @@ impl ActLog {
         let time = iso8601(now_ns());
         let Origin { trace, user, .. } = origin;
         let line = format!("{time}\t{}\t{pid}\t{trace}\t{user}\t{}\t{result}\t{detail}\n", self.name, op.name);
-        // One write, so that lines of two processes never mix; an act is not undone because its record could not be written.
-        if self.file.write_all(line.as_bytes()).is_err() {
+        // An act is not undone because its record could not be written.
+        if self.file.add(line.as_bytes()).is_err() {
             // Not eprintln, which panics where this cannot be written either.
             let _ = writeln!(io::stderr(), "skep-{}: the log of acts cannot be written", self.name);
         }
     }
 }
 
-impl AsFd for ActLog {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+impl ActLog {
+    /// Its files.
+    pub fn held(&self) -> [BorrowedFd<'_>; 2] {
+        self.file.held()
     }
 }

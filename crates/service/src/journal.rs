@@ -1,6 +1,7 @@
 //! A service's log: one line an event, to standard error and to syslog, with the trace of the user action.
 
 use crate::act::ActLog;
+use crate::kept::Kept;
 use crate::time::{iso8601, now_ns};
 use skep_ipc::{Observer, ProtocolError};
 use skep_proto::wire::Origin;
@@ -20,12 +21,14 @@ pub struct Journal {
     name: &'static str,
     acts: Option<ActLog>,
     syslog: Option<Syslog>,
+    /// The file that standard error goes to.
+    kept: Option<Kept>,
     ready: Option<OwnedFd>,
 }
 
 impl Journal {
     /// A log for the service `name`; acts are recorded in `acts`.
-    pub fn new(name: &'static str, acts: Option<File>) -> Self {
+    pub fn new(name: &'static str, acts: Option<Kept>) -> Self {
         let formatter = syslog::Formatter3164 {
             facility: syslog::Facility::LOG_DAEMON,
             hostname: None,
@@ -33,7 +36,20 @@ impl Journal {
             pid: std::process::id(),
         };
         // Where no syslogd listens there is none; standard error goes to a file in any case.
-        Self { name, acts: acts.map(|file| ActLog::new(name, file)), syslog: syslog::unix(formatter).ok(), ready: None }
+        Self {
+            name,
+            acts: acts.map(|file| ActLog::new(name, file)),
+            syslog: syslog::unix(formatter).ok(),
+            kept: None,
+            ready: None,
+        }
+    }
+
+    /// Keeps the file that standard error goes to within its bounds.
+    #[must_use]
+    pub fn keeping(mut self, kept: Option<Kept>) -> Self {
+        self.kept = kept;
+        self
     }
 
     /// Has [`Journal::serves`] tell the supervisor, through this pipe.
@@ -52,9 +68,10 @@ impl Journal {
         }
     }
 
-    /// The descriptors that it holds: lines `log of acts`, `syslog` and `ready` of the table.
+    /// The descriptors that it holds: lines `log of acts`, `own log`, `syslog` and `ready` of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let mut held: Vec<_> = self.acts.iter().map(|acts| ("log of acts", acts.as_fd())).collect();
+        let mut held: Vec<_> = self.acts.iter().flat_map(ActLog::held).map(|fd| ("log of acts", fd)).collect();
+        held.extend(self.kept.iter().flat_map(Kept::held).map(|fd| ("own log", fd)));
         if let Some(Syslog { backend: syslog::LoggerBackend::Unix(socket), .. }) = &self.syslog {
             held.push(("syslog", socket.as_fd()));
         }
@@ -77,6 +94,9 @@ impl Journal {
         let what: String = what.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(2000).collect();
         let trace = trace.map(|t| format!(" trace={t}")).unwrap_or_default();
         let line = format!("{} {} {level}{trace} {what}\n", iso8601(now_ns()), self.name);
+        if let Some(kept) = &mut self.kept {
+            kept.make_room(line.len());
+        }
         // A full disk must not end a service: a line that cannot be written is lost.
         let _ = std::io::stderr().write_all(line.as_bytes());
         if level == "warn"

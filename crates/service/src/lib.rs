@@ -3,6 +3,7 @@
 
 mod act;
 mod journal;
+mod kept;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ mod time;
 
 pub use act::ActLog;
 pub use journal::{Journal, SharedJournal};
+pub use kept::{FULL, Kept, turn};
 pub use start::{Ids, Role, SLOTS, Start, StartError};
 pub use time::{iso8601, now_ns};
 

@@ -1,6 +1,6 @@
 //! Flags of every service, and what it makes of them while it still may.
 
-use crate::Journal;
+use crate::{Journal, Kept};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chown, fchown, getegid, geteuid, setegid, seteuid};
@@ -138,10 +138,11 @@ impl Start {
         let mut given = BTreeMap::new();
         while let Some(flag) = args.next() {
             let name = flag.strip_prefix("--").ok_or_else(|| format!("{flag}: a flag is expected"))?;
+            let (name, same) = name.split_once('=').map_or((name, None), |(name, value)| (name, Some(value.to_owned())));
             if !["state", "run", "instance", "ids", "ready-fd"].contains(&name) && !known.contains(&name) {
                 return Err(format!("{flag}: no such flag"));
             }
-            let value = args.next().ok_or_else(|| format!("{flag}: a value is expected"))?;
+            let value = same.or_else(|| args.next()).ok_or_else(|| format!("{flag}: a value is expected"))?;
             given.insert(name.to_owned(), value);
         }
         let mut take = |name: &str| given.remove(name).ok_or_else(|| format!("--{name} is missing"));
@@ -215,18 +216,15 @@ impl Start {
 
     /// Opens the service's log of privileged acts and its line to syslog.
     pub fn journal(&self, name: &'static str) -> Result<Journal, StartError> {
-        let path = self.state.join("logs").join(format!("audit-{name}.log"));
-        let step = |what: &str| StartError::step(format!("{what} {}", path.display()));
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(step("make the directory of"))?;
-        }
-        let mut options = fs::OpenOptions::new();
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
-        let file = options.create(true).append(true).open(&path).map_err(step("open"))?;
+        let logs = self.state.join("logs");
+        let step = |what: &str| StartError::step(format!("{what} {}", logs.display()));
+        fs::create_dir_all(&logs).map_err(step("make"))?;
+        let acts = Kept::open(&logs, &format!("audit-{name}")).map_err(step("open the record of acts in"))?;
+        let kept = Kept::of_standard_error(&logs, name).map_err(step("open the log in"))?;
         let number = self.extra.get("ready-fd");
         let wrong = |_| StartError::Flags("--ready-fd: a number is expected".into());
         let number = number.map(|text| text.parse().map_err(wrong)).transpose()?;
         let ready = number.map(skep_sys::fd::inherited).transpose().map_err(StartError::step("take over --ready-fd"))?;
-        Ok(Journal::new(name, Some(file)).telling(ready))
+        Ok(Journal::new(name, Some(acts)).keeping(kept).telling(ready))
     }
 }

@@ -5,7 +5,7 @@ use skep_ipc::Observer;
 use skep_proto::storage::Storage;
 use skep_proto::wire::Origin;
 use skep_proto::{Helper, Op, Reason, Refusal, Text, TraceId};
-use skep_service::{Journal, SharedJournal, Start};
+use skep_service::{Journal, Kept, SharedJournal, Start};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
 
@@ -88,7 +88,8 @@ fn a_full_disk_ends_no_service() {
     };
     let kept = nix::unistd::dup(std::io::stderr()).unwrap();
     nix::unistd::dup2_stderr(&full).unwrap();
-    let mut journal = Journal::new("broker", Some(full));
+    let kept_log = || Kept::of(full.try_clone().unwrap(), full.try_clone().unwrap());
+    let mut journal = Journal::new("broker", Some(kept_log())).keeping(Some(kept_log()));
     journal.begin(&origin(), op(), &"request");
     journal.end(&origin(), op(), Err(&Refusal::new(Reason::NoSpace, "disk")));
     journal.warn(None, format_args!("lost"));
@@ -98,9 +99,42 @@ fn a_full_disk_ends_no_service() {
 }
 
 #[test]
+fn a_link_in_place_of_a_log_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("logs")).unwrap();
+    for name in ["audit-broker.log", "audit-broker.1.log"] {
+        std::os::unix::fs::symlink("/dev/null", dir.path().join("logs").join(name)).unwrap();
+        assert!(start(dir.path()).journal("broker").is_err(), "{name}");
+        fs::remove_file(dir.path().join("logs").join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_log_is_kept_within_its_bounds_and_begins_anew_under_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = dir.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    let log = OpenOptions::new().create(true).append(true).open(logs.join("broker.log")).unwrap();
+    let kept = nix::unistd::dup(std::io::stderr()).unwrap();
+    nix::unistd::dup2_stderr(&log).unwrap();
+    let mut journal = start(dir.path()).journal("broker").unwrap();
+    let line = "x".repeat(1900);
+    for n in 0..5000 {
+        journal.info(None, format_args!("{n:06} {line}"));
+    }
+    nix::unistd::dup2_stderr(kept).unwrap();
+    let text = |name: &str| fs::read_to_string(logs.join(name)).unwrap();
+    let (former, live) = (text("broker.1.log"), text("broker.log"));
+    assert!(former.len() as u64 <= skep_service::FULL && live.len() as u64 <= skep_service::FULL);
+    let numbers: Vec<u32> = (former + &live).lines().map(|l| l.split(' ').nth(3).unwrap().parse().unwrap()).collect();
+    let first = 5000 - u32::try_from(numbers.len()).unwrap();
+    assert!(numbers.len() > 2000 && numbers == (first..5000).collect::<Vec<_>>(), "{first}");
+}
+
+#[test]
 fn a_journal_names_the_descriptors_that_it_holds() {
     let dir = tempfile::tempdir().unwrap();
     let journal = start(dir.path()).journal("net-helper").unwrap();
     assert!(journal.held().iter().any(|(name, _)| *name == "log of acts"));
-    assert!(journal.held().iter().all(|(name, _)| ["log of acts", "syslog"].contains(name)));
+    assert!(journal.held().iter().all(|(name, _)| ["log of acts", "own log", "syslog"].contains(name)));
 }

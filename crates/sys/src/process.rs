@@ -27,6 +27,12 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Has a signal ignored, by the program that this process executes, too.
+pub fn ignore(signal: i32) -> io::Result<()> {
+    // SAFETY: SIG_IGN is no function, so nothing of ours runs in a signal's place.
+    if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// CPU time of another process of ours, in nanoseconds.
 pub fn cpu_time_of(pid: i32) -> io::Result<u64> {
     let mut clock: libc::clockid_t = 0;

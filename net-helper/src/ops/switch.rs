@@ -6,14 +6,14 @@ use skep_proto::net::{CreateSwitch, DeleteSwitch, Done, Named};
 use skep_proto::{IfName, InstanceId, Reason, Refusal};
 
 /// Brings a switch to the wanted state: its bridge is there and up, and of the host's interfaces the uplink alone is a member, and up.
-pub fn create((host, instance): Place<'_>, call: &CreateSwitch) -> Result<Named, Refusal> {
+pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateSwitch) -> Result<Named, Refusal> {
     let name = IfName::bridge(instance, call.number);
     let links = host.links().map_err(unlisted)?;
     let bridge = find(&links, &name);
     if let Some(link) = bridge.filter(|link| !link.is_bridge()) {
         return Err(foreign(link, "bridge"));
     }
-    let uplink = call.uplink.as_ref().map(|uplink| usable(&links, uplink, instance, bridge)).transpose()?;
+    let uplink = call.uplink.as_ref().map(|uplink| usable(&links, uplink, uplinks, instance, bridge)).transpose()?;
     let former = members(&links, bridge).filter(|m| !m.name.is_of(instance) && uplink.is_none_or(|u| u.index != m.index));
     Attempt::all(host, |attempt| {
         if bridge.is_none() {
@@ -61,8 +61,16 @@ fn members<'l>(links: &'l [Link], bridge: Option<&Link>) -> impl Iterator<Item =
 }
 
 /// The uplink, if it is one that this bridge may have.
-fn usable<'l>(links: &'l [Link], name: &IfName, instance: InstanceId, bridge: Option<&Link>) -> Result<&'l Link, Refusal> {
+fn usable<'l>(
+    links: &'l [Link], name: &IfName, allowed: &[IfName], instance: InstanceId, bridge: Option<&Link>,
+) -> Result<&'l Link, Refusal> {
     let refuse = |reason| Refusal::new(reason, format_args!("uplink {name}")).field("uplink");
+    // Before anything is told of it: whoever asks may be a taken-over broker.
+    if !allowed.contains(name) {
+        let mend =
+            "this host's administrator gives no such interface to switches: `skep up --uplinks`, or --uplinks of net-helper";
+        return Err(refuse(Reason::PermissionDenied).note(mend));
+    }
     let Some(link) = find(links, name) else { return Err(refuse(Reason::NotFound)) };
     if let Some(why) = no_uplink(link, instance) {
         return Err(refuse(Reason::InvalidValue).note(why));

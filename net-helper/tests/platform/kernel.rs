@@ -101,6 +101,17 @@ fn a_switch_takes_and_releases_its_uplink() {
 }
 
 #[test]
+fn an_uplink_that_the_administrator_did_not_give_is_refused() {
+    let Some(mut net) = Net7::new() else { return };
+    let _there = net.outside("spare0");
+    // Whether it is there is not told.
+    for name in ["spare0", "no-such0"] {
+        let refusal = net.refused(Reason::PermissionDenied, |n| n.switch(1, Some(name)).map(drop));
+        assert!(refusal.field.as_str() == "uplink" && refusal.note.as_str().contains("--uplinks"), "{refusal}");
+    }
+}
+
+#[test]
 fn what_cannot_be_an_uplink_is_refused() {
     let Some(mut net) = Net7::new() else { return };
     let (_up0, _other) = (net.outside("up0"), net.outside("skab3ct7"));

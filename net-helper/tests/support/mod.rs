@@ -36,7 +36,7 @@ impl Served {
         skep_sys::sock::listen(std::os::fd::AsFd::as_fd(&listener)).unwrap();
         let uid = nix::unistd::geteuid().as_raw();
         std::thread::spawn(move || {
-            let mut helper = NetHelper::new(host, instance(), privileged);
+            let mut helper = NetHelper::new(host, instance(), privileged, uplinks());
             Server::<Net>::new(listener, Some(vec![uid])).run(&mut helper, &mut Silent)
         });
         Self { dir }
@@ -61,4 +61,11 @@ where
         Err(CallError::Refused(refusal)) => Err(refusal),
         Err(gone) => panic!("{gone}"),
     }
+}
+
+/// What the administrator gives to switches, and what he should not have given.
+fn uplinks() -> Vec<skep_proto::IfName> {
+    let (bridge, tap) = (skep_proto::IfName::bridge(instance(), 0), skep_proto::IfName::tap(instance(), 0));
+    let others = ["eth0", "eth1", "eth9", "up0", "up1", "lo", "skab3ct7", "br7"].map(|name| name.parse().unwrap());
+    others.into_iter().chain([bridge, tap]).collect()
 }

@@ -4,7 +4,9 @@ use crate::format::{MAX_SIZE, MIN_SIZE, SECTOR, header::Header, image, make};
 use crate::job::Jobs;
 use crate::store::{self, At, Store, hand_out, names, open_if_there, remove};
 use nix::fcntl::OFlag;
-use skep_proto::storage::{CreateDisk, DeleteDisk, DiskKind, DiskPage, DiskState, Done, ListDisks, OpenDisk, ResizeDisk};
+use skep_proto::storage::{
+    CreateDisk, DeleteDisk, DiskKind, DiskOpened, DiskPage, DiskState, Done, ListDisks, OpenDisk, ResizeDisk,
+};
 use skep_proto::{DiskId, OneFd, Reason, Refusal};
 use std::fs::{File, TryLockError};
 use std::os::fd::AsFd;
@@ -115,12 +117,23 @@ pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState
 }
 
 /// [`OpenDisk`].
-pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskState, OneFd), Refusal> {
+pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskOpened, OneFd), Refusal> {
     let object = object(call.disk);
     let file = open_existing(store, call.disk, call.kind, if call.read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR })?;
     lock(&object, &file, call.read_only)?;
     let state = state(&object, call.disk, call.kind, &file)?;
-    Ok((state, [hand_out("disk", &object, file)?]))
+    let most = most(&state, file.metadata().at(&object, "stat")?.len());
+    Ok((DiskOpened { disk: state, most }, [hand_out("disk", &object, file)?]))
+}
+
+/// Bytes that a disk's file may come to have, of which it has `now`: a raw one those of the disk; a QCOW2 file its tables, too, for
+/// which a 16th is ample with clusters of 512 bytes, and clusters that its hypervisor lost in a crash.
+fn most(state: &DiskState, now: u64) -> u64 {
+    match state.kind {
+        DiskKind::Raw => state.size,
+        DiskKind::Qcow2 => now.max(state.size).saturating_add(state.size / 16).saturating_add(64 << 20),
+        DiskKind::Zvol => 0,
+    }
 }
 
 /// [`ResizeDisk`].

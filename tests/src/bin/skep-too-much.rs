@@ -1,7 +1,7 @@
 //! A storage-helper that holds one descriptor and one capability too many. The audit must name both.
 #![forbid(unsafe_code)]
 
-use skep_rights::{Capability, Descriptor, FdKind, LOG_OF_ACTS, Most, Process, READY, SYSLOG, storage};
+use skep_rights::{Capability, Descriptor, FdKind, LOG, LOG_OF_ACTS, Most, Process, READY, SYSLOG, storage};
 use skep_sandbox::Held;
 use skep_service::{Journal, Role, Start};
 use std::fs::File;
@@ -14,6 +14,7 @@ static TOO_MUCH: Process = Process {
     descriptors: &[
         Descriptor { name: "listener", kind: FdKind::Unix, most: Most::N(1), rights: &["READ"], ioctls: &[], why: "" },
         LOG_OF_ACTS,
+        LOG,
         READY,
         SYSLOG,
         Descriptor { name: "extra", kind: FdKind::File(""), most: Most::N(1), rights: &["READ"], ioctls: &[], why: "" },

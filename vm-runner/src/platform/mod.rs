@@ -97,4 +97,6 @@ pub struct Kit {
     /// Whether it may use hardware acceleration.
     #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve runs on the processor or not at all"))]
     pub kvm: bool,
+    /// Bytes that a file of the hypervisor's may come to have.
+    pub file_limit: u64,
 }

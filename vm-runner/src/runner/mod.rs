@@ -123,7 +123,8 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
     let fds =
         args.roles.into_iter().zip(FIRST..).map(take).collect::<io::Result<Vec<_>>>().map_err(step("take over descriptors"))?;
     let (serial, theirs) = serial_line().map_err(step("make the serial line"))?;
-    let kit = Kit { machine: args.machine, fds, serial: theirs, kvm: args.kvm };
+    let RunnerArgs { machine, kvm, file_limit, .. } = args;
+    let kit = Kit { machine, fds, serial: theirs, kvm, file_limit };
     let runner = Runner {
         kit,
         serial,

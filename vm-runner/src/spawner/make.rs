@@ -15,14 +15,14 @@ const SLOTS: u16 = skep_service::SLOTS;
 
 impl Spawner {
     pub(super) fn make_cell(&mut self, c: MakeCell, UpTo(fds): UpTo<MAX_FDS>) -> Result<(CellMade, NoFds), Refusal> {
-        let MakeCell { machine, slot, limits, fds: roles, kvm } = c;
+        let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit } = c;
         check(machine, &roles, &fds)?;
         self.look(skep_cellroot::HYPERVISOR, Reason::HypervisorMissing)?;
         if roles.contains(&FdRole::Vars) {
             self.look(skep_cellroot::UEFI, Reason::FirmwareMissing)?;
         }
         let identity = self.identity(slot, 0)?;
-        let args = RunnerArgs { machine, roles, kvm };
+        let args = RunnerArgs { machine, roles, kvm, file_limit };
         let path = self.runner_socket(machine);
         let listener = bind(machine, &path)?;
         let plan = Plan {

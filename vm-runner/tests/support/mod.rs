@@ -212,7 +212,14 @@ impl Machine {
             roles.push(FdRole::Disk(0));
             fds.push(open(&disk));
         }
-        let call = MakeCell { machine: self.id, slot: self.slot, limits: self.limits.clone(), fds: roles, kvm: false };
+        let call = MakeCell {
+            machine: self.id,
+            slot: self.slot,
+            limits: self.limits.clone(),
+            fds: roles,
+            kvm: false,
+            file_limit: 8 << 20,
+        };
         spawner.ask(call, UpTo(fds))
     }
 

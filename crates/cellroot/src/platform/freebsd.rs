@@ -46,6 +46,11 @@ pub fn version(_path: &Path) -> String {
     nix::sys::utsname::uname().map_or_else(|_| "unknown".to_owned(), |u| u.release().to_string_lossy().into_owned())
 }
 
+/// Which directories are mounted in cells is not asked yet, so none is removed.
+pub fn roots_in_use() -> Option<Vec<(u64, u64)>> {
+    None
+}
+
 /// The spawner leaves nothing here: jails and mounts go with their cells.
 pub fn forget(_instance: &str) -> io::Result<()> {
     Ok(())

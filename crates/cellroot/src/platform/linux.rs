@@ -3,6 +3,7 @@
 use super::Item;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Where the hypervisor is, outside and inside.
@@ -56,6 +57,13 @@ pub fn version(path: &Path) -> String {
         String::from_utf8(text).ok()
     });
     found.filter(|v| v.starts_with(|c: char| c.is_ascii_digit())).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Device and inode of the root of every process that this one may look at, and no other is in a cell of its own.
+pub fn roots_in_use() -> Option<Vec<(u64, u64)>> {
+    let processes = std::fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let roots = processes.filter_map(|process| std::fs::metadata(process.path().join("root/.")).ok());
+    Some(roots.map(|root| (root.dev(), root.ino())).collect())
 }
 
 /// Removes the instance's control groups, as far as they are empty.

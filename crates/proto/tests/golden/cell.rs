@@ -16,6 +16,7 @@ fn bytes_of_the_spawner_never_change() {
         limits: Limits { memory: Some(1 << 30), cpu_percent: Some(150), tasks: None },
         fds: vec![FdRole::Config, FdRole::Disk(0), FdRole::Tap(1)],
         kvm: false,
+        file_limit: 1 << 30,
     };
     golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("memory")] });
     golden.call(StartConsole { machine: MACHINE, slot: 1 }, Started { pid: 4712 });

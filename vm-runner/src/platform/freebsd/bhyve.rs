@@ -5,6 +5,7 @@ use super::unsupported;
 use crate::runner::Words;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, execve};
@@ -34,6 +35,8 @@ const SCREEN: &str = "/tmp/vnc.sock";
 const LOOPBACK: (std::net::Ipv4Addr, u16) = (std::net::Ipv4Addr::LOCALHOST, 5900);
 
 const WORDS: u64 = 2;
+/// Its variable store is a file, too.
+const SMALLEST_FILE_LIMIT: u64 = 64 << 20;
 const PROCESS: u64 = 3;
 
 /// What the runner has to know of the configuration.
@@ -66,6 +69,7 @@ pub struct Engine {
     errors: Option<OwnedFd>,
     errors_theirs: Option<OwnedFd>,
     /// bhyve is yet to come, with these.
+    file_limit: u64,
     next: Option<Vec<(OwnedFd, RawFd)>>,
     facts: Facts,
     release: BhyveRelease,
@@ -99,7 +103,7 @@ impl Engine {
         } else {
             (BINARY, argv(CONFIG, &Names::standard(&facts.name)))
         };
-        let (pid, process) = spawn(program, &args, &given, &errors_theirs)?;
+        let (pid, process) = spawn(program, &args, &given, &errors_theirs, kit.file_limit)?;
         let loading = facts.loader;
         let happened = if loading { Vec::new() } else { vec![Happening::Running] };
         let next = loading.then_some(given);
@@ -110,6 +114,7 @@ impl Engine {
             errors: Some(errors),
             errors_theirs,
             next,
+            file_limit: kit.file_limit,
             facts,
             release,
             happened,
@@ -270,7 +275,7 @@ impl Engine {
     fn start_bhyve(&mut self, given: &[(OwnedFd, RawFd)]) -> io::Result<()> {
         let Some(errors) = self.errors_theirs.take() else { return Err(io::Error::from(io::ErrorKind::BrokenPipe)) };
         let args = argv(CONFIG, &Names::standard(&self.facts.name));
-        (self.pid, self.process) = spawn(BINARY, &args, given, &errors)?;
+        (self.pid, self.process) = spawn(BINARY, &args, given, &errors, self.file_limit)?;
         Ok(())
     }
 
@@ -327,11 +332,11 @@ fn given(kit: &Kit) -> io::Result<Vec<(OwnedFd, RawFd)>> {
     Ok(list)
 }
 
-fn spawn(program: &str, args: &[String], given: &[(OwnedFd, RawFd)], errors: &OwnedFd) -> io::Result<(i32, OwnedFd)> {
+fn spawn(program: &str, args: &[String], given: &[(OwnedFd, RawFd)], errors: &OwnedFd, files: u64) -> io::Result<(i32, OwnedFd)> {
     match fork()? {
         Fork::Parent(pid, process) => Ok((pid, process)),
         Fork::Child => {
-            let error = match become_program(program, args, given, errors) {
+            let error = match become_program(program, args, given, errors, files) {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -341,12 +346,18 @@ fn spawn(program: &str, args: &[String], given: &[(OwnedFd, RawFd)], errors: &Ow
     }
 }
 
-fn become_program(program: &str, args: &[String], given: &[(OwnedFd, RawFd)], errors: &OwnedFd) -> io::Result<Infallible> {
+fn become_program(
+    program: &str, args: &[String], given: &[(OwnedFd, RawFd)], errors: &OwnedFd, files: u64,
+) -> io::Result<Infallible> {
     fd::place(errors.as_fd(), 2)?;
     fd::place(errors.as_fd(), 1)?;
     let null = std::fs::File::open("/dev/null")?;
     fd::place(null.as_fd(), 0)?;
     drop(null);
+    // What a taken-over one could fill the host with. One that only meets the limit gets an error, not a signal.
+    let files = files.max(SMALLEST_FILE_LIMIT);
+    setrlimit(Resource::RLIMIT_FSIZE, files, files)?;
+    skep_sys::process::ignore(nix::libc::SIGXFSZ)?;
     let text = |s: &str| CString::new(s).map_err(io::Error::from);
     let path = text(program)?;
     let args = std::iter::once(program).chain(args.iter().map(String::as_str)).map(text).collect::<io::Result<Vec<_>>>()?;

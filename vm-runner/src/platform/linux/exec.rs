@@ -16,6 +16,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 const LIMITS: [(Resource, u64); 3] =
     [(Resource::RLIMIT_NPROC, 512), (Resource::RLIMIT_MEMLOCK, 64 << 10), (Resource::RLIMIT_MSGQUEUE, 0)];
 
+/// Its variable store and the memory files of its screen are files, too.
+const SMALLEST_FILE_LIMIT: u64 = 64 << 20;
+
 /// The descriptors of the hypervisor, by their lines in its table, and their numbers.
 struct Given<'a>(Vec<(&'static str, BorrowedFd<'a>, RawFd)>);
 
@@ -65,6 +68,10 @@ fn become_hypervisor(kit: &Kit, qmp: &OwnedFd, errors: &OwnedFd) -> Result<Infal
     for (what, limit) in LIMITS {
         setrlimit(what, limit, limit).map_err(|e| step("setrlimit")(e.into()))?;
     }
+    // What a taken-over one could fill the host with. One that only meets the limit gets an error, not a signal.
+    let files = kit.file_limit.max(SMALLEST_FILE_LIMIT);
+    setrlimit(Resource::RLIMIT_FSIZE, files, files).map_err(|e| step("setrlimit")(e.into()))?;
+    skep_sys::process::ignore(nix::libc::SIGXFSZ).map_err(step("ignore SIGXFSZ"))?;
     let text = |s: &str| CString::new(s).map_err(|_| step("arguments")(io::Error::from(io::ErrorKind::InvalidInput)));
     let program = text(BINARY)?;
     let words = argv(skep_machine::Uuid::from_u128(kit.machine.as_u128()));

@@ -69,7 +69,9 @@ fn of_cell(path: PathBuf, meta: &fs::Metadata, cell: &Path) -> PathBuf {
         return path;
     }
     let inside = path.strip_prefix("/").unwrap_or(&path);
-    let there = ["root", "console"].map(|root| cell.join(root).join(inside)).into_iter().find(|there| is_it(there));
+    // Those of earlier builds, too, as long as cells are in them.
+    let roots = fs::read_dir(cell).into_iter().flatten().filter_map(Result::ok).map(|root| root.path().join(inside));
+    let there = roots.into_iter().find(|there| is_it(there));
     there.unwrap_or(path)
 }
 
