@@ -24,7 +24,7 @@ impl Log {
     pub fn new(halves: [OwnedFd; 2]) -> Self {
         let [first, second] = &halves;
         // An empty half was never written, whatever its time.
-        let time = |fd: &OwnedFd| fstat(fd).map(|s| (s.st_size > 0, s.st_mtime, s.st_mtime_nsec)).unwrap_or_default();
+        let time = |fd: &OwnedFd| fstat(fd).ok().filter(|s| s.st_size > 0).map(|s| (s.st_mtime, s.st_mtime_nsec));
         let second = time(second) > time(first);
         let mut log = Self { halves, second, written: 0, gap: 0, unlogged: 0 };
         log.written = lseek(log.half(), 0, Whence::SeekEnd).ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);

@@ -1,5 +1,4 @@
-//! Every decoder of the suite as a fuzz target. `libfuzzer/` runs them guided by coverage (`cargo fuzz run --fuzz-dir
-//! fuzz/libfuzzer records`); `tests/corpus.rs` replays the corpus in `./test`.
+//! Every decoder of the suite as a fuzz target. `libfuzzer/` runs them guided by coverage (README.md says how); `tests/corpus.rs` replays the corpus in `./test`.
 #![forbid(unsafe_code)]
 
 use skep_proto::broker::{Broker, EventView};

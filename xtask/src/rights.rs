@@ -127,6 +127,8 @@ fn kind(kind: FdKind) -> String {
         FdKind::File(below) => format!("file below `STATE/{below}`"),
         FdKind::Directory(which) => format!("directory `{which}`"),
         FdKind::Unix => "UNIX socket".into(),
+        FdKind::Listener => "UNIX socket that listens".into(),
+        FdKind::Line => "UNIX socket (FreeBSD: terminal)".into(),
         FdKind::Netlink => "netlink socket".into(),
         FdKind::Inet => "internet socket".into(),
         FdKind::Pipe => "pipe".into(),

@@ -99,9 +99,25 @@ fn directories(places: &Places) -> Result<(), UpError> {
     }
     for path in [&places.state, &places.run] {
         own(path)?;
+        if geteuid().is_root() {
+            passable(path)?;
+        }
         // Services with uids of their own must get through.
         let mode = fs::Permissions::from_mode(if geteuid().is_root() { 0o711 } else { 0o700 });
         fs::set_permissions(path, mode).map_err(step(format!("chmod {}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// Services with uids of their own must get to it.
+fn passable(path: &Path) -> Result<(), UpError> {
+    for above in path.ancestors().skip(1) {
+        let meta = fs::metadata(above).map_err(step(format!("look at {}", above.display())))?;
+        if meta.mode() & 0o001 == 0 {
+            let what = format!("{} lets nobody but its owner through, and the services have uids of their own", above.display());
+            let mend = format!("chmod o+x {}, or choose another place (SKEP_STATE, SKEP_RUN)", above.display());
+            return Err(step(path.display())(io::Error::other(format!("{what}; {mend}"))));
+        }
     }
     Ok(())
 }

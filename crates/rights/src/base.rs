@@ -113,7 +113,7 @@ pub const SYSLOG: Descriptor = Descriptor {
 /// The socket that a service serves on.
 pub const LISTENER: Descriptor = Descriptor {
     name: "listener",
-    kind: FdKind::Unix,
+    kind: FdKind::Listener,
     most: Most::N(1),
     rights: &["ACCEPT", "EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"],
     ioctls: &[],
@@ -135,7 +135,7 @@ pub const CONNECTION: Descriptor = Descriptor {
     name: "connection",
     kind: FdKind::Unix,
     most: Most::Many,
-    rights: &["EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "SHUTDOWN"],
+    rights: LISTENER.rights,
     ioctls: &[],
-    why: "accepted from the listener",
+    why: "accepted from the listener, whose rights it has",
 };

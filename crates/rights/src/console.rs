@@ -43,7 +43,7 @@ pub static TABLE: Process = Process {
         },
         Descriptor {
             name: "serial line",
-            kind: FdKind::Unix,
+            kind: FdKind::Line,
             most: Most::N(1),
             rights: STREAM,
             ioctls: &[],
@@ -61,7 +61,7 @@ pub static TABLE: Process = Process {
             name: "client",
             kind: FdKind::Unix,
             most: Most::Many,
-            rights: STREAM,
+            rights: UNLIMITED,
             ioctls: &[],
             why: "readers, the writer, screens",
         },
@@ -75,5 +75,5 @@ pub static TABLE: Process = Process {
         Operation { name: "AttachScreen", does: "joins two streams", test: "the_screen_speaks_rfb" },
         Operation { name: "Status", does: "nothing", test: "a_killed_console_proxy_is_replaced" },
     ],
-    freebsd: FreeBsd { capability_mode: true, note: "and a uid of its own" },
+    freebsd: FreeBsd { capability_mode: true, root: Root::Never, note: "and a uid of its own" },
 };

@@ -81,6 +81,7 @@ pub static TABLE: Process = Process {
     ],
     freebsd: FreeBsd {
         capability_mode: true,
+        root: Root::Always,
         note: "keeps uid 0: the kernel asks for root at each request about interfaces, and for root the limits of the socket are \
                documentation, since capability mode lets root make another (FREEBSD 13 to 15). Requests carry names that the kernel cannot \
                limit; the helper checks them",

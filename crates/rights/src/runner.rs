@@ -34,6 +34,11 @@ const fn passed(name: &'static str, kind: FdKind, most: Most, why: &'static str)
     Descriptor { name, kind, most, rights: PASSED, ioctls: &[], why }
 }
 
+/// What it makes itself.
+const fn made(name: &'static str, kind: FdKind, most: Most, why: &'static str) -> Descriptor {
+    Descriptor { name, kind, most, rights: UNLIMITED, ioctls: &[], why }
+}
+
 const fn op(name: &'static str, does: &'static str, test: &'static str) -> Operation {
     Operation { name, does, test }
 }
@@ -74,16 +79,16 @@ pub static TABLE: Process = Process {
         Descriptor { rights: FILE, ..passed("log", FdKind::File("logs"), Most::N(2), "the hypervisor's last words") },
         Descriptor {
             ioctls: LINE_IOCTLS,
-            ..passed("serial line", FdKind::Unix, Most::N(2), "both ends, so that it outlives hypervisor and console-proxy")
+            ..passed("serial line", FdKind::Line, Most::N(2), "both ends, so that it outlives hypervisor and console-proxy")
         },
         Descriptor {
             rights: &["READ", "WRITE", "EVENT", "KQUEUE_EVENT", "KQUEUE_CHANGE"],
             ..passed("alarm", FdKind::Event, Most::N(1), "a hypervisor that does not answer is given up")
         },
-        passed("hypervisor", FdKind::Process, Most::N(1), "awaits its end"),
-        passed("qmp", FdKind::Unix, Most::N(1), "speaks to it"),
-        passed("standard error", FdKind::Pipe, Most::N(1), "reads its last words"),
-        passed("watcher", FdKind::Unix, Most::N(8), "told what happens"),
+        made("hypervisor", FdKind::Process, Most::N(1), "awaits its end"),
+        made("qmp", FdKind::Unix, Most::N(1), "speaks to it"),
+        made("standard error", FdKind::Pipe, Most::N(2), "reads its last words; the other end for what is started next"),
+        made("watcher", FdKind::Unix, Most::N(8), "told what happens"),
     ],
     paths: Paths::Only(&[
         PathRule { place: Place::Exact("/run"), access: Access::ReadWrite, why: "writes what the hypervisor reads at its start" },
@@ -116,5 +121,9 @@ pub static TABLE: Process = Process {
         op("Watch", "hands out a stream of events", "boots_answers_and_powers_off"),
         op("Leave", "ends the cell", "boots_answers_and_powers_off"),
     ],
-    freebsd: FreeBsd { capability_mode: false, note: "it starts programs, which capability mode forbids; the jail confines it" },
+    freebsd: FreeBsd {
+        capability_mode: false,
+        root: Root::InOldCells,
+        note: "it starts programs, which capability mode forbids; the jail confines it",
+    },
 };

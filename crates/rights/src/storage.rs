@@ -29,6 +29,8 @@ const DIRECTORY: &[&str] = &[
     "IOCTL",
     "MMAP_RW",
 ];
+/// Rights of its listener and of what is accepted from it.
+const SERVED: &[&str] = &["ACCEPT", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "READ", "WRITE"];
 /// Rights of what a hypervisor does with a disk.
 const DISK: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FPATHCONF", "EVENT", "FLOCK", "IOCTL"];
 /// Rights of what a hypervisor does with a variable store.
@@ -47,9 +49,9 @@ pub static TABLE: Process = Process {
         crate::base::READY,
         Descriptor {
             name: "listener",
-            kind: FdKind::Unix,
+            kind: FdKind::Listener,
             most: Most::N(1),
-            rights: &["ACCEPT", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "READ", "WRITE"],
+            rights: SERVED,
             ioctls: &[],
             why: "the broker connects to it",
         },
@@ -57,9 +59,9 @@ pub static TABLE: Process = Process {
             name: "client",
             kind: FdKind::Unix,
             most: Most::N(32),
-            rights: &["READ", "WRITE", "EVENT", "GETSOCKOPT", "SETSOCKOPT"],
+            rights: SERVED,
             ioctls: &[],
-            why: "connections of the broker",
+            why: "connections of the broker, with the listener's rights",
         },
         Descriptor {
             name: "disks",
@@ -209,7 +211,7 @@ pub static TABLE: Process = Process {
         },
         Operation { name: "Space", does: "asks the file system", test: "space_is_what_the_file_system_says" },
     ],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    freebsd: FreeBsd { capability_mode: true, root: Root::Never, note: "" },
 };
 
 /// A child of storage-helper that reads what may be hostile: it can open nothing, and hands nothing out.
@@ -251,6 +253,6 @@ pub static JOB: Process = Process {
     ioctls: &[(FICLONE, "a copy shares the blocks of its source")],
     max_descriptors: 256,
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "its descriptors were limited before" },
+    freebsd: FreeBsd { capability_mode: true, root: Root::Never, note: "its descriptors were limited before" },
     ..TABLE
 };

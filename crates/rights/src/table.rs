@@ -128,7 +128,7 @@ pub struct Descriptor {
     pub kind: FdKind,
     /// Most of them at a time.
     pub most: Most,
-    /// Capsicum rights (rights(4)), by name without `CAP_`.
+    /// Capsicum rights (rights(4)), by name without `CAP_`; [`UNLIMITED`] where nothing is taken away.
     pub rights: &'static [&'static str],
     /// Ioctls that Capsicum leaves, by number.
     pub ioctls: &'static [u64],
@@ -154,15 +154,19 @@ pub enum FdKind {
     File(&'static str),
     /// A directory: this one of STATE or RUN.
     Directory(&'static str),
-    /// A UNIX socket.
+    /// A UNIX socket that does not listen.
     Unix,
+    /// A UNIX socket that listens.
+    Listener,
+    /// An end of a serial line: a UNIX socket on Linux, a terminal on FreeBSD.
+    Line,
     /// A netlink socket.
     Netlink,
     /// An internet socket.
     Inet,
     /// A pipe.
     Pipe,
-    /// A character device.
+    /// A character device below `/dev`; a name that ends in `/` stands for all below it.
     Device(&'static str),
     /// A memory file.
     Memory,
@@ -260,6 +264,23 @@ pub struct Operation {
 pub struct FreeBsd {
     /// Whether it enters capability mode.
     pub capability_mode: bool,
+    /// Whether it keeps uid 0.
+    pub root: Root,
     /// Why not, or what else confines it.
     pub note: &'static str,
 }
+
+/// Whether a process is root on FreeBSD, where a suite that root started has a uid for each of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// It is not.
+    Never,
+    /// It is, for the reason in the note.
+    Always,
+    /// It is root of a jail with a network stack of its own, which is how cells are made before FreeBSD 15.
+    InOldCells,
+}
+
+/// Rights of what a process makes itself, or of a pair that another of the suite made for it: nothing is taken away, since its own sandbox
+/// limits what can be made.
+pub const UNLIMITED: &[&str] = &["ALL"];

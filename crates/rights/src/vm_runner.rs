@@ -64,7 +64,7 @@ pub static TABLE: Process = Process {
         },
         Descriptor {
             name: "dev",
-            kind: FdKind::Device(""),
+            kind: FdKind::Directory("/dev"),
             most: Most::N(1),
             rights: &["IOCTL", "READ", "FSTAT"],
             // DEVFSIO_RADD, DEVFSIO_RDEL, DEVFSIO_RGETNEXT.
@@ -93,6 +93,7 @@ pub static TABLE: Process = Process {
     ],
     freebsd: FreeBsd {
         capability_mode: false,
+        root: Root::Always,
         note: "jail_set(2), mounts and devfs rules are refused in capability mode; it holds root for them",
     },
 };

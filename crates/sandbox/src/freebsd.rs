@@ -3,8 +3,8 @@
 use crate::{EnterError, Scene, failed};
 use capsicum::{CapRights, Fcntl, FcntlRights, FileRights, IoctlRights, Right};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid};
-use skep_rights::{Descriptor, Process};
+use nix::unistd::{Gid, Uid, geteuid, getppid, setgroups, setresgid, setresuid};
+use skep_rights::{Descriptor, Process, UNLIMITED};
 use std::os::fd::BorrowedFd;
 
 /// More than any descriptor of ours has.
@@ -14,6 +14,9 @@ const MOST_IOCTLS: usize = 256;
 pub fn limit(fd: BorrowedFd<'_>, line: &Descriptor) -> Result<(), EnterError> {
     if line.rights.is_empty() {
         return Err(EnterError::Unsupported(format!("the table names no Capsicum rights for {}", line.name)));
+    }
+    if line.rights == UNLIMITED {
+        return Ok(());
     }
     let held = FileRights::from_file(&fd).map_err(failed("cap_rights_get"))?;
     let mut rights = FileRights::new();
@@ -50,9 +53,12 @@ pub fn limit(fd: BorrowedFd<'_>, line: &Descriptor) -> Result<(), EnterError> {
 
 pub fn enter(table: &'static Process, scene: &Scene) -> Result<(), EnterError> {
     let parent = getppid();
+    if geteuid().is_root() {
+        // Whoever stays root keeps no group of the administrator's who started it.
+        setgroups(&[]).map_err(failed("setgroups"))?;
+    }
     if let Some((uid, gid)) = scene.identity {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        setgroups(&[]).map_err(failed("setgroups"))?;
         setresgid(gid, gid, gid).map_err(failed("setresgid"))?;
         setresuid(uid, uid, uid).map_err(failed("setresuid"))?;
     }

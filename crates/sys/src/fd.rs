@@ -46,6 +46,11 @@ impl<T> Opened<T> {
     }
 }
 
+/// How many descriptors this process has, of those below 1,024.
+pub fn count() -> usize {
+    (0..1024).filter(|number| is_open(*number)).count()
+}
+
 fn is_open(number: RawFd) -> bool {
     // SAFETY: the borrow lasts for one fcntl call, which fails cleanly on a number that is not open.
     fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD).is_ok()

@@ -122,7 +122,11 @@ pub fn recv_piece(
     // One byte more than allowed shows a record that is too long on kernels that split instead of truncating.
     let room = (max_bytes + 1).saturating_sub(bytes.len());
     let mut buffer = vec![0u8; room];
-    let (got, flags, came) = recvmsg(socket, &mut buffer, flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let (got, flags, came) = match recvmsg(socket, &mut buffer, flags | MsgFlags::MSG_CMSG_CLOEXEC) {
+        // FreeBSD, where there is no number left for a descriptor: it has closed them all (sys/kern/uipc_usrreq.c).
+        Err(e) if e.raw_os_error() == Some(libc::EMSGSIZE) => return Err(RecvError::TooManyFds(max_fds)),
+        result => result?,
+    };
     fds.extend(came);
     if flags.contains(MsgFlags::MSG_CTRUNC) || fds.len() > max_fds {
         return Err(RecvError::TooManyFds(max_fds));

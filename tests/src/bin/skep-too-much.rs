@@ -12,7 +12,14 @@ use std::process::ExitCode;
 static TOO_MUCH: Process = Process {
     capabilities: &[(Capability::NetAdmin, "too many")],
     descriptors: &[
-        Descriptor { name: "listener", kind: FdKind::Unix, most: Most::N(1), rights: &["READ"], ioctls: &[], why: "" },
+        Descriptor {
+            name: "listener",
+            kind: FdKind::Listener,
+            most: Most::N(1),
+            rights: &["ACCEPT", "READ"],
+            ioctls: &[],
+            why: "",
+        },
         LOG_OF_ACTS,
         LOG,
         READY,

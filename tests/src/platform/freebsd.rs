@@ -24,6 +24,8 @@ pub const FIRMWARE: &str = "usr/local/share/uefi-firmware/BHYVE_UEFI.fd";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/shells";
 
+/// Whether the host has user namespaces.
+pub const NAMESPACES: bool = false;
 /// A right of the whole process that a service may hold too much of.
 pub const CAPABILITY: Option<&str> = None;
 

@@ -25,6 +25,8 @@ pub const FIRMWARE: &str = "usr/share/OVMF/OVMF_CODE_4M.fd";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/hostname";
 
+/// Whether the host has user namespaces.
+pub const NAMESPACES: bool = true;
 /// A right of the whole process that a service may hold too much of.
 pub const CAPABILITY: Option<&str> = Some("CAP_NET_ADMIN");
 

@@ -24,6 +24,7 @@ pub fn skip(name: &str, reason: &str) {
 }
 
 /// A spawner, or a named skip.
+#[allow(unused_macros)]
 macro_rules! spawner {
     ($name:literal) => {{
         if $crate::support::guest("kernel").is_none() {
@@ -53,7 +54,7 @@ pub struct Spawner {
     pub client: Client<Cell>,
 }
 
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_skep-vm-runner")).parent().unwrap().to_owned()
 }
 

@@ -4,6 +4,9 @@
 pub fn names(held: [u64; 2]) -> Vec<String> {
     let mut rest = bits(held);
     let mut names = Vec::new();
+    if RIGHTS.iter().all(|(_, value)| within(pair(*value), rest)) {
+        return vec!["ALL".to_owned()];
+    }
     for (name, value) in RIGHTS {
         let value = pair(*value);
         if rest != [0, 0] && value != [0, 0] && within(value, rest) {
@@ -19,6 +22,9 @@ pub fn names(held: [u64; 2]) -> Vec<String> {
 
 /// The bits that all these names give together.
 pub fn mask(names: &[&str]) -> [u64; 2] {
+    if names == skep_rights::UNLIMITED {
+        return [BITS, BITS];
+    }
     names.iter().filter_map(|name| RIGHTS.iter().find(|(known, _)| known == name)).fold([0, 0], |[a, b], (_, value)| {
         let [c, d] = pair(*value);
         [a | c, b | d]
@@ -142,7 +148,8 @@ mod tests {
     fn every_right_of_the_tables_is_known() {
         for line in skep_rights::ALL.iter().flat_map(|table| table.descriptors) {
             for right in line.rights {
-                assert!(RIGHTS.iter().any(|(known, _)| known == right), "{}: {right}", line.name);
+                let known = RIGHTS.iter().any(|(known, _)| known == right) || line.rights == skep_rights::UNLIMITED;
+                assert!(known, "{}: {right}", line.name);
             }
         }
     }

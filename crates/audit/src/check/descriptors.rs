@@ -61,9 +61,7 @@ fn limit(most: Most) -> usize {
 }
 
 fn fitting(table: &Process, open: &Open, places: &Places, rights: bool) -> Vec<usize> {
-    let fits = |declared: &Declared| {
-        places.fits(declared.kind, &open.kind) && listens(declared, &open.kind) && (!rights || excess(declared, open).is_empty())
-    };
+    let fits = |declared: &Declared| places.fits(declared.kind, &open.kind) && (!rights || excess(declared, open).is_empty());
     let lines = table.descriptors.iter().enumerate().filter(|(_, declared)| fits(declared));
     let mut lines: Vec<(usize, Most)> = lines.map(|(index, declared)| (index, declared.most)).collect();
     // What was accepted is a connection rather than one of the few that the process made itself.
@@ -71,14 +69,6 @@ fn fitting(table: &Process, open: &Open, places: &Places, rights: bool) -> Vec<u
         lines.sort_by_key(|(_, most)| std::cmp::Reverse(limit(*most)));
     }
     lines.into_iter().map(|(index, _)| index).collect()
-}
-
-/// A UNIX socket listens if, and only if, its line has the right to accept.
-fn listens(declared: &Declared, kind: &Kind) -> bool {
-    match kind {
-        Kind::Unix { listens, .. } => *listens == declared.rights.contains(&"ACCEPT"),
-        _ => true,
-    }
 }
 
 /// Capsicum rights that the line does not name.
@@ -118,7 +108,8 @@ impl Places {
     fn is_standard(&self, kind: &Kind) -> bool {
         match kind {
             Kind::Null => true,
-            Kind::File(path) => path.starts_with(self.state.join("logs")),
+            // FreeBSD's kernel may have forgotten the name.
+            Kind::File(path) => path.as_os_str().is_empty() || path.starts_with(self.state.join("logs")),
             _ => false,
         }
     }
@@ -126,7 +117,8 @@ impl Places {
     fn fits(&self, declared: FdKind, kind: &Kind) -> bool {
         match (declared, kind) {
             (FdKind::Null, Kind::Null)
-            | (FdKind::Unix, Kind::Unix { .. })
+            | (FdKind::Listener, Kind::Unix { listens: true, .. })
+            | (FdKind::Unix | FdKind::Line, Kind::Unix { listens: false, .. })
             | (FdKind::Netlink, Kind::Netlink)
             | (FdKind::Inet, Kind::Inet(_))
             | (FdKind::Pipe, Kind::Pipe)
@@ -134,10 +126,14 @@ impl Places {
             | (FdKind::Event, Kind::Event)
             | (FdKind::Process, Kind::Process)
             | (FdKind::Namespace, Kind::Namespace) => true,
+            // FreeBSD's kernel forgets names, above all of files that another jail's root hides.
+            (FdKind::File(_), Kind::File(path)) if path.as_os_str().is_empty() => true,
             (FdKind::File(below), Kind::File(path)) => path.starts_with(self.state.join(below)),
+            (FdKind::Line, Kind::Device(path)) => path.starts_with("/dev/pts") || path.starts_with("pts"),
             (FdKind::Directory("STATE"), Kind::Directory(path)) => *path == self.state,
             (FdKind::Directory("RUN"), Kind::Directory(path)) => *path == self.run,
             (FdKind::Directory(which), Kind::Directory(path)) => *path == self.state.join(which) || *path == self.run.join(which),
+            (FdKind::Device(name), Kind::Device(path)) if name.ends_with('/') => path.starts_with(Path::new("/dev").join(name)),
             (FdKind::Device(name), Kind::Device(path)) => *path == Path::new("/dev").join(name),
             _ => false,
         }

@@ -2,10 +2,10 @@
 
 use super::line;
 use crate::Options;
-use crate::facts::Facts;
+use crate::facts::{Confinement, Facts};
 use crate::find::Subject;
 use crate::report::{Line, Verdict};
-use skep_rights::{Process, Uid};
+use skep_rights::{Process, Root, Uid};
 use skep_service::{Ids, Role};
 use std::os::unix::fs::MetadataExt;
 
@@ -15,6 +15,9 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
     let Some(ids) = &options.ids else { return as_started(facts, options, found) };
     let mut differences = Vec::new();
     let own = *facts.uids.first().unwrap_or(&0);
+    if let (0, Some(line)) = (own, as_root(subject.table, facts, &found)) {
+        return line;
+    }
     let declared = match subject.table.uid {
         Uid::Own => {
             let declared = role(subject.table.name).map(|role| ids.of(role));
@@ -46,6 +49,22 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
         differences.push(format!("groups {:?} {:?}", facts.gids, facts.groups));
     }
     line("uid", declared, found, Verdict::of(differences))
+}
+
+/// FreeBSD: a process that is declared to be root, and is. `None`: it may not be.
+fn as_root(table: &Process, facts: &Facts, found: &str) -> Option<Line> {
+    let Confinement::FreeBsd(freebsd) = &facts.confinement else { return None };
+    let strange: Vec<String> =
+        facts.uids.iter().chain(&facts.gids).chain(&facts.groups).filter(|id| **id != 0).map(u32::to_string).collect();
+    let verdict = match table.freebsd.root {
+        _ if !strange.is_empty() => Verdict::Differs { what: format!("it is root and {}, too", strange.join(" ")) },
+        Root::Always => Verdict::Confirmed,
+        Root::InOldCells if freebsd.jail.as_ref().is_some_and(|jail| jail.vnet) => {
+            Verdict::Weaker { why: "it is root of its jail: bhyve needs that before FreeBSD 15".into() }
+        }
+        Root::InOldCells | Root::Never => return None,
+    };
+    Some(line("uid", "root, without further groups", found, verdict))
 }
 
 /// An ordinary user's suite: everything has the user's uid.

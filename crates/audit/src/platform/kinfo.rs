@@ -14,22 +14,22 @@ const SOCKET_CONNECTION: usize = SOCKET_LOCAL + 2 * 128 + 16;
 const RIGHTS: usize = 344;
 const PATH: usize = 368;
 
-/// All descriptors in it; what is cut short is left out.
-pub fn files(mut bytes: &[u8]) -> Vec<Open> {
+/// All descriptors in it; what is cut short is left out. Devices below `root`, a jail's, are named as the jail names them.
+pub fn files(mut bytes: &[u8], root: &str) -> Vec<Open> {
     let mut open = Vec::new();
     while let Some(size) = word(bytes, 0).and_then(|size| usize::try_from(size).ok()).filter(|size| *size >= PATH) {
         let Some((one, rest)) = bytes.split_at_checked(size) else { break };
-        open.extend(file(one));
+        open.extend(file(one, root));
         bytes = rest;
     }
     open
 }
 
-fn file(one: &[u8]) -> Option<Open> {
+fn file(one: &[u8], root: &str) -> Option<Open> {
     // Working directory, root, program text and so on have numbers below zero.
     let number = word(one, NUMBER).filter(|number| *number >= 0)?;
     let path = text(one.get(PATH..).unwrap_or_default());
-    let kind = kind(one, &path);
+    let kind = kind(one, &path, root);
     let shown = match &kind {
         Kind::Unix { path: Some(path), listens: true } => format!("UNIX socket, listens at {}", path.display()),
         Kind::Unix { path: Some(path), .. } => format!("UNIX socket, of {}", path.display()),
@@ -42,14 +42,15 @@ fn file(one: &[u8]) -> Option<Open> {
 }
 
 /// `KF_TYPE_*`, and `KF_VTYPE_*` for vnodes.
-fn kind(one: &[u8], path: &str) -> Kind {
+fn kind(one: &[u8], path: &str, root: &str) -> Kind {
     let at = || PathBuf::from(path);
+    let device = path.strip_prefix(root).filter(|below| below.starts_with('/')).unwrap_or(path);
     match word(one, TYPE) {
         Some(1) => match word(one, UNION) {
             Some(1) => Kind::File(at()),
             Some(2) => Kind::Directory(at()),
-            Some(4) if path == "/dev/null" => Kind::Null,
-            Some(4) => Kind::Device(at()),
+            Some(4) if device == "/dev/null" => Kind::Null,
+            Some(4) => Kind::Device(device.into()),
             Some(7) => Kind::Pipe,
             _ => Kind::Other,
         },
@@ -127,7 +128,7 @@ mod tests {
             put(b, SOCKET_DOMAIN, &1i32.to_le_bytes());
             put(b, SOCKET_LOCAL + 2, b"/run/skep/broker.sock");
         }));
-        let open = files(&all);
+        let open = files(&all, "");
         let kinds: Vec<_> = open.iter().map(|open| (open.number, open.kind.clone())).collect();
         let socket = Kind::Unix { path: Some("/run/skep/broker.sock".into()), listens: true };
         assert_eq!(kinds, [(0, Kind::Null), (3, Kind::File("/var/skep/disks/x.raw".into())), (4, socket)]);
@@ -139,7 +140,7 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2000), size in 0i32..1000) {
             let mut bytes = bytes;
             put(&mut bytes, 0, &size.to_le_bytes());
-            let _ = files(&bytes);
+            let _ = files(&bytes, "/x");
         }
     }
 }

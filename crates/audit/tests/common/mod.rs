@@ -33,7 +33,7 @@ pub static TABLE: Process = Process {
     ioctls: &[],
     max_descriptors: 64,
     operations: &[Operation { name: "Nothing", does: "nothing", test: "a_process_in_its_sandbox_is_confirmed_line_by_line" }],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    freebsd: FreeBsd { capability_mode: true, root: skep_rights::Root::Never, note: "" },
 };
 
 /// One descriptor and one capability more.
@@ -67,7 +67,7 @@ const COPY: Process = Process {
     ioctls: &[],
     max_descriptors: 64,
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    freebsd: FreeBsd { capability_mode: true, root: skep_rights::Root::Never, note: "" },
 };
 
 /// What the child holds.

@@ -18,7 +18,7 @@ pub fn user() -> Text<64> {
 
 /// Open descriptors of this process; each test is a process of its own (cargo-nextest).
 pub fn open() -> usize {
-    (0..1024).filter(|n| std::fs::symlink_metadata(format!("/dev/fd/{n}")).is_ok()).count()
+    skep_sys::fd::count()
 }
 
 /// `count` descriptors to send.

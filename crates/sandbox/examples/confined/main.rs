@@ -44,7 +44,7 @@ static USUAL: Process = Process {
     ioctls: &[],
     max_descriptors: 32,
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    freebsd: FreeBsd { capability_mode: true, root: skep_rights::Root::Never, note: "" },
 };
 
 static UNKNOWN_CALL: Process = Process { syscalls: &[Syscalls { names: &["no_such_call"], why: "a slip in a table" }], ..PLAIN };
@@ -71,7 +71,7 @@ const PLAIN: Process = Process {
     ioctls: &[],
     max_descriptors: 32,
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, note: "" },
+    freebsd: FreeBsd { capability_mode: true, root: skep_rights::Root::Never, note: "" },
 };
 
 struct Own {

@@ -39,7 +39,7 @@ impl Kernel {
         let mut listeners = Vec::new();
         for process in &processes {
             // What may not be read is not ours.
-            for open in files(process.pid).unwrap_or_default() {
+            for open in files(process.pid, "").unwrap_or_default() {
                 if let Kind::Unix { path: Some(path), listens: true } = open.kind {
                     listeners.push(Listener { path, pids: vec![process.pid] });
                 }
@@ -100,15 +100,15 @@ fn read(pid: i32) -> io::Result<Option<Facts>> {
         gids: info.gids,
         groups: info.groups,
         threads: info.threads,
-        descriptors: files(pid)?,
+        descriptors: files(pid, jail.as_ref().map_or("", |jail| jail.path.as_str()))?,
         most_descriptors: most_descriptors(pid)?,
         confinement: Confinement::FreeBsd(FreeBsd { capability_mode: info.capability_mode, jail }),
         reach: Reach { interfaces: none.then(Vec::new), addresses: Vec::new() },
     }))
 }
 
-fn files(pid: i32) -> io::Result<Vec<Open>> {
-    let mut open = kinfo::files(&ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_FILEDESC, pid])?);
+fn files(pid: i32, root: &str) -> io::Result<Vec<Open>> {
+    let mut open = kinfo::files(&ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_FILEDESC, pid])?, root);
     open.sort_by_key(|open| open.number);
     Ok(open)
 }

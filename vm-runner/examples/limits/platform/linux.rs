@@ -1,0 +1,112 @@
+//! Makes a cell's groups by the spawner's own code, puts a greedy child into them, and says what happened.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+/// The code under test.
+#[allow(dead_code)]
+#[path = "../../../src/platform/linux/cgroup.rs"]
+mod cgroup;
+
+use cgroup::Cgroups;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
+use skep_proto::MachineId;
+use skep_proto::cell::Limits;
+use skep_sys::process::{Fork, exit_now, fork};
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+/// The spawner's uid here.
+const SPAWNER: u32 = 71_004;
+const END_MS: u16 = 10_000;
+
+/// As in the spawner.
+fn ended(process: BorrowedFd<'_>, patience_ms: u16) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    poll(&mut [PollFd::new(process, PollFlags::POLLIN)], PollTimeout::from(patience_ms)).is_ok_and(|n| n > 0)
+}
+
+/// A child in a machine's groups.
+fn child(joined: &cgroup::Joined, act: impl FnOnce() -> i32) -> i32 {
+    match fork().unwrap() {
+        Fork::Parent(pid) => pid,
+        Fork::Child => {
+            for procs in &joined.procs {
+                if let Err(e) = std::fs::write(procs, "0") {
+                    println!("limits: join {}: {e}", procs.display());
+                    exit_now(99);
+                }
+            }
+            exit_now(act())
+        }
+    }
+}
+
+fn wait(pid: i32) -> String {
+    match waitpid(Pid::from_raw(pid), None) {
+        Ok(WaitStatus::Exited(_, code)) => format!("exit {code}"),
+        Ok(WaitStatus::Signaled(_, signal, _)) => signal.as_str().to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn eat(bytes: usize) -> i32 {
+    let mut all = Vec::new();
+    while all.len() * 65536 < bytes {
+        all.push(vec![1u8; 65536]);
+    }
+    i32::from(all.iter().map(|v| usize::from(v[4096])).sum::<usize>() == 0)
+}
+
+/// Busy for a while; its share of one CPU in percent.
+fn share() -> i32 {
+    let wall = Duration::from_secs(3);
+    let begun = Instant::now();
+    while begun.elapsed() < wall {}
+    let used = Duration::from_nanos(skep_sys::process::cpu_time_of(0).unwrap());
+    i32::try_from(used.as_millis() * 100 / begun.elapsed().as_millis()).unwrap()
+}
+
+fn breed() -> i32 {
+    let mut made = 0;
+    for _ in 0..50 {
+        match fork() {
+            Ok(Fork::Child) => loop {
+                nix::unistd::pause();
+            },
+            Ok(Fork::Parent(_)) => made += 1,
+            Err(_) => break,
+        }
+    }
+    made
+}
+
+pub fn main() {
+    let groups = Cgroups::acquire("test".parse().unwrap(), Some(SPAWNER));
+    println!("limits: offered {}", groups.limits().join(" "));
+    // From here on as the spawner, which has no right over files any more.
+    setgroups(&[]).unwrap();
+    setresgid(Gid::from_raw(SPAWNER), Gid::from_raw(SPAWNER), Gid::from_raw(SPAWNER)).unwrap();
+    setresuid(Uid::from_raw(SPAWNER), Uid::from_raw(SPAWNER), Uid::from_raw(SPAWNER)).unwrap();
+    let machine = MachineId::from_u128(7);
+    let with = |limits: Limits| {
+        let made = groups.make(machine, &limits).unwrap_or_else(|refusal| panic!("limits: {refusal}"));
+        println!("limits: unenforced {}", made.unenforced.len());
+        made
+    };
+    let made = with(Limits { memory: Some(24 << 20), ..Limits::default() });
+    println!("limits: modest {}", wait(child(&made, || eat(8 << 20))));
+    println!("limits: greedy {}", wait(child(&made, || eat(64 << 20))));
+    let made = with(Limits { cpu_percent: Some(20), ..Limits::default() });
+    println!("limits: busy {}", wait(child(&made, share)));
+    let usage = groups.usage(machine);
+    println!("limits: counted memory {} cpu {}", usage.memory.is_some(), usage.cpu_ns.is_some_and(|ns| ns > 100_000_000));
+    println!("limits: machines {}", groups.machines().len());
+    let made = with(Limits { tasks: Some(5), ..Limits::default() });
+    println!("limits: breeding {}", wait(child(&made, breed)));
+    // Its children are orphans in the group by now, and the sweep ends them.
+    match groups.sweep(machine) {
+        Ok(()) => println!("limits: swept, machines {}", groups.machines().len()),
+        Err(refusal) => println!("limits: {refusal}"),
+    }
+    println!("limits: done");
+}
