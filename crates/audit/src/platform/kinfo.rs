@@ -14,7 +14,8 @@ const SOCKET_CONNECTION: usize = SOCKET_LOCAL + 2 * 128 + 16;
 const RIGHTS: usize = 344;
 const PATH: usize = 368;
 
-/// All descriptors in it; what is cut short is left out. Devices below `root`, a jail's, are named as the jail names them.
+/// All descriptors in it; what is cut short is left out. What lies below `root`, a jail's, is named as the
+/// jail names it: a service's sees directories of the host under the host's names.
 pub fn files(mut bytes: &[u8], root: &str) -> Vec<Open> {
     let mut open = Vec::new();
     while let Some(size) = word(bytes, 0).and_then(|size| usize::try_from(size).ok()).filter(|size| *size >= PATH) {
@@ -43,14 +44,14 @@ fn file(one: &[u8], root: &str) -> Option<Open> {
 
 /// `KF_TYPE_*`, and `KF_VTYPE_*` for vnodes.
 fn kind(one: &[u8], path: &str, root: &str) -> Kind {
+    let path = path.strip_prefix(root).filter(|below| below.starts_with('/')).unwrap_or(path);
     let at = || PathBuf::from(path);
-    let device = path.strip_prefix(root).filter(|below| below.starts_with('/')).unwrap_or(path);
     match word(one, TYPE) {
         Some(1) => match word(one, UNION) {
             Some(1) => Kind::File(at()),
             Some(2) => Kind::Directory(at()),
-            Some(4) if device == "/dev/null" => Kind::Null,
-            Some(4) => Kind::Device(device.into()),
+            Some(4) if path == "/dev/null" => Kind::Null,
+            Some(4) => Kind::Device(at()),
             Some(7) => Kind::Pipe,
             _ => Kind::Other,
         },
@@ -133,6 +134,10 @@ mod tests {
         let socket = Kind::Unix { path: Some("/run/skep/broker.sock".into()), listens: true };
         assert_eq!(kinds, [(0, Kind::Null), (3, Kind::File("/var/skep/disks/x.raw".into())), (4, socket)]);
         assert_eq!(open.get(1).and_then(|open| open.rights), Some([0x0200_0000_0000_0001, 0]));
+        // In a jail; whose path is the beginning of a name is not yet its root.
+        for (root, path) in [("/var/skep", "/disks/x.raw"), ("/var/sk", "/var/skep/disks/x.raw")] {
+            assert_eq!(files(&all, root).get(1).map(|open| open.kind.clone()), Some(Kind::File(path.into())));
+        }
     }
 
     proptest::proptest! {
