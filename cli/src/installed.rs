@@ -169,10 +169,8 @@ mod tests {
     fn the_sample_means_the_defaults() {
         let sample = include_str!("../../packaging/skep.conf");
         assert_eq!(Installed::parse(sample), Installed::parse(""));
-        let on: String = sample
-            .lines()
-            .map(|line| line.strip_prefix('#').filter(|l| l.contains(" = ")).unwrap_or(""))
-            .fold(String::new(), |all, line| all + line + "\n");
+        let on = sample.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with(' '));
+        let on = on.collect::<Vec<_>>().join("\n");
         // Each setting that the sample shows can be switched on as it stands.
         let installed = Installed::parse(&on.replace("%%STATE%%", "/s")).expect("valid");
         assert!(installed.listen.is_some() && installed.state == Path::new("/s"), "{on}");
