@@ -128,7 +128,7 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
     parts.push((FdRole::Log, log));
     for (slot, nic) in (0..).zip(broker.read(|db| db.nics_of(id))?) {
         let switch = nic.switch.as_ref().map(|(.., number)| *number);
-        let call = CreateTap { nic: nic.id, number: nic.number, switch };
+        let call = CreateTap { machine: id, nic: nic.id, number: nic.number, switch };
         let (_, [tap]) = broker.net.call(who, call).await.map_err(|r| about(r, &format!("nic {}", nic.name)))?;
         parts.push((FdRole::Tap(slot), tap));
     }

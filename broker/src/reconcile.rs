@@ -10,7 +10,7 @@ use crate::db::{Fault, Who};
 use crate::life::{Found, Input};
 use crate::requests::machine_jobs::doom;
 use skep_proto::cell::{KillCell, ListCells, SweepCell};
-use skep_proto::net::{CreateSwitch, DeleteSwitch, ListInterfaces};
+use skep_proto::net::{CreateSwitch, DeletePair, DeleteSwitch, DeleteTunnel, ListInterfaces};
 use skep_proto::storage::ListDisks;
 use skep_proto::{IfName, MachineId, Refusal};
 use std::collections::{HashMap, HashSet};
@@ -140,24 +140,37 @@ impl Broker {
                 self.warn(who.trace, format_args!("switch {}: {refusal}", switch.name));
             }
         }
+        let mut strays = Vec::new();
         let mut after = 0;
-        loop {
-            let Ok((page, [])) = self.net.call(&who, ListInterfaces { own: true, after }).await else { return };
-            let Some(last) = page.interfaces.last() else { return };
+        while let Ok((page, [])) = self.net.call(&who, ListInterfaces { own: true, after }).await {
+            let Some(last) = page.interfaces.last() else { break };
             after = last.index;
-            let known: HashSet<u16> =
-                self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default().iter().map(|s| s.number).collect();
-            for interface in page.interfaces {
-                // A bridge by its name; taps go with their descriptors.
-                let prefix = format!("sk{}b", self.instance);
-                let number = interface.name.as_str().strip_prefix(&prefix).and_then(|n| n.parse::<u16>().ok());
-                let Some(number) = number.filter(|n| !known.contains(n) && interface.name == IfName::bridge(self.instance, *n))
-                else {
-                    continue;
-                };
-                if let Err(refusal) = self.net.call(&who, DeleteSwitch { number }).await {
-                    self.warn(who.trace, format_args!("bridge {}: {refusal}", interface.name));
-                }
+            strays.extend(page.interfaces.into_iter().map(|interface| interface.name));
+        }
+        let known: HashSet<u16> =
+            self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default().iter().map(|s| s.number).collect();
+        // By their names; taps go with their descriptors, or with their machine. No row has a tunnel or a pair. They go before the
+        // bridges that they are on.
+        let number = |name: &IfName, kind: char, end: &str| {
+            let prefix = format!("sk{}{kind}", self.instance);
+            name.as_str().strip_prefix(&prefix)?.strip_suffix(end)?.parse::<u16>().ok()
+        };
+        for name in &strays {
+            let result = if let Some(number) = number(name, 'v', "") {
+                self.net.call(&who, DeleteTunnel { number }).await
+            } else if let Some(number) = number(name, 'p', "a") {
+                self.net.call(&who, DeletePair { number }).await
+            } else {
+                continue;
+            };
+            if let Err(refusal) = result {
+                self.warn(who.trace, format_args!("{name}: {refusal}"));
+            }
+        }
+        for name in &strays {
+            let Some(number) = number(name, 'b', "").filter(|n| !known.contains(n)) else { continue };
+            if let Err(refusal) = self.net.call(&who, DeleteSwitch { number }).await {
+                self.warn(who.trace, format_args!("bridge {name}: {refusal}"));
             }
         }
     }

@@ -108,6 +108,16 @@ mod tests {
     }
 
     #[test]
+    fn the_first_half_is_begun_first_whichever_was_made_later() {
+        let [first, second] = files();
+        let later = nix::sys::time::TimeSpec::new(4_000_000_000, 0);
+        nix::sys::stat::futimens(&second, &later, &later).unwrap();
+        let mut log = Log::new([first, second]);
+        log.add(b"one");
+        assert_eq!(text(&log.halves[0]), "one");
+    }
+
+    #[test]
     fn its_successor_goes_on_where_it_ended() {
         let halves = files();
         let again = halves.each_ref().map(|fd| fd.try_clone().unwrap());

@@ -1,4 +1,4 @@
-//! net-helper: makes the bridges and taps of one instance, by netlink (Linux) or ioctl (FreeBSD). [`serve`] is the way in; each
+//! net-helper: makes the bridges, taps, tunnels and pairs of one instance, by netlink (Linux) or ioctl (FreeBSD). [`serve`] is the way in; each
 //! operation is a function in [`ops`], which checks, acts through [`platform::NetHost`], and undoes what it did when a step fails.
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,7 @@ pub mod ops;
 pub mod platform;
 pub mod serve;
 
-use platform::Host;
+use platform::{Host, NetHost};
 use serve::NetHelper;
 use skep_ipc::Server;
 use skep_proto::net::Net;
@@ -36,11 +36,14 @@ impl Held for Acquired {
 }
 
 /// Serves the broker, whose uid is one of `allowed`, until the process is ended. `privileged`: it holds the right to configure
-/// interfaces. `uplinks`: the host's interfaces that switches may have.
+/// interfaces. `uplinks`: the host's interfaces that switches may have, and tunnels go through.
 pub fn serve(
     inside: Sandboxed<Acquired>, instance: InstanceId, privileged: bool, uplinks: Vec<IfName>, allowed: Option<Vec<u32>>,
 ) -> io::Result<()> {
-    let Acquired { listener, host, mut journal } = inside.into_inner();
+    let Acquired { listener, mut host, mut journal } = inside.into_inner();
+    if privileged && let Err(error) = host.sweep(instance) {
+        journal.warn(None, format_args!("what an earlier net-helper left half made stays: {error}"));
+    }
     journal.info(None, format_args!("serving{}", if privileged { "" } else { ", without the right to change anything" }));
     journal.serves();
     Server::<Net>::new(listener, allowed).run(&mut NetHelper::new(host, instance, privileged, uplinks), &mut journal)

@@ -1,6 +1,6 @@
 //! One line per operation.
 
-use crate::ops::{list, switch, tap};
+use crate::ops::{list, pair, switch, tap, tunnel};
 use crate::platform::NetHost;
 use skep_ipc::{Answered, Ask, ProtocolError, Service};
 use skep_proto::net::{Net, NetRequest};
@@ -18,7 +18,7 @@ pub struct NetHelper<H> {
 }
 
 impl<H: NetHost> NetHelper<H> {
-    /// Serves `host`, where `instance` marks what is ours, and switches may have `uplinks`. Not `privileged`: only the list.
+    /// Serves `host`, where `instance` marks what is ours, and switches may have `uplinks`, tunnels go through them. Not `privileged`: only the list.
     pub fn new(host: H, instance: InstanceId, privileged: bool, uplinks: Vec<IfName>) -> Self {
         Self { host, instance, privileged, uplinks: uplinks.into() }
     }
@@ -28,7 +28,7 @@ impl<H: NetHost> NetHelper<H> {
         if self.privileged {
             return Ok((&mut self.host, self.instance));
         }
-        Err(Refusal::new(Reason::NeedsRoot, "net-helper").note("an ordinary user may not make bridges and taps"))
+        Err(Refusal::new(Reason::NeedsRoot, "net-helper").note("an ordinary user may not make interfaces"))
     }
 }
 
@@ -45,6 +45,13 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
             R::MoveTap(c) => ask.answer(c, |_, c, []| Ok((tap::move_to(self.acting()?, &c)?, []))),
             R::DeleteTap(c) => ask.answer(c, |_, c, []| Ok((tap::delete(self.acting()?, &c)?, []))),
             R::ListInterfaces(c) => ask.answer(c, |_, c, []| Ok((list::list(&mut self.host, self.instance, &c)?, []))),
+            R::CreateTunnel(c) => ask.answer(c, |_, c, []| {
+                let uplinks = self.uplinks.clone();
+                Ok((tunnel::create(self.acting()?, &uplinks, &c)?, []))
+            }),
+            R::DeleteTunnel(c) => ask.answer(c, |_, c, []| Ok((tunnel::delete(self.acting()?, &c)?, []))),
+            R::CreatePair(c) => ask.answer(c, |_, c, []| Ok((pair::create(self.acting()?, &c)?, []))),
+            R::DeletePair(c) => ask.answer(c, |_, c, []| Ok((pair::delete(self.acting()?, &c)?, []))),
         }
     }
 

@@ -6,7 +6,7 @@ mod support;
 use skep_ipc::Client;
 use skep_proto::net::{DeleteSwitch, ListInterfaces, Net, NetRequest};
 use skep_proto::wire::{self, Hello, Origin, Welcome};
-use skep_proto::{Text, TraceId};
+use skep_proto::{Helper, Text, TraceId};
 use skep_sys::{msg, sock};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -21,7 +21,7 @@ struct Hostile {
 }
 
 fn hello() -> Vec<u8> {
-    wire::encode(&Hello { protocol: Text::lossy("net-helper"), version: 1 }).unwrap()
+    wire::encode(&Hello { protocol: Text::lossy("net-helper"), version: Net::VERSION }).unwrap()
 }
 
 fn request(seq: u32) -> Vec<u8> {
@@ -97,7 +97,7 @@ fn bytes_after_the_end_and_missing_bytes_are_refused() {
 fn a_request_before_the_hello_and_a_foreign_hello_are_refused() {
     let hostile = Hostile::new();
     let foreign = |protocol, version| wire::encode(&Hello { protocol: Text::lossy(protocol), version }).unwrap();
-    for foreign in [request(1), foreign("storage-helper", 1), foreign("net-helper", 0), foreign("net-helper", 2)] {
+    for foreign in [request(1), foreign("storage-helper", Net::VERSION), foreign("net-helper", 1), foreign("net-helper", 3)] {
         let socket = sock::connect_seqpacket(&hostile.served.path()).unwrap();
         let deadline = Some(Instant::now() + PATIENCE);
         msg::send(socket.as_fd(), &foreign, &[], deadline).unwrap();

@@ -93,10 +93,8 @@ fn a_whole_life_leaves_every_descriptor_and_file_as_before() -> Result<()> {
     // What is opened at its first use stays: connections of the broker to its helpers.
     whole_life(&suite, 0)?;
     let watched = Watched::begin(&suite, &[])?;
-    for turn in 1..=2 {
-        whole_life(&suite, turn)?;
-        watched.check(&format!("life {turn}"))?;
-    }
+    whole_life(&suite, 1)?;
+    watched.check("a life")?;
     suite.finish()
 }
 

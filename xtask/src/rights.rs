@@ -143,6 +143,7 @@ fn kind(kind: FdKind) -> String {
 fn uid(table: &Process) -> &'static str {
     match table.uid {
         Uid::Own => "its own",
+        Uid::RootOnFreeBsd => "its own; on FreeBSD root",
         Uid::PerMachine => "one per machine",
     }
 }

@@ -185,6 +185,10 @@ impl Service<Net> for FakeNet {
                 });
                 Ok((InterfacePage { interfaces: all.filter(|i| i.index > c.after).take(50).collect() }, []))
             }),
+            // The broker makes none of these yet, and knows none to delete.
+            NetRequest::CreateTunnel(_) | NetRequest::DeleteTunnel(_) | NetRequest::CreatePair(_) | NetRequest::DeletePair(_) => {
+                Err(ProtocolError::Order("what the broker does not make"))
+            }
         }
     }
 }

@@ -44,6 +44,7 @@ pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
         Check::new("capability mode", capsicum, "kern.features", "boot a kernel with options CAPABILITY_MODE"),
         Check::new("taps", knows(c"net.link.tap.debug", Found::Weaker), "net.link.tap", "kldload if_tuntap"),
         Check::new("bridges", knows(c"net.link.bridge.pfil_member", Found::Weaker), "net.link.bridge", "kldload if_bridge"),
+        Check::new("tunnels", knows(c"net.link.vxlan.legacy_port", Found::Weaker), "net.link.vxlan", "kldload if_vxlan"),
         Check::new(
             "limits",
             is(skep_sys::freebsd::rctl::usage("user:0").is_ok(), Found::Weaker),

@@ -8,7 +8,7 @@ use skep_ipc::{CallError, ProtocolError};
 use skep_proto::console::{AttachSerial, Attached, Console, ConsoleRequest, Status};
 use skep_proto::net::{CreateTap, DeleteTap, Net};
 use skep_proto::wire::{ReplyHead, encode};
-use skep_proto::{NicId, Refusal, TraceId};
+use skep_proto::{MachineId, NicId, Refusal, TraceId};
 use skep_sys::sock;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use support::*;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn create_tap() -> CreateTap {
-    CreateTap { nic: NicId::from_u128(1), number: 1, switch: None }
+    CreateTap { machine: MachineId::from_u128(2), nic: NicId::from_u128(1), number: 1, switch: None }
 }
 
 async fn accepted(socket: OwnedFd) -> Connection<Console> {

@@ -6,7 +6,7 @@ mod support;
 use skep_ipc::{CallError, Client};
 use skep_proto::net::{CreateTap, DeleteTap, Net};
 use skep_proto::wire::{ReplyHead, encode};
-use skep_proto::{NicId, Reason, Refusal, TraceId};
+use skep_proto::{MachineId, NicId, Reason, Refusal, TraceId};
 use skep_sys::sock;
 use std::io::Read;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use support::*;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn create_tap() -> CreateTap {
-    CreateTap { nic: NicId::from_u128(1), number: 1, switch: None }
+    CreateTap { machine: MachineId::from_u128(2), nic: NicId::from_u128(1), number: 1, switch: None }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod protocol;
 pub mod refusal;
 pub mod runner;
 pub mod storage;
+pub mod tunnel;
 pub mod upload;
 pub mod wire;
 

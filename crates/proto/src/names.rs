@@ -95,6 +95,14 @@ impl IfName {
     pub fn tap(instance: InstanceId, number: u16) -> Self {
         Self(format!("sk{instance}t{number}"))
     }
+    /// The tunnel of the switch with this number: `sk<instance>v<number>`.
+    pub fn tunnel(instance: InstanceId, number: u16) -> Self {
+        Self(format!("sk{instance}v{number}"))
+    }
+    /// The ends of the pair with this number: `sk<instance>p<number>a` and `b`.
+    pub fn pair(instance: InstanceId, number: u16) -> [Self; 2] {
+        ["a", "b"].map(|end| Self(format!("sk{instance}p{number}{end}")))
+    }
     /// Whether this interface belongs to `instance`.
     pub fn is_of(&self, instance: InstanceId) -> bool {
         self.0.starts_with(&format!("sk{instance}"))

@@ -1,6 +1,6 @@
-//! net-helper: bridges and taps of this instance, by netlink or ioctl.
+//! net-helper: bridges, taps, tunnels and pairs of this instance, by netlink or ioctl.
 
-use crate::{IfName, NicId, NoFds, OneFd, SwitchId, names::Text, protocol::protocol};
+use crate::{IfName, MachineId, NicId, NoFds, OneFd, SwitchId, names::Text, protocol::protocol, tunnel::Tunnel};
 use serde::{Deserialize, Serialize};
 
 /// Makes a switch, or brings an existing one to this state: bridge there and up, uplink a member.
@@ -14,17 +14,20 @@ pub struct CreateSwitch {
     pub uplink: Option<IfName>,
 }
 
-/// Deletes a switch. One that is not there is no error; one with taps on it is refused.
+/// Deletes a switch. One that is not there is no error; one with taps, tunnels or ends of pairs on it is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteSwitch {
     /// Its number.
     pub number: u16,
 }
 
-/// Makes a tap on a switch, up. It lives as long as its descriptor is held (Linux) or until [`DeleteTap`].
+/// Makes a tap on a switch, up. It lives as long as its descriptor is held (Linux) or until [`DeleteTap`]; one that nobody holds is
+/// made anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateTap {
-    /// For which NIC.
+    /// For which machine.
+    pub machine: MachineId,
+    /// For which NIC of it.
     pub nic: NicId,
     /// Its number on this host; gives the tap's name ([`IfName::tap`]).
     pub number: u16,
@@ -44,6 +47,42 @@ pub struct MoveTap {
 /// Deletes a tap. One that is not there is no error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteTap {
+    /// Its number.
+    pub number: u16,
+}
+
+/// Makes a switch's tunnel to the same switch on other hosts (VXLAN), or brings an existing one to this state: a member of the switch,
+/// up. There is one for each switch at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateTunnel {
+    /// Of which switch.
+    pub switch: SwitchId,
+    /// The switch's number; gives the tunnel's name ([`IfName::tunnel`]).
+    pub number: u16,
+    /// From where to where.
+    pub tunnel: Tunnel,
+}
+
+/// Deletes a switch's tunnel. One that is not there is no error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteTunnel {
+    /// The switch's number.
+    pub number: u16,
+}
+
+/// Makes a pair of interfaces, or brings an existing one to this state: what goes into one end comes out of the other (veth, epair).
+/// Both ends are up, and each is a member of a switch or of none. A pair that would close a loop of switches is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatePair {
+    /// Its number on this host; gives the ends' names ([`IfName::pair`]).
+    pub number: u16,
+    /// Number of the switch that each end is a member of.
+    pub switches: [Option<u16>; 2],
+}
+
+/// Deletes a pair, both ends. One that is not there is no error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletePair {
     /// Its number.
     pub number: u16,
 }
@@ -88,18 +127,29 @@ pub struct Named {
     pub name: IfName,
 }
 
+/// Names of a pair's ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairNamed {
+    /// The names.
+    pub ends: [IfName; 2],
+}
+
 /// Done, nothing to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {}
 
 protocol! {
     /// The protocol of net-helper; its only client is the broker.
-    Net = "net-helper", version 1, oldest 1, NetRequest {
+    Net = "net-helper", version 2, oldest 2, NetRequest {
         0 CreateSwitch [NoFds] => Named [NoFds];
         1 DeleteSwitch [NoFds] => Done [NoFds];
         2 CreateTap [NoFds] => Named [OneFd];
         3 MoveTap [NoFds] => Done [NoFds];
         4 DeleteTap [NoFds] => Done [NoFds];
         5 ListInterfaces [NoFds] => InterfacePage [NoFds];
+        6 CreateTunnel [NoFds] => Named [NoFds];
+        7 DeleteTunnel [NoFds] => Done [NoFds];
+        8 CreatePair [NoFds] => PairNamed [NoFds];
+        9 DeletePair [NoFds] => Done [NoFds];
     }
 }

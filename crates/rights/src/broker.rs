@@ -76,7 +76,7 @@ pub static TABLE: Process = Process {
             name: "tap in passing",
             kind: FdKind::Device("net/tun"),
             most: Most::Many,
-            rights: &["READ", "WRITE", "EVENT", "IOCTL"],
+            rights: &["READ", "WRITE", "EVENT", "IOCTL", "FSTAT"],
             ioctls: &[],
             why: "taps that net-helper made, on their way into the cell",
         },

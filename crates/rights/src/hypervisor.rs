@@ -194,7 +194,7 @@ const CONST_TABLE: Process = Process {
             name: "tap",
             kind: FdKind::Device("net/tun"),
             most: Most::Many,
-            rights: &["EVENT", "READ", "WRITE", "IOCTL"],
+            rights: &["EVENT", "READ", "WRITE", "IOCTL", "FSTAT"],
             ioctls: super::runner::TAP_IOCTLS,
             why: "made by net-helper",
         },

@@ -10,10 +10,10 @@ const TUNSETIFF: u64 = 0x4004_54ca;
 pub static TABLE: Process = Process {
     name: "net-helper",
     program: "skep-net-helper",
-    task: "makes bridges and taps",
-    uid: Uid::Own,
+    task: "makes bridges, taps, tunnels and pairs",
+    uid: Uid::RootOnFreeBsd,
     namespaces: &[Namespace::Ipc, Namespace::Uts],
-    capabilities: &[(Capability::NetAdmin, "bridges and taps are made with it")],
+    capabilities: &[(Capability::NetAdmin, "interfaces are made with it")],
     network: Network::Host("bridges, taps and uplinks are interfaces of the host"),
     descriptors: &[
         LISTENER,
@@ -42,15 +42,15 @@ pub static TABLE: Process = Process {
             name: "devices",
             kind: FdKind::Directory("/dev"),
             most: Most::N(1),
-            rights: &["LOOKUP", "READ", "WRITE", "IOCTL", "EVENT", "FCNTL", "FSTAT"],
+            rights: &["LOOKUP", "READ", "WRITE", "SEEK", "IOCTL", "EVENT", "FSTAT"],
             ioctls: TAP_IOCTLS,
-            why: "FreeBSD: taps are opened beneath it; what is opened has no right beyond these",
+            why: "FreeBSD: taps are opened beneath it (for writing, openat(2) asks for SEEK); what is opened has no right beyond these",
         },
         Descriptor {
             name: "tap",
             kind: FdKind::Device("/dev/net/tun"),
             most: Most::N(1),
-            rights: &["READ", "WRITE", "EVENT", "IOCTL"],
+            rights: &["READ", "WRITE", "EVENT", "IOCTL", "FSTAT"],
             ioctls: TAP_IOCTLS,
             why: "while an operation makes it; sent to the broker and closed",
         },
@@ -69,7 +69,11 @@ pub static TABLE: Process = Process {
             does: "makes a bridge, sets it up, and makes the uplink its member and up",
             test: "a_switch_takes_and_releases_its_uplink",
         },
-        Operation { name: "DeleteSwitch", does: "deletes a bridge without taps", test: "a_switch_with_taps_is_not_deleted" },
+        Operation {
+            name: "DeleteSwitch",
+            does: "deletes a bridge on which nothing of skep's is",
+            test: "a_switch_with_taps_is_not_deleted",
+        },
         Operation { name: "CreateTap", does: "makes a tap, a member of a bridge, up", test: "two_taps_on_a_switch_pass_frames" },
         Operation {
             name: "MoveTap",
@@ -78,6 +82,22 @@ pub static TABLE: Process = Process {
         },
         Operation { name: "DeleteTap", does: "deletes a tap", test: "a_tap_ends_with_its_descriptor_or_when_deleted" },
         Operation { name: "ListInterfaces", does: "reads the list of interfaces", test: "interfaces_are_listed_in_pages" },
+        Operation {
+            name: "CreateTunnel",
+            does: "makes a VXLAN interface from an address of the host, a member of a bridge, up",
+            test: "a_tunnel_joins_its_switch_and_is_made_anew_when_it_should_differ",
+        },
+        Operation {
+            name: "DeleteTunnel",
+            does: "deletes a VXLAN interface",
+            test: "a_tunnel_joins_its_switch_and_is_made_anew_when_it_should_differ",
+        },
+        Operation {
+            name: "CreatePair",
+            does: "makes two interfaces joined like a cable, each a member of a bridge or of none, up",
+            test: "a_pair_carries_frames_from_switch_to_switch",
+        },
+        Operation { name: "DeletePair", does: "deletes both", test: "a_pair_carries_frames_from_switch_to_switch" },
     ],
     freebsd: FreeBsd {
         capability_mode: true,
@@ -110,6 +130,7 @@ pub const INTERFACE_IOCTLS: &[u64] = &[
     request(IN, b'i', 41, IFREQ),             // SIOCSIFDESCR
     request(IN | OUT, b'i', 42, IFREQ),       // SIOCGIFDESCR
     request(IN | OUT, b'i', 51, IFREQ),       // SIOCGIFMTU
+    request(IN, b'i', 52, IFREQ),             // SIOCSIFMTU
     request(IN, b'i', 121, IFREQ),            // SIOCIFDESTROY
     request(IN, b'i', 123, IFDRV),            // SIOCSDRVSPEC
     request(IN | OUT, b'i', 123, IFDRV),      // SIOCGDRVSPEC

@@ -40,6 +40,8 @@ pub enum Uid {
     Own,
     /// One per machine.
     PerMachine,
+    /// As [`Uid::Own`] on Linux; root on FreeBSD, whose kernel asks for it at each of the process's acts.
+    RootOnFreeBsd,
 }
 
 /// A Linux namespace (namespaces(7)).

@@ -1,11 +1,14 @@
 //! The operations: each checks every name it will touch, acts, and undoes what it did if a step fails.
 
 pub mod list;
+pub mod pair;
 pub mod switch;
 pub mod tap;
+pub mod tunnel;
 
 use crate::platform::{HostError, Link, NetHost};
 use nix::errno::Errno;
+use skep_proto::tunnel::Tunnel;
 use skep_proto::{IfName, InstanceId, Reason, Refusal};
 use std::os::fd::OwnedFd;
 
@@ -15,8 +18,9 @@ pub type Place<'a> = (&'a mut dyn NetHost, InstanceId);
 /// What takes one step back.
 enum Undo {
     Delete(IfName),
+    MakeTunnel(IfName, Tunnel),
     Mark(IfName, String),
-    SetDown(IfName),
+    SetUp(IfName, bool),
     Leave(IfName, IfName),
     Join(IfName, IfName),
 }
@@ -39,7 +43,8 @@ impl<'a> Attempt<'a> {
             let (result, name) = match step {
                 Undo::Delete(name) => (self.host.delete(&name), name),
                 Undo::Mark(name, note) => (self.host.mark(&name, &note), name),
-                Undo::SetDown(name) => (self.host.set_up(&name, false), name),
+                Undo::MakeTunnel(name, tunnel) => (self.host.make_tunnel(&name, &tunnel), name),
+                Undo::SetUp(name, up) => (self.host.set_up(&name, up), name),
                 Undo::Leave(port, bridge) => (self.host.leave(&port, &bridge), port),
                 Undo::Join(port, bridge) => (self.host.join(&port, &bridge), port),
             };
@@ -63,6 +68,44 @@ impl<'a> Attempt<'a> {
         Ok(tap)
     }
 
+    fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), Refusal> {
+        self.host.make_tunnel(name, tunnel).map_err(refused(name))?;
+        self.done.push(Undo::Delete(name.clone()));
+        Ok(())
+    }
+
+    /// Deletes a tunnel, a member of `bridge`. What it was set to is known if it was something of ours; else it does not come back.
+    fn delete_tunnel(&mut self, link: &Link, tunnel: Option<Tunnel>, bridge: Option<&Link>) -> Result<(), Refusal> {
+        let name = || link.name.clone();
+        self.host.delete(&link.name).map_err(refused(&link.name))?;
+        if let Some(tunnel) = tunnel {
+            // What is pushed last is done first.
+            self.done.extend(link.up.then(|| Undo::SetUp(name(), true)));
+            self.done.extend(bridge.map(|bridge| Undo::Join(name(), bridge.name.clone())));
+            self.done.extend([Undo::Mark(name(), link.note.clone()), Undo::MakeTunnel(name(), tunnel)]);
+        }
+        Ok(())
+    }
+
+    fn make_pair(&mut self, ends: &[IfName; 2]) -> Result<(), Refusal> {
+        let [a, _] = ends;
+        self.host.make_pair(ends).map_err(refused(a))?;
+        self.done.push(Undo::Delete(a.clone()));
+        Ok(())
+    }
+
+    /// Makes `name`, which was there `before` or is new, a member of `wanted` and of nothing else.
+    fn place(&mut self, name: &IfName, before: Option<&Link>, links: &[Link], wanted: Option<&Link>) -> Result<(), Refusal> {
+        let present = before.and_then(|before| links.iter().find(|link| Some(link.index) == before.bridge));
+        if present.map(|bridge| bridge.index) == wanted.map(|bridge| bridge.index) {
+            return Ok(());
+        }
+        if let Some(present) = present {
+            self.leave(name, &present.name)?;
+        }
+        wanted.map_or(Ok(()), |wanted| self.join(name, &wanted.name))
+    }
+
     /// `before`: the note of an interface that was there already.
     fn mark(&mut self, name: &IfName, note: &str, before: Option<&str>) -> Result<(), Refusal> {
         self.host.mark(name, note).map_err(refused(name))?;
@@ -72,7 +115,7 @@ impl<'a> Attempt<'a> {
 
     fn raise(&mut self, name: &IfName) -> Result<(), Refusal> {
         self.host.set_up(name, true).map_err(refused(name))?;
-        self.done.push(Undo::SetDown(name.clone()));
+        self.done.push(Undo::SetUp(name.clone(), false));
         Ok(())
     }
 
@@ -98,6 +141,7 @@ fn refused(name: &IfName) -> impl FnOnce(HostError) -> Refusal {
             Errno::EPERM | Errno::EACCES => Reason::NeedsRoot,
             Errno::EBUSY | Errno::EEXIST => Reason::InUse,
             Errno::ENODEV | Errno::ENXIO => Reason::NotFound,
+            Errno::EADDRNOTAVAIL => Reason::InvalidValue,
             Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ELOOP => Reason::Unsupported,
             _ => Reason::Internal,
         };
@@ -133,10 +177,13 @@ fn bridge_of(host: &mut dyn NetHost, instance: InstanceId, number: u16) -> Resul
     }
 }
 
-/// Whether the name is one that some instance of skep gives: `sk<instance>b<number>` or `sk<instance>t<number>`.
+/// Whether the name is one that some instance of skep gives ([`IfName::bridge`] and its neighbours).
 fn is_of_any_instance(name: &IfName) -> bool {
     let Some((instance, rest)) = name.as_str().strip_prefix("sk").and_then(|rest| rest.split_at_checked(4)) else { return false };
-    let number = rest.strip_prefix(['b', 't']);
+    let number = match rest.strip_prefix('p') {
+        Some(pair) => pair.strip_suffix(['a', 'b']),
+        None => rest.strip_prefix(['b', 't', 'v']),
+    };
     instance.parse::<InstanceId>().is_ok() && number.is_some_and(|n| n.parse::<u16>().is_ok())
 }
 

@@ -19,7 +19,7 @@ pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateSwit
         if bridge.is_none() {
             attempt.make_bridge(&name)?;
         }
-        attempt.mark(&name, &format!("skep switch {}", call.switch), bridge.map(|b| b.note.as_str()))?;
+        attempt.mark(&name, &format!("skep {instance}: switch {}", call.switch), bridge.map(|b| b.note.as_str()))?;
         for member in former {
             attempt.leave(&member.name, &name)?;
         }
@@ -38,7 +38,7 @@ pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateSwit
     })
 }
 
-/// Deletes a switch that has no tap; its uplink is released, and stays up.
+/// Deletes a switch on which nothing of ours is; its uplink is released, and stays up.
 pub fn delete((host, instance): Place<'_>, call: &DeleteSwitch) -> Result<Done, Refusal> {
     let name = IfName::bridge(instance, call.number);
     if host.link(&name).map_err(refused(&name))?.is_none() {
@@ -46,9 +46,9 @@ pub fn delete((host, instance): Place<'_>, call: &DeleteSwitch) -> Result<Done, 
     }
     let bridge = bridge_of(host, instance, call.number)?;
     let links = host.links().map_err(unlisted)?;
-    let taps: Vec<_> = members(&links, Some(&bridge)).filter(|m| m.name.is_of(instance)).map(|m| m.name.as_str()).collect();
-    if !taps.is_empty() {
-        let note = format!("{} taps are on it: {}", taps.len(), taps.join(", "));
+    let ours: Vec<_> = members(&links, Some(&bridge)).filter(|m| m.name.is_of(instance)).map(|m| m.name.as_str()).collect();
+    if !ours.is_empty() {
+        let note = format!("interfaces of skep's are on it: {}", ours.join(", "));
         return Err(Refusal::new(Reason::InUse, format_args!("switch {}", call.number)).note(note));
     }
     host.delete(&name).map_err(refused(&name))?;

@@ -8,13 +8,18 @@ use skep_proto::{IfName, OneFd, Reason, Refusal};
 /// Makes a tap, up, a member of its switch's bridge.
 pub fn create((host, instance): Place<'_>, call: &CreateTap) -> Result<(Named, OneFd), Refusal> {
     let name = IfName::tap(instance, call.number);
-    if host.link(&name).map_err(refused(&name))?.is_some() {
+    let before = host.link(&name).map_err(refused(&name))?;
+    if before.as_ref().is_some_and(|link| !link.is_tap() || link.held) {
         return Err(Refusal::new(Reason::InUse, format_args!("interface {name}")).note("a tap with this number exists"));
     }
     let bridge = call.switch.map(|number| bridge_of(host, instance, number)).transpose()?;
+    if before.is_some() {
+        // Nobody has it open, so nobody's it is: what a machine left that ended while nobody could delete it (FreeBSD).
+        host.delete(&name).map_err(refused(&name))?;
+    }
     Attempt::all(host, |attempt| {
         let tap = attempt.make_tap(&name)?;
-        attempt.mark(&name, &format!("skep nic {}", call.nic), None)?;
+        attempt.mark(&name, &format!("skep {instance}: nic {} of machine {}", call.nic, call.machine), None)?;
         if let Some(bridge) = bridge {
             attempt.join(&name, &bridge.name)?;
         }

@@ -10,8 +10,10 @@ pub use freebsd::Host;
 #[cfg(target_os = "linux")]
 pub use linux::Host;
 
-use skep_proto::{IfName, Text};
+use skep_proto::tunnel::Tunnel;
+use skep_proto::{IfName, InstanceId, Text};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 /// An interface, as the kernel shows it.
@@ -31,6 +33,8 @@ pub struct Link {
     pub mtu: u32,
     /// Index of the bridge (or bond, or the like) that it is a member of.
     pub bridge: Option<u32>,
+    /// Somebody has it open, if it is a tap.
+    pub held: bool,
     /// Alias or description, for people.
     pub note: String,
 }
@@ -43,6 +47,14 @@ impl Link {
     /// Whether it is a tap: Linux calls them `tun`.
     pub fn is_tap(&self) -> bool {
         matches!(self.kind.as_str(), "tap" | "tun")
+    }
+    /// Whether it is a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        self.kind.as_str() == "vxlan"
+    }
+    /// Whether it is an end of a pair: FreeBSD calls them `epair`.
+    pub fn is_end(&self) -> bool {
+        matches!(self.kind.as_str(), "veth" | "epair")
     }
 }
 
@@ -79,7 +91,25 @@ pub trait NetHost {
     /// Makes a tap, down, and opens it. On Linux it ends with the descriptor.
     fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, HostError>;
 
-    /// Deletes a bridge, which releases its members, or a tap. One that is not there is no error.
+    /// Makes a tunnel, down.
+    fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError>;
+
+    /// What a tunnel is set to; none if that is nothing that [`Self::make_tunnel`] could have made.
+    fn tunnel(&mut self, name: &IfName) -> Result<Option<Tunnel>, HostError>;
+
+    /// Makes both ends of a pair, down.
+    fn make_pair(&mut self, ends: &[IfName; 2]) -> Result<(), HostError>;
+
+    /// The interfaces that have this address.
+    fn owners(&mut self, address: IpAddr) -> Result<Vec<IfName>, HostError>;
+
+    /// Removes what was half made when a helper of this instance ended: it has no name of ours yet, where making and naming are two acts
+    /// (FreeBSD).
+    fn sweep(&mut self, _instance: InstanceId) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    /// Deletes a bridge, which releases its members, a tap, a tunnel, or with one end both of a pair. One that is not there is no error.
     fn delete(&mut self, name: &IfName) -> Result<(), HostError>;
 
     /// Writes the note and, where the kernel can be told (Linux), has the host itself neither take an address on the interface nor

@@ -1,9 +1,11 @@
 //! A host in memory, for faults only: the n-th thing that is asked of it fails.
 
 use skep_net_helper::platform::{HostError, Link, NetHost};
+use skep_proto::tunnel::Tunnel;
 use skep_proto::{IfName, Text};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +14,8 @@ pub struct State {
     pub links: Vec<Link>,
     /// The reading ends of the taps' pipes: at their end, the tap was closed.
     pub taps: BTreeMap<String, OwnedFd>,
+    pub tunnels: BTreeMap<String, Tunnel>,
+    pub addresses: Vec<(IpAddr, &'static str)>,
     pub calls: usize,
     /// Calls with these numbers, from 0, fail with this.
     pub failing: Option<(std::ops::Range<usize>, i32)>,
@@ -23,7 +27,7 @@ pub struct Fake(pub Arc<Mutex<State>>);
 
 pub fn link(index: u32, name: &str, kind: &str) -> Link {
     let (name, kind) = (name.parse().unwrap(), Text::lossy(kind));
-    Link { index, name, kind, up: false, loopback: false, mtu: 1500, bridge: None, note: String::new() }
+    Link { index, name, kind, up: false, loopback: false, mtu: 1500, bridge: None, held: false, note: String::new() }
 }
 
 impl State {
@@ -70,15 +74,40 @@ impl NetHost for Fake {
         state.taps.insert(name.as_str().to_owned(), read);
         Ok(write)
     }
+    fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError> {
+        let mut state = self.0.lock().unwrap();
+        state.call()?;
+        state.add(name, "vxlan")?;
+        state.tunnels.insert(name.as_str().to_owned(), tunnel.clone());
+        Ok(())
+    }
+    fn tunnel(&mut self, name: &IfName) -> Result<Option<Tunnel>, HostError> {
+        let mut state = self.0.lock().unwrap();
+        state.call()?;
+        Ok(state.tunnels.get(name.as_str()).cloned())
+    }
+    fn make_pair(&mut self, ends: &[IfName; 2]) -> Result<(), HostError> {
+        let mut state = self.0.lock().unwrap();
+        state.call()?;
+        ends.iter().try_for_each(|end| state.add(end, "veth"))
+    }
+    fn owners(&mut self, address: IpAddr) -> Result<Vec<IfName>, HostError> {
+        let mut state = self.0.lock().unwrap();
+        state.call()?;
+        Ok(state.addresses.iter().filter(|(owned, _)| *owned == address).map(|(_, name)| name.parse().unwrap()).collect())
+    }
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
         let mut state = self.0.lock().unwrap();
         state.call()?;
+        state.tunnels.remove(name.as_str());
         if let Some(tap) = state.taps.remove(name.as_str()) {
             // FreeBSD would wait here until it is closed.
             assert_eq!(nix::unistd::read(&tap, &mut [0]), Ok(0), "{name} is deleted before it is closed");
         }
-        let index = state.links.iter().find(|l| l.name == *name).map(|l| l.index);
-        state.links.retain(|l| l.name != *name);
+        let (index, kind) = state.links.iter().find(|l| l.name == *name).map(|l| (l.index, l.kind.clone())).unzip();
+        // Both ends of a pair go.
+        let pair = kind.filter(|kind| kind.as_str() == "veth").and(name.as_str().strip_suffix(['a', 'b']));
+        state.links.retain(|l| l.name != *name && pair.is_none_or(|pair| l.name.as_str().strip_suffix(['a', 'b']) != Some(pair)));
         state.links.iter_mut().filter(|l| l.bridge == index).for_each(|l| l.bridge = None);
         Ok(())
     }

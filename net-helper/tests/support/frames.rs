@@ -1,10 +1,9 @@
 //! Frames through taps.
 
+use super::HEADER;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// `struct virtio_net_hdr`, all zero: nothing offloaded.
-const HEADER: usize = 10;
 /// For local experiments (IEEE 802).
 const EXPERIMENT: u16 = 0x88b5;
 

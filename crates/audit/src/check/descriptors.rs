@@ -108,8 +108,7 @@ impl Places {
     fn is_standard(&self, kind: &Kind) -> bool {
         match kind {
             Kind::Null => true,
-            // FreeBSD's kernel may have forgotten the name.
-            Kind::File(path) => path.as_os_str().is_empty() || path.starts_with(self.state.join("logs")),
+            Kind::File(path) => path.starts_with(self.state.join("logs")),
             _ => false,
         }
     }
@@ -126,13 +125,17 @@ impl Places {
             | (FdKind::Event, Kind::Event)
             | (FdKind::Process, Kind::Process)
             | (FdKind::Namespace, Kind::Namespace) => true,
-            // FreeBSD's kernel forgets names, above all of files that another jail's root hides.
-            (FdKind::File(_), Kind::File(path)) if path.as_os_str().is_empty() => true,
             (FdKind::File(below), Kind::File(path)) => path.starts_with(self.state.join(below)),
             (FdKind::Line, Kind::Device(path)) => path.starts_with("/dev/pts") || path.starts_with("pts"),
             (FdKind::Directory("STATE"), Kind::Directory(path)) => *path == self.state,
             (FdKind::Directory("RUN"), Kind::Directory(path)) => *path == self.run,
             (FdKind::Directory(which), Kind::Directory(path)) => *path == self.state.join(which) || *path == self.run.join(which),
+            // FreeBSD's taps are devices each.
+            (FdKind::Device("net/tun" | "/dev/net/tun"), Kind::Device(path))
+                if path.to_string_lossy().starts_with("/dev/tap") =>
+            {
+                true
+            }
             (FdKind::Device(name), Kind::Device(path)) if name.ends_with('/') => path.starts_with(Path::new("/dev").join(name)),
             (FdKind::Device(name), Kind::Device(path)) => *path == Path::new("/dev").join(name),
             _ => false,

@@ -19,7 +19,13 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
         return line;
     }
     let declared = match subject.table.uid {
-        Uid::Own => {
+        Uid::RootOnFreeBsd if matches!(facts.confinement, Confinement::FreeBsd(_)) => {
+            if own != 0 {
+                differences.push(format!("uid {own}"));
+            }
+            "0: the kernel asks for root at each act".to_owned()
+        }
+        Uid::Own | Uid::RootOnFreeBsd => {
             let declared = role(subject.table.name).map(|role| ids.of(role));
             if declared != Some(own) {
                 differences.push(format!("uid {own}"));

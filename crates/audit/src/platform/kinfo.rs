@@ -2,7 +2,11 @@
 //! as its first word says.
 
 use crate::facts::{Kind, Open};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// Paths of files by file system and number (`st_dev`, `st_ino`).
+pub type Paths = BTreeMap<(u64, u64), PathBuf>;
 
 const TYPE: usize = 4;
 const NUMBER: usize = 8;
@@ -11,25 +15,32 @@ const SOCKET_DOMAIN: usize = UNION + 4;
 const SOCKET_LOCAL: usize = UNION + 16;
 /// Address of the socket that a UNIX socket is connected to.
 const SOCKET_CONNECTION: usize = SOCKET_LOCAL + 2 * 128 + 16;
+const FILE_SYSTEM: usize = UNION + 256;
+const FILE_NUMBER: usize = UNION + 272;
 const RIGHTS: usize = 344;
 const PATH: usize = 368;
 
-/// All descriptors in it; what is cut short is left out. What lies below `root`, a jail's, is named as the
-/// jail names it: a service's sees directories of the host under the host's names.
-pub fn files(mut bytes: &[u8], root: &str) -> Vec<Open> {
+/// All descriptors in it; what is cut short is left out. What lies below `root`, a jail's, is named as the jail names it: a service's
+/// sees directories of the host under the host's names. The kernel has forgotten the path of many a file, or never kept it (of one that
+/// was made by the opening): such are looked up in `paths`.
+pub fn files(mut bytes: &[u8], root: &str, paths: &Paths) -> Vec<Open> {
     let mut open = Vec::new();
     while let Some(size) = word(bytes, 0).and_then(|size| usize::try_from(size).ok()).filter(|size| *size >= PATH) {
         let Some((one, rest)) = bytes.split_at_checked(size) else { break };
-        open.extend(file(one, root));
+        open.extend(file(one, root, paths));
         bytes = rest;
     }
     open
 }
 
-fn file(one: &[u8], root: &str) -> Option<Open> {
+fn file(one: &[u8], root: &str, paths: &Paths) -> Option<Open> {
     // Working directory, root, program text and so on have numbers below zero.
     let number = word(one, NUMBER).filter(|number| *number >= 0)?;
-    let path = text(one.get(PATH..).unwrap_or_default());
+    let mut path = text(one.get(PATH..).unwrap_or_default());
+    if path.is_empty() && word(one, TYPE) == Some(1) {
+        let known = long(one, FILE_SYSTEM).zip(long(one, FILE_NUMBER)).and_then(|file| paths.get(&file));
+        path = known.map(|known| text(known.as_os_str().as_encoded_bytes())).unwrap_or_default();
+    }
     let kind = kind(one, &path, root);
     let shown = match &kind {
         Kind::Unix { path: Some(path), listens: true } => format!("UNIX socket, listens at {}", path.display()),
@@ -129,14 +140,21 @@ mod tests {
             put(b, SOCKET_DOMAIN, &1i32.to_le_bytes());
             put(b, SOCKET_LOCAL + 2, b"/run/skep/broker.sock");
         }));
-        let open = files(&all, "");
+        let known = Paths::from([((7, 9), PathBuf::from("/var/skep/logs/x.log"))]);
+        all.extend(record(1, 5, "", |b| {
+            put(b, UNION, &1i32.to_le_bytes());
+            put(b, FILE_SYSTEM, &7u64.to_le_bytes());
+            put(b, FILE_NUMBER, &9u64.to_le_bytes());
+        }));
+        let open = files(&all, "", &known);
         let kinds: Vec<_> = open.iter().map(|open| (open.number, open.kind.clone())).collect();
         let socket = Kind::Unix { path: Some("/run/skep/broker.sock".into()), listens: true };
-        assert_eq!(kinds, [(0, Kind::Null), (3, Kind::File("/var/skep/disks/x.raw".into())), (4, socket)]);
+        let named = Kind::File("/var/skep/logs/x.log".into());
+        assert_eq!(kinds, [(0, Kind::Null), (3, Kind::File("/var/skep/disks/x.raw".into())), (4, socket), (5, named)]);
         assert_eq!(open.get(1).and_then(|open| open.rights), Some([0x0200_0000_0000_0001, 0]));
         // In a jail; whose path is the beginning of a name is not yet its root.
         for (root, path) in [("/var/skep", "/disks/x.raw"), ("/var/sk", "/var/skep/disks/x.raw")] {
-            assert_eq!(files(&all, root).get(1).map(|open| open.kind.clone()), Some(Kind::File(path.into())));
+            assert_eq!(files(&all, root, &known).get(1).map(|open| open.kind.clone()), Some(Kind::File(path.into())));
         }
     }
 
@@ -145,7 +163,7 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2000), size in 0i32..1000) {
             let mut bytes = bytes;
             put(&mut bytes, 0, &size.to_le_bytes());
-            let _ = files(&bytes, "/x");
+            let _ = files(&bytes, "/x", &Paths::new());
         }
     }
 }

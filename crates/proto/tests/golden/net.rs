@@ -2,7 +2,8 @@
 
 use super::{Golden, parse};
 use skep_proto::net::*;
-use skep_proto::{NicId, SwitchId};
+use skep_proto::tunnel::{Far, Tunnel};
+use skep_proto::{MachineId, NicId, SwitchId};
 
 #[test]
 fn bytes_of_net_helper_never_change() {
@@ -10,12 +11,21 @@ fn bytes_of_net_helper_never_change() {
     let named = || Named { name: parse("skabcdb0") };
     golden.call(CreateSwitch { switch: SwitchId::from_u128(3), number: 300, uplink: Some(parse("eth0")) }, named());
     golden.call(DeleteSwitch { number: 2 }, Done {});
-    golden.call(CreateTap { nic: NicId::from_u128(4), number: 1, switch: Some(2) }, named());
+    golden.call(CreateTap { machine: MachineId::from_u128(5), nic: NicId::from_u128(4), number: 1, switch: Some(2) }, named());
     golden.call(MoveTap { number: 1, switch: None }, Done {});
     golden.call(DeleteTap { number: 1 }, Done {});
     let interface =
         Interface { index: 5, name: parse("skabcdt1"), up: true, bridge: Some(parse("skabcdb0")), mtu: 1500, kind: parse("tun") };
     golden.call(ListInterfaces { own: true, after: 4 }, InterfacePage { interfaces: vec![interface] });
+    let tunnel = |local, far| Tunnel { vni: parse("70000"), local: parse(local), far, port: 4789.try_into().unwrap() };
+    let host = tunnel("192.0.2.1", Far::Host(parse("198.51.100.2")));
+    golden.call(CreateTunnel { switch: SwitchId::from_u128(3), number: 300, tunnel: host }, named());
+    let group = tunnel("2001:db8::1", Far::Group { address: parse("ff05::7"), uplink: parse("eth0") });
+    golden.value("Tunnel to a group", &group);
+    golden.call(DeleteTunnel { number: 300 }, Done {});
+    let ends = [parse("skabcdp1a"), parse("skabcdp1b")];
+    golden.call(CreatePair { number: 1, switches: [Some(300), None] }, PairNamed { ends });
+    golden.call(DeletePair { number: 1 }, Done {});
     golden.covers::<Net>();
     golden.check();
 }

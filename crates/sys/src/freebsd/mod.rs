@@ -1,6 +1,7 @@
 //! FreeBSD only.
 
 pub mod net;
+pub mod vxlan;
 
 pub mod ask;
 pub mod cpu;
@@ -47,6 +48,16 @@ pub fn connectat(dir: BorrowedFd<'_>, socket: BorrowedFd<'_>, address: &nix::sys
     // SAFETY: the address is a live sockaddr_un of the length that goes with it.
     let result = unsafe { connectat(dir.as_raw_fd(), socket.as_raw_fd(), address.as_ptr().cast(), address.len()) };
     if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes from an accepted socket what it inherited and only a listener needs (accept(2) gives it the listener's Capsicum rights).
+pub fn no_listener(accepted: BorrowedFd<'_>) -> io::Result<()> {
+    use capsicum::{CapRights, FileRights, Right};
+    let mut rights = FileRights::from_file(&accepted)?;
+    for right in [Right::Accept, Right::Getsockname] {
+        rights.deny(right);
+    }
+    rights.limit(&accepted)
 }
 
 /// Whether the kernel knows this sysctl(3) name: a loaded module or a compiled-in feature shows itself so.

@@ -3,6 +3,7 @@
 
 use libc::{c_char, c_ulong, c_void, ifconf, ifdrv, ifreq};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 const IN: c_ulong = 0x8000_0000;
@@ -20,10 +21,11 @@ const SIOCSIFNAME: c_ulong = request::<ifreq>(IN, 40);
 const SIOCSIFDESCR: c_ulong = request::<ifreq>(IN, 41);
 const SIOCGIFDESCR: c_ulong = request::<ifreq>(IN | OUT, 42);
 const SIOCGIFMTU: c_ulong = request::<ifreq>(IN | OUT, 51);
+const SIOCSIFMTU: c_ulong = request::<ifreq>(IN, 52);
 const SIOCIFDESTROY: c_ulong = request::<ifreq>(IN, 121);
 const SIOCSDRVSPEC: c_ulong = request::<ifdrv>(IN, 123);
-const SIOCGDRVSPEC: c_ulong = request::<ifdrv>(IN | OUT, 123);
-const SIOCIFCREATE2: c_ulong = request::<ifreq>(IN | OUT, 124);
+pub(super) const SIOCGDRVSPEC: c_ulong = request::<ifdrv>(IN | OUT, 123);
+pub(super) const SIOCIFCREATE2: c_ulong = request::<ifreq>(IN | OUT, 124);
 const SIOCAIFGROUP: c_ulong = request::<Group>(IN, 135);
 const SIOCGIFGROUP: c_ulong = request::<Groups>(IN | OUT, 136);
 
@@ -39,7 +41,7 @@ struct Alias {
 const SIOCAIFADDR: c_ulong = request::<Alias>(IN, 43);
 
 /// Every request that net-helper makes: what a limited socket must be left with.
-pub const REQUESTS: [c_ulong; 14] = [
+pub const REQUESTS: [c_ulong; 15] = [
     SIOCSIFFLAGS,
     SIOCGIFFLAGS,
     SIOCGIFINDEX,
@@ -48,6 +50,7 @@ pub const REQUESTS: [c_ulong; 14] = [
     SIOCSIFDESCR,
     SIOCGIFDESCR,
     SIOCGIFMTU,
+    SIOCSIFMTU,
     SIOCIFDESTROY,
     SIOCSDRVSPEC,
     SIOCGDRVSPEC,
@@ -101,7 +104,7 @@ const _: () =
     assert!(size_of::<Group>() == 40 && size_of::<Groups>() == 40 && size_of::<Member>() == 80 && size_of::<Members>() == 16);
 
 /// An interface's name for the kernel, which wants a NUL within 16 bytes.
-fn name(text: &str) -> io::Result<Name> {
+pub(super) fn name(text: &str) -> io::Result<Name> {
     let mut name: Name = [0; libc::IFNAMSIZ];
     if text.is_empty() || text.len() >= name.len() || text.contains('\0') {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
@@ -113,12 +116,12 @@ fn name(text: &str) -> io::Result<Name> {
 }
 
 /// A name from the kernel.
-fn text(name: &[c_char]) -> String {
+pub(super) fn text(name: &[c_char]) -> String {
     let bytes: Vec<u8> = name.iter().take_while(|c| **c != 0).map(|c| *c as u8).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn about(interface: &str) -> io::Result<ifreq> {
+pub(super) fn about(interface: &str) -> io::Result<ifreq> {
     Ok(ifreq { ifr_name: name(interface)?, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_cap: [0; 2] } })
 }
 
@@ -130,20 +133,20 @@ fn with_buffer(interface: &str, buffer: &mut [u8]) -> io::Result<ifreq> {
 }
 
 /// One request. `T` is the struct that `number` is made for, and every pointer in it leads to as much live memory as it says there.
-fn control<T>(socket: BorrowedFd<'_>, number: c_ulong, argument: &mut T) -> io::Result<()> {
-    // SAFETY: see above; all callers are in this file.
+pub(super) fn control<T>(socket: BorrowedFd<'_>, number: c_ulong, argument: &mut T) -> io::Result<()> {
+    // SAFETY: see above; all callers are in this file and vxlan.rs.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), number, std::ptr::from_mut(argument)) };
     if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Makes an interface of a cloned kind (`tap`, `bridge`); says what it is called.
+/// Makes an interface of a cloned kind (`tap`, `bridge`, `epair`: its end a); says what it is called.
 pub fn create(socket: BorrowedFd<'_>, kind: &str) -> io::Result<String> {
     let mut request = about(kind)?;
     control(socket, SIOCIFCREATE2, &mut request)?;
     Ok(text(&request.ifr_name))
 }
 
-/// Deletes a cloned interface. A tap must be closed, or this waits for it.
+/// Deletes a cloned interface, and with one end of a pair the other. A tap must be closed, or this waits for it.
 pub fn destroy(socket: BorrowedFd<'_>, interface: &str) -> io::Result<()> {
     control(socket, SIOCIFDESTROY, &mut about(interface)?)
 }
@@ -156,7 +159,7 @@ pub fn rename(socket: BorrowedFd<'_>, interface: &str, to: &str) -> io::Result<(
     control(socket, SIOCSIFNAME, &mut request)
 }
 
-/// Sets the description, at most 63 bytes by default (`net.ifdescr_maxlen`).
+/// Sets the description, at most 1023 bytes by default (`net.ifdescr_maxlen`).
 pub fn describe(socket: BorrowedFd<'_>, interface: &str, description: &str) -> io::Result<()> {
     let mut bytes = [description.as_bytes(), &[0]].concat();
     control(socket, SIOCSIFDESCR, &mut with_buffer(interface, &mut bytes)?)
@@ -208,7 +211,7 @@ pub fn set_up(socket: BorrowedFd<'_>, interface: &str, up: bool) -> io::Result<(
 }
 
 /// Gives an interface an IPv4 address. The socket must be one of `AF_INET`.
-pub fn add_address(socket: BorrowedFd<'_>, interface: &str, address: std::net::Ipv4Addr, prefix: u8) -> io::Result<()> {
+pub fn add_address(socket: BorrowedFd<'_>, interface: &str, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
     let of = |address: u32| libc::sockaddr_in {
         sin_len: 16,
         sin_family: libc::AF_INET as libc::sa_family_t,
@@ -241,8 +244,23 @@ pub fn mtu(socket: BorrowedFd<'_>, interface: &str) -> io::Result<u32> {
     Ok(u32::try_from(mtu).unwrap_or(0))
 }
 
-/// Names of all interfaces. (getifaddrs(3) is refused in capability mode.)
+/// Sets its MTU.
+pub fn set_mtu(socket: BorrowedFd<'_>, interface: &str, bytes: u32) -> io::Result<()> {
+    let mut request = about(interface)?;
+    request.ifr_ifru.ifru_mtu = i32::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    control(socket, SIOCSIFMTU, &mut request)
+}
+
+/// Names of all interfaces.
 pub fn list(socket: BorrowedFd<'_>) -> io::Result<Vec<String>> {
+    let mut names: Vec<String> = addresses(socket)?.into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Each interface with each of its addresses; of another kind, or missing: none. (getifaddrs(3) is refused in capability mode.)
+pub fn addresses(socket: BorrowedFd<'_>) -> io::Result<Vec<(String, Option<IpAddr>)>> {
     let mut buffer = vec![0u8; 32 << 10];
     let used = loop {
         let length = libc::c_int::try_from(buffer.len()).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
@@ -256,36 +274,46 @@ pub fn list(socket: BorrowedFd<'_>) -> io::Result<Vec<String>> {
         }
         buffer.resize(buffer.len() * 2, 0);
     };
-    let mut names: Vec<String> = Vec::new();
+    let mut found = Vec::new();
     let mut rest = buffer.get(..used).unwrap_or_default();
     // An entry is a name of 16 bytes and an address, whose first byte is its length, of 16 bytes or more; one for each address.
     while let Some((name, address)) = rest.split_at_checked(libc::IFNAMSIZ) {
         let name: Vec<c_char> = name.iter().map(|c| *c as c_char).collect();
         let name = text(&name);
-        if !name.is_empty() && names.last() != Some(&name) {
-            names.push(name);
+        if !name.is_empty() {
+            found.push((name, ip(address)));
         }
         let length = address.first().map_or(0, |length| usize::from(*length)).max(size_of::<libc::sockaddr>());
         rest = address.get(length..).unwrap_or_default();
     }
-    names.sort();
-    names.dedup();
-    Ok(names)
+    Ok(found)
 }
 
-fn bridge<T>(socket: BorrowedFd<'_>, number: c_ulong, bridge: &str, command: c_ulong, argument: &mut T) -> io::Result<()> {
+/// The address of a `sockaddr_in` or `sockaddr_in6`.
+fn ip(sockaddr: &[u8]) -> Option<IpAddr> {
+    match i32::from(*sockaddr.get(1)?) {
+        libc::AF_INET => Some(Ipv4Addr::from(*sockaddr.get(4..)?.first_chunk::<4>()?).into()),
+        libc::AF_INET6 => Some(Ipv6Addr::from(*sockaddr.get(8..)?.first_chunk::<16>()?).into()),
+        _ => None,
+    }
+}
+
+/// A command of the driver, for which `argument` is made.
+pub(super) fn driver<T>(
+    socket: BorrowedFd<'_>, number: c_ulong, interface: &str, command: c_ulong, argument: &mut T,
+) -> io::Result<()> {
     let data: *mut c_void = std::ptr::from_mut(argument).cast();
-    control(socket, number, &mut ifdrv { ifd_name: name(bridge)?, ifd_cmd: command, ifd_len: size_of::<T>(), ifd_data: data })
+    control(socket, number, &mut ifdrv { ifd_name: name(interface)?, ifd_cmd: command, ifd_len: size_of::<T>(), ifd_data: data })
 }
 
 /// Makes an interface a member of a bridge. `EBUSY` if it is one of another.
 pub fn add_member(socket: BorrowedFd<'_>, bridge_name: &str, member: &str) -> io::Result<()> {
-    bridge(socket, SIOCSDRVSPEC, bridge_name, BRDGADD, &mut Member { name: name(member)?, rest: [0; 16] })
+    driver(socket, SIOCSDRVSPEC, bridge_name, BRDGADD, &mut Member { name: name(member)?, rest: [0; 16] })
 }
 
 /// Takes a member off a bridge. `ENOENT` if it is none.
 pub fn delete_member(socket: BorrowedFd<'_>, bridge_name: &str, member: &str) -> io::Result<()> {
-    bridge(socket, SIOCSDRVSPEC, bridge_name, BRDGDEL, &mut Member { name: name(member)?, rest: [0; 16] })
+    driver(socket, SIOCSDRVSPEC, bridge_name, BRDGDEL, &mut Member { name: name(member)?, rest: [0; 16] })
 }
 
 /// The members of a bridge.
@@ -295,7 +323,7 @@ pub fn members(socket: BorrowedFd<'_>, bridge_name: &str) -> io::Result<Vec<Stri
         let mut members = vec![Member { name: [0; libc::IFNAMSIZ], rest: [0; 16] }; room];
         let length = u32::try_from(size_of_val(members.as_slice())).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let mut argument = Members { length, members: members.as_mut_ptr() };
-        bridge(socket, SIOCGDRVSPEC, bridge_name, BRDGGIFS, &mut argument)?;
+        driver(socket, SIOCGDRVSPEC, bridge_name, BRDGGIFS, &mut argument)?;
         let count = argument.length as usize / size_of::<Member>();
         if count < room {
             return Ok(members.iter().take(count).map(|member| text(&member.name)).collect());

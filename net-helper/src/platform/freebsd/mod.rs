@@ -2,7 +2,10 @@
 //!
 //! A tap is made as `tapN` and renamed, so that it bears the same name as on Linux; its device stays `/dev/tapN`. bhyve sees neither:
 //! it opens the inherited descriptor by a name of the cell's own. The tap stays when it is closed, though down, and is deleted by
-//! `DeleteTap`. An instance's interfaces are in the group `skep`.
+//! `DeleteTap`, or made anew. An instance's interfaces are in the group `skep`.
+//!
+//! Making and naming are two requests. So that nothing stays when the helper is killed between them, the first thing that a new
+//! interface gets is a description that says what it will be called, by which [`NetHost::sweep`] finds it.
 //!
 //! There is no request that has the host not listen on an interface, as there is on Linux: a bridge takes no IPv6 address by itself, but
 //! the host answers guests on it for its other addresses unless a firewall forbids it.
@@ -12,15 +15,20 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
-use skep_proto::{IfName, Text};
+use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
+use skep_proto::{IfName, InstanceId, Text};
 use skep_rights::net::{INTERFACE_IOCTLS, TABLE};
-use skep_sys::freebsd::net;
+use skep_sys::freebsd::{net, vxlan};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Every interface that skep made is in it.
 const GROUP: &str = "skep";
+/// What a new interface's description begins with, before the name that it will have.
+const MAKING: &str = "skep makes ";
 /// Groups that do not tell a kind.
 const OTHER_GROUPS: [&str; 3] = ["all", "egress", GROUP];
 
@@ -65,10 +73,13 @@ impl Host {
         let found = (|| {
             let flags = net::flags(socket, text)?;
             let kind = net::groups(socket, text)?.into_iter().find(|group| !OTHER_GROUPS.contains(&group.as_str()));
+            let kind = kind.unwrap_or_default();
             Ok(Link {
                 index: net::index(socket, text)?,
                 name,
-                kind: Text::lossy(&kind.unwrap_or_default()),
+                kind: Text::lossy(&kind),
+                // An open tap runs.
+                held: kind == "tap" && flags & nix::libc::IFF_RUNNING != 0,
                 up: flags & nix::libc::IFF_UP != 0,
                 loopback: flags & nix::libc::IFF_LOOPBACK != 0,
                 mtu: net::mtu(socket, text)?,
@@ -101,9 +112,10 @@ impl Host {
         Ok(found)
     }
 
-    /// Gives a new interface its group and name.
+    /// Gives a new interface its mark, group and name.
     fn adopt(&self, made: &str, name: &IfName) -> Result<(), HostError> {
         let socket = self.socket.as_fd();
+        net::describe(socket, made, &format!("{MAKING}{name}")).map_err(HostError::step("describe it"))?;
         net::join_group(socket, made, GROUP).map_err(HostError::step("put it into the group skep"))?;
         net::rename(socket, made, name.as_str()).map_err(HostError::step("name it"))
     }
@@ -123,6 +135,32 @@ impl Host {
     }
 }
 
+/// What requests of ours can make.
+const KINDS: [&str; 4] = ["bridge", "tap", "vxlan", "epair"];
+
+fn as_vxlan(tunnel: &Tunnel) -> vxlan::Vxlan {
+    let port = tunnel.port.get();
+    let (local, remote) = (tunnel.local.get(), tunnel.far.address());
+    vxlan::Vxlan { vni: tunnel.vni.get(), local, remote, local_port: port, remote_port: port }
+}
+
+/// The same, back; none if it is nothing that we would make. A group without the interface on which it was joined is none, either: the
+/// tunnel does not run.
+fn as_tunnel(vxlan: &vxlan::Vxlan, uplink: Option<IfName>) -> Option<Tunnel> {
+    let far = if vxlan.remote.is_multicast() {
+        Far::Group { address: GroupAddress::new(vxlan.remote).ok()?, uplink: uplink? }
+    } else {
+        Far::Host(HostAddress::new(vxlan.remote).ok()?)
+    };
+    let port = NonZeroU16::new(vxlan.local_port).filter(|port| port.get() == vxlan.remote_port)?;
+    Some(Tunnel { vni: Vni::new(vxlan.vni).ok()?, local: HostAddress::new(vxlan.local).ok()?, far, port })
+}
+
+/// The failure to make an interface. Of a kind that the kernel does not know, because the module is not loaded, it says `EINVAL`.
+fn unmade(step: &'static str, missing: &'static str) -> impl FnOnce(io::Error) -> HostError {
+    move |error| if is(&error, Errno::EINVAL) { HostError::step(missing)(Errno::EOPNOTSUPP) } else { HostError { step, error } }
+}
+
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
 }
@@ -138,12 +176,14 @@ impl NetHost for Host {
     }
 
     fn make_bridge(&mut self, name: &IfName) -> Result<(), HostError> {
-        let made = net::create(self.socket.as_fd(), "bridge").map_err(HostError::step("make a bridge"))?;
+        let made = net::create(self.socket.as_fd(), "bridge");
+        let made = made.map_err(unmade("make a bridge", "make a bridge (kldload if_bridge)"))?;
         self.adopt(&made, name).inspect_err(|_| self.discard(&made))
     }
 
     fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, HostError> {
-        let made = net::create(self.socket.as_fd(), "tap").map_err(HostError::step("make a tap"))?;
+        let made = net::create(self.socket.as_fd(), "tap");
+        let made = made.map_err(unmade("make a tap", "make a tap (kldload if_tuntap)"))?;
         // The tap is closed before it is discarded: the descriptor does not leave the closure on failure.
         let all = || -> Result<OwnedFd, HostError> {
             let tap = self.open(&made)?;
@@ -151,6 +191,74 @@ impl NetHost for Host {
             Ok(tap)
         };
         all().inspect_err(|_| self.discard(&made))
+    }
+
+    fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError> {
+        let group = if let Far::Group { uplink, .. } = &tunnel.far { Some(uplink.as_str()) } else { None };
+        let made = vxlan::create(self.socket.as_fd(), &as_vxlan(tunnel), group);
+        let made = made.map_err(unmade("make a tunnel", "make a tunnel (kldload if_vxlan)"))?;
+        self.adopt(&made, name).inspect_err(|_| self.discard(&made))
+    }
+
+    fn tunnel(&mut self, name: &IfName) -> Result<Option<Tunnel>, HostError> {
+        let read = || -> io::Result<Option<Tunnel>> {
+            let socket = self.socket.as_fd();
+            let Some((vxlan, joined)) = vxlan::settings(socket, name.as_str())? else { return Ok(None) };
+            // Only the index of the interface with the group is told.
+            let uplink = if joined == 0 {
+                None
+            } else {
+                let found =
+                    net::list(socket)?.into_iter().find(|name| net::index(socket, name).is_ok_and(|index| index == joined));
+                found.and_then(|name| name.parse().ok())
+            };
+            Ok(as_tunnel(&vxlan, uplink))
+        };
+        read().map_err(HostError::step("look at the tunnel"))
+    }
+
+    fn make_pair(&mut self, ends: &[IfName; 2]) -> Result<(), HostError> {
+        let made = net::create(self.socket.as_fd(), "epair");
+        let made = made.map_err(unmade("make a pair", "make a pair (kldload if_epair)"))?;
+        let [a, b] = ends;
+        let all = || -> Result<(), HostError> {
+            let other = made.strip_suffix('a').map(|stem| format!("{stem}b"));
+            let other = other.ok_or_else(|| HostError::step("make a pair")(Errno::ENXIO))?;
+            self.adopt(&made, a)?;
+            self.adopt(&other, b)
+        };
+        // One end takes the other along. If nothing has its first name any more, it has its second.
+        all().inspect_err(|_| match net::destroy(self.socket.as_fd(), &made) {
+            Err(e) if is(&e, Errno::ENXIO) => self.discard(a.as_str()),
+            _ => {}
+        })
+    }
+
+    fn owners(&mut self, address: IpAddr) -> Result<Vec<IfName>, HostError> {
+        let all = net::addresses(self.socket.as_fd()).map_err(HostError::step("list addresses"))?;
+        Ok(all.into_iter().filter(|(_, found)| *found == Some(address)).filter_map(|(name, _)| name.parse().ok()).collect())
+    }
+
+    fn sweep(&mut self, instance: InstanceId) -> Result<(), HostError> {
+        let socket = self.socket.as_fd();
+        let half_made = |name: &String| -> io::Result<bool> {
+            let note = net::description(socket, name)?;
+            let wanted = note.strip_prefix(MAKING).and_then(|wanted| wanted.parse::<IfName>().ok());
+            let ours = wanted.is_some_and(|wanted| wanted.is_of(instance) && wanted.as_str() != name);
+            // What the host's administrator described so is no interface that a request can make.
+            Ok(ours && net::groups(socket, name)?.iter().any(|group| KINDS.contains(&group.as_str())))
+        };
+        let names = net::list(socket).map_err(HostError::step("list interfaces"))?;
+        let mut left: Vec<IfName> = Vec::new();
+        for name in &names {
+            match half_made(name) {
+                Ok(true) => left.extend(name.parse()),
+                // It went meanwhile.
+                Err(e) if !is(&e, Errno::ENXIO) => return Err(HostError { step: "read what it is for", error: e }),
+                _ => {}
+            }
+        }
+        left.iter().try_for_each(|name| self.delete(name))
     }
 
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
@@ -177,12 +285,34 @@ impl NetHost for Host {
 
     fn set_up(&mut self, name: &IfName, up: bool) -> Result<(), HostError> {
         let step = if up { "set it up" } else { "set it down" };
-        net::set_up(self.socket.as_fd(), name.as_str(), up).map_err(HostError::step(step))
+        let (socket, text) = (self.socket.as_fd(), name.as_str());
+        let all = || -> io::Result<()> {
+            net::set_up(socket, text, up)?;
+            // A tunnel that cannot be opened says so to the console only, and does not run.
+            let idle = up && net::flags(socket, text)? & nix::libc::IFF_RUNNING == 0;
+            if idle && net::groups(socket, text)?.iter().any(|group| group == "vxlan") {
+                net::set_up(socket, text, false)?;
+                return Err(Errno::EADDRNOTAVAIL.into());
+            }
+            Ok(())
+        };
+        all().map_err(HostError::step(step))
     }
 
     fn join(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError> {
-        let step = HostError::step("make it a member of the bridge");
-        net::add_member(self.socket.as_fd(), bridge.as_str(), port.as_str()).map_err(step)
+        let (socket, bridge, port) = (self.socket.as_fd(), bridge.as_str(), port.as_str());
+        let all = || -> io::Result<()> {
+            // All members of a bridge have one MTU: the first one's. What is ours can follow, what is the host's cannot.
+            let (wanted, mtu) = (net::mtu(socket, bridge)?, net::mtu(socket, port)?);
+            if wanted != mtu && !net::members(socket, bridge)?.is_empty() {
+                if !net::groups(socket, port)?.iter().any(|group| group == GROUP) {
+                    return Err(io::Error::other(format!("its MTU is {mtu}, that of the bridge's members {wanted}")));
+                }
+                net::set_mtu(socket, port, wanted)?;
+            }
+            net::add_member(socket, bridge, port)
+        };
+        all().map_err(HostError::step("make it a member of the bridge"))
     }
 
     fn leave(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError> {

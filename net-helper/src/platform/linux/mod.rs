@@ -6,15 +6,19 @@ mod route;
 use super::{HostError, Link, NetHost};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge, InfoData, InfoKind,
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge, InfoData, InfoKind, InfoVeth,
+    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
 use route::Route;
+use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
 use skep_proto::{IfName, Text};
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The device that taps are made of.
@@ -49,14 +53,25 @@ impl Host {
     }
 
     fn get(&mut self, name: &IfName) -> io::Result<Option<Link>> {
+        // The kernel also looks among alternative names.
+        Ok(self.get_all(name)?.into_iter().filter_map(link).find(|link| link.name == *name))
+    }
+
+    fn get_all(&mut self, name: &IfName) -> io::Result<Vec<LinkMessage>> {
         let mut message = named(name);
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        match self.route.ask(Message::GetLink(message), NLM_F_ACK) {
-            // The kernel also looks among alternative names.
-            Ok(found) => Ok(found.into_iter().filter_map(link).find(|link| link.name == *name)),
-            Err(e) if e.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(None),
-            Err(e) => Err(e),
+        match self.route.links(Message::GetLink(message), NLM_F_ACK) {
+            Err(e) if e.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(Vec::new()),
+            result => result,
         }
+    }
+
+    /// Makes an interface, down.
+    fn make(&mut self, name: &IfName, kind: InfoKind, data: InfoData, step: &'static str) -> Result<(), HostError> {
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.route.ask(Message::NewLink(message), flags).map(drop).map_err(HostError::step(step))
     }
 
     fn set_master(&mut self, port: &IfName, bridge: u32, step: &'static str) -> Result<(), HostError> {
@@ -68,7 +83,7 @@ impl NetHost for Host {
     fn links(&mut self) -> Result<Vec<Link>, HostError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let links = self.route.ask(Message::GetLink(message), NLM_F_DUMP).map_err(HostError::step("list interfaces"))?;
+        let links = self.route.links(Message::GetLink(message), NLM_F_DUMP).map_err(HostError::step("list interfaces"))?;
         Ok(links.into_iter().filter_map(link).collect())
     }
 
@@ -79,16 +94,71 @@ impl NetHost for Host {
     fn make_bridge(&mut self, name: &IfName) -> Result<(), HostError> {
         // Members forward at once: there is no spanning tree to wait for.
         let data = InfoData::Bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)]);
-        let mut message = named(name);
-        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)]));
-        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        self.route.ask(Message::NewLink(message), flags).map(drop).map_err(HostError::step("make a bridge"))
+        self.make(name, InfoKind::Bridge, data, "make a bridge")
     }
 
     fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, HostError> {
         let tun = File::options().read(true).write(true).open(TUN).map_err(HostError::step("open /dev/net/tun"))?;
         skep_sys::linux::tun::set_tap(tun.as_fd(), name.as_str()).map_err(HostError::step("make a tap (TUNSETIFF)"))?;
         Ok(tun.into())
+    }
+
+    fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError> {
+        const STEP: &str = "make a tunnel";
+        let mut data = vec![InfoVxlan::Id(tunnel.vni.get()), InfoVxlan::Port(tunnel.port.get()), InfoVxlan::Learning(true)];
+        data.push(match tunnel.local.get() {
+            IpAddr::V4(v4) => InfoVxlan::Local(v4),
+            IpAddr::V6(v6) => InfoVxlan::Local6(v6),
+        });
+        data.push(match tunnel.far.address() {
+            IpAddr::V4(v4) => InfoVxlan::Group(v4),
+            IpAddr::V6(v6) => InfoVxlan::Group6(v6),
+        });
+        if let Far::Group { uplink, .. } = &tunnel.far {
+            let found = self.get(uplink).map_err(HostError::step(STEP))?;
+            data.push(InfoVxlan::Link(found.ok_or_else(|| HostError::step(STEP)(Errno::ENODEV))?.index));
+        }
+        self.make(name, InfoKind::Vxlan, InfoData::Vxlan(data), STEP)
+    }
+
+    fn tunnel(&mut self, name: &IfName) -> Result<Option<Tunnel>, HostError> {
+        let step = || HostError::step("look at the tunnel");
+        let found = self.get_all(name).map_err(step())?;
+        let infos = found.into_iter().flat_map(|message| message.attributes).find_map(|attribute| {
+            let LinkAttribute::LinkInfo(infos) = attribute else { return None };
+            infos.into_iter().find_map(|info| if let LinkInfo::Data(InfoData::Vxlan(data)) = info { Some(data) } else { None })
+        });
+        let settings = infos.map(Settings::new).unwrap_or_default();
+        let uplink = match settings.link {
+            None => None,
+            Some(index) => self.links()?.into_iter().find(|link| link.index == index).map(|link| link.name),
+        };
+        Ok(settings.tunnel(uplink))
+    }
+
+    fn make_pair(&mut self, ends: &[IfName; 2]) -> Result<(), HostError> {
+        let [a, b] = ends;
+        self.make(a, InfoKind::Veth, InfoData::Veth(InfoVeth::Peer(named(b))), "make a pair")
+    }
+
+    fn owners(&mut self, address: IpAddr) -> Result<Vec<IfName>, HostError> {
+        let all = self.route.ask(Message::GetAddress(AddressMessage::default()), NLM_F_DUMP);
+        let all = all.map_err(HostError::step("list addresses"))?;
+        let own = |message: &AddressMessage| {
+            let local =
+                message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
+            // On a point-to-point interface this one is the other end's.
+            let other =
+                message.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
+            local.or(other) == Some(address)
+        };
+        let indices: Vec<u32> = all
+            .iter()
+            .filter_map(|message| if let Message::NewAddress(message) = message { Some(message) } else { None })
+            .filter(|message| own(message))
+            .map(|message| message.header.index)
+            .collect();
+        Ok(self.links()?.into_iter().filter(|link| indices.contains(&link.index)).map(|link| link.name).collect())
     }
 
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
@@ -137,6 +207,46 @@ fn named(name: &IfName) -> LinkMessage {
     message
 }
 
+/// What matters of a VXLAN interface's settings.
+#[derive(Debug, Default)]
+struct Settings {
+    vni: Option<u32>,
+    local: Option<IpAddr>,
+    far: Option<IpAddr>,
+    port: Option<u16>,
+    link: Option<u32>,
+}
+
+impl Settings {
+    fn new(infos: Vec<InfoVxlan>) -> Self {
+        let mut settings = Self::default();
+        for info in infos {
+            match info {
+                InfoVxlan::Id(vni) => settings.vni = Some(vni),
+                InfoVxlan::Local(v4) => settings.local = Some(v4.into()),
+                InfoVxlan::Local6(v6) => settings.local = Some(v6.into()),
+                InfoVxlan::Group(v4) => settings.far = Some(v4.into()),
+                InfoVxlan::Group6(v6) => settings.far = Some(v6.into()),
+                InfoVxlan::Port(port) => settings.port = Some(port),
+                InfoVxlan::Link(index) if index != 0 => settings.link = Some(index),
+                _ => {}
+            }
+        }
+        settings
+    }
+
+    /// As one that we would make, if it is.
+    fn tunnel(&self, uplink: Option<IfName>) -> Option<Tunnel> {
+        let far = match (self.far?, uplink) {
+            (address, Some(uplink)) if address.is_multicast() => Far::Group { address: GroupAddress::new(address).ok()?, uplink },
+            (address, None) => Far::Host(HostAddress::new(address).ok()?),
+            _ => return None,
+        };
+        let (vni, local) = (Vni::new(self.vni?).ok()?, HostAddress::new(self.local?).ok()?);
+        Some(Tunnel { vni, local, far, port: NonZeroU16::new(self.port?)? })
+    }
+}
+
 /// What we want to know of an interface; none if its name is not one that a message can carry.
 fn link(message: LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
@@ -157,5 +267,7 @@ fn link(message: LinkMessage) -> Option<Link> {
         }
     }
     let (up, loopback) = (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::Loopback));
-    Some(Link { index: message.header.index, name: name?, kind, up, loopback, mtu, bridge, note })
+    // A tap that nobody holds is gone.
+    let held = kind.as_str() == "tun";
+    Some(Link { index: message.header.index, name: name?, kind, up, loopback, mtu, bridge, held, note })
 }

@@ -41,18 +41,26 @@ impl Route {
         Ok(Self { socket, seq: 0 })
     }
 
-    /// Asks, with `NLM_F_ACK` or `NLM_F_DUMP` in `flags` so that there is an end, and collects the links of the answer. An error is
-    /// the kernel's errno.
-    pub fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<LinkMessage>> {
+    /// As [`Self::ask`]; of the answer, the links.
+    pub fn links(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<LinkMessage>> {
+        let answer = self.ask(message, flags)?.into_iter();
+        Ok(answer
+            .filter_map(|message| if let RouteNetlinkMessage::NewLink(link) = message { Some(link) } else { None })
+            .collect())
+    }
+
+    /// Asks, with `NLM_F_ACK` or `NLM_F_DUMP` in `flags` so that there is an end, and collects the answer. An error is the kernel's
+    /// errno.
+    pub fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
         for _ in 0..TRIES {
-            if let Some(links) = self.ask_once(message.clone(), flags)? {
-                return Ok(links);
+            if let Some(answer) = self.ask_once(message.clone(), flags)? {
+                return Ok(answer);
             }
         }
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "the interfaces change faster than they can be listed"))
     }
 
-    fn ask_once(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<Vec<LinkMessage>>> {
+    fn ask_once(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
         self.seq = self.seq.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -63,7 +71,7 @@ impl Route {
         request.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
 
-        let mut links = Vec::new();
+        let mut messages = Vec::new();
         let mut whole = true;
         loop {
             let mut buffer = Vec::with_capacity(BUFFER);
@@ -80,10 +88,10 @@ impl Route {
                 }
                 whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
                 match answer.payload {
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => links.push(link),
+                    NetlinkPayload::InnerMessage(message) => messages.push(message),
                     NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                     NetlinkPayload::Done(done) if done.code < 0 => return Err(io::Error::from_raw_os_error(-done.code)),
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(whole.then_some(links)),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(whole.then_some(messages)),
                     _ => {}
                 }
             }

@@ -355,7 +355,8 @@ fn become_program(
     fd::place(null.as_fd(), 0)?;
     drop(null);
     // What a taken-over one could fill the host with. One that only meets the limit gets an error, not a signal.
-    let files = nix::libc::rlim_t::try_from(files.max(SMALLEST_FILE_LIMIT)).unwrap_or(nix::libc::rlim_t::MAX);
+    let files = files.max(SMALLEST_FILE_LIMIT);
+    let files = nix::libc::rlim_t::try_from(files).unwrap_or(nix::libc::rlim_t::MAX);
     setrlimit(Resource::RLIMIT_FSIZE, files, files)?;
     skep_sys::process::ignore(nix::libc::SIGXFSZ)?;
     let text = |s: &str| CString::new(s).map_err(io::Error::from);

@@ -7,6 +7,8 @@ use nix::libc::{self, c_int, kinfo_proc};
 use skep_sys::freebsd::ask;
 use std::io;
 use std::mem::offset_of;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 const PROC: [c_int; 2] = [libc::CTL_KERN, libc::KERN_PROC];
 
@@ -27,25 +29,28 @@ struct Info {
 
 /// The kernel, and its processes as they were at the beginning.
 pub struct Kernel {
+    paths: kinfo::Paths,
     processes: Vec<Info>,
     listeners: Vec<Listener>,
 }
 
 impl Kernel {
     /// Reads what is needed for every process.
-    pub fn open(_options: &Options) -> Result<Self, Error> {
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let mut paths = kinfo::Paths::new();
+        below(&options.state, 0, &mut paths);
         let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PROC]).map_err(Error::kernel("kern.proc.proc"))?;
         let processes = infos(&bytes);
         let mut listeners = Vec::new();
         for process in &processes {
             // What may not be read is not ours.
-            for open in files(process.pid, "").unwrap_or_default() {
+            for open in files(process.pid, "", &paths).unwrap_or_default() {
                 if let Kind::Unix { path: Some(path), listens: true } = open.kind {
                     listeners.push(Listener { path, pids: vec![process.pid] });
                 }
             }
         }
-        Ok(Self { processes, listeners })
+        Ok(Self { paths, processes, listeners })
     }
 
     /// Every process.
@@ -74,9 +79,8 @@ impl Kernel {
     }
 
     /// What it says about one process. `None`: it has ended.
-    #[allow(clippy::unused_self)]
     pub fn facts(&self, pid: i32) -> Result<Option<Facts>, Error> {
-        match read(pid) {
+        match read(pid, &self.paths) {
             Ok(facts) => Ok(facts),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
             Err(error) => Err(Error::kernel(format!("process {pid}"))(error)),
@@ -84,7 +88,7 @@ impl Kernel {
     }
 }
 
-fn read(pid: i32) -> io::Result<Option<Facts>> {
+fn read(pid: i32, paths: &kinfo::Paths) -> io::Result<Option<Facts>> {
     let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PID, pid])?;
     let Some(info) = infos(&bytes).into_iter().next().filter(|info| !info.ended) else { return Ok(None) };
     let program = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PATHNAME, pid]).map(|bytes| kinfo::text(&bytes));
@@ -100,15 +104,27 @@ fn read(pid: i32) -> io::Result<Option<Facts>> {
         gids: info.gids,
         groups: info.groups,
         threads: info.threads,
-        descriptors: files(pid, jail.as_ref().map_or("", |jail| jail.path.as_str()))?,
+        descriptors: files(pid, jail.as_ref().map_or("", |jail| jail.path.as_str()), paths)?,
         most_descriptors: most_descriptors(pid)?,
         confinement: Confinement::FreeBsd(FreeBsd { capability_mode: info.capability_mode, jail }),
         reach: Reach { interfaces: none.then(Vec::new), addresses: Vec::new() },
     }))
 }
 
-fn files(pid: i32, root: &str) -> io::Result<Vec<Open>> {
-    let mut open = kinfo::files(&ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_FILEDESC, pid])?, root);
+/// Files of STATE, which has directories in directories at most; what cannot be read stays unknown.
+fn below(directory: &Path, depth: u8, paths: &mut kinfo::Paths) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_file() {
+            paths.insert((meta.dev(), meta.ino()), entry.path());
+        } else if meta.is_dir() && depth < 2 {
+            below(&entry.path(), depth + 1, paths);
+        }
+    }
+}
+
+fn files(pid: i32, root: &str, paths: &kinfo::Paths) -> io::Result<Vec<Open>> {
+    let mut open = kinfo::files(&ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_FILEDESC, pid])?, root, paths);
     open.sort_by_key(|open| open.number);
     Ok(open)
 }

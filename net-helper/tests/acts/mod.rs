@@ -1,62 +1,53 @@
-//! The real kernel, in a network namespace of the test's own, through the real server.
+//! The real kernel, in a network of the test's own, through the real server: what is the same on both hosts.
 
-use crate::support::frames::{frame, hear, receive, send};
-use crate::support::{Served, ask, instance, open};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+mod cables;
+
+use crate::support::frames::{frame, hear, send};
+use crate::support::{KINDS, LOOPBACK, Network, Served, ask, instance, open};
 use skep_ipc::Client;
 use skep_net_helper::platform::{Host, Link, NetHost};
 use skep_proto::net::{CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, ListInterfaces, MoveTap, Net};
-use skep_proto::{IfName, NicId, Reason, Refusal, SwitchId};
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, OwnedFd};
+use skep_proto::{IfName, MachineId, NicId, Reason, Refusal, SwitchId};
+use std::os::fd::OwnedFd;
 
-/// A served namespace, and a look at it that goes around the helper.
-struct Net7 {
+/// A served network, and a look at it that goes around the helper.
+pub struct Net7 {
     _served: Served,
-    client: Client<Net>,
-    host: Host,
+    pub client: Client<Net>,
+    pub host: Host,
+    pub network: Network,
 }
 
 impl Net7 {
-    fn new() -> Option<Self> {
-        if !crate::support::own_network() {
-            return None;
-        }
+    pub fn new() -> Option<Self> {
+        let network = Network::own()?;
         let served = Served::new(Host::acquire(&mut None).unwrap(), true);
         let client = served.client();
-        Some(Self { _served: served, client, host: Host::acquire(&mut None).unwrap() })
+        Some(Self { _served: served, client, host: Host::acquire(&mut None).unwrap(), network })
     }
 
-    fn links(&mut self) -> Vec<Link> {
+    pub fn links(&mut self) -> Vec<Link> {
         self.host.links().unwrap()
     }
 
-    fn link(&mut self, name: &str) -> Option<Link> {
+    pub fn link(&mut self, name: &str) -> Option<Link> {
         self.host.link(&name.parse().unwrap()).unwrap()
     }
 
-    fn switch(&mut self, number: u16, uplink: Option<&str>) -> Result<IfName, Refusal> {
+    pub fn switch(&mut self, number: u16, uplink: Option<&str>) -> Result<IfName, Refusal> {
         let uplink = uplink.map(|name| name.parse().unwrap());
         ask(&mut self.client, CreateSwitch { switch: SwitchId::random(), number, uplink }).map(|(reply, [])| reply.name)
     }
 
-    fn tap(&mut self, number: u16, switch: Option<u16>) -> Result<OwnedFd, Refusal> {
-        let tap = ask(&mut self.client, CreateTap { nic: NicId::random(), number, switch }).map(|(_, [tap])| tap);
+    pub fn tap(&mut self, number: u16, switch: Option<u16>) -> Result<OwnedFd, Refusal> {
+        let tap = ask(&mut self.client, CreateTap { machine: MachineId::random(), nic: NicId::random(), number, switch })
+            .map(|(_, [tap])| tap);
         // Its answer shows that the helper has closed what it sent.
         ask(&mut self.client, ListInterfaces { own: true, after: 0 }).unwrap();
         tap
     }
 
-    /// An interface of the host's: what is written to the descriptor comes in from outside.
-    fn outside(&self, name: &str) -> OwnedFd {
-        let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
-        skep_sys::linux::tun::set_tap(tun.as_fd(), name).unwrap();
-        tun.into()
-    }
-
-    fn refused(&mut self, reason: Reason, act: impl FnOnce(&mut Self) -> Result<(), Refusal>) -> Refusal {
+    pub fn refused(&mut self, reason: Reason, act: impl FnOnce(&mut Self) -> Result<(), Refusal>) -> Refusal {
         let before = (self.links(), open());
         let refusal = act(self).unwrap_err();
         assert_eq!(refusal.reason, reason, "{refusal}");
@@ -65,22 +56,22 @@ impl Net7 {
     }
 }
 
-fn bridge(number: u16) -> String {
+pub fn bridge(number: u16) -> String {
     IfName::bridge(instance(), number).to_string()
 }
 
-fn tap(number: u16) -> String {
+pub fn tap(number: u16) -> String {
     IfName::tap(instance(), number).to_string()
 }
 
 #[test]
 fn a_switch_takes_and_releases_its_uplink() {
     let Some(mut net) = Net7::new() else { return };
-    let (_up0, _up1) = (net.outside("up0"), net.outside("up1"));
+    let (_up0, _up1) = (net.network.outside("up0"), net.network.outside("up1"));
     let before = net.links();
     assert_eq!(net.switch(0, Some("up0")).unwrap().as_str(), bridge(0));
     let (made, up0) = (net.link(&bridge(0)).unwrap(), net.link("up0").unwrap());
-    assert!(made.up && made.is_bridge() && made.note.starts_with("skep switch "), "{made:?}");
+    assert!(made.up && made.is_bridge() && made.note.starts_with("skep nt7a: switch "), "{made:?}");
     assert!(up0.up && up0.bridge == Some(made.index), "{up0:?}");
     // Again, then with another uplink, then with none.
     net.switch(0, Some("up0")).unwrap();
@@ -96,14 +87,14 @@ fn a_switch_takes_and_releases_its_uplink() {
         ask(&mut net.client, DeleteSwitch { number: 0 }).unwrap();
         assert!(net.link("up1").unwrap().up);
     }
-    let free: Vec<Link> = net.links().into_iter().map(|l| Link { up: l.loopback && l.up, ..l }).collect();
-    assert_eq!(free, before);
+    let but_for_up = |links: Vec<Link>| links.into_iter().map(|l| Link { up: false, ..l }).collect::<Vec<_>>();
+    assert_eq!(but_for_up(net.links()), but_for_up(before));
 }
 
 #[test]
 fn an_uplink_that_the_administrator_did_not_give_is_refused() {
     let Some(mut net) = Net7::new() else { return };
-    let _there = net.outside("spare0");
+    let _there = net.network.outside("spare0");
     // Whether it is there is not told.
     for name in ["spare0", "no-such0"] {
         let refusal = net.refused(Reason::PermissionDenied, |n| n.switch(1, Some(name)).map(drop));
@@ -114,15 +105,17 @@ fn an_uplink_that_the_administrator_did_not_give_is_refused() {
 #[test]
 fn what_cannot_be_an_uplink_is_refused() {
     let Some(mut net) = Net7::new() else { return };
-    let (_up0, _other) = (net.outside("up0"), net.outside("skab3ct7"));
+    let (_up0, _other) = (net.network.outside("up0"), net.network.outside("skab3ct7"));
     net.switch(0, Some("up0")).unwrap();
     net.host.make_bridge(&"br7".parse().unwrap()).unwrap();
+    net.network.will_end("br7");
     let _tap = net.tap(0, Some(0)).unwrap();
     let refusal = net.refused(Reason::NotFound, |n| n.switch(1, Some("eth9")).map(drop));
     assert_eq!(refusal.object.as_str(), "uplink eth9");
     let refusal = net.refused(Reason::InUse, |n| n.switch(1, Some("up0")).map(drop));
     assert!(refusal.note.as_str().contains(&bridge(0)), "{refusal}");
-    for (name, why) in [("lo", "loopback"), (&tap(0), "skep"), (&bridge(0), "skep"), ("skab3ct7", "skep"), ("br7", "bridge")] {
+    for (name, why) in [(LOOPBACK, "loopback"), (&tap(0), "skep"), (&bridge(0), "skep"), ("skab3ct7", "skep"), ("br7", "bridge")]
+    {
         let refusal = net.refused(Reason::InvalidValue, |n| n.switch(1, Some(name)).map(drop));
         assert!(refusal.note.as_str().contains(why) && refusal.field.as_str() == "uplink", "{refusal}");
     }
@@ -131,7 +124,7 @@ fn what_cannot_be_an_uplink_is_refused() {
 #[test]
 fn what_has_a_name_of_ours_but_is_something_else_is_not_touched() {
     let Some(mut net) = Net7::new() else { return };
-    let _tap_like_bridge = net.outside(&bridge(3));
+    let _tap_like_bridge = net.network.outside(&bridge(3));
     net.host.make_bridge(&IfName::tap(instance(), 3)).unwrap();
     net.refused(Reason::AlreadyExists, |n| n.switch(3, None).map(drop));
     net.refused(Reason::AlreadyExists, |n| ask(&mut n.client, DeleteSwitch { number: 3 }).map(drop));
@@ -149,6 +142,7 @@ fn a_switch_with_taps_is_not_deleted() {
     let refusal = net.refused(Reason::InUse, |n| ask(&mut n.client, DeleteSwitch { number: 0 }).map(drop));
     assert!(refusal.note.as_str().contains(&tap(6)), "{refusal}");
     drop(held);
+    ask(&mut net.client, DeleteTap { number: 6 }).unwrap();
     ask(&mut net.client, DeleteSwitch { number: 0 }).unwrap();
     assert_eq!(net.link(&bridge(0)), None);
 }
@@ -156,11 +150,11 @@ fn a_switch_with_taps_is_not_deleted() {
 #[test]
 fn two_taps_on_a_switch_pass_frames() {
     let Some(mut net) = Net7::new() else { return };
-    let outside = net.outside("up0");
+    let outside = net.network.outside("up0");
     net.switch(0, Some("up0")).unwrap();
     let (a, b) = (net.tap(0, Some(0)).unwrap(), net.tap(1, Some(0)).unwrap());
     let made = net.link(&tap(0)).unwrap();
-    assert!(made.up && made.is_tap() && made.note.starts_with("skep nic "), "{made:?}");
+    assert!(made.up && made.is_tap() && made.note.starts_with("skep nt7a: nic "), "{made:?}");
     for fd in [&a, &b] {
         let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags & nix::libc::FD_CLOEXEC, nix::libc::FD_CLOEXEC);
@@ -192,32 +186,9 @@ fn a_moved_tap_hears_its_new_switch_only() {
 }
 
 #[test]
-fn a_tap_ends_with_its_descriptor_or_when_deleted() {
-    let Some(mut net) = Net7::new() else { return };
-    let before = (net.links(), open());
-    net.refused(Reason::NotFound, |n| n.tap(0, Some(0)).map(drop));
-    let held = net.tap(0, None).unwrap();
-    net.refused(Reason::InUse, |n| n.tap(0, None).map(drop));
-    drop(held);
-    assert_eq!(net.links(), before.0);
-    let held = net.tap(0, None).unwrap();
-    for _ in 0..2 {
-        ask(&mut net.client, DeleteTap { number: 0 }).unwrap();
-        assert_eq!(net.links(), before.0);
-    }
-    drop(held);
-    // Many, one after the other: nothing stays open.
-    for number in 0..40 {
-        drop(net.tap(number, None).unwrap());
-    }
-    ask(&mut net.client, ListInterfaces { own: true, after: 0 }).unwrap();
-    assert_eq!((net.links(), open()), before);
-}
-
-#[test]
 fn interfaces_are_listed_in_pages() {
     let Some(mut net) = Net7::new() else { return };
-    let _up0 = net.outside("up0");
+    let _up0 = net.network.outside("up0");
     for number in 0..120 {
         net.switch(number, (number == 70).then_some("up0")).unwrap();
     }
@@ -233,69 +204,8 @@ fn interfaces_are_listed_in_pages() {
     assert!(found.is_sorted_by_key(|i| i.index));
     assert!(found.iter().all(|i| i.up && i.kind.as_str() == "bridge" && i.mtu == 1500));
     let (page, []) = ask(&mut net.client, ListInterfaces { own: false, after: 0 }).unwrap();
-    let [up0] = page.interfaces.as_slice() else { panic!("{page:?}") };
-    assert_eq!((up0.name.as_str(), up0.kind.as_str(), up0.up), ("up0", "tun", true));
+    let up0 = page.interfaces.iter().find(|i| i.name.as_str() == "up0").unwrap();
+    assert_eq!((up0.kind.as_str(), up0.up), (KINDS.0, true));
+    assert!(page.interfaces.iter().all(|i| i.name.as_str() != LOOPBACK && !i.name.is_of(instance())));
     assert_eq!(up0.bridge.as_ref().unwrap().as_str(), bridge(70));
-}
-
-/// Gives an interface of the host an address.
-fn address(index: u32, ip: Ipv4Addr) {
-    let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    (message.header.prefix_len, message.header.index) = (24, index);
-    message.attributes = vec![AddressAttribute::Local(IpAddr::V4(ip)), AddressAttribute::Address(IpAddr::V4(ip))];
-    let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewAddress(message));
-    request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
-    socket.send_to(&bytes, &netlink_sys::SocketAddr::new(0, 0), 0).unwrap();
-    let (answer, _) = socket.recv_from_full().unwrap();
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).unwrap();
-    assert!(matches!(answer.payload, NetlinkPayload::Error(ref e) if e.code.is_none()), "{answer:?}");
-}
-
-/// An ARP request for `ip`, from a guest.
-fn who_has(ip: Ipv4Addr) -> Vec<u8> {
-    let mac = [0x02, 0, 0, 0, 0, 0x99];
-    let mut bytes =
-        [&[0xff; 6][..], &mac, &[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1], &mac, &[192, 0, 2, 9], &[0; 6], &ip.octets()].concat();
-    bytes.resize(60, 0);
-    bytes
-}
-
-fn is_arp_reply(frame: &[u8]) -> bool {
-    frame[12..14] == [0x08, 0x06] && frame[20..22] == [0, 2]
-}
-
-#[test]
-fn the_host_itself_does_not_answer_guests() {
-    let Some(mut net) = Net7::new() else { return };
-    let ip = Ipv4Addr::new(192, 0, 2, 1);
-    // The host has an address on another interface, and answers for it on any that was not marked.
-    let (_inside, unmarked) = (net.outside("in0"), net.outside("raw0"));
-    for name in ["in0", "raw0"] {
-        net.host.set_up(&name.parse().unwrap(), true).unwrap();
-    }
-    address(net.link("in0").unwrap().index, ip);
-    send(&unmarked, &who_has(ip));
-    while !is_arp_reply(&receive(&unmarked)) {}
-
-    net.switch(0, None).unwrap();
-    let (guest, neighbour, lonely) = (net.tap(0, Some(0)).unwrap(), net.tap(1, Some(0)).unwrap(), net.tap(2, None).unwrap());
-    send(&guest, &who_has(ip));
-    send(&lonely, &who_has(ip));
-    send(&neighbour, &frame("after"));
-    let mut seen = Vec::new();
-    assert_eq!(hear(&guest, |frame| seen.push(frame.to_vec())), "after");
-    // Joined, it hears the same mark; an answer would have come before.
-    ask(&mut net.client, MoveTap { number: 2, switch: Some(0) }).unwrap();
-    send(&neighbour, &frame("after"));
-    assert_eq!(hear(&lonely, |frame| seen.push(frame.to_vec())), "after");
-    assert!(!seen.iter().any(|frame| is_arp_reply(frame)), "{seen:?}");
-    // Nor has it an address of its own there.
-    let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
-    assert!(!addresses.contains(&format!("sk{}", instance())), "{addresses}");
-    assert!(addresses.contains("in0"), "without the mark there would be one: {addresses}");
 }

@@ -1,11 +1,11 @@
 //! The program itself, in its sandbox, in a network namespace of the test's own.
 
 use crate::support::frames::{frame, hear, send};
-use crate::support::{PATIENCE, ask, instance};
+use crate::support::{Network, PATIENCE, ask, instance};
 use nix::unistd::{Gid, Uid, chown, geteuid, seteuid};
 use skep_ipc::Client;
 use skep_proto::net::{CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, ListInterfaces, MoveTap, Net};
-use skep_proto::{NicId, Reason, SwitchId};
+use skep_proto::{MachineId, NicId, Reason, SwitchId};
 use skep_sys::{msg, sock};
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
@@ -78,9 +78,7 @@ impl Program {
 
 #[test]
 fn it_makes_switches_and_taps_with_net_admin_alone() {
-    if !crate::support::own_network() {
-        return;
-    }
+    let Some(_network) = Network::own() else { return };
     let node = || std::fs::metadata("/dev/net/tun").map(|m| (m.mode(), m.uid(), m.ino(), m.dev())).unwrap();
     let (before, mounts) = (node(), std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap());
     let program = Program::start(None);
@@ -99,8 +97,11 @@ fn it_makes_switches_and_taps_with_net_admin_alone() {
     for number in 0..2 {
         ask(&mut client, CreateSwitch { switch: SwitchId::random(), number, uplink: None }).unwrap();
     }
-    let mut tap =
-        |number| ask(&mut client, CreateTap { nic: NicId::random(), number, switch: Some(0) }).map(|(_, [tap])| tap).unwrap();
+    let mut tap = |number| {
+        ask(&mut client, CreateTap { machine: MachineId::random(), nic: NicId::random(), number, switch: Some(0) })
+            .map(|(_, [tap])| tap)
+            .unwrap()
+    };
     let (a, b) = (tap(0), tap(1));
     send(&a, &frame("through the sandbox"));
     assert_eq!(hear(&b, |_| ()), "through the sandbox");
@@ -123,9 +124,7 @@ fn it_makes_switches_and_taps_with_net_admin_alone() {
 
 #[test]
 fn it_serves_its_declared_peer_alone_and_outlives_floods_of_descriptors() {
-    if !crate::support::own_network() {
-        return;
-    }
+    let Some(_network) = Network::own() else { return };
     let program = Program::start(None);
     let mut client = program.client(BROKER);
     ask(&mut client, ListInterfaces { own: true, after: 0 }).unwrap();
@@ -151,9 +150,7 @@ fn it_serves_its_declared_peer_alone_and_outlives_floods_of_descriptors() {
 
 #[test]
 fn started_by_an_ordinary_user_it_lists_and_changes_nothing() {
-    if !crate::support::own_network() {
-        return;
-    }
+    let Some(_network) = Network::own() else { return };
     assert!(geteuid().is_root());
     let user = 71_907;
     let program = Program::start(Some(user));

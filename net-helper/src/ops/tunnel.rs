@@ -1,0 +1,76 @@
+//! Tunnels: at most one a switch, by which it spans several hosts.
+
+use super::{Attempt, Place, bridge_of, find, foreign, refused, unlisted};
+use crate::platform::NetHost;
+use skep_proto::net::{CreateTunnel, DeleteTunnel, Done, Named};
+use skep_proto::tunnel::{Far, Tunnel};
+use skep_proto::{IfName, Reason, Refusal};
+
+/// Brings a tunnel to the wanted state: there, set to what is asked, a member of its switch's bridge, up. One that is set to something
+/// else is made anew, since what it is set to cannot be changed while it is up.
+pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateTunnel) -> Result<Named, Refusal> {
+    let name = IfName::tunnel(instance, call.number);
+    check(host, uplinks, call)?;
+    let bridge = bridge_of(host, instance, call.number)?;
+    let links = host.links().map_err(unlisted)?;
+    let former = find(&links, &name);
+    if let Some(link) = former.filter(|link| !link.is_tunnel()) {
+        return Err(foreign(link, "tunnel"));
+    }
+    let settings = if former.is_some() { host.tunnel(&name).map_err(refused(&name))? } else { None };
+    let kept = former.filter(|_| settings.as_ref() == Some(&call.tunnel));
+    Attempt::all(host, |attempt| {
+        if kept.is_none() {
+            if let Some(former) = former {
+                let on = links.iter().find(|link| Some(link.index) == former.bridge);
+                attempt.delete_tunnel(former, settings, on)?;
+            }
+            attempt.make_tunnel(&name, &call.tunnel)?;
+        }
+        let note = format!("skep {instance}: tunnel {} of switch {}", call.tunnel.vni, call.switch);
+        attempt.mark(&name, &note, kept.map(|link| link.note.as_str()))?;
+        attempt.place(&name, kept, &links, Some(&bridge))?;
+        if !kept.is_some_and(|link| link.up) {
+            attempt.raise(&name)?;
+        }
+        Ok(Named { name: name.clone() })
+    })
+}
+
+/// Deletes a tunnel; its bridge stays.
+pub fn delete((host, instance): Place<'_>, call: &DeleteTunnel) -> Result<Done, Refusal> {
+    let name = IfName::tunnel(instance, call.number);
+    match host.link(&name).map_err(refused(&name))? {
+        Some(link) if !link.is_tunnel() => return Err(foreign(&link, "tunnel")),
+        Some(_) => host.delete(&name).map_err(refused(&name))?,
+        None => {}
+    }
+    Ok(Done {})
+}
+
+/// That this host can have such a tunnel: it leaves from an address, and to a group through an interface, of those that the host's
+/// administrator gave to switches.
+fn check(host: &mut dyn NetHost, uplinks: &[IfName], call: &CreateTunnel) -> Result<(), Refusal> {
+    let Tunnel { local, far, .. } = &call.tunnel;
+    let refuse = |reason, field| Refusal::new(reason, format_args!("tunnel of switch {}", call.number)).field(field);
+    if !call.tunnel.is_of_one_family() {
+        return Err(refuse(Reason::InvalidValue, "far")
+            .note(format_args!("from {local} there is no way to {}: one is an IPv4 address, the other IPv6", far.address())));
+    }
+    if far.address() == local.get() {
+        return Err(refuse(Reason::InvalidValue, "far").note(format_args!("{local} is this host itself")));
+    }
+    // Whoever asks may be a taken-over broker: of other interfaces it is not even told that they have the address.
+    let owners = host.owners(local.get()).map_err(unlisted)?;
+    if !owners.iter().any(|owner| uplinks.contains(owner)) {
+        let note = format!("{local} is no address of an interface that this host's administrator gives to switches (--uplinks)");
+        return Err(refuse(Reason::PermissionDenied, "local").note(note));
+    }
+    if let Far::Group { uplink, .. } = far
+        && !uplinks.contains(uplink)
+    {
+        let note = format!("{uplink} is no interface that this host's administrator gives to switches (--uplinks)");
+        return Err(refuse(Reason::PermissionDenied, "uplink").note(note));
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! What only Linux does.
+
+mod sandboxed;
+
+use crate::acts::Net7;
+use crate::support::frames::{frame, hear, receive, send};
+use crate::support::{ask, instance, open};
+use skep_net_helper::platform::NetHost;
+use skep_proto::Reason;
+use skep_proto::net::{DeleteTap, ListInterfaces, MoveTap};
+use std::net::Ipv4Addr;
+
+#[test]
+fn a_tap_ends_with_its_descriptor_or_when_deleted() {
+    let Some(mut net) = Net7::new() else { return };
+    let before = (net.links(), open());
+    net.refused(Reason::NotFound, |n| n.tap(0, Some(0)).map(drop));
+    let held = net.tap(0, None).unwrap();
+    net.refused(Reason::InUse, |n| n.tap(0, None).map(drop));
+    drop(held);
+    assert_eq!(net.links(), before.0);
+    let held = net.tap(0, None).unwrap();
+    for _ in 0..2 {
+        ask(&mut net.client, DeleteTap { number: 0 }).unwrap();
+        assert_eq!(net.links(), before.0);
+    }
+    drop(held);
+    // Many, one after the other: nothing stays open.
+    for number in 0..40 {
+        drop(net.tap(number, None).unwrap());
+    }
+    ask(&mut net.client, ListInterfaces { own: true, after: 0 }).unwrap();
+    assert_eq!((net.links(), open()), before);
+}
+
+/// An ARP request for `ip`, from a guest.
+fn who_has(ip: Ipv4Addr) -> Vec<u8> {
+    let mac = [0x02, 0, 0, 0, 0, 0x99];
+    let mut bytes =
+        [&[0xff; 6][..], &mac, &[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1], &mac, &[192, 0, 2, 9], &[0; 6], &ip.octets()].concat();
+    bytes.resize(60, 0);
+    bytes
+}
+
+fn is_arp_reply(frame: &[u8]) -> bool {
+    frame[12..14] == [0x08, 0x06] && frame[20..22] == [0, 2]
+}
+
+#[test]
+fn the_host_itself_does_not_answer_guests() {
+    let Some(mut net) = Net7::new() else { return };
+    let ip = Ipv4Addr::new(192, 0, 2, 1);
+    // The host has an address on another interface, and answers for it on any that was not marked.
+    let (_inside, unmarked) = (net.network.outside("in0"), net.network.outside("raw0"));
+    for name in ["in0", "raw0"] {
+        net.host.set_up(&name.parse().unwrap(), true).unwrap();
+    }
+    net.network.address("in0", ip);
+    send(&unmarked, &who_has(ip));
+    while !is_arp_reply(&receive(&unmarked)) {}
+
+    net.switch(0, None).unwrap();
+    let (guest, neighbour, lonely) = (net.tap(0, Some(0)).unwrap(), net.tap(1, Some(0)).unwrap(), net.tap(2, None).unwrap());
+    send(&guest, &who_has(ip));
+    send(&lonely, &who_has(ip));
+    send(&neighbour, &frame("after"));
+    let mut seen = Vec::new();
+    assert_eq!(hear(&guest, |frame| seen.push(frame.to_vec())), "after");
+    // Joined, it hears the same mark; an answer would have come before.
+    ask(&mut net.client, MoveTap { number: 2, switch: Some(0) }).unwrap();
+    send(&neighbour, &frame("after"));
+    assert_eq!(hear(&lonely, |frame| seen.push(frame.to_vec())), "after");
+    assert!(!seen.iter().any(|frame| is_arp_reply(frame)), "{seen:?}");
+    // Nor has it an address of its own there.
+    let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+    assert!(!addresses.contains(&format!("sk{}", instance())), "{addresses}");
+    assert!(addresses.contains("in0"), "without the mark there would be one: {addresses}");
+}

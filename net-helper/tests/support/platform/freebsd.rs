@@ -1,0 +1,91 @@
+//! The host's own network: one test at a time, which leaves it as it was.
+
+use super::super::instance;
+use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::stat::Mode;
+use skep_sys::freebsd::net;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Frames begin at once.
+pub const HEADER: usize = 0;
+/// The kinds of a tap and of an end of a pair.
+pub const KINDS: (&str, &str) = ("tap", "epair");
+/// Whether an index may be given again.
+pub const INDICES_RETURN: bool = true;
+/// The loopback.
+pub const LOOPBACK: &str = "lo0";
+
+static ONE: Mutex<()> = Mutex::new(());
+
+/// In run-tests each test is a process of its own; elsewhere those that count descriptors wait for each other.
+pub fn own_descriptors() {}
+
+/// How many descriptors are open.
+pub fn open() -> usize {
+    use nix::libc::{CTL_KERN, KERN_PROC, KERN_PROC_NFDS};
+    let bytes = skep_sys::freebsd::ask::sysctl(&[CTL_KERN, KERN_PROC, KERN_PROC_NFDS, 0]).unwrap();
+    usize::try_from(i32::from_ne_bytes(bytes[..4].try_into().unwrap())).unwrap()
+}
+
+/// A socket to configure interfaces by.
+pub fn any_socket() -> OwnedFd {
+    socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap()
+}
+
+/// The network that a test may change: what is made in it by skep's names goes at its end.
+pub struct Network {
+    made: Vec<String>,
+    before: Vec<String>,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Network {
+    /// None, and a named skip, without root.
+    pub fn own() -> Option<Self> {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIP {}: root is needed", std::thread::current().name().unwrap_or("?"));
+            return None;
+        }
+        Some(Self { made: Vec::new(), before: net::list(any_socket().as_fd()).unwrap(), _one: one })
+    }
+
+    /// An interface of the host's: what is written to the descriptor comes in from outside.
+    pub fn outside(&mut self, name: &str) -> OwnedFd {
+        let socket = any_socket();
+        let made = net::create(socket.as_fd(), "tap").unwrap();
+        let tap = nix::fcntl::open(&*format!("/dev/{made}"), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+        net::rename(socket.as_fd(), &made, name).unwrap();
+        self.made.push(name.to_owned());
+        tap
+    }
+
+    /// Gives an interface of the host an address.
+    pub fn address(&self, name: &str, ip: Ipv4Addr) {
+        net::add_address(any_socket().as_fd(), name, ip, 24).unwrap();
+    }
+
+    /// Has an interface that was made otherwise go at the end, too.
+    pub fn will_end(&mut self, name: &str) {
+        self.made.push(name.to_owned());
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let socket = any_socket();
+        let ours = format!("sk{}", instance());
+        for name in net::list(socket.as_fd()).unwrap() {
+            if name.starts_with(&ours) || self.made.contains(&name) {
+                // One end of a pair takes the other along.
+                let _ = net::destroy(socket.as_fd(), &name);
+            }
+        }
+        if !std::thread::panicking() {
+            assert_eq!(net::list(socket.as_fd()).unwrap(), self.before, "the host is as it was");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A network namespace for each test.
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::sched::{CloneFlags, unshare};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// `struct virtio_net_hdr`, all zero: nothing offloaded.
+pub const HEADER: usize = 10;
+/// The kinds of a tap and of an end of a pair.
+pub const KINDS: (&str, &str) = ("tun", "veth");
+/// Whether an index may be given again.
+pub const INDICES_RETURN: bool = false;
+/// The loopback.
+pub const LOOPBACK: &str = "lo";
+
+/// Gives the calling thread, and those that it makes, a table of descriptors that no other test changes.
+pub fn own_descriptors() {
+    unshare(CloneFlags::CLONE_FILES).unwrap();
+}
+
+/// How many descriptors are open.
+pub fn open() -> usize {
+    std::fs::read_dir("/proc/thread-self/fd").unwrap().count()
+}
+
+/// The network that a test may change; it ends with the thread.
+pub struct Network(());
+
+impl Network {
+    /// Moves the calling thread into an empty network namespace. None, and a named skip, without root.
+    pub fn own() -> Option<Self> {
+        own_descriptors();
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            println!("SKIP {}: a network namespace: {error}", std::thread::current().name().unwrap_or("?"));
+            return None;
+        }
+        Some(Self(()))
+    }
+
+    /// An interface of the host's: what is written to the descriptor comes in from outside.
+    pub fn outside(&mut self, name: &str) -> OwnedFd {
+        let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+        skep_sys::linux::tun::set_tap(tun.as_fd(), name).unwrap();
+        tun.into()
+    }
+
+    /// Everything goes with the namespace.
+    pub fn will_end(&mut self, _name: &str) {}
+
+    /// Gives an interface of the host an address.
+    pub fn address(&self, name: &str, ip: Ipv4Addr) {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        (message.header.prefix_len, message.header.index) = (24, nix::net::if_::if_nametoindex(name).unwrap());
+        message.attributes = vec![AddressAttribute::Local(IpAddr::V4(ip)), AddressAttribute::Address(IpAddr::V4(ip))];
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewAddress(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+        socket.send_to(&bytes, &netlink_sys::SocketAddr::new(0, 0), 0).unwrap();
+        let (answer, _) = socket.recv_from_full().unwrap();
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).unwrap();
+        assert!(matches!(answer.payload, NetlinkPayload::Error(ref e) if e.code.is_none()), "{answer:?}");
+    }
+}
