@@ -6,6 +6,7 @@ mod audit;
 mod client;
 mod commands;
 mod error;
+mod installed;
 mod operation;
 mod output;
 mod places;

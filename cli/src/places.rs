@@ -1,5 +1,6 @@
 //! Where a suite keeps its things, and where its API answers.
 
+use crate::installed::{ConfError, Installed};
 use crate::up;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -13,11 +14,16 @@ pub struct Places {
 }
 
 impl Places {
-    /// From what was given, or the defaults of who asks.
-    pub fn new(state: Option<PathBuf>, run: Option<PathBuf>, socket: Option<PathBuf>) -> Self {
-        let dirs = up::Places::new(state, run);
-        let socket = socket.unwrap_or_else(|| dirs.socket());
-        Self { dirs, socket }
+    /// From what was given, or the defaults of who asks: his own suite, and the installed one where he has none.
+    pub fn new(state: Option<PathBuf>, run: Option<PathBuf>, socket: Option<PathBuf>) -> Result<Self, ConfError> {
+        let installed = Installed::read()?;
+        let theirs = installed.as_ref().map(|i| i.run.join(up::API));
+        let dirs = up::Places::new(state, run, installed);
+        let socket = socket.unwrap_or_else(|| {
+            let own = dirs.socket();
+            if own.exists() { own } else { theirs.filter(|path| dirs.by_default && path.exists()).unwrap_or(own) }
+        });
+        Ok(Self { dirs, socket })
     }
 }
 

@@ -45,6 +45,27 @@ fn the_power_button_stops_the_guest_and_reset_restarts_it() -> Result<()> {
 }
 
 #[test]
+fn all_that_run_are_stopped_at_once_and_whoever_does_not_listen_is_ended() -> Result<()> {
+    let suite = booted()?;
+    suite.define("n", &[])?;
+    suite.boot("n")?;
+    suite.define("idle", &[])?;
+    let out = suite.ok(&["vm", "stop", "--all", "--timeout", "120s"])?;
+    ensure!(out.contains("machine m: stopped") && out.contains("machine n: stopped") && !out.contains("idle"), "{out}");
+    ensure!(suite.ok(&["vm", "stop", "--all"])?.is_empty(), "nothing runs any more");
+    suite.boot("m")?;
+    // One that is paused cannot hear its power button; bhyve has no pause.
+    let deaf = suite.skep(&["vm", "pause", "m"])?.status.success();
+    let out = suite.ok(&["vm", "stop", "--all", "--timeout", if deaf { "1s" } else { "120s" }])?;
+    let how = if deaf { "machine m: ended" } else { "machine m: stopped" };
+    ensure!(out.contains(how) && suite.state_of("m")? == "stopped", "{out}");
+    for wrong in [&["vm", "stop"][..], &["vm", "stop", "m", "--all"], &["vm", "stop", "--all", "--timeout", "1s", "--no-wait"]] {
+        ensure!(suite.fails(wrong)?.0 == 2, "skep {wrong:?}");
+    }
+    suite.finish()
+}
+
+#[test]
 fn a_paused_machine_stands_still_and_goes_on() -> Result<()> {
     let suite = booted()?;
     suite.ok(&["vm", "pause", "m"])?;

@@ -56,6 +56,14 @@ pub enum Command {
     Up(UpArgs),
     /// Stop all machines and the suite
     Down(DownArgs),
+    /// Make what the services need before they start: directories, the suite's mark, uids, the root of the cells
+    Prepare,
+    /// Become one of the services: for rc.d and systemd, after `skep prepare`
+    Service(ServiceArgs),
+    /// Wait until the suite answers
+    Ready(ReadyArgs),
+    /// Print where the suite lives, as lines that sh(1) can read
+    Places,
     /// Say what is missing on this host, and the command that mends it
     Doctor(DoctorArgs),
     /// The host

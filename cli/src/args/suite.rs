@@ -37,6 +37,25 @@ pub struct DownArgs {
     pub timeout: Duration,
 }
 
+/// `skep service`.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    /// Which
+    #[arg(value_parser = crate::up::SERVICES)]
+    pub name: String,
+    /// In this jail, which is there already (FreeBSD)
+    #[arg(long, value_name = "NAME")]
+    pub jail: Option<String>,
+}
+
+/// `skep ready`.
+#[derive(Debug, Args)]
+pub struct ReadyArgs {
+    /// How long to wait
+    #[arg(long, value_name = "TIME", value_parser = size::duration, default_value = "30s")]
+    pub timeout: Duration,
+}
+
 /// `skep doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {}

@@ -47,7 +47,7 @@ pub enum VmCommand {
     /// Start it
     Start(ActArgs),
     /// Press its power button and wait until it is off
-    Stop(ActArgs),
+    Stop(StopArgs),
     /// End it at once
     Kill(ActArgs),
     /// Press its power button, wait until it is off, and start it
@@ -128,6 +128,23 @@ pub struct WaitArgs {
 pub struct ActArgs {
     /// Name or id
     pub machine: String,
+    /// How to wait
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// Machines to stop.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Name or id
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub machine: Option<String>,
+    /// All that run, at the same time
+    #[arg(long)]
+    pub all: bool,
+    /// How long a machine may take to power off before it is ended [default: as long as it wants]
+    #[arg(long, value_name = "TIME", value_parser = size::duration, conflicts_with = "no_wait")]
+    pub timeout: Option<Duration>,
     /// How to wait
     #[command(flatten)]
     pub wait: WaitArgs,

@@ -12,6 +12,8 @@ mod nic;
 mod op;
 mod pages;
 mod plain;
+mod service;
+mod stopping;
 mod suite;
 mod switch;
 mod vm;
@@ -23,7 +25,7 @@ use crate::error::Failure;
 use crate::operation::{self, Interrupt};
 use crate::output::Output;
 use crate::places::Places;
-use crate::{audit, view};
+use crate::{audit, up, view};
 use clap::CommandFactory;
 use serde_json::json;
 use skep_api::v1::Operation;
@@ -92,10 +94,14 @@ fn with_api<F: Future<Output = Result<u8, Failure>>>(
 /// Runs a command.
 pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
     let global = args.global;
-    let places = Places::new(global.state, global.run, global.socket);
+    let places = Places::new(global.state, global.run, global.socket).map_err(up::UpError::from)?;
     match args.command {
         Command::Up(args) => suite::up(&places, &args, output),
         Command::Down(args) => suite::down(&places, &args, output),
+        Command::Prepare => service::prepare(&places, output),
+        Command::Service(args) => service::become_it(&places, &args),
+        Command::Ready(args) => service::ready(&places, &args, output),
+        Command::Places => service::places(&places, output),
         Command::Doctor(_) => doctor::run(&places, output),
         Command::Audit(args) => audit::run(&places, &args, output),
         Command::Log(args) => logs::run(&places, &args, output),

@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::{Ctx, console, vnc};
+use super::{Ctx, console, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::output::harmless;
@@ -48,7 +48,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             ctx.made(&view::machine(&renamed), "machine", "renamed");
         }
         VmCommand::Start(args) => act(&ctx, args, "start").await?,
-        VmCommand::Stop(args) => act(&ctx, args, "stop").await?,
+        VmCommand::Stop(args) => stopping::run(&ctx, args).await?,
         VmCommand::Kill(args) => act(&ctx, args, "kill").await?,
         VmCommand::Reboot(args) => act(&ctx, args, "reboot").await?,
         VmCommand::Reset(args) => act(&ctx, args, "reset").await?,
@@ -87,7 +87,7 @@ pub async fn list(ctx: &Ctx) -> Result<Vec<v1::Machine>, Failure> {
     }
 }
 
-async fn act(ctx: &Ctx, args: ActArgs, what: &str) -> Result<(), Failure> {
+pub async fn act(ctx: &Ctx, args: ActArgs, what: &str) -> Result<(), Failure> {
     let mut api = ctx.api.machines();
     let request = MachineActRequest { machine: args.machine };
     let begun = match what {

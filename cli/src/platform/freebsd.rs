@@ -2,15 +2,35 @@
 
 use super::{Check, Found, first_file};
 use skep_service::{Ids, Role};
-use skep_sys::freebsd::has_sysctl;
+use skep_sys::freebsd::{has_sysctl, jail};
+use std::io;
 use std::path::Path;
 
 /// STATE of root's suite.
 pub const STATE: &str = "/var/db/skep";
+/// Where packages put the file of [`crate::installed`].
+pub const CONF: &str = "/usr/local/etc/skep/skep.conf";
 
-/// What services cannot take away themselves when the suite ends: the devfs that showed storage-helper its volumes. It stays while
+/// Who runs an installed suite.
+pub const MANAGED: &str = "`service skep_broker status`";
+
+/// The command that makes the user of a service.
+pub fn make_user(name: &str) -> String {
+    format!("`pw useradd {name} -d /nonexistent -s /usr/sbin/nologin`")
+}
+
+/// Puts this process into a jail, for good.
+pub fn enter_jail(name: &str) -> io::Result<()> {
+    let id = jail::find(name)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such jail"))?;
+    jail::attach(id)
+}
+
+/// What services cannot take away themselves when the suite ends: their directory of mount points, and the devfs that showed
+/// storage-helper its volumes. It stays while
 /// machines that run on hold some of them.
 pub fn clear(run: &Path, ids: Option<&str>) {
+    // The spawner's mount points; it is not empty while machines run on.
+    let _ = std::fs::remove_dir(run.join("cells"));
     if let Some(ids) = ids.and_then(|ids| Ids::parse(ids).ok()) {
         let _ = skep_sys::freebsd::devfs::hide(&run.join("volumes"), ids.of(Role::Storage));
     }

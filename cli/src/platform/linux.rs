@@ -7,10 +7,26 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use skep_sys::process::{Fork, exit_now, fork};
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// STATE of root's suite.
 pub const STATE: &str = "/var/lib/skep";
+/// Where packages put the file of [`crate::installed`].
+pub const CONF: &str = "/etc/skep/skep.conf";
+
+/// Who runs an installed suite.
+pub const MANAGED: &str = "`systemctl status skep.target`";
+
+/// The command that makes the user of a service.
+pub fn make_user(name: &str) -> String {
+    format!("`systemd-sysusers`, or `useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {name}`")
+}
+
+/// There are none here.
+pub fn enter_jail(_name: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 /// What services cannot take away themselves when the suite ends: nothing.
 pub fn clear(_run: &Path, _ids: Option<&str>) {}

@@ -7,12 +7,13 @@
 mod prepare;
 mod supervisor;
 
+use crate::installed::{self, ConfError, Installed};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-pub use prepare::{Prepared, programs};
+pub use prepare::{Prepared, SERVICES, prepare, programs};
 
 /// Where a suite lives.
 #[derive(Debug, Clone)]
@@ -21,32 +22,44 @@ pub struct Places {
     pub state: PathBuf,
     /// RUN.
     pub run: PathBuf,
+    /// These are the places of the installed suite, whose services have system users.
+    pub installed: Option<Installed>,
+    /// Nobody has chosen them.
+    pub by_default: bool,
 }
 
+/// Name of the API's socket in RUN.
+pub const API: &str = "api.sock";
+
 impl Places {
-    /// As given, else from `SKEP_STATE` and `SKEP_RUN`, else the defaults: for root `/var/lib/skep` (FreeBSD `/var/db/skep`) and
-    /// `/var/run/skep`; for others `~/.local/state/skep` and `STATE/run`.
-    pub fn new(state: Option<PathBuf>, run: Option<PathBuf>) -> Self {
+    /// As given, else from `SKEP_STATE` and `SKEP_RUN`, else the defaults: for root those of the installed suite, without one
+    /// `/var/lib/skep` (FreeBSD `/var/db/skep`) and `/var/run/skep`; for others `~/.local/state/skep` and `STATE/run`.
+    pub fn new(state: Option<PathBuf>, run: Option<PathBuf>, installed: Option<Installed>) -> Self {
         let env = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let root = nix::unistd::geteuid().is_root();
         let given = state.or_else(|| env("SKEP_STATE"));
+        let given_run = run.or_else(|| env("SKEP_RUN"));
+        let by_default = given.is_none() && given_run.is_none();
         let default_run = root && given.is_none();
         let state = given.unwrap_or_else(|| {
             if root {
-                return PathBuf::from(crate::platform::STATE);
+                return installed.as_ref().map_or_else(|| PathBuf::from(crate::platform::STATE), |i| i.state.clone());
             }
             let home = || env("HOME").unwrap_or_else(|| PathBuf::from("/nonexistent")).join(".local/state");
             env("XDG_STATE_HOME").unwrap_or_else(home).join("skep")
         });
-        let fallback = || if default_run { PathBuf::from("/var/run/skep") } else { state.join("run") };
-        let run = run.or_else(|| env("SKEP_RUN")).unwrap_or_else(fallback);
+        let roots = || installed.as_ref().map_or_else(|| PathBuf::from(installed::RUN), |i| i.run.clone());
+        let fallback = || if default_run { roots() } else { state.join("run") };
+        let run = given_run.unwrap_or_else(fallback);
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-        Self { state: absolute(state), run: absolute(run) }
+        let (state, run) = (absolute(state), absolute(run));
+        let installed = installed.filter(|installed| installed.lives_in(&state, &run));
+        Self { state, run, installed, by_default }
     }
 
     /// The API's socket.
     pub fn socket(&self) -> PathBuf {
-        self.run.join("api.sock")
+        self.run.join(API)
     }
 
     fn control(&self) -> PathBuf {
@@ -68,6 +81,9 @@ pub enum UpError {
     /// The cell root could not be made.
     #[error("the root of the cells: {0}")]
     CellRoot(#[from] skep_cellroot::Error),
+    /// The file of the installed suite, or its users.
+    #[error(transparent)]
+    Conf(#[from] ConfError),
     /// Said by the supervisor.
     #[error("{0}")]
     Supervisor(String),
@@ -93,7 +109,7 @@ pub struct Options {
 pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'static str, UpError> {
     let uplinks = options.uplinks.as_deref();
     if foreground {
-        let prepared = prepare::prepare(places, uplinks)?;
+        let prepared = prepare(places, uplinks)?;
         supervisor::run(places, &prepared, &options, io::stdout())?;
         return Ok("ended");
     }
@@ -104,8 +120,12 @@ pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'stati
     if wait_ready(places)? {
         return Ok("up already");
     }
+    // The services would take their sockets away from those that run.
+    if UnixStream::connect(places.socket()).is_ok() {
+        return Err(UpError::Supervisor(format!("it runs already, and not by `skep up`: {}", crate::platform::MANAGED)));
+    }
     // Here, since this process ends soon: the supervisor finds it done, and does not keep the memory that it takes for as long as it lives.
-    prepare::prepare(places, uplinks)?;
+    prepare(places, uplinks)?;
     let own = std::env::current_exe().map_err(step("own path"))?;
     let mut command = Command::new(own);
     command.arg("up").arg("--foreground").env("SKEP_STATE", &places.state).env("SKEP_RUN", &places.run);

@@ -27,6 +27,46 @@ pub struct Prepared {
     pub programs: PathBuf,
 }
 
+/// The services, helpers first.
+pub const SERVICES: [&str; 5] = ["storage-helper", "net-helper", "vm-runner", "broker", "api-frontend"];
+
+impl Prepared {
+    /// What [`prepare`] has left in STATE.
+    pub fn load(places: &Places) -> Result<Self, UpError> {
+        let read = |name: &str| {
+            let path = places.state.join(name);
+            fs::read_to_string(&path).map(|text| text.trim().to_owned()).map_err(step(format!("read {}", path.display())))
+        };
+        let wrong = |e| step(places.state.join("instance").display())(io::Error::other(format!("{e}")));
+        let instance = read("instance")?.parse().map_err(wrong)?;
+        let ids = if geteuid().is_root() { Some(read("ids")?) } else { None };
+        Ok(Self {
+            instance,
+            ids,
+            dataset: dataset(&places.state)?,
+            uplinks: uplinks(&places.state, None)?,
+            programs: programs()?,
+        })
+    }
+
+    /// A service's program and its flags, whoever starts it.
+    pub fn command(&self, places: &Places, service: &str, listen: Option<&str>, dataset: Option<&str>) -> (PathBuf, Vec<String>) {
+        let path = |p: &Path| p.to_string_lossy().into_owned();
+        let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
+        args.extend(["--instance".into(), self.instance.to_string()]);
+        args.extend(self.ids.iter().flat_map(|ids| ["--ids".to_owned(), ids.clone()]));
+        match (service, listen, dataset.or(self.dataset.as_deref())) {
+            ("api-frontend", Some(address), _) => args.extend(["--listen".into(), address.to_owned()]),
+            ("storage-helper", _, Some(dataset)) => args.extend(["--zfs-dataset".into(), dataset.to_owned()]),
+            _ => {}
+        }
+        if service == "net-helper" && !self.uplinks.is_empty() {
+            args.extend(["--uplinks".to_owned(), self.uplinks.clone()]);
+        }
+        (self.programs.join(format!("skep-{service}")), args)
+    }
+}
+
 /// Makes what is missing and checks what is there. `given`: other uplinks from now on.
 pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError> {
     if places.run.as_os_str().len() > LONGEST_RUN {
@@ -38,12 +78,16 @@ pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError
     nix::sys::stat::umask(umask);
     result?;
     let instance = instance(&places.state)?;
-    let ids = geteuid().is_root().then(|| ids(instance));
+    let ids = match &places.installed {
+        _ if !geteuid().is_root() => None,
+        Some(installed) => Some(installed.ids(&SERVICES)?),
+        None => Some(ids(instance)),
+    };
     if let Some(ids) = &ids {
-        let path = places.state.join("ids");
-        fs::write(&path, format!("{ids}\n")).map_err(step(format!("write {}", path.display())))?;
+        keep_ids(&places.state.join("ids"), ids)?;
     }
-    let uplinks = uplinks(&places.state, given)?;
+    let installed = places.installed.as_ref().and_then(|i| i.uplinks.as_deref());
+    let uplinks = uplinks(&places.state, given.or(installed))?;
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
     if prefixes.is_dir() {
@@ -56,10 +100,7 @@ pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError
         programs: programs.clone(),
     };
     skep_cellroot::prepare(&config)?;
-    let dataset = match fs::read_to_string(places.state.join(DATASET)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        text => Some(text.map_err(step(format!("read {}", places.state.join(DATASET).display())))?.trim().to_owned()),
-    };
+    let dataset = dataset(&places.state)?;
     Ok(Prepared { instance, ids, dataset, uplinks, programs })
 }
 
@@ -78,6 +119,16 @@ fn directories(places: &Places) -> Result<(), UpError> {
         fs::set_permissions(path, mode).map_err(step(format!("chmod {}", path.display())))?;
     }
     Ok(())
+}
+
+/// The dataset of ZFS volumes, as the last `skep up --zfs-dataset` gave it.
+fn dataset(state: &Path) -> Result<Option<String>, UpError> {
+    let path = state.join(DATASET);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(step(format!("read {}", path.display()))(e)),
+    }
 }
 
 /// Services with uids of their own must get to it.
@@ -119,6 +170,27 @@ fn instance(state: &Path) -> Result<InstanceId, UpError> {
         }
         Err(e) => Err(step(format!("read {}", path.display()))(e)),
     }
+}
+
+/// Writes `STATE/ids`. The files in STATE belong to the services' uids, so these do not change behind their back.
+fn keep_ids(path: &Path, ids: &str) -> Result<(), UpError> {
+    let services = |text: &str| text.trim().split(',').filter(|p| !p.starts_with("machines=")).collect::<Vec<_>>().join(",");
+    match fs::read_to_string(path) {
+        Ok(old) if old.trim() == ids => return Ok(()),
+        Ok(old) if services(&old) != services(ids) => {
+            let why = format!(
+                "the services' files here belong to other uids ({}) than they have now ({}); change their owners and remove this file",
+                services(&old),
+                services(ids)
+            );
+            return Err(step(path.display())(io::Error::other(why)));
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(step(format!("read {}", path.display()))(e)),
+        _ => {}
+    }
+    let part = path.with_extension("part");
+    let write = fs::write(&part, format!("{ids}\n")).and_then(|()| fs::rename(&part, path));
+    write.map_err(step(format!("write {}", path.display())))
 }
 
 /// The uplinks, kept beside the instance's mark: a file of whoever starts the suite, which no service can write to.

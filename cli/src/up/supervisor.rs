@@ -1,6 +1,6 @@
 //! The supervisor: starts the services, starts again whichever ends, answers on `RUN/up.sock`.
 
-use super::{Options, Places, Prepared, UpError, step};
+use super::{Options, Places, Prepared, SERVICES, UpError, step};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -24,8 +24,6 @@ pub const ASK_DOWN: &[u8] = b"d";
 
 /// In STATE: the dataset of ZFS volumes.
 pub const DATASET: &str = "zfs-dataset";
-/// The services, helpers first.
-const SERVICES: [&str; 5] = ["storage-helper", "net-helper", "vm-runner", "broker", "api-frontend"];
 /// A service that lived longer than this is started again at once.
 const STABLE: Duration = Duration::from_secs(10);
 /// Longest wait before a service is started again.
@@ -184,27 +182,8 @@ impl Service {
         name: &'static str, number: usize, places: &Places, prepared: &Prepared, options: &Options, ready: watch::Sender<Ready>,
         failed: Failed,
     ) -> Self {
-        let path = |p: &std::path::Path| p.to_string_lossy().into_owned();
-        let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
-        args.extend(["--instance".into(), prepared.instance.to_string()]);
-        args.extend(prepared.ids.iter().flat_map(|ids| ["--ids".to_owned(), ids.clone()]));
-        match (name, &options.listen, options.dataset.as_ref().or(prepared.dataset.as_ref())) {
-            ("api-frontend", Some(address), _) => args.extend(["--listen".into(), address.clone()]),
-            ("storage-helper", _, Some(dataset)) => args.extend(["--zfs-dataset".into(), dataset.clone()]),
-            _ => {}
-        }
-        if name == "net-helper" && !prepared.uplinks.is_empty() {
-            args.extend(["--uplinks".to_owned(), prepared.uplinks.clone()]);
-        }
-        Self {
-            name,
-            program: prepared.programs.join(format!("skep-{name}")),
-            log: places.state.join("logs").join(format!("{name}.log")),
-            args,
-            number,
-            ready,
-            failed,
-        }
+        let (program, args) = prepared.command(places, name, options.listen.as_deref(), options.dataset.as_deref());
+        Self { name, program, log: places.state.join("logs").join(format!("{name}.log")), args, number, ready, failed }
     }
 
     /// Notes whether it answers.

@@ -67,23 +67,26 @@ impl Role {
 /// Slots of machines. Each has two uids, and the suite's block has 4,096 (`skep up` gives the first few to services).
 pub const SLOTS: u16 = 2000;
 
-/// The uids of root mode; each service's gid is the same number.
+/// The uids and gids of root mode.
 #[derive(Debug, Clone)]
 pub struct Ids {
-    by_name: BTreeMap<String, u32>,
+    by_name: BTreeMap<String, (u32, u32)>,
 }
 
 impl Ids {
-    /// From `broker=71000,…`; every role and `machines` must be there, none may be 0.
+    /// From `broker=71000,…`, or `broker=71000:81000` where the group has another number; every role and `machines` must be there,
+    /// none may be 0. A machine's group has the number of its uid.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut by_name = BTreeMap::new();
         for part in text.split(',') {
             let (name, number) = part.split_once('=').ok_or_else(|| format!("--ids {part}: NAME=NUMBER is expected"))?;
-            let number: u32 = number.parse().map_err(|_| format!("--ids {part}: a number is expected"))?;
-            if number == 0 {
+            let (uid, gid) = number.split_once(':').unwrap_or((number, number));
+            let number = |text: &str| text.parse::<u32>().map_err(|_| format!("--ids {part}: a number is expected"));
+            let (uid, gid) = (number(uid)?, number(gid)?);
+            if uid == 0 || gid == 0 {
                 return Err(format!("--ids {part}: root is not allowed"));
             }
-            by_name.insert(name.to_owned(), number);
+            by_name.insert(name.to_owned(), (uid, gid));
         }
         for role in [Role::Broker, Role::Frontend, Role::Storage, Role::Net, Role::Spawner] {
             if !by_name.contains_key(role.name()) {
@@ -94,12 +97,19 @@ impl Ids {
     }
     /// A role's uid.
     pub fn of(&self, role: Role) -> u32 {
-        // `parse` has seen to it that it is there; an unprivileged uid otherwise.
-        self.by_name.get(role.name()).copied().unwrap_or(65534)
+        self.both(role.name()).0
+    }
+    /// A role's gid.
+    pub fn group_of(&self, role: Role) -> u32 {
+        self.both(role.name()).1
     }
     /// The first uid of machines: slot N has this + 2N, its console-proxy one more.
     pub fn machines(&self) -> u32 {
-        self.by_name.get("machines").copied().unwrap_or(65534)
+        self.both("machines").0
+    }
+    fn both(&self, name: &str) -> (u32, u32) {
+        // `parse` has seen to it that it is there; an unprivileged uid otherwise.
+        self.by_name.get(name).copied().unwrap_or((65534, 65534))
     }
 }
 
@@ -152,7 +162,7 @@ impl Start {
 
     /// What to become on entering.
     pub fn scene(&self, role: Role) -> Scene {
-        let identity = self.ids.as_ref().map(|ids| (ids.of(role), ids.of(role)));
+        let identity = self.ids.as_ref().map(|ids| (ids.of(role), ids.group_of(role)));
         Scene { state: self.state.clone(), run: self.run.clone(), identity, in_cell: false, with_parent: true }
     }
 
@@ -169,9 +179,9 @@ impl Start {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let dir = fs::File::from(open(path, flags, Mode::empty()).map_err(|e| step("use")(e.into()))?);
         if let Some(ids) = &self.ids {
-            let (meta, id) = (dir.metadata().map_err(step("look at"))?, ids.of(role));
-            if (meta.uid(), meta.gid()) != (id, id) {
-                fchown(&dir, Some(Uid::from_raw(id)), Some(Gid::from_raw(id))).map_err(|e| step("chown")(e.into()))?;
+            let (meta, own) = (dir.metadata().map_err(step("look at"))?, (ids.of(role), ids.group_of(role)));
+            if (meta.uid(), meta.gid()) != own {
+                fchown(&dir, Some(Uid::from_raw(own.0)), Some(Gid::from_raw(own.1))).map_err(|e| step("chown")(e.into()))?;
             }
         }
         dir.set_permissions(fs::Permissions::from_mode(mode)).map_err(step("chmod"))
@@ -182,9 +192,8 @@ impl Start {
         let Some(ids) = &self.ids else { return act() };
         let step = |e: nix::errno::Errno| StartError::step(format!("act as {}", role.name()))(e.into());
         let (uid, gid) = (geteuid(), getegid());
-        let id = ids.of(role);
-        setegid(Gid::from_raw(id)).map_err(step)?;
-        seteuid(Uid::from_raw(id)).map_err(step)?;
+        setegid(Gid::from_raw(ids.group_of(role))).map_err(step)?;
+        seteuid(Uid::from_raw(ids.of(role))).map_err(step)?;
         let result = act();
         seteuid(uid).map_err(step)?;
         setegid(gid).map_err(step)?;
@@ -198,8 +207,8 @@ impl Start {
         fs::create_dir_all(&self.run).map_err(step("make the directory of"))?;
         let socket = skep_sys::sock::bind_seqpacket(&path, 0o600).map_err(step("bind"))?;
         if let Some(ids) = &self.ids {
-            let id = ids.of(peer);
-            chown(&path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id))).map_err(|e| step("chown")(e.into()))?;
+            let own = (Uid::from_raw(ids.of(peer)), Gid::from_raw(ids.group_of(peer)));
+            chown(&path, Some(own.0), Some(own.1)).map_err(|e| step("chown")(e.into()))?;
         }
         skep_sys::sock::listen(socket.as_fd()).map_err(step("listen on"))?;
         Ok(socket)

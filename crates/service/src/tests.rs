@@ -65,7 +65,12 @@ fn root_needs_ids_and_nobody_else_may_give_them() {
 fn ids_are_whole_and_none_is_root() {
     let ids = Ids::parse(IDS).unwrap();
     assert_eq!((ids.of(Role::Broker), ids.of(Role::Spawner), ids.machines()), (71000, 71004, 72000));
+    let ids = Ids::parse(&IDS.replace("71000", "300:400")).unwrap();
+    assert_eq!((ids.of(Role::Broker), ids.group_of(Role::Broker), ids.group_of(Role::Net)), (300, 400, 71003));
     for (text, says) in [
+        (IDS.replace("71000", "71000:0"), "--ids broker=71000:0: root is not allowed"),
+        (IDS.replace("71000", "71000:"), "--ids broker=71000:: a number is expected"),
+        (IDS.replace("71000", "71000:1:2"), "--ids broker=71000:1:2: a number is expected"),
         (IDS.replace("broker=71000", "broker=0"), "--ids broker=0: root is not allowed"),
         (IDS.replace("machines=72000", "machines=0"), "--ids machines=0: root is not allowed"),
         (IDS.replace(",machines=72000", ""), "--ids: machines is missing"),

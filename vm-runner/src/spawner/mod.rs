@@ -75,7 +75,7 @@ fn acquire(start: &Start) -> Result<Acquired, StartError> {
         if let Some(ids) = &start.ids {
             // Sockets in it get the directory's group: the broker may connect, and cannot bind or remove.
             let step = || StartError::step(format!("chgrp {}", dir.display()));
-            chown(&dir, None, Some(Gid::from_raw(ids.of(Role::Broker)))).map_err(|e| step()(e.into()))?;
+            chown(&dir, None, Some(Gid::from_raw(ids.group_of(Role::Broker)))).map_err(|e| step()(e.into()))?;
         }
     }
     let host = Host::acquire(start)?;

@@ -12,8 +12,11 @@ use std::path::{Path, PathBuf};
 pub fn lines(table: &Process, facts: &Facts, options: &Options, lines: &mut Vec<Line>) -> Vec<Descriptor> {
     let places = Places::of(options);
     let open = &facts.descriptors;
-    // The standard three are the null device or the service's log, else they need a line like any other.
-    let standard = |open: &Open| open.number <= 2 && places.is_standard(&open.kind);
+    // The standard three are the null device, the service's log or the pipe to who writes it (daemon(8)), else they need a line like
+    // any other.
+    let standard = |open: &Open| {
+        open.number <= 2 && places.is_standard(&open.kind) || [1, 2].contains(&open.number) && open.kind == Kind::Pipe
+    };
     let fits: Vec<Vec<usize>> =
         open.iter().map(|o| if standard(o) { Vec::new() } else { fitting(table, o, &places, true) }).collect();
     let most: Vec<usize> = table.descriptors.iter().map(|d| limit(d.most)).collect();

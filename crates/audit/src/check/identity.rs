@@ -40,8 +40,12 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
     if facts.uids.iter().any(|uid| *uid != own) {
         differences.push("its four uids are not the same".into());
     }
-    // A service's and a machine's group has the number of its uid.
-    if facts.gids.iter().chain(&facts.groups).any(|gid| *gid != own) {
+    // root's group, and a machine's, has the number of its uid.
+    let group = match subject.table.uid {
+        Uid::Own => role(subject.table.name).map_or(own, |role| ids.group_of(role)),
+        _ => own,
+    };
+    if facts.gids.iter().chain(&facts.groups).any(|gid| *gid != group) {
         differences.push(format!("groups {:?} {:?}", facts.gids, facts.groups));
     }
     line("uid", declared, found, Verdict::of(differences))

@@ -26,7 +26,7 @@ pub fn process(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Op
     lines.push(identity::threads(table, facts));
     match &facts.confinement {
         Confinement::Linux(linux) => linux::lines(table, linux, others, options, &mut lines),
-        Confinement::FreeBsd(freebsd) => freebsd::lines(table, freebsd, &mut lines),
+        Confinement::FreeBsd(freebsd) => freebsd::lines(table, freebsd, &facts.descriptors, &mut lines),
     }
     lines.push(network(table, facts));
     lines.extend(most_descriptors(table, facts));

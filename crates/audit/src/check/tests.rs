@@ -6,7 +6,7 @@ use crate::Options;
 use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Linux, Mount, Open, Reach};
 use crate::find::Subject;
 use crate::report::{Process, Verdict};
-use skep_rights::{Namespace, Process as Table, console, hypervisor, storage};
+use skep_rights::{Namespace, Process as Table, console, frontend, hypervisor, storage};
 use skep_service::Ids;
 
 const IDS: &str = "broker=61901,api-frontend=61902,storage-helper=61903,net-helper=61904,vm-runner=61905,machines=62000";
@@ -139,4 +139,36 @@ fn on_freebsd_capability_mode_rights_and_jails_are_judged() {
     facts.confinement = Confinement::FreeBsd(FreeBsd { capability_mode: false, jail: Some(jail) });
     let found = difference(&judge(&hypervisor::TABLE, &facts, &[]), "jail");
     assert_eq!(found, "the jail has addresses; the jail may have 3 jails of its own; the jail's root is the host's");
+}
+
+#[test]
+fn on_freebsd_the_frontend_s_jail_has_addresses_when_it_listens_on_them() {
+    let jail = Jail { id: 1, name: "skep_api_frontend_tcp".into(), path: "/jail".into(), ip4: 2, ip6: 2, ..Jail::default() };
+    let mut facts = Facts {
+        uids: vec![61_902; 3],
+        gids: vec![61_902; 3],
+        threads: 1,
+        confinement: Confinement::FreeBsd(FreeBsd { capability_mode: true, jail: Some(jail) }),
+        ..Facts::default()
+    };
+    assert_eq!(difference(&judge(&frontend::TABLE, &facts, &[]), "jail"), "the jail has addresses");
+    let rights = Some([0x0200_0000_0000_0001, 0x0400_0000_0000_0000]);
+    facts.descriptors = vec![Open { number: 5, kind: Kind::Inet("IPv4".into()), shown: "inet".into(), rights }];
+    assert_eq!(differences(&judge(&frontend::TABLE, &facts, &[])), []);
+    // No table but the frontend's knows such a socket.
+    let found = difference(&judge(&storage::TABLE, &facts, &[]), "jail");
+    assert_eq!(found, "the jail has addresses");
+}
+
+#[test]
+fn a_service_s_group_may_have_another_number_than_its_user() {
+    let ids = Ids::parse(&IDS.replace("61903", "61903:700")).unwrap();
+    let judged = |gid| {
+        let confinement = Confinement::FreeBsd(FreeBsd { capability_mode: true, jail: None });
+        let facts = Facts { uids: vec![61_903; 3], gids: vec![gid; 3], threads: 1, confinement, ..Facts::default() };
+        let subject = Subject { table: &storage::TABLE, name: "x".into(), machine: None, pid: 1, notes: Vec::new() };
+        differences(&process(&subject, &facts, &[], &Options { ids: Some(ids.clone()), ..options() }))
+    };
+    assert_eq!(judged(700), []);
+    assert_eq!(judged(61_903).first().map(|(line, _)| line.as_str()), Some("uid"));
 }

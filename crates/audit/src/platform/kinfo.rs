@@ -20,8 +20,9 @@ const FILE_NUMBER: usize = UNION + 272;
 const RIGHTS: usize = 344;
 const PATH: usize = 368;
 
-/// All descriptors in it; what is cut short is left out. Devices below `root`, a jail's, are named as the jail names them. The kernel has
-/// forgotten the path of many a file, or never kept it (of one that was made by the opening): such are looked up in `paths`.
+/// All descriptors in it; what is cut short is left out. What lies below `root`, a jail's, is named as the jail names it: a service's
+/// sees directories of the host under the host's names. The kernel has forgotten the path of many a file, or never kept it (of one that
+/// was made by the opening): such are looked up in `paths`.
 pub fn files(mut bytes: &[u8], root: &str, paths: &Paths) -> Vec<Open> {
     let mut open = Vec::new();
     while let Some(size) = word(bytes, 0).and_then(|size| usize::try_from(size).ok()).filter(|size| *size >= PATH) {
@@ -54,14 +55,14 @@ fn file(one: &[u8], root: &str, paths: &Paths) -> Option<Open> {
 
 /// `KF_TYPE_*`, and `KF_VTYPE_*` for vnodes.
 fn kind(one: &[u8], path: &str, root: &str) -> Kind {
+    let path = path.strip_prefix(root).filter(|below| below.starts_with('/')).unwrap_or(path);
     let at = || PathBuf::from(path);
-    let device = path.strip_prefix(root).filter(|below| below.starts_with('/')).unwrap_or(path);
     match word(one, TYPE) {
         Some(1) => match word(one, UNION) {
             Some(1) => Kind::File(at()),
             Some(2) => Kind::Directory(at()),
-            Some(4) if device == "/dev/null" => Kind::Null,
-            Some(4) => Kind::Device(device.into()),
+            Some(4) if path == "/dev/null" => Kind::Null,
+            Some(4) => Kind::Device(at()),
             Some(7) => Kind::Pipe,
             _ => Kind::Other,
         },
@@ -152,6 +153,10 @@ mod tests {
         let named = Kind::File("/var/skep/logs/x.log".into());
         assert_eq!(kinds, [(0, Kind::Null), (3, Kind::File("/var/skep/disks/x.raw".into())), (4, socket), (5, named)]);
         assert_eq!(open.get(1).and_then(|open| open.rights), Some([0x0200_0000_0000_0001, 0]));
+        // In a jail; whose path is the beginning of a name is not yet its root.
+        for (root, path) in [("/var/skep", "/disks/x.raw"), ("/var/sk", "/var/skep/disks/x.raw")] {
+            assert_eq!(files(&all, root, &known).get(1).map(|open| open.kind.clone()), Some(Kind::File(path.into())));
+        }
     }
 
     proptest::proptest! {

@@ -60,6 +60,12 @@ pub fn find(name: &str) -> io::Result<Option<i32>> {
     }
 }
 
+/// Puts this process into a jail, for good; its working directory becomes the jail's root.
+pub fn attach(id: i32) -> io::Result<()> {
+    // SAFETY: one integer.
+    if unsafe { libc::jail_attach(id) } != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Kills every process of a jail, and removes it.
 pub fn remove(id: i32) -> io::Result<()> {
     // SAFETY: one integer.

@@ -1,0 +1,77 @@
+//! `skep vm stop`, one machine or all: each is asked to power off, and ended if it takes too long.
+
+use super::{Ctx, vm};
+use crate::args::{ActArgs, StopArgs};
+use crate::client::Api;
+use crate::error::Failure;
+use crate::operation::{self, Interrupt};
+use crate::output::Output;
+use serde_json::json;
+use skep_api::v1::{GetMachineRequest, Machine, MachineActRequest, MachineState};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Stops what was named.
+pub async fn run(ctx: &Ctx, args: StopArgs) -> Result<(), Failure> {
+    let StopArgs { machine, timeout, wait, .. } = args;
+    let machines = match (machine, timeout) {
+        (Some(machine), None) => return vm::act(ctx, ActArgs { machine, wait }, "stop").await,
+        (Some(machine), Some(_)) => vec![ctx.api.machines().get(GetMachineRequest { machine }).await?.into_inner()],
+        (None, _) => vm::list(ctx).await?,
+    };
+    all(ctx, machines, timeout, wait.no_wait).await
+}
+
+/// Stops those of them that run, at the same time; whatever does not power off in time is ended.
+pub async fn all(ctx: &Ctx, machines: Vec<Machine>, patience: Option<Duration>, no_wait: bool) -> Result<(), Failure> {
+    let mut stopping = JoinSet::new();
+    for machine in machines {
+        if !matches!(machine.state(), MachineState::Stopped | MachineState::Failed) {
+            stopping.spawn(stop(ctx.api.clone(), machine.id, machine.name, patience, no_wait, ctx.output));
+        }
+    }
+    let mut worst = Ok(());
+    while let Some(ended) = stopping.join_next().await {
+        if let Ok(Err(failure)) = ended {
+            ctx.output.failure(&failure);
+            worst = Err(failure);
+        }
+    }
+    worst
+}
+
+async fn stop(
+    api: Api, id: String, name: String, patience: Option<Duration>, no_wait: bool, output: Output,
+) -> Result<(), Failure> {
+    let said = |how: &str| {
+        if output.json {
+            output.line(json!({"machine": name, "id": id, "how": how}));
+        } else {
+            output.remark(format_args!("machine {name}: {how}"));
+        }
+    };
+    let quiet = Output { quiet: true, ..output };
+    let request = || MachineActRequest { machine: id.clone() };
+    let graceful = async {
+        let begun = api.machines().stop(request()).await?.into_inner();
+        if no_wait { Ok(begun) } else { operation::finish(&api, quiet, begun, Interrupt::Leaves).await }
+    };
+    let Some(patience) = patience else {
+        graceful.await?;
+        said(if no_wait { "asked to stop" } else { "stopped" });
+        return Ok(());
+    };
+    if let Ok(Ok(_)) = tokio::time::timeout(patience, graceful).await {
+        said("stopped");
+        return Ok(());
+    }
+    let begun = match api.machines().kill(request()).await {
+        Ok(begun) => begun.into_inner(),
+        // It ended meanwhile by itself.
+        Err(status) if status.code() == tonic::Code::FailedPrecondition => return Ok(()),
+        Err(status) => return Err(status.into()),
+    };
+    operation::finish(&api, quiet, begun, Interrupt::Leaves).await?;
+    said("ended");
+    Ok(())
+}
