@@ -5,6 +5,7 @@ use crate::broker::Broker;
 use crate::cell;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{Machines, Which};
+use crate::db::snapshots::Snapshots;
 use crate::db::switches::Switches;
 use crate::db::{Fault, Who};
 use crate::life::{Found, Input};
@@ -23,8 +24,12 @@ impl Broker {
         self.settle_operations()?;
         let who = Who::broker();
         let disks = self.read(|db| db.unready_disks())?;
+        let snapshots = self.read(|db| db.unready_snapshots())?;
         let machines = self.read(|db| db.machines(Which::Unsettled))?;
         self.change(&who, |change| {
+            for snapshot in snapshots.iter().filter(|s| s.stage == Stage::Creating) {
+                change.snapshot_doomed(snapshot.id)?;
+            }
             for machine in machines.iter().filter(|m| m.stage == Stage::Creating) {
                 doom(change, machine.id)?;
             }
@@ -98,6 +103,10 @@ impl Broker {
         let machines = self.read(|db| db.machines(Which::Unsettled)).unwrap_or_default();
         for machine in machines.iter().filter(|m| m.stage == Stage::Deleting) {
             self.delete_machine_files(&who, machine.id).await;
+        }
+        let snapshots = self.read(|db| db.unready_snapshots()).unwrap_or_default();
+        for snapshot in snapshots.iter().filter(|s| s.stage == Stage::Deleting) {
+            self.delete_snapshot(&who, snapshot).await;
         }
         let disks = self.read(|db| db.unready_disks()).unwrap_or_default();
         for disk in disks.iter().filter(|d| d.stage == Stage::Deleting) {

@@ -1,6 +1,6 @@
 //! Every request, one line each.
 
-use crate::requests::{Cx, disk, event, host, machine, machine_jobs, nic, stream, switch};
+use crate::requests::{Cx, disk, event, host, machine, machine_jobs, nic, snapshot, stream, switch};
 use crate::session::Desk;
 use skep_ipc::ProtocolError;
 use skep_proto::broker::*;
@@ -49,6 +49,10 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::DiskGet(c) => plain!(DiskGet, c, disk::get),
         R::DiskList(c) => plain!(DiskList, c, disk::list),
         R::DiskDelete(c) => plain!(DiskDelete, c, disk::delete),
+        R::SnapshotCreate(c) => plain!(SnapshotCreate, c, snapshot::create),
+        R::SnapshotList(c) => plain!(SnapshotList, c, snapshot::list),
+        R::SnapshotRollBack(c) => plain!(SnapshotRollBack, c, snapshot::roll_back),
+        R::SnapshotDelete(c) => plain!(SnapshotDelete, c, snapshot::delete),
         R::SwitchCreate(c) => plain!(SwitchCreate, c, switch::create),
         R::SwitchList(c) => plain!(SwitchList, c, switch::list),
         R::SwitchDelete(c) => plain!(SwitchDelete, c, switch::delete),

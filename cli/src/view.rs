@@ -98,6 +98,27 @@ pub fn disk_row(disk: &v1::Disk) -> Vec<String> {
     vec![disk.name.clone(), kind, bytes(disk.size_bytes), bytes(disk.allocated_bytes), disk.machines.join(" ")]
 }
 
+/// A snapshot of a disk.
+pub fn snapshot(snapshot: &v1::Snapshot) -> Value {
+    json!({
+        "name": snapshot.name,
+        "id": snapshot.id,
+        "size": snapshot.size_bytes,
+        "used": snapshot.used_bytes,
+        "created": time(snapshot.create_time.as_ref()),
+    })
+}
+
+/// Columns of a list of snapshots.
+pub const SNAPSHOTS: &[Column] = &[Column::Left("NAME"), Column::Right("SIZE"), Column::Right("USED"), Column::Left("CREATED")];
+
+/// A row of it.
+pub fn snapshot_row(snapshot: &v1::Snapshot) -> Vec<String> {
+    let created = time(snapshot.create_time.as_ref());
+    let created = created.as_str().map_or_else(|| created.to_string(), str::to_owned);
+    vec![snapshot.name.clone(), bytes(snapshot.size_bytes), bytes(snapshot.used_bytes), created]
+}
+
 /// A switch.
 pub fn switch(switch: &v1::Switch) -> Value {
     json!({

@@ -16,7 +16,8 @@ use std::io::Read;
 pub type Target = fn(&[u8]);
 
 /// Name and function of each target.
-pub const TARGETS: &[(&str, Target)] = &[("records", records), ("qmp", qmp), ("image", image), ("upload", upload)];
+pub const TARGETS: &[(&str, Target)] =
+    &[("records", records), ("qmp", qmp), ("image", image), ("upload", upload), ("volumes", volumes)];
 
 /// A request that decodes is encoded again, and means the same.
 fn request<H: Helper>(bytes: &[u8])
@@ -72,6 +73,16 @@ pub fn upload(bytes: &[u8]) {
         let mut again = Vec::new();
         Pieces::new(&one[..]).read_to_end(&mut again).expect("whole");
         assert_eq!(again, all);
+    }
+}
+
+/// Packed lists of ZFS: what is read is packed again, and means the same.
+pub fn volumes(bytes: &[u8]) {
+    use skep_storage_helper::zfs::List;
+    let Ok(list) = List::unpack(bytes) else { return };
+    // Some kinds are read and never written.
+    if let Some(packed) = list.pack() {
+        assert_eq!(List::unpack(&packed), Ok(list));
     }
 }
 

@@ -1,7 +1,7 @@
 //! acquire → limit → enter → serve.
 #![forbid(unsafe_code)]
 
-use skep_net_helper::platform::{Host, HostError};
+use skep_net_helper::platform::{Host, HostError, other_role};
 use skep_net_helper::{Acquired, serve};
 use skep_proto::IfName;
 use skep_rights::net::TABLE;
@@ -17,7 +17,7 @@ enum Error {
     Host(#[from] HostError),
     #[error(transparent)]
     Sandbox(#[from] EnterError),
-    #[error("poll: {0}")]
+    #[error("{0}")]
     Serve(#[from] std::io::Error),
 }
 
@@ -25,11 +25,11 @@ fn start() -> Result<(), Error> {
     let start = Start::from_args(&["uplinks"])?;
     let uplinks = uplinks(start.extra.get("uplinks").map_or("", String::as_str)).map_err(StartError::Flags)?;
     let mut scene = start.scene(Role::Net);
-    let acquired = Acquired {
-        listener: start.bind(Role::Net, Role::Broker)?,
-        host: Host::acquire(&mut scene.identity)?,
-        journal: start.journal(TABLE.name)?,
-    };
+    let mut host = Host::acquire(&mut scene.identity)?;
+    if start.ids.is_some() {
+        host = host.with_outside(&std::env::current_exe()?, start.instance, &uplinks)?;
+    }
+    let acquired = Acquired { listener: start.bind(Role::Net, Role::Broker)?, host, journal: start.journal(TABLE.name)? };
     let inside = enter(limit(acquired, &TABLE)?, &scene)?;
     Ok(serve(inside, start.instance, start.ids.is_some(), uplinks, start.allowed(Role::Broker))?)
 }
@@ -41,5 +41,15 @@ fn uplinks(text: &str) -> Result<Vec<IfName>, String> {
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(ended) = other_role(&arguments) {
+        return ended.map_or_else(
+            |error| {
+                eprintln!("{}: {error}", skep_rights::net::OUTSIDE.name);
+                ExitCode::FAILURE
+            },
+            |()| ExitCode::SUCCESS,
+        );
+    }
     skep_service::run(TABLE.name, start)
 }

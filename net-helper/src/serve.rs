@@ -1,9 +1,9 @@
 //! One line per operation.
 
 use crate::ops::{list, pair, switch, tap, tunnel};
-use crate::platform::NetHost;
+use crate::platform::{NetHost, Switch};
 use skep_ipc::{Answered, Ask, ProtocolError, Service};
-use skep_proto::net::{Net, NetRequest};
+use skep_proto::net::{CreateGraphSwitch, CreateSwitch, Net, NetRequest};
 use skep_proto::{IfName, InstanceId, Reason, Refusal};
 use skep_sys::sock::Peer;
 use std::rc::Rc;
@@ -38,7 +38,7 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
         match request {
             R::CreateSwitch(c) => ask.answer(c, |_, c, []| {
                 let uplinks = self.uplinks.clone();
-                Ok((switch::create(self.acting()?, &uplinks, &c)?, []))
+                Ok((switch::create(self.acting()?, &uplinks, &c, Switch::Bridge)?, []))
             }),
             R::DeleteSwitch(c) => ask.answer(c, |_, c, []| Ok((switch::delete(self.acting()?, &c)?, []))),
             R::CreateTap(c) => ask.answer(c, |_, c, []| tap::create(self.acting()?, &c)),
@@ -51,6 +51,11 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
             }),
             R::DeleteTunnel(c) => ask.answer(c, |_, c, []| Ok((tunnel::delete(self.acting()?, &c)?, []))),
             R::CreatePair(c) => ask.answer(c, |_, c, []| Ok((pair::create(self.acting()?, &c)?, []))),
+            R::CreateGraphSwitch(c) => ask.answer(c, |_, c, []| {
+                let (uplinks, CreateGraphSwitch { switch, number, uplink }) = (self.uplinks.clone(), c);
+                let call = CreateSwitch { switch, number, uplink };
+                Ok((switch::create(self.acting()?, &uplinks, &call, Switch::Netgraph)?, []))
+            }),
             R::DeletePair(c) => ask.answer(c, |_, c, []| Ok((pair::delete(self.acting()?, &c)?, []))),
         }
     }

@@ -8,6 +8,7 @@ pub mod ops;
 pub mod platform;
 pub mod serve;
 pub mod store;
+pub mod zfs;
 
 /// For fuzzing: reads any bytes as an import does, from the header to the last cluster.
 pub fn fuzz_import(bytes: &[u8]) {

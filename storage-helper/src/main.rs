@@ -10,6 +10,9 @@ use skep_storage_helper::{serve::StorageHelper, store::Store};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
+/// The flag that names the dataset of ZFS volumes.
+const DATASET: &str = "zfs-dataset";
+
 /// All that the process holds.
 struct Acquired {
     listener: OwnedFd,
@@ -31,12 +34,16 @@ fn acquire(start: &Start) -> Result<Acquired, StartError> {
     for name in skep_storage_helper::store::DIRECTORIES {
         start.own_dir(&start.state.join(name), Role::Storage, 0o700)?;
     }
-    Ok(Acquired {
-        journal: start.journal(TABLE.name)?,
-        store: Store::open(&start.state).map_err(StartError::step(format!("open {}", start.state.display())))?,
-        allowed: start.allowed(Role::Broker),
-        listener: start.bind(Role::Storage, Role::Broker)?,
-    })
+    let mut journal = start.journal(TABLE.name)?;
+    let mut store = Store::open(&start.state).map_err(StartError::step(format!("open {}", start.state.display())))?;
+    if let Some(dataset) = start.extra.get(DATASET) {
+        let volumes = skep_storage_helper::platform::volumes(start, dataset)?;
+        for left in volumes.sweep().map_err(|e| StartError::step(format!("sweep {dataset}"))(std::io::Error::other(e)))? {
+            journal.warn(None, format_args!("{left}"));
+        }
+        store.volumes = Some(volumes);
+    }
+    Ok(Acquired { journal, store, allowed: start.allowed(Role::Broker), listener: start.bind(Role::Storage, Role::Broker)? })
 }
 
 fn serve(inside: Sandboxed<Acquired>) -> std::io::Result<()> {
@@ -49,7 +56,7 @@ fn serve(inside: Sandboxed<Acquired>) -> std::io::Result<()> {
 
 fn main() -> ExitCode {
     run(TABLE.name, || {
-        let start = Start::from_args(&[])?;
+        let start = Start::from_args(&[DATASET])?;
         let limited = skep_sandbox::limit(acquire(&start)?, &TABLE)?;
         serve(skep_sandbox::enter(limited, &start.scene(Role::Storage))?)?;
         Ok::<(), Box<dyn std::error::Error>>(())

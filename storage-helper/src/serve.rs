@@ -1,7 +1,7 @@
 //! One line per operation.
 
 use crate::job::{Ended, Jobs};
-use crate::ops::{clone, disk, import, log, space, vars};
+use crate::ops::{clone, disk, import, log, snapshot, space, vars};
 use crate::store::Store;
 use nix::poll::PollFlags;
 use skep_ipc::{Answered, Ask, ProtocolError, Service, Watch};
@@ -41,6 +41,11 @@ impl Service<Storage> for StorageHelper {
             R::OpenLogReader(c) => ask.answer(c, |_, c, []| log::open_reader(store, &c)),
             R::DeleteMachineFiles(c) => ask.answer(c, |_, c, []| Ok((vars::delete(store, &c)?, []))),
             R::Space(c) => ask.answer(c, |_, _, []| Ok((space::space(store)?, []))),
+            R::VolumeSpace(c) => ask.answer(c, |_, _, []| Ok((space::volumes(store)?, []))),
+            R::CreateSnapshot(c) => ask.answer(c, |_, c, []| Ok((snapshot::create(store, jobs, &c)?, []))),
+            R::ListSnapshots(c) => ask.answer(c, |_, c, []| Ok((snapshot::list(store, &c)?, []))),
+            R::RollBackDisk(c) => ask.answer(c, |_, c, []| Ok((snapshot::roll_back(store, &c)?, []))),
+            R::DeleteSnapshot(c) => ask.answer(c, |_, c, []| Ok((snapshot::delete(store, &c)?, []))),
         }
     }
 

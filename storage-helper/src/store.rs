@@ -1,6 +1,7 @@
 //! What the helper holds: directory descriptors. Everything it names lies directly in one of them, by UUID.
 
 use crate::platform;
+use crate::zfs::Volumes;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
@@ -25,6 +26,8 @@ pub struct Store {
     pub cell: OwnedFd,
     /// Whether copies of disks can share blocks here.
     pub reflink: bool,
+    /// ZFS volumes, if the suite was given a dataset for them.
+    pub volumes: Option<Volumes>,
 }
 
 /// Ending of the name of a file that is not yet whole. Nobody opens one; they are swept at start.
@@ -39,6 +42,7 @@ impl Store {
         let mut held =
             vec![("disks", self.disks.as_fd()), ("variable stores", self.firmware.as_fd()), ("logs", self.logs.as_fd())];
         held.push(("root of cells", self.cell.as_fd()));
+        held.extend(self.volumes.iter().flat_map(Volumes::held));
         held
     }
 
@@ -56,7 +60,15 @@ impl Store {
             }
         }
         let reflink = can_reflink(disks.as_fd()).unwrap_or(false);
-        Ok(Self { disks, firmware, logs, cell, reflink })
+        Ok(Self { disks, firmware, logs, cell, reflink, volumes: None })
+    }
+}
+
+impl Store {
+    /// The volumes; refused where there are none.
+    pub fn volumes(&self, object: &str) -> Result<&Volumes, Refusal> {
+        let none = || Refusal::new(Reason::Unsupported, object).field("kind").note(platform::NO_VOLUMES);
+        self.volumes.as_ref().ok_or_else(none)
     }
 }
 

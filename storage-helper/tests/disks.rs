@@ -4,7 +4,7 @@
 mod support;
 
 use skep_proto::storage::*;
-use skep_proto::{DiskId, MachineId, Reason};
+use skep_proto::{DiskId, MachineId, Reason, SnapshotId};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use support::*;
@@ -38,6 +38,33 @@ fn disks_are_made_once_and_listed() {
     if has_qemu_img("disks_are_made_once_and_listed") {
         qemu_img(&["check", place.state().join(format!("disks/{qcow2}.qcow2")).to_str().unwrap()]);
     }
+}
+
+#[test]
+fn files_have_no_snapshots_and_there_are_no_volumes_unasked() {
+    let place = Place::new();
+    let mut helper = place.start();
+    let snapshot = SnapshotId::random();
+    for kind in [DiskKind::Raw, DiskKind::Qcow2] {
+        let disk = helper.create(kind, MIB);
+        let refusals = [
+            refused(helper.ask(CreateSnapshot { disk, kind, snapshot }), Reason::Unsupported),
+            refused(helper.ask(ListSnapshots { disk, kind, after: None }), Reason::Unsupported),
+            refused(helper.ask(RollBackDisk { disk, kind, snapshot }), Reason::Unsupported),
+            refused(helper.ask(DeleteSnapshot { disk, kind, snapshot }), Reason::Unsupported),
+        ];
+        for refusal in refusals {
+            assert!(refusal.to_string().contains("zvol"), "{refusal}");
+        }
+    }
+    let (disk, kind) = (DiskId::random(), DiskKind::Zvol);
+    refused(helper.ask(VolumeSpace {}), Reason::Unsupported);
+    refused(helper.ask(CreateSnapshot { disk, kind, snapshot }), Reason::Unsupported);
+    refused(helper.ask(DeleteDisk { disk, kind }), Reason::Unsupported);
+    refused(helper.ask(ResizeDisk { disk, kind, size: MIB }), Reason::Unsupported);
+    refused(helper.call(OpenDisk { disk, kind, read_only: true }, []), Reason::Unsupported);
+    refused(helper.import_bytes(import(disk, kind), b"x"), Reason::Unsupported);
+    refused(helper.clone_disk(disk, DiskId::random(), kind), Reason::Unsupported);
 }
 
 #[test]
@@ -187,13 +214,16 @@ fn logs_have_two_halves_older_first() {
     assert!(none.0.is_empty());
     let (_, halves) = helper.call(OpenLogWriter { machine, log }, []).unwrap();
     let [first, second] = halves.map(File::from);
-    let set_time = |file: &File, seconds| {
+    // By name: on FreeBSD what was handed out lacks the right to it.
+    let set_time = |half: u8, seconds| {
+        let path = place.state().join(format!("logs/machines/{machine}.serial.{half}.log"));
+        let file = File::options().append(true).open(path).unwrap();
         file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
     };
     first.write_all_at(b"newer", 0).unwrap();
     second.write_all_at(b"older", 0).unwrap();
-    set_time(&first, 2000);
-    set_time(&second, 1000);
+    set_time(0, 2000);
+    set_time(1, 1000);
     let (_, read) = helper.call(OpenLogReader { machine, log }, []).unwrap();
     let texts: Vec<_> = read.0.into_iter().map(|fd| std::io::read_to_string(File::from(fd)).unwrap()).collect();
     assert_eq!(texts, ["older", "newer"]);

@@ -182,7 +182,8 @@ fn clone_copies_data_and_keeps_holes() {
     refused(helper.clone_disk(DiskId::random(), DiskId::random(), DiskKind::Raw), Reason::NotFound);
     let empty = helper.create(DiskKind::Raw, 1 << 30);
     let done = helper.clone_disk(empty, DiskId::random(), DiskKind::Raw).unwrap();
-    assert_eq!((done.disk.size, done.disk.allocated), (1 << 30, 0));
+    // UFS keeps the last block of a file.
+    assert!(done.disk.size == 1 << 30 && done.disk.allocated < MIB as u64, "{done:?}");
     let qcow2 = helper.create(DiskKind::Qcow2, 1 << 30);
     assert_eq!(helper.clone_disk(qcow2, DiskId::random(), DiskKind::Qcow2).unwrap().disk.size, 1 << 30);
     assert_eq!(helper.descriptors(), before);

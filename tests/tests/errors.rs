@@ -26,10 +26,16 @@ fn bad_names_sizes_and_objects_are_named_with_their_limits() -> Result<()> {
     refused(&suite, &["vm", "create", "m", "--memory", "1M"], 8, &["memory"])?;
     refused(&suite, &["vm", "create", "m", "--disk", "nodisk"], 3, &["nodisk"])?;
     refused(&suite, &["vm", "create", "-", "--cpus", "1"], 8, &["name"])?;
+    for args in [&["create", "z", "--size", "1M"][..], &["import", "z", "/etc/hosts"]] {
+        // Of a suite that was given no dataset; on Linux there are none to give.
+        refused(&suite, &[&["disk"], args, &["--kind", "zvol"]].concat(), 11, &["disk z", "use raw or qcow2"])?;
+    }
     suite.ok(&["vm", "create", "m"])?;
     refused(&suite, &["vm", "create", "m"], 4, &["machine m"])?;
     suite.ok(&["disk", "create", "d", "--size", "1M"])?;
     refused(&suite, &["disk", "create", "d", "--size", "1M"], 4, &["disk d"])?;
+    refused(&suite, &["disk", "snapshot", "create", "d", "s"], 11, &["snapshot s of disk d", "zvol"])?;
+    refused(&suite, &["disk", "snapshot", "rollback", "d", "s"], 3, &["snapshot s of disk d"])?;
     refused(&suite, &["disk", "resize", "d", "--size", "512"], 8, &["disk d"])?;
     suite.ok(&["vm", "set", "m", "--disk", "d"])?;
     refused(&suite, &["disk", "delete", "d"], 5, &["disk d"])?;
@@ -163,10 +169,8 @@ fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()>
         skip!("switches need root");
     }
     let suite = Suite::prepare(Mode::Root)?;
-    // A tap of the host's own, which lives as long as the descriptor.
-    let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun")?;
-    let name = format!("skt{}", std::process::id());
-    skep_sys::linux::tun::set_tap(std::os::fd::AsFd::as_fd(&tun), &name)?;
+    let tap = platform::HostTap::make()?;
+    let name = tap.name.clone();
     suite.up()?;
     refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name, "--uplinks"])?;
     ensure!(suite.json(&["switch", "list"])?.is_empty());
@@ -184,6 +188,6 @@ fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()>
     suite.ok(&["down"])?;
     suite.ok(&["up", "--uplinks", "none"])?;
     refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name])?;
-    drop(tun);
+    drop(tap);
     suite.finish()
 }

@@ -84,7 +84,7 @@ pub fn make(dir: &Path) -> Result<()> {
     for file in FILES {
         copy(&root().join(file), &dir.join(file))?;
     }
-    let compiler = if cfg!(target_os = "freebsd") { "cc".into() } else { root().join("target/freebsd-cross/bin/cc") };
+    let compiler = if std::env::consts::OS == "freebsd" { "cc".into() } else { root().join("target/freebsd-cross/bin/cc") };
     let probe = Command::new(compiler).arg("-o").arg(dir.join("probe")).arg(root().join("tests/probe/freebsd.c")).status()?;
     ensure!(probe.success(), "tests/probe/freebsd.c does not compile");
     copy(&root().join("packaging/freebsd/run-tests"), &dir.join("run-tests"))?;
@@ -120,7 +120,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// Runs cargo for FreeBSD; what it built.
 fn build(arguments: &[&str]) -> Result<Vec<Built>> {
-    let mut cargo = if cfg!(target_os = "freebsd") {
+    let mut cargo = if std::env::consts::OS == "freebsd" {
         Command::new("cargo")
     } else {
         // The environment of the cross-compiler is a shell's.

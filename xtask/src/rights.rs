@@ -133,6 +133,7 @@ fn kind(kind: FdKind) -> String {
         FdKind::Inet => "internet socket".into(),
         FdKind::Pipe => "pipe".into(),
         FdKind::Device(name) => format!("device `{name}`"),
+        FdKind::DeviceBelow(name) => format!("device below `RUN/{name}`"),
         FdKind::Memory => "memory file".into(),
         FdKind::Event => "event, poll, timer".into(),
         FdKind::Process => "process".into(),
@@ -143,7 +144,6 @@ fn kind(kind: FdKind) -> String {
 fn uid(table: &Process) -> &'static str {
     match table.uid {
         Uid::Own => "its own",
-        Uid::RootOnFreeBsd => "its own; on FreeBSD root",
         Uid::PerMachine => "one per machine",
     }
 }

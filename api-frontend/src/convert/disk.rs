@@ -3,7 +3,7 @@
 use super::{invalid, known, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
-use skep_proto::broker::{DiskCreate, DiskImport, DiskView};
+use skep_proto::broker::{DiskCreate, DiskImport, DiskView, SnapshotView};
 use skep_proto::storage::{DiskKind, SourceFormat};
 
 /// A disk.
@@ -21,6 +21,17 @@ pub fn disk(view: DiskView) -> v1::Disk {
         allocated_bytes: view.allocated,
         sha256: view.sha256.to_string(),
         machines: strings(&view.machines),
+        create_time: time(view.created_ns),
+    }
+}
+
+/// A snapshot of a disk.
+pub fn snapshot(view: SnapshotView) -> v1::Snapshot {
+    v1::Snapshot {
+        id: view.id.to_string(),
+        name: view.name.to_string(),
+        size_bytes: view.size,
+        used_bytes: view.used,
         create_time: time(view.created_ns),
     }
 }

@@ -6,10 +6,14 @@ use crate::relay::{self, Sink};
 use skep_api::v1::disks_server::Disks;
 use skep_api::v1::import_disk_request::Kind;
 use skep_api::v1::{
-    CloneDiskRequest, CreateDiskRequest, DeleteDiskRequest, Disk, GetDiskRequest, ImportDiskRequest, ListDisksRequest,
-    ListDisksResponse, Operation, ResizeDiskRequest,
+    CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk, GetDiskRequest,
+    ImportDiskRequest, ListDisksRequest, ListDisksResponse, ListSnapshotsRequest, ListSnapshotsResponse, Operation,
+    ResizeDiskRequest, RollBackDiskRequest, Snapshot,
 };
-use skep_proto::broker::{DiskClone, DiskDelete, DiskGet, DiskList, DiskResize, OperationGet};
+use skep_proto::broker::{
+    DiskClone, DiskDelete, DiskGet, DiskList, DiskResize, OperationGet, SnapshotCreate, SnapshotDelete, SnapshotList,
+    SnapshotRollBack,
+};
 use skep_proto::{Reason, Refusal, upload};
 use std::io;
 use tokio::io::AsyncWriteExt;
@@ -77,6 +81,54 @@ impl Disks for Api {
         call.run(async {
             let disk = convert::named("disk", "disk", &request.disk)?;
             call.act(DiskDelete { disk }).await.map(drop)
+        })
+        .await
+    }
+
+    async fn create_snapshot(&self, request: Request<CreateSnapshotRequest>) -> Answer<Snapshot> {
+        let (call, request) = self.enter("Disks.CreateSnapshot", request)?;
+        call.run(async {
+            let of = convert::named("disk", "disk", &request.disk)?;
+            let name = convert::value("snapshot", "name", &request.name)?;
+            Ok(disk::snapshot(call.act(SnapshotCreate { disk: of, name }).await?.0))
+        })
+        .await
+    }
+
+    async fn list_snapshots(&self, request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsResponse> {
+        let (call, request) = self.enter("Disks.ListSnapshots", request)?;
+        call.run(async {
+            let of = convert::named("disk", "disk", &request.disk)?;
+            let page = call.pages(
+                "snapshot",
+                request.page_size,
+                &request.page_token,
+                |after| SnapshotList { disk: of.clone(), after },
+                |page| page.snapshots,
+                |v| &v.name,
+            );
+            let (got, next_page_token) = page.await?;
+            Ok(ListSnapshotsResponse { snapshots: got.into_iter().map(disk::snapshot).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn roll_back(&self, request: Request<RollBackDiskRequest>) -> Answer<Disk> {
+        let (call, request) = self.enter("Disks.RollBack", request)?;
+        call.run(async {
+            let which = convert::named("disk", "disk", &request.disk)?;
+            let snapshot = convert::named("snapshot", "snapshot", &request.snapshot)?;
+            Ok(disk::disk(call.act(SnapshotRollBack { disk: which, snapshot }).await?.0))
+        })
+        .await
+    }
+
+    async fn delete_snapshot(&self, request: Request<DeleteSnapshotRequest>) -> Answer<()> {
+        let (call, request) = self.enter("Disks.DeleteSnapshot", request)?;
+        call.run(async {
+            let disk = convert::named("disk", "disk", &request.disk)?;
+            let snapshot = convert::named("snapshot", "snapshot", &request.snapshot)?;
+            call.act(SnapshotDelete { disk, snapshot }).await.map(drop)
         })
         .await
     }

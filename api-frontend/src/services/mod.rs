@@ -87,7 +87,8 @@ impl Call {
 
     /// Collects the broker's pages, which are as large as a record, into one of the API's. Gives the token of the next one, too.
     async fn pages<C, V, K>(
-        &self, what: &str, size: u32, token: &str, ask: fn(Option<K>) -> C, values: fn(C::Reply) -> Vec<V>, key: fn(&V) -> &K,
+        &self, what: &str, size: u32, token: &str, ask: impl Fn(Option<K>) -> C, values: fn(C::Reply) -> Vec<V>,
+        key: fn(&V) -> &K,
     ) -> Result<(Vec<V>, String), Refusal>
     where
         C: skep_proto::Call<Helper = Broker, SendFds = NoFds> + Clone,

@@ -9,6 +9,7 @@ mod fault;
 pub mod machines;
 pub mod nics;
 pub mod operations;
+pub mod snapshots;
 mod sql;
 pub mod switches;
 pub mod tokens;
@@ -41,6 +42,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_first.sql"),
     include_str!("../../migrations/0002_loader.sql"),
     include_str!("../../migrations/0003_nics_that_go_along.sql"),
+    include_str!("../../migrations/0004_snapshots.sql"),
 ];
 
 /// The open database.

@@ -9,7 +9,7 @@ use crate::page::{ROWS, fit};
 use skep_proto::broker::{
     DiskClone, DiskCreate, DiskDelete, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskView, Done, OperationView,
 };
-use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space};
+use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space, VolumeSpace};
 use skep_proto::{DiskId, DiskName, OneFd, Reason, Refusal, Text};
 use std::fmt::Write;
 
@@ -42,14 +42,17 @@ pub(super) fn reserve(db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKin
     Ok(disk)
 }
 
-fn named(disk: &DiskRow) -> impl Fn(Refusal) -> Refusal {
-    let object = Text::lossy(&format!("disk {}", disk.name));
-    move |mut refusal| {
-        if refusal.reason != Reason::Unavailable {
-            refusal.object = object.clone();
-        }
-        refusal
+/// Users know names, helpers ids.
+pub(super) fn about(mut refusal: Refusal, object: &str) -> Refusal {
+    if refusal.reason != Reason::Unavailable {
+        refusal.object = Text::lossy(object);
     }
+    refusal
+}
+
+fn named(disk: &DiskRow) -> impl Fn(Refusal) -> Refusal {
+    let object = format!("disk {}", disk.name);
+    move |refusal| about(refusal, &object)
 }
 
 pub(super) fn finished(broker: &Broker, who: &crate::db::Who, disk: &DiskRow, done: &JobDone) -> Result<(), Refusal> {
@@ -73,6 +76,11 @@ pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
     let made = broker.storage.call(who, CreateDisk { disk: disk.id, kind: c.kind, size: c.size }).await;
     match made {
         Ok((state, [])) => finished(broker, who, &disk, &JobDone { disk: state, sha256: None })?,
+        // Nothing was made, and nothing could be deleted.
+        Err(refusal) if refusal.reason == Reason::Unsupported => {
+            broker.change(who, |change| change.remove_disk(disk.id))?;
+            return Err(named(&disk)(refusal));
+        }
         Err(refusal) => {
             broker.undo_disk(who, &disk).await;
             return Err(named(&disk)(refusal));
@@ -87,7 +95,10 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, OneFd), Re
     let object = format!("disk {}", c.name);
     let (reader, writer) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
-    let (space, []) = broker.storage.call(who, Space {}).await?;
+    let space = match c.kind {
+        DiskKind::Zvol => broker.storage.call(who, VolumeSpace {}).await.map_err(|refusal| about(refusal, &object))?.0,
+        DiskKind::Raw | DiskKind::Qcow2 => broker.storage.call(who, Space {}).await?.0,
+    };
     if c.expect > space.free {
         let note = format!("{} bytes are to come, {} are free", c.expect, space.free);
         return Err(Refusal::new(Reason::NoSpace, object).note(note));
@@ -144,19 +155,24 @@ pub(super) fn still(broker: &Broker, disk: &DiskRow, db: &impl Disks) -> Result<
     }
 }
 
-fn in_use(disk: &DiskRow, note: &str) -> Refusal {
+pub(super) fn in_use(disk: &DiskRow, note: &str) -> Refusal {
     Refusal::new(Reason::InUse, format_args!("disk {}", disk.name)).note(note)
+}
+
+/// Refuses a disk that a job is at, or a running machine has.
+pub(super) fn idle(broker: &Broker, disk: &DiskRow) -> Result<(), Refusal> {
+    broker.free(disk.id, disk.name.as_str())?;
+    match broker.read(|db| db.disk_users(disk.id))?.iter().find(|user| user.active) {
+        Some(user) => Err(in_use(disk, &format!("machine {} runs", user.name))),
+        None => Ok(()),
+    }
 }
 
 /// `DiskResize`.
 pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
     let Cx { broker, who } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
-    broker.free(disk.id, disk.name.as_str())?;
-    let users = broker.read(|db| db.disk_users(disk.id))?;
-    if let Some(user) = users.iter().find(|user| user.active) {
-        return Err(in_use(&disk, &format!("machine {} runs", user.name)));
-    }
+    idle(broker, &disk)?;
     let hold = broker.hold(vec![disk.id]);
     let call = ResizeDisk { disk: disk.id, kind: disk.kind, size: c.size };
     let (state, []) = broker.storage.call(who, call).await.map_err(named(&disk))?;
@@ -195,6 +211,7 @@ pub async fn delete(cx: &Cx, c: DiskDelete) -> Result<Done, Refusal> {
     if let Some(user) = broker.read(|db| db.disk_users(disk.id))?.first() {
         return Err(in_use(&disk, &format!("machine {} has it", user.name)));
     }
+    broker.without_snapshots(&disk)?;
     // The intent first: a crash from here on finishes it.
     broker.change(who, |change| {
         change.disk_doomed(disk.id)?;

@@ -6,6 +6,7 @@ pub mod host;
 pub mod machine;
 pub mod machine_jobs;
 pub mod nic;
+pub mod snapshot;
 pub mod stream;
 pub mod switch;
 

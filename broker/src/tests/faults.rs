@@ -37,6 +37,15 @@ async fn scenario(s: &mut Session) -> Vec<Refusal> {
     long!(MachineDelete { machine: Text::lossy("web2"), disks: true });
     step!(s.disk("spare"));
     step!(s.ask(DiskDelete { disk: Text::lossy("spare") }));
+    let volume = || Text::lossy("volume");
+    let kind = skep_proto::storage::DiskKind::Zvol;
+    step!(s.ask(DiskCreate { name: "volume".parse().expect("a name"), kind, size: 1 << 20 }));
+    for name in ["one", "two"] {
+        step!(s.ask(SnapshotCreate { disk: volume(), name: name.parse().expect("a name") }));
+    }
+    step!(s.ask(SnapshotList { disk: volume(), after: None }));
+    step!(s.ask(SnapshotRollBack { disk: volume(), snapshot: Text::lossy("two") }));
+    step!(s.ask(SnapshotDelete { disk: volume(), snapshot: Text::lossy("two") }));
     step!(s.switch("wan", None));
     step!(s.ask(SwitchDelete { switch: Text::lossy("wan") }));
     refused

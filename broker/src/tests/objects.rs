@@ -10,6 +10,50 @@ use skep_proto::{Reason, Text, UpTo, upload, wire};
 use std::io::Write;
 
 #[test]
+fn snapshots_are_made_rolled_back_to_and_deleted() {
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        let mut s = life.session().await;
+        life.up().await;
+        let name = |name: &str| name.parse().expect("a name");
+        s.ask(DiskCreate { name: name("vol"), kind: DiskKind::Zvol, size: 1 << 20 }).await.expect("a disk");
+        s.disk("file").await.expect("a disk");
+        s.machine("web", &["vol"]).await.expect("a machine");
+        let create = |disk: &str, snapshot: &str| SnapshotCreate { disk: text(disk), name: snapshot.parse().expect("a name") };
+        let back = |snapshot: &str| SnapshotRollBack { disk: text("vol"), snapshot: text(snapshot) };
+        let delete = |snapshot: &str| SnapshotDelete { disk: text("vol"), snapshot: text(snapshot) };
+        let list = || SnapshotList { disk: text("vol"), after: None };
+        assert_eq!(reason(s.ask(create("file", "a")).await), Reason::Unsupported);
+        assert_eq!(s.ask(SnapshotList { disk: text("file"), after: None }).await.expect("a list").snapshots, []);
+        assert_eq!(reason(s.ask(back("before")).await), Reason::NotFound);
+        let before = s.ask(create("vol", "before")).await.expect("made");
+        assert_eq!((before.size, before.used), (1 << 20, 4096));
+        assert_eq!(reason(s.ask(create("vol", "before")).await), Reason::AlreadyExists);
+        s.ask(DiskResize { disk: text("vol"), size: 2 << 20 }).await.expect("enlarged");
+        // While a machine runs from it: made, but not rolled back to.
+        s.act("web", Act::Start).await.expect("started");
+        s.ask(create("vol", "after")).await.expect("made");
+        assert_eq!(reason(s.ask(back("after")).await), Reason::InUse);
+        s.act("web", Act::Kill).await.expect("killed");
+        let refusal = s.ask(back("before")).await.expect_err("a newer one is there");
+        assert!(refusal.to_string().contains("snapshot after is newer"), "{refusal}");
+        let listed = s.ask(list()).await.expect("a list").snapshots;
+        let listed: Vec<_> = listed.iter().map(|v| (v.name.as_str(), v.used)).collect();
+        assert_eq!(listed, [("after", 8192), ("before", 8192)]);
+        s.ask(delete("after")).await.expect("deleted");
+        assert_eq!(reason(s.ask(delete("after")).await), Reason::NotFound);
+        assert_eq!(s.ask(back(&before.id.to_string())).await.expect("rolled back").size, 1 << 20);
+        s.ask(MachineDelete { machine: text("web"), disks: false }).await.expect("begun");
+        suite.settled(&life.broker).await;
+        let refusal = s.ask(DiskDelete { disk: text("vol") }).await.expect_err("it has a snapshot");
+        assert!(refusal.to_string().contains("before"), "{refusal}");
+        s.ask(delete("before")).await.expect("deleted");
+        s.ask(DiskDelete { disk: text("vol") }).await.expect("deleted");
+        assert_eq!(suite.world.lock().snapshots.len(), 0);
+    });
+}
+
+#[test]
 fn a_copied_disk_cannot_be_deleted_meanwhile() {
     let suite = Suite::new();
     suite.live(async |life: Life| {

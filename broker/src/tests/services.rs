@@ -64,6 +64,15 @@ impl FakeStorage {
     }
 }
 
+impl FakeStorage {
+    fn snapshot(&self, snapshot: skep_proto::SnapshotId, used: u64) -> storage::SnapshotState {
+        let all = self.0.lock().snapshots.clone();
+        let at = all.iter().position(|(_, id, _)| *id == snapshot);
+        let size = at.and_then(|at| all.get(at)).map_or(0, |(_, _, size)| *size);
+        storage::SnapshotState { snapshot, size, used, order: at.unwrap_or(0) as u64, created_ns: 1 }
+    }
+}
+
 /// Ends a job.
 pub fn finish_job(world: &World, disk: DiskId, channel: &OwnedFd, size: u64) {
     world.lock().disks.insert(disk, size);
@@ -120,6 +129,7 @@ impl Service<Storage> for FakeStorage {
             }),
             StorageRequest::DeleteDisk(c) => act!(ask, c, fate, |c: storage::DeleteDisk, _| {
                 world.lock().disks.remove(&c.disk);
+                world.lock().snapshots.retain(|(disk, ..)| *disk != c.disk);
                 Ok((storage::Done {}, []))
             }),
             StorageRequest::ListDisks(c) => act!(ask, c, fate, |c: storage::ListDisks, _| {
@@ -144,6 +154,40 @@ impl Service<Storage> for FakeStorage {
             }),
             StorageRequest::Space(c) => act!(ask, c, fate, |_, _| {
                 Ok((SpaceState { total: 1 << 40, free: 1 << 39, filesystem: Text::lossy("test"), reflink: false }, []))
+            }),
+            StorageRequest::VolumeSpace(c) => act!(ask, c, fate, |_, _| {
+                Ok((SpaceState { total: 1 << 40, free: 1 << 39, filesystem: Text::lossy("zfs"), reflink: true }, []))
+            }),
+            StorageRequest::CreateSnapshot(c) => act!(ask, c, fate, |c: storage::CreateSnapshot, _| {
+                if c.kind != storage::DiskKind::Zvol {
+                    return Err(Refusal::new(Reason::Unsupported, c.disk));
+                }
+                let size = self.state(c.disk, c.kind)?.size;
+                world.lock().snapshots.push((c.disk, c.snapshot, size));
+                Ok((self.snapshot(c.snapshot, 4096), []))
+            }),
+            StorageRequest::ListSnapshots(c) => act!(ask, c, fate, |c: storage::ListSnapshots, _| {
+                let mut ids: Vec<_> =
+                    world.lock().snapshots.iter().filter(|(disk, ..)| *disk == c.disk).map(|(_, id, _)| *id).collect();
+                ids.sort();
+                ids.retain(|id| c.after.is_none_or(|after| *id > after));
+                let snapshots = ids.into_iter().take(100).map(|id| self.snapshot(id, 8192)).collect();
+                Ok((storage::SnapshotPage { snapshots }, []))
+            }),
+            StorageRequest::RollBackDisk(c) => act!(ask, c, fate, |c: storage::RollBackDisk, _| {
+                let all = world.lock().snapshots.clone();
+                let newest = all.iter().rfind(|(disk, ..)| *disk == c.disk);
+                let (_, newest, size) = newest.copied().ok_or_else(|| Refusal::new(Reason::NotFound, c.snapshot))?;
+                if newest != c.snapshot {
+                    let note = format_args!("snapshot {newest} is newer; delete it first");
+                    return Err(Refusal::new(Reason::InUse, c.snapshot).note(note));
+                }
+                world.lock().disks.insert(c.disk, size);
+                Ok((self.state(c.disk, c.kind)?, []))
+            }),
+            StorageRequest::DeleteSnapshot(c) => act!(ask, c, fate, |c: storage::DeleteSnapshot, _| {
+                world.lock().snapshots.retain(|(_, snapshot, _)| *snapshot != c.snapshot);
+                Ok((storage::Done {}, []))
             }),
         }
     }
@@ -186,9 +230,11 @@ impl Service<Net> for FakeNet {
                 Ok((InterfacePage { interfaces: all.filter(|i| i.index > c.after).take(50).collect() }, []))
             }),
             // The broker makes none of these yet, and knows none to delete.
-            NetRequest::CreateTunnel(_) | NetRequest::DeleteTunnel(_) | NetRequest::CreatePair(_) | NetRequest::DeletePair(_) => {
-                Err(ProtocolError::Order("what the broker does not make"))
-            }
+            NetRequest::CreateTunnel(_)
+            | NetRequest::DeleteTunnel(_)
+            | NetRequest::CreatePair(_)
+            | NetRequest::DeletePair(_)
+            | NetRequest::CreateGraphSwitch(_) => Err(ProtocolError::Order("what the broker does not make")),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::broker::{Broker, Setup};
 use crate::db::Db;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{Machines, Which};
+use crate::db::snapshots::Snapshots;
 use crate::db::switches::Switches;
 use crate::platform::{Facts, RunDir};
 use crate::session::session;
@@ -13,7 +14,7 @@ use nix::unistd::{Uid, seteuid};
 use skep_ipc::CallError;
 use skep_ipc::aio::Client;
 use skep_proto::broker::{self as proto, *};
-use skep_proto::{Call, InstanceId, Refusal, Text, TraceId, UpTo};
+use skep_proto::{Call, DiskId, InstanceId, Refusal, Text, TraceId, UpTo};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -96,6 +97,10 @@ impl Suite {
         let host = self.world.lock();
         let disks = broker.read(|db| db.disks_after("", u32::MAX)).expect("disks");
         let unready = broker.read(|db| db.unready_disks()).expect("disks");
+        let snapshots = broker.read(|db| db.unready_snapshots()).expect("snapshots");
+        let named = |id: DiskId| broker.read(|db| db.snapshots_after(id, "", u32::MAX)).expect("snapshots");
+        let named: BTreeSet<_> = disks.iter().flat_map(|d| named(d.id)).map(|s| s.id).collect();
+        let there: BTreeSet<_> = host.snapshots.iter().map(|(_, s, _)| *s).collect();
         let rows: BTreeSet<_> = disks.iter().map(|d| d.id).collect();
         let files: BTreeSet<_> = host.disks.keys().copied().collect();
         let switches = broker.read(|db| db.switches_after("", u32::MAX)).expect("switches");
@@ -113,6 +118,8 @@ impl Suite {
             () if !broker.operations.borrow().is_empty() => Some("operations are at work".into()),
             () if !unready.is_empty() => Some(format!("disks are not ready: {unready:?}")),
             () if rows != files => Some(format!("disks {rows:?}, files {files:?}")),
+            () if !snapshots.is_empty() => Some(format!("snapshots are not ready: {snapshots:?}")),
+            () if named != there => Some(format!("snapshots {named:?}, on the host {there:?}")),
             () if numbers != host.bridges => Some(format!("switches {numbers:?}, bridges {:?}", host.bridges)),
             () if slots != cells => Some(format!("machines {slots:?}, cells {cells:?}")),
             () if !host.vars.is_subset(&ids) => Some("variable stores without machines".into()),

@@ -2,7 +2,7 @@
 
 use skep_ipc::ProtocolError;
 use skep_proto::runner::{End, Phase, RunnerEvent};
-use skep_proto::{DiskId, MachineId, Refusal, wire};
+use skep_proto::{DiskId, MachineId, Refusal, SnapshotId, wire};
 use skep_sys::msg;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,6 +35,8 @@ pub struct FakeCell {
 #[derive(Default)]
 pub struct State {
     pub disks: BTreeMap<DiskId, u64>,
+    /// In the order in which they were made.
+    pub snapshots: Vec<(DiskId, SnapshotId, u64)>,
     pub vars: BTreeSet<MachineId>,
     pub bridges: BTreeSet<u16>,
     pub cells: BTreeMap<MachineId, FakeCell>,

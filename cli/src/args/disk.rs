@@ -89,4 +89,40 @@ pub enum DiskCommand {
         /// Name or id
         disk: String,
     },
+    /// Snapshots of a disk of kind zvol
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+/// Snapshots.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Make a snapshot; of a running machine's disk it holds what a power failure would leave
+    Create {
+        /// Of which disk, name or id
+        disk: String,
+        /// Its name
+        name: String,
+    },
+    /// List a disk's snapshots
+    #[command(visible_alias = "ls")]
+    List {
+        /// Of which disk, name or id
+        disk: String,
+    },
+    /// Bring a disk that no running machine has back to its newest snapshot
+    Rollback {
+        /// Which disk, name or id
+        disk: String,
+        /// To which snapshot, name or id
+        snapshot: String,
+    },
+    /// Delete a snapshot
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Of which disk, name or id
+        disk: String,
+        /// Name or id
+        snapshot: String,
+    },
 }

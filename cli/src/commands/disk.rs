@@ -1,7 +1,7 @@
 //! `skep disk`.
 
 use super::Ctx;
-use crate::args::{DiskCommand, Format, Kind};
+use crate::args::{DiskCommand, Format, Kind, SnapshotCommand};
 use crate::error::Failure;
 use crate::operation::{self, Interrupt, bar};
 use crate::view;
@@ -10,8 +10,9 @@ use skep_api::CHUNK;
 use skep_api::v1::disks_client::DisksClient;
 use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
-    CloneDiskRequest, CreateDiskRequest, DeleteDiskRequest, DiskKind, GetDiskRequest, ImageFormat, ImportDiskEnd,
-    ImportDiskHeader, ImportDiskRequest, ListDisksRequest, Operation, ResizeDiskRequest,
+    CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, DiskKind,
+    GetDiskRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, ListDisksRequest, ListSnapshotsRequest,
+    Operation, ResizeDiskRequest, RollBackDiskRequest,
 };
 use std::fs::File;
 use std::io::Read;
@@ -80,8 +81,42 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             api.delete(DeleteDiskRequest { disk: disk.clone() }).await?;
             ctx.gone("disk", &disk);
         }
+        DiskCommand::Snapshot(command) => snapshot(ctx, command).await?,
     }
     Ok(0)
+}
+
+/// Runs one about snapshots.
+async fn snapshot(ctx: Ctx, command: SnapshotCommand) -> Result<(), Failure> {
+    let mut api = ctx.api.disks();
+    match command {
+        SnapshotCommand::Create { disk, name } => {
+            let made = api.create_snapshot(CreateSnapshotRequest { disk, name }).await?.into_inner();
+            ctx.made(&view::snapshot(&made), "snapshot", "made");
+        }
+        SnapshotCommand::List { disk } => {
+            let (mut all, mut page_token) = (Vec::new(), String::new());
+            loop {
+                let request = ListSnapshotsRequest { disk: disk.clone(), page_size: 0, page_token };
+                let page = api.list_snapshots(request).await?.into_inner();
+                all.extend(page.snapshots);
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    break;
+                }
+            }
+            ctx.output.list(view::SNAPSHOTS, all.iter().map(|s| (view::snapshot(s), view::snapshot_row(s))));
+        }
+        SnapshotCommand::Rollback { disk, snapshot } => {
+            let disk = api.roll_back(RollBackDiskRequest { disk, snapshot }).await?.into_inner();
+            ctx.made(&view::disk(&disk), "disk", "rolled back");
+        }
+        SnapshotCommand::Delete { disk, snapshot } => {
+            api.delete_snapshot(DeleteSnapshotRequest { disk, snapshot: snapshot.clone() }).await?;
+            ctx.gone("snapshot", &snapshot);
+        }
+    }
+    Ok(())
 }
 
 /// Sends an image. ^C ends the stream early, and what came is thrown away.

@@ -32,7 +32,12 @@ impl From<UpError> for Failure {
 
 /// Starts the suite, and returns when it answers.
 pub fn up(places: &Places, args: &UpArgs, output: Output) -> Result<u8, Failure> {
-    let how = up::up(places, args.foreground, args.listen.map(|address| address.to_string()), args.uplinks.as_deref())?;
+    let options = up::Options {
+        listen: args.listen.map(|address| address.to_string()),
+        uplinks: args.uplinks.clone(),
+        dataset: args.zfs_dataset.clone(),
+    };
+    let how = up::up(places, args.foreground, options)?;
     if !args.foreground {
         // The frontend listens; its answer shows that the broker does, too. The broker waits for its helpers by itself.
         block_on(async {

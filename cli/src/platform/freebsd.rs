@@ -1,6 +1,7 @@
 //! FreeBSD.
 
 use super::{Check, Found, first_file};
+use skep_service::{Ids, Role};
 use skep_sys::freebsd::{has_sysctl, jail};
 use std::io;
 use std::path::Path;
@@ -24,6 +25,14 @@ pub fn enter_jail(name: &str) -> io::Result<()> {
     jail::attach(id)
 }
 
+/// What services cannot take away themselves when the suite ends: the devfs that showed storage-helper its volumes. It stays while
+/// machines that run on hold some of them.
+pub fn clear(run: &Path, ids: Option<&str>) {
+    if let Some(ids) = ids.and_then(|ids| Ids::parse(ids).ok()) {
+        let _ = skep_sys::freebsd::devfs::hide(&run.join("volumes"), ids.of(Role::Storage));
+    }
+}
+
 /// What machines need of this host.
 pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
     let is = |ok: bool, otherwise: Found| if ok { Found::Ok } else { otherwise };
@@ -44,7 +53,13 @@ pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
         Check::new("capability mode", capsicum, "kern.features", "boot a kernel with options CAPABILITY_MODE"),
         Check::new("taps", knows(c"net.link.tap.debug", Found::Weaker), "net.link.tap", "kldload if_tuntap"),
         Check::new("bridges", knows(c"net.link.bridge.pfil_member", Found::Weaker), "net.link.bridge", "kldload if_bridge"),
-        Check::new("tunnels", knows(c"net.link.vxlan.legacy_port", Found::Weaker), "net.link.vxlan", "kldload if_vxlan"),
+        Check::new("tunnels", knows(c"net.link.vxlan", Found::Weaker), "net.link.vxlan", "kldload if_vxlan"),
+        Check::new(
+            "ZFS volumes",
+            is(Path::new("/dev/zfs").exists(), Found::Weaker),
+            "/dev/zfs",
+            "kldload zfs; `skep up --zfs-dataset POOL/NAME`",
+        ),
         Check::new(
             "limits",
             is(skep_sys::freebsd::rctl::usage("user:0").is_ok(), Found::Weaker),

@@ -28,6 +28,9 @@ pub fn enter_jail(_name: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// What services cannot take away themselves when the suite ends: nothing.
+pub fn clear(_run: &Path, _ids: Option<&str>) {}
+
 /// What machines need of this host.
 pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
     vec![

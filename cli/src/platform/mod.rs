@@ -7,7 +7,7 @@ mod host;
 #[path = "linux.rs"]
 mod host;
 
-pub use host::{CONF, MANAGED, STATE, checks, enter_jail, make_user};
+pub use host::{CONF, MANAGED, STATE, checks, clear, enter_jail, make_user};
 
 use std::path::Path;
 

@@ -94,15 +94,27 @@ pub(crate) fn step(what: impl ToString) -> impl FnOnce(io::Error) -> UpError {
     move |error| UpError::Step { what: what.to_string(), error }
 }
 
+/// With what the suite is started.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where the API is served on TCP, too.
+    pub listen: Option<String>,
+    /// The host's interfaces that switches may have from now on, between commas.
+    pub uplinks: Option<String>,
+    /// Below which dataset ZFS volumes are kept.
+    pub dataset: Option<String>,
+}
+
 /// Starts the suite and returns when its API answers; says so if it was up already. `foreground`: this process becomes the supervisor.
-pub fn up(places: &Places, foreground: bool, listen: Option<String>, uplinks: Option<&str>) -> Result<&'static str, UpError> {
+pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'static str, UpError> {
+    let uplinks = options.uplinks.as_deref();
     if foreground {
         let prepared = prepare(places, uplinks)?;
-        supervisor::run(places, &prepared, listen, io::stdout())?;
+        supervisor::run(places, &prepared, &options, io::stdout())?;
         return Ok("ended");
     }
-    if uplinks.is_some() && is_up(places) {
-        let mend = "the suite is up already; other uplinks need a start: `skep down --keep-machines`, then this again";
+    if (uplinks.is_some() || options.dataset.is_some()) && is_up(places) {
+        let mend = "the suite is up already; other uplinks or volumes need a start: `skep down --keep-machines`, then this again";
         return Err(UpError::Supervisor(mend.into()));
     }
     if wait_ready(places)? {
@@ -117,8 +129,10 @@ pub fn up(places: &Places, foreground: bool, listen: Option<String>, uplinks: Op
     let own = std::env::current_exe().map_err(step("own path"))?;
     let mut command = Command::new(own);
     command.arg("up").arg("--foreground").env("SKEP_STATE", &places.state).env("SKEP_RUN", &places.run);
-    if let Some(address) = listen {
-        command.arg("--listen").arg(address);
+    for (flag, value) in [("--listen", options.listen), ("--zfs-dataset", options.dataset)] {
+        if let Some(value) = value {
+            command.arg(flag).arg(value);
+        }
     }
     command.env("SKEP_DETACH", "1").current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(step("start the supervisor"))?;

@@ -1,6 +1,7 @@
 //! Before the services start: directories, the instance's mark, uids, the root of the cells.
 
-use super::{Places, UpError, step};
+use super::supervisor::DATASET;
+use super::{Options, Places, UpError, step};
 use nix::unistd::{Uid, geteuid};
 use skep_proto::{IfName, InstanceId};
 use std::fs;
@@ -18,6 +19,8 @@ pub struct Prepared {
     pub instance: InstanceId,
     /// `--ids`, if root starts them.
     pub ids: Option<String>,
+    /// The dataset of ZFS volumes, as remembered.
+    pub dataset: Option<String>,
     /// The host's interfaces that switches may have, between commas.
     pub uplinks: String,
     /// Where the services' programs are.
@@ -37,17 +40,25 @@ impl Prepared {
         let wrong = |e| step(places.state.join("instance").display())(io::Error::other(format!("{e}")));
         let instance = read("instance")?.parse().map_err(wrong)?;
         let ids = if geteuid().is_root() { Some(read("ids")?) } else { None };
-        Ok(Self { instance, ids, uplinks: uplinks(&places.state, None)?, programs: programs()? })
+        Ok(Self {
+            instance,
+            ids,
+            dataset: dataset(&places.state)?,
+            uplinks: uplinks(&places.state, None)?,
+            programs: programs()?,
+        })
     }
 
     /// A service's program and its flags, whoever starts it.
-    pub fn command(&self, places: &Places, service: &str, listen: Option<&str>) -> (PathBuf, Vec<String>) {
+    pub fn command(&self, places: &Places, service: &str, options: &Options) -> (PathBuf, Vec<String>) {
         let path = |p: &Path| p.to_string_lossy().into_owned();
         let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
         args.extend(["--instance".into(), self.instance.to_string()]);
         args.extend(self.ids.iter().flat_map(|ids| ["--ids".to_owned(), ids.clone()]));
-        if let ("api-frontend", Some(address)) = (service, listen) {
-            args.extend(["--listen".into(), address.to_owned()]);
+        match (service, &options.listen, options.dataset.as_ref().or(self.dataset.as_ref())) {
+            ("api-frontend", Some(address), _) => args.extend(["--listen".into(), address.clone()]),
+            ("storage-helper", _, Some(dataset)) => args.extend(["--zfs-dataset".into(), dataset.clone()]),
+            _ => {}
         }
         if service == "net-helper" && !self.uplinks.is_empty() {
             args.extend(["--uplinks".to_owned(), self.uplinks.clone()]);
@@ -89,7 +100,17 @@ pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError
         programs: programs.clone(),
     };
     skep_cellroot::prepare(&config)?;
-    Ok(Prepared { instance, ids, uplinks, programs })
+    let dataset = dataset(&places.state)?;
+    Ok(Prepared { instance, ids, dataset, uplinks, programs })
+}
+
+/// The dataset of ZFS volumes, as remembered.
+fn dataset(state: &Path) -> Result<Option<String>, UpError> {
+    let path = state.join(DATASET);
+    match fs::read_to_string(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        text => Ok(Some(text.map_err(step(format!("read {}", path.display())))?.trim().to_owned())),
+    }
 }
 
 fn directories(places: &Places) -> Result<(), UpError> {

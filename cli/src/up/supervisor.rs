@@ -1,6 +1,6 @@
 //! The supervisor: starts the services, starts again whichever ends, answers on `RUN/up.sock`.
 
-use super::{Places, Prepared, SERVICES, UpError, step};
+use super::{Options, Places, Prepared, SERVICES, UpError, step};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -22,19 +22,21 @@ pub const ASK_READY: &[u8] = b"r";
 /// Asks on the control socket: end.
 pub const ASK_DOWN: &[u8] = b"d";
 
+/// In STATE: the dataset of ZFS volumes.
+pub const DATASET: &str = "zfs-dataset";
 /// A service that lived longer than this is started again at once.
 const STABLE: Duration = Duration::from_secs(10);
 /// Longest wait before a service is started again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs until it is told to end.
-pub fn run(places: &Places, prepared: &Prepared, listen: Option<String>, told: impl io::Write) -> Result<(), UpError> {
+pub fn run(places: &Places, prepared: &Prepared, options: &Options, told: impl io::Write) -> Result<(), UpError> {
     let _lock = lock(places)?;
     if std::env::var_os("SKEP_DETACH").is_some() {
         nix::unistd::setsid().map_err(|e| step("setsid")(e.into()))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(step("runtime"))?;
-    runtime.block_on(supervise(places, prepared, listen, told))
+    runtime.block_on(supervise(places, prepared, options, told))
 }
 
 /// One supervisor a suite.
@@ -50,9 +52,7 @@ fn lock(places: &Places) -> Result<Flock<File>, UpError> {
     Ok(locked)
 }
 
-async fn supervise(
-    places: &Places, prepared: &Prepared, listen: Option<String>, mut told: impl io::Write,
-) -> Result<(), UpError> {
+async fn supervise(places: &Places, prepared: &Prepared, options: &Options, mut told: impl io::Write) -> Result<(), UpError> {
     let control = places.control();
     let _ = fs::remove_file(&control);
     let listener = UnixListener::bind(&control).map_err(step(format!("bind {}", control.display())))?;
@@ -67,7 +67,7 @@ async fn supervise(
     let services = tokio::task::LocalSet::new();
     let mut starters = Vec::new();
     for (number, name) in SERVICES.iter().enumerate() {
-        let service = Service::new(name, number, places, prepared, listen.as_deref(), ready.clone(), failed.clone());
+        let service = Service::new(name, number, places, prepared, options, ready.clone(), failed.clone());
         starters.push(services.spawn_local(service.keep_running(ending.clone())));
     }
     let asker = services.run_until(async {
@@ -80,6 +80,10 @@ async fn supervise(
                 Ok(()) = is_ready.changed(), if !announced => {
                     if all(&is_ready.borrow()) {
                         announced = true;
+                        // It works, so it is worth remembering.
+                        if let Some(dataset) = &options.dataset {
+                            let _ = fs::write(places.state.join(DATASET), format!("{dataset}\n"));
+                        }
                         // Whoever started us may have gone away meanwhile.
                         let _ = writeln!(told, "{READY}").and_then(|()| told.flush());
                         quiet();
@@ -111,6 +115,7 @@ async fn supervise(
     for name in SERVICES {
         let _ = fs::remove_file(places.run.join(format!("{name}.sock")));
     }
+    crate::platform::clear(&places.run, prepared.ids.as_deref());
     for dir in ["vm", "console", ""] {
         // Only empty ones: cells that run on keep theirs.
         let _ = fs::remove_dir(places.run.join(dir));
@@ -174,10 +179,10 @@ type Failed = tokio::sync::mpsc::Sender<String>;
 
 impl Service {
     fn new(
-        name: &'static str, number: usize, places: &Places, prepared: &Prepared, listen: Option<&str>,
-        ready: watch::Sender<Ready>, failed: Failed,
+        name: &'static str, number: usize, places: &Places, prepared: &Prepared, options: &Options, ready: watch::Sender<Ready>,
+        failed: Failed,
     ) -> Self {
-        let (program, args) = prepared.command(places, name, listen);
+        let (program, args) = prepared.command(places, name, options);
         Self { name, program, log: places.state.join("logs").join(format!("{name}.log")), args, number, ready, failed }
     }
 

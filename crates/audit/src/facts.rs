@@ -71,6 +71,8 @@ pub enum Kind {
     Memory,
     /// Event, poll, timer, signal, kqueue.
     Event,
+    /// A socket whose connection has ended: FreeBSD's kernel says no more of it.
+    Ended,
     /// A process.
     Process,
     /// A namespace.

@@ -4,7 +4,7 @@ use crate::platform::{Kernel, Listener};
 use crate::report::{Line, Process, Report, Verdict};
 use crate::{Error, Options, check, facts::Facts};
 use skep_proto::MachineId;
-use skep_rights::{Process as Table, storage};
+use skep_rights::{Process as Table, net, storage};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -165,8 +165,13 @@ fn children(kernel: &Kernel, subjects: &mut Vec<Subject>) -> Result<(), Error> {
             continue;
         }
         let Some(of) = subjects.iter().find(|subject| subject.pid == parent && subject.machine.is_none()) else { continue };
-        let table = if of.table.name == storage::TABLE.name { &storage::JOB } else { of.table };
-        let child = Subject { table, name: format!("child of {}", of.name), machine: None, pid, notes: Vec::new() };
+        // net-helper has one on FreeBSD, and makes no other.
+        let (table, name) = match of.table.name {
+            name if name == storage::TABLE.name => (&storage::JOB, format!("child of {name}")),
+            name if name == net::TABLE.name => (&net::OUTSIDE, net::OUTSIDE.name.to_owned()),
+            name => (of.table, format!("child of {name}")),
+        };
+        let child = Subject { table, name, machine: None, pid, notes: Vec::new() };
         subjects.push(child);
     }
     Ok(())

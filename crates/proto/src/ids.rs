@@ -66,6 +66,8 @@ ids! {
     NicId, "nic";
     /// Long work.
     OperationId, "operation";
+    /// A snapshot of a disk.
+    SnapshotId, "snapshot";
 }
 
 /// Text that is not an id.

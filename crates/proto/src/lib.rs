@@ -23,8 +23,8 @@ pub mod tunnel;
 pub mod upload;
 pub mod wire;
 
-pub use ids::{DiskId, InstanceId, MachineId, NicId, OperationId, SwitchId, TraceId};
-pub use names::{DiskName, IfName, MachineName, NicName, SwitchName, Text};
+pub use ids::{DiskId, InstanceId, MachineId, NicId, OperationId, SnapshotId, SwitchId, TraceId};
+pub use names::{DiskName, IfName, MachineName, NicName, SnapshotName, SwitchName, Text};
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
 pub use refusal::{Reason, Refusal};
 

@@ -71,6 +71,8 @@ names! {
     MachineName, "machine";
     /// What users call a disk.
     DiskName, "disk";
+    /// What users call a snapshot of a disk.
+    SnapshotName, "snapshot";
     /// What users call a switch.
     SwitchName, "switch";
     /// What users call a NIC.

@@ -127,6 +127,17 @@ pub struct Named {
     pub name: IfName,
 }
 
+/// As [`CreateSwitch`], of a bridge of netgraph's (FreeBSD): no interface of the host's, so that the host itself is not on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateGraphSwitch {
+    /// Which.
+    pub switch: SwitchId,
+    /// Its number on this host; gives the bridge's name.
+    pub number: u16,
+    /// The host's interface that becomes a member.
+    pub uplink: Option<IfName>,
+}
+
 /// Names of a pair's ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairNamed {
@@ -151,5 +162,6 @@ protocol! {
         7 DeleteTunnel [NoFds] => Done [NoFds];
         8 CreatePair [NoFds] => PairNamed [NoFds];
         9 DeletePair [NoFds] => Done [NoFds];
+        10 CreateGraphSwitch [NoFds] => Named [NoFds];
     }
 }

@@ -1,6 +1,6 @@
 //! storage-helper: files under `STATE/{disks,firmware,logs}` (and zvols on FreeBSD). It hands out open, limited descriptors.
 
-use crate::{DiskId, MachineId, NoFds, OneFd, UpTo, names::Text, protocol::protocol, refusal::Refusal};
+use crate::{DiskId, MachineId, NoFds, OneFd, SnapshotId, UpTo, names::Text, protocol::protocol, refusal::Refusal};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
@@ -46,7 +46,7 @@ pub struct CreateDisk {
     pub disk: DiskId,
     /// How to keep it.
     pub kind: DiskKind,
-    /// Bytes; a multiple of 512, 1 MiB to 64 TiB.
+    /// Bytes; a multiple of 512, 1 MiB to 64 TiB. A volume is made of whole blocks and may be a little larger.
     pub size: u64,
 }
 
@@ -56,7 +56,7 @@ pub struct CreateDisk {
 pub struct ImportDisk {
     /// Its id.
     pub disk: DiskId,
-    /// How to keep it: `Raw` unpacks QCOW2, `Qcow2` keeps QCOW2 (and refuses raw).
+    /// How to keep it: `Raw` and `Zvol` unpack QCOW2, `Qcow2` keeps QCOW2 (and refuses raw).
     pub kind: DiskKind,
     /// How to read the stream.
     pub format: SourceFormat,
@@ -68,7 +68,7 @@ pub struct ImportDisk {
     pub sha256: Option<[u8; 32]>,
 }
 
-/// Starts to copy a disk: by reflink where the file system can, else only what is allocated. Descriptor: the job's channel.
+/// Starts to copy a disk: sharing its blocks where the file system can, or it is a volume, else only what is allocated. Descriptor: the job's channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloneDisk {
     /// The source; nobody may be writing to it (the broker sees to that).
@@ -137,7 +137,7 @@ pub struct ResizeDisk {
     pub size: u64,
 }
 
-/// Deletes a disk. Deleting one that is not there succeeds; one that somebody holds open for writing is refused.
+/// Deletes a disk with its snapshots. Deleting one that is not there succeeds; one that somebody holds open for writing is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteDisk {
     /// Which.
@@ -227,6 +227,76 @@ pub struct SpaceState {
     pub reflink: bool,
 }
 
+/// Asks for the space that is left for ZFS volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpace {}
+
+/// A snapshot of a disk as it lies on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotState {
+    /// Which.
+    pub snapshot: SnapshotId,
+    /// Bytes that the guest saw then.
+    pub size: u64,
+    /// Bytes that it occupies alone.
+    pub used: u64,
+    /// Of two snapshots of a disk the newer one has the higher number.
+    pub order: u64,
+    /// When it was made, by the host's clock.
+    pub created_ns: i64,
+}
+
+/// Makes a snapshot of a disk (ZFS volumes only), which may be open. Making one that exists succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateSnapshot {
+    /// Of which disk.
+    pub disk: DiskId,
+    /// The disk's kind.
+    pub kind: DiskKind,
+    /// Its id.
+    pub snapshot: SnapshotId,
+}
+
+/// Lists snapshots of a disk in the order of their ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListSnapshots {
+    /// Of which disk.
+    pub disk: DiskId,
+    /// The disk's kind.
+    pub kind: DiskKind,
+    /// Begin after this one.
+    pub after: Option<SnapshotId>,
+}
+
+/// A page of [`ListSnapshots`]; empty at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPage {
+    /// At most 100.
+    pub snapshots: Vec<SnapshotState>,
+}
+
+/// Brings a disk that nobody has open back to its newest snapshot, its size included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollBackDisk {
+    /// Which.
+    pub disk: DiskId,
+    /// Its kind.
+    pub kind: DiskKind,
+    /// To which snapshot; one with newer ones is refused.
+    pub snapshot: SnapshotId,
+}
+
+/// Deletes a snapshot. Deleting one that is not there succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteSnapshot {
+    /// Of which disk.
+    pub disk: DiskId,
+    /// The disk's kind.
+    pub kind: DiskKind,
+    /// Which.
+    pub snapshot: SnapshotId,
+}
+
 /// Done, nothing to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {}
@@ -247,5 +317,10 @@ protocol! {
         10 OpenLogReader [NoFds] => Done [UpTo<2>];
         11 DeleteMachineFiles [NoFds] => Done [NoFds];
         12 Space [NoFds] => SpaceState [NoFds];
+        13 VolumeSpace [NoFds] => SpaceState [NoFds];
+        14 CreateSnapshot [NoFds] => SnapshotState [NoFds];
+        15 ListSnapshots [NoFds] => SnapshotPage [NoFds];
+        16 RollBackDisk [NoFds] => DiskState [NoFds];
+        17 DeleteSnapshot [NoFds] => Done [NoFds];
     }
 }

@@ -183,6 +183,14 @@ const CONST_TABLE: Process = Process {
             why: "opened and locked by storage-helper; itself or a copy under another number",
         },
         Descriptor {
+            name: "volume",
+            kind: FdKind::DeviceBelow("volumes"),
+            most: Most::Many,
+            rights: &["FSYNC", "IOCTL", "READ", "SEEK", "WRITE", "FSTAT", "EVENT", "FPATHCONF"],
+            ioctls: super::runner::DISK_IOCTLS,
+            why: "FreeBSD: a disk that is a ZFS volume, likewise",
+        },
+        Descriptor {
             name: "variable store",
             kind: FdKind::File("firmware"),
             most: Most::N(2),

@@ -26,6 +26,7 @@ pub const ALL: &[&Process] = &[
     &storage::TABLE,
     &storage::JOB,
     &net::TABLE,
+    &net::OUTSIDE,
     &vm_runner::TABLE,
     &runner::TABLE,
     &hypervisor::TABLE,

@@ -11,7 +11,7 @@ pub static TABLE: Process = Process {
     name: "net-helper",
     program: "skep-net-helper",
     task: "makes bridges, taps, tunnels and pairs",
-    uid: Uid::RootOnFreeBsd,
+    uid: Uid::Own,
     namespaces: &[Namespace::Ipc, Namespace::Uts],
     capabilities: &[(Capability::NetAdmin, "interfaces are made with it")],
     network: Network::Host("bridges, taps and uplinks are interfaces of the host"),
@@ -39,18 +39,18 @@ pub static TABLE: Process = Process {
             why: "FreeBSD: an unbound socket that carries the requests about interfaces",
         },
         Descriptor {
-            name: "devices",
-            kind: FdKind::Directory("/dev"),
+            name: "outside",
+            kind: FdKind::Unix,
             most: Most::N(1),
-            rights: &["LOOKUP", "READ", "WRITE", "SEEK", "IOCTL", "EVENT", "FSTAT"],
-            ioctls: TAP_IOCTLS,
-            why: "FreeBSD: taps are opened beneath it (for writing, openat(2) asks for SEEK); what is opened has no right beyond these",
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "FreeBSD: to the part outside of capability mode, which opens taps and sends netgraph messages",
         },
         Descriptor {
             name: "tap",
             kind: FdKind::Device("/dev/net/tun"),
             most: Most::N(1),
-            rights: &["READ", "WRITE", "EVENT", "IOCTL", "FSTAT"],
+            rights: TAP_RIGHTS,
             ioctls: TAP_IOCTLS,
             why: "while an operation makes it; sent to the broker and closed",
         },
@@ -98,6 +98,11 @@ pub static TABLE: Process = Process {
             test: "a_pair_carries_frames_from_switch_to_switch",
         },
         Operation { name: "DeletePair", does: "deletes both", test: "a_pair_carries_frames_from_switch_to_switch" },
+        Operation {
+            name: "CreateGraphSwitch",
+            does: "FreeBSD: has a bridge of netgraph made, to which an uplink is joined",
+            test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
+        },
     ],
     freebsd: FreeBsd {
         capability_mode: true,
@@ -105,6 +110,76 @@ pub static TABLE: Process = Process {
         note: "keeps uid 0: the kernel asks for root at each request about interfaces, and for root the limits of the socket are \
                documentation, since capability mode lets root make another (FREEBSD 13 to 15). Requests carry names that the kernel cannot \
                limit; the helper checks them",
+    },
+};
+
+/// Its part outside of capability mode (FreeBSD).
+pub static OUTSIDE: Process = Process {
+    name: "net-helper-outside",
+    program: "skep-net-helper",
+    task: "opens taps and sends netgraph messages for net-helper (FreeBSD)",
+    uid: Uid::Own,
+    namespaces: &[],
+    capabilities: &[],
+    network: Network::Host("nodes of interfaces are the host's"),
+    descriptors: &[
+        Descriptor {
+            name: "requests",
+            kind: FdKind::Unix,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "from net-helper, which made the pair and this process",
+        },
+        Descriptor {
+            name: "netgraph",
+            kind: FdKind::Netlink,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT", "CONNECT"],
+            ioctls: &[],
+            why: "carries the control messages",
+        },
+        Descriptor {
+            name: "tap",
+            kind: FdKind::Device("tap"),
+            most: Most::N(1),
+            rights: TAP_RIGHTS,
+            ioctls: TAP_IOCTLS,
+            why: "while it is sent to net-helper",
+        },
+    ],
+    paths: Paths::Unrestricted("FreeBSD alone has it"),
+    syscalls: &[],
+    ioctls: &[],
+    max_descriptors: 16,
+    operations: &[
+        Operation {
+            name: "Make, Remove",
+            does: "makes and removes bridge nodes whose names are the instance's",
+            test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
+        },
+        Operation {
+            name: "Join, Leave",
+            does: "joins interfaces of the instance and uplinks to them",
+            test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
+        },
+        Operation {
+            name: "OpenTap",
+            does: "opens the device of a tap that has the kernel's name for it still",
+            test: "it_makes_everything_from_inside_capability_mode",
+        },
+        Operation {
+            name: "Bridges, Members",
+            does: "lists them",
+            test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
+        },
+    ],
+    freebsd: FreeBsd {
+        capability_mode: false,
+        root: Root::Always,
+        note: "each netgraph message names its node, which capability mode refuses (ECAPMODE, EDESTADDRREQ; 13 to 15), and the kernel asks \
+               for root; taps are opened by path, since a descriptor of /dev would lead to the host's disks, too. So this process does \
+               nothing else: it reads typed requests from net-helper alone, and checks each name for itself",
     },
 };
 
@@ -138,6 +213,9 @@ pub const INTERFACE_IOCTLS: &[u64] = &[
     request(IN, b'i', 135, IFGROUPREQ),       // SIOCAIFGROUP
     request(IN | OUT, b'i', 136, IFGROUPREQ), // SIOCGIFGROUP
 ];
+
+/// What bhyve does with a tap, and who passes it on (fstat(2)).
+const TAP_RIGHTS: &[&str] = &["READ", "WRITE", "EVENT", "IOCTL", "FSTAT"];
 
 /// Requests that bhyve makes on a tap (FreeBSD, net/if_tap.h, sys/filio.h): `TAPGIFNAME` on 13, `VMIO_SIOCSIFFLAGS` on 15, `FIONBIO`.
 pub const TAP_IOCTLS: &[u64] = &[request(OUT, b't', 93, IFREQ), request(VOID, b'V', 0, 4), request(IN, b'f', 126, 4)];

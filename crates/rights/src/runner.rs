@@ -73,6 +73,10 @@ pub static TABLE: Process = Process {
         Descriptor { rights: FILE, ..passed("variable store", FdKind::File("firmware"), Most::N(1), "kept for the next start") },
         Descriptor { ioctls: DISK_IOCTLS, ..passed("disk", FdKind::File("disks"), Most::Many, "kept for the next start") },
         Descriptor {
+            ioctls: DISK_IOCTLS,
+            ..passed("volume", FdKind::DeviceBelow("volumes"), Most::Many, "FreeBSD: a disk that is a ZFS volume, kept likewise")
+        },
+        Descriptor {
             ioctls: TAP_IOCTLS,
             ..passed("tap", FdKind::Device("net/tun"), Most::Many, "kept for the next start; it goes when this closes")
         },

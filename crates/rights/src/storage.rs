@@ -29,6 +29,14 @@ const DIRECTORY: &[&str] = &[
     "IOCTL",
     "MMAP_RW",
 ];
+/// `_IOWR('Z', n, struct zfs_iocparm)` (sys/zfs_ioctl_compat.h of FreeBSD): statistics, next dataset, next snapshot, set properties,
+/// create, destroy, roll back, promote, snapshot, destroy snapshots, clone. (Permissions are given away before.)
+const ZFS: &[u64] =
+    &[zfs(0x12), zfs(0x14), zfs(0x15), zfs(0x16), zfs(0x17), zfs(0x18), zfs(0x19), zfs(0x22), zfs(0x23), zfs(0x3b), zfs(0x42)];
+const fn zfs(number: u64) -> u64 {
+    0xc018_5a00 | number
+}
+
 /// Rights of its listener and of what is accepted from it.
 const SERVED: &[&str] = &["ACCEPT", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "READ", "WRITE"];
 /// Rights of what a hypervisor does with a disk.
@@ -114,6 +122,31 @@ pub static TABLE: Process = Process {
             why: "a disk on its way to a hypervisor, or in the making",
         },
         Descriptor {
+            name: "zfs",
+            kind: FdKind::Device("zfs"),
+            most: Most::N(1),
+            rights: &["IOCTL"],
+            ioctls: ZFS,
+            why: "FreeBSD: requests about volumes. They name any dataset; the kernel asks what the helper's uid was allowed (zfs-allow(8)): \
+                  only what is below the suite's dataset",
+        },
+        Descriptor {
+            name: "volumes",
+            kind: FdKind::Directory("volumes"),
+            most: Most::N(1),
+            rights: &["LOOKUP", "READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FLOCK", "FCNTL", "FPATHCONF", "EVENT", "IOCTL"],
+            ioctls: DIOCG,
+            why: "FreeBSD: a devfs that shows the suite's volumes and nothing else; they are opened beneath it",
+        },
+        Descriptor {
+            name: "volume",
+            kind: FdKind::DeviceBelow("volumes"),
+            most: Most::N(24),
+            rights: DISK,
+            ioctls: DIOCG,
+            why: "FreeBSD: a volume on its way to a hypervisor, or in the making",
+        },
+        Descriptor {
             name: "variable store",
             kind: FdKind::File("firmware"),
             most: Most::N(2),
@@ -173,21 +206,33 @@ pub static TABLE: Process = Process {
     ioctls: &[(FICLONE, "a copy shares the blocks of its source")],
     max_descriptors: 256,
     operations: &[
-        Operation { name: "CreateDisk", does: "makes an empty file in disks", test: "disks_are_made_once_and_listed" },
+        Operation {
+            name: "CreateDisk",
+            does: "makes an empty file in disks, or a volume",
+            test: "disks_are_made_once_and_listed",
+        },
         Operation {
             name: "ImportDisk",
-            does: "starts a child that fills a new file from a stream",
+            does: "starts a child that fills a new file or volume from a stream",
             test: "import_keeps_or_unpacks_what_the_stream_holds",
         },
-        Operation { name: "CloneDisk", does: "starts a child that copies a file", test: "clone_copies_data_and_keeps_holes" },
-        Operation { name: "OpenDisk", does: "locks a file and hands it out", test: "an_open_disk_is_locked_by_its_descriptor" },
-        Operation { name: "ResizeDisk", does: "enlarges a file", test: "disks_grow_and_never_shrink" },
         Operation {
-            name: "DeleteDisk",
-            does: "deletes a file that nobody has locked",
+            name: "CloneDisk",
+            does: "starts a child that copies a file; clones a volume",
+            test: "clone_copies_data_and_keeps_holes",
+        },
+        Operation {
+            name: "OpenDisk",
+            does: "locks a file or volume and hands it out",
             test: "an_open_disk_is_locked_by_its_descriptor",
         },
-        Operation { name: "ListDisks", does: "lists disks", test: "disks_are_made_once_and_listed" },
+        Operation { name: "ResizeDisk", does: "enlarges a file or volume", test: "disks_grow_and_never_shrink" },
+        Operation {
+            name: "DeleteDisk",
+            does: "deletes a file or volume that nobody has locked",
+            test: "an_open_disk_is_locked_by_its_descriptor",
+        },
+        Operation { name: "ListDisks", does: "lists files and volumes", test: "disks_are_made_once_and_listed" },
         Operation {
             name: "OpenVars",
             does: "hands out a variable store, made from the template",
@@ -210,8 +255,33 @@ pub static TABLE: Process = Process {
             test: "variable_stores_come_from_the_template",
         },
         Operation { name: "Space", does: "asks the file system", test: "space_is_what_the_file_system_says" },
+        Operation { name: "VolumeSpace", does: "asks ZFS", test: "volumes_are_made_once_and_listed" },
+        Operation {
+            name: "CreateSnapshot",
+            does: "makes a snapshot of a volume",
+            test: "a_volume_is_rolled_back_to_its_newest_snapshot",
+        },
+        Operation {
+            name: "ListSnapshots",
+            does: "lists snapshots of a volume",
+            test: "a_volume_is_rolled_back_to_its_newest_snapshot",
+        },
+        Operation {
+            name: "RollBackDisk",
+            does: "brings a volume that nobody has open back to a snapshot",
+            test: "a_volume_is_rolled_back_to_its_newest_snapshot",
+        },
+        Operation {
+            name: "DeleteSnapshot",
+            does: "destroys a snapshot of a volume",
+            test: "a_volume_is_rolled_back_to_its_newest_snapshot",
+        },
     ],
-    freebsd: FreeBsd { capability_mode: true, root: Root::Never, note: "" },
+    freebsd: FreeBsd {
+        capability_mode: true,
+        root: Root::Never,
+        note: "with ZFS volumes, root has allowed its uid before: to make, destroy, copy, snapshot and roll back what is below one dataset",
+    },
 };
 
 /// A child of storage-helper that reads what may be hostile: it can open nothing, and hands nothing out.
@@ -235,6 +305,14 @@ pub static JOB: Process = Process {
             rights: DISK,
             ioctls: DIOCG,
             why: "the source, what is made of it, and a nameless file between",
+        },
+        Descriptor {
+            name: "volume",
+            kind: FdKind::DeviceBelow("volumes"),
+            most: Most::N(1),
+            rights: DISK,
+            ioctls: DIOCG,
+            why: "FreeBSD: what is made, if it is a volume",
         },
         Descriptor {
             name: "channel",

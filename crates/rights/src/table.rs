@@ -40,8 +40,6 @@ pub enum Uid {
     Own,
     /// One per machine.
     PerMachine,
-    /// As [`Uid::Own`] on Linux; root on FreeBSD, whose kernel asks for it at each of the process's acts.
-    RootOnFreeBsd,
 }
 
 /// A Linux namespace (namespaces(7)).
@@ -170,6 +168,8 @@ pub enum FdKind {
     Pipe,
     /// A character device below `/dev`; a name that ends in `/` stands for all below it.
     Device(&'static str),
+    /// A device below this directory of RUN.
+    DeviceBelow(&'static str),
     /// A memory file.
     Memory,
     /// An event, poll, timer or signal descriptor of the kernel's own kind.

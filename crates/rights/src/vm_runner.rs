@@ -67,8 +67,8 @@ pub static TABLE: Process = Process {
             kind: FdKind::Directory("/dev"),
             most: Most::N(1),
             rights: &["IOCTL", "READ", "FSTAT"],
-            // DEVFSIO_RADD, DEVFSIO_RDEL, DEVFSIO_RGETNEXT.
-            ioctls: &[0xc0ec_4400, 0x8004_4401, 0xc0ec_4404],
+            // DEVFSIO_RADD, DEVFSIO_RDEL, DEVFSIO_RGETNEXT, DEVFSIO_SGETNEXT.
+            ioctls: &[0xc0ec_4400, 0x8004_4401, 0xc0ec_4404, 0xc002_440c],
             why: "FreeBSD: rules of devfs for cells",
         },
     ],

@@ -61,9 +61,6 @@ pub fn enter(table: &'static Process, scene: &Scene) -> Result<(), EnterError> {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         setresgid(gid, gid, gid).map_err(failed("setresgid"))?;
         setresuid(uid, uid, uid).map_err(failed("setresuid"))?;
-    } else if geteuid().is_root() && !scene.in_cell {
-        // Who stays root is in no group of whoever started it.
-        setgroups(&[]).map_err(failed("setgroups"))?;
     }
     for (what, limit) in [(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_NOFILE, table.max_descriptors)] {
         let limit = nix::libc::rlim_t::try_from(limit).unwrap_or(nix::libc::rlim_t::MAX);

@@ -17,7 +17,7 @@ pub struct Child {
     #[cfg(target_os = "linux")]
     pid: nix::unistd::Pid,
     #[cfg(target_os = "freebsd")]
-    _process: std::os::fd::OwnedFd,
+    process: std::os::fd::OwnedFd,
 }
 
 /// fork(2) of a single-threaded process. The child is killed when the parent ends.
@@ -47,7 +47,7 @@ pub fn fork() -> io::Result<Forked> {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
         // SAFETY: pdfork has just made this descriptor for us.
-        _ => Ok(Forked::Parent(Child { _process: unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) } })),
+        _ => Ok(Forked::Parent(Child { process: unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) } })),
     }
 }
 
@@ -57,5 +57,16 @@ impl Drop for Child {
         // Until it is reaped here, the number cannot belong to anybody else.
         let _ = nix::sys::signal::kill(self.pid, nix::sys::signal::Signal::SIGKILL);
         while nix::sys::wait::waitpid(self.pid, None) == Err(nix::errno::Errno::EINTR) {}
+    }
+}
+
+#[cfg(target_os = "freebsd")]
+impl Drop for Child {
+    fn drop(&mut self) {
+        use std::os::fd::AsFd;
+        let _ = crate::freebsd::process::signal(self.process.as_fd(), libc::SIGKILL);
+        // What it had open is closed when the descriptor hangs up, and not before: a volume could not be destroyed.
+        let mut waits = [nix::poll::PollFd::new(self.process.as_fd(), nix::poll::PollFlags::empty())];
+        while nix::poll::poll(&mut waits, nix::poll::PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
     }
 }

@@ -74,8 +74,6 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
             Ok(fd) => {
                 // SAFETY: accept4 has just made this descriptor for us.
                 let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-                #[cfg(target_os = "freebsd")]
-                crate::freebsd::no_listener(fd.as_fd())?;
                 // A stream socket does not need it, and it does no harm there.
                 let _ = widen(fd.as_fd());
                 return Ok(fd);

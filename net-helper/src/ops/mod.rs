@@ -6,7 +6,7 @@ pub mod switch;
 pub mod tap;
 pub mod tunnel;
 
-use crate::platform::{HostError, Link, NetHost};
+use crate::platform::{HostError, Link, NetHost, Switch};
 use nix::errno::Errno;
 use skep_proto::tunnel::Tunnel;
 use skep_proto::{IfName, InstanceId, Reason, Refusal};
@@ -56,8 +56,8 @@ impl<'a> Attempt<'a> {
         refusal
     }
 
-    fn make_bridge(&mut self, name: &IfName) -> Result<(), Refusal> {
-        self.host.make_bridge(name).map_err(refused(name))?;
+    fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), Refusal> {
+        self.host.make_bridge(name, kind).map_err(refused(name))?;
         self.done.push(Undo::Delete(name.clone()));
         Ok(())
     }
@@ -139,10 +139,11 @@ fn refused(name: &IfName) -> impl FnOnce(HostError) -> Refusal {
         let errno = failed.error.raw_os_error().unwrap_or(0);
         let reason = match Errno::from_raw(errno) {
             Errno::EPERM | Errno::EACCES => Reason::NeedsRoot,
-            Errno::EBUSY | Errno::EEXIST => Reason::InUse,
+            Errno::EBUSY | Errno::EEXIST | Errno::EADDRINUSE => Reason::InUse,
             Errno::ENODEV | Errno::ENXIO => Reason::NotFound,
-            Errno::EADDRNOTAVAIL => Reason::InvalidValue,
-            Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ELOOP => Reason::Unsupported,
+            Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT | Errno::ENOENT | Errno::ELOOP => {
+                Reason::Unsupported
+            }
             _ => Reason::Internal,
         };
         Refusal::new(reason, object).note(failed).errno(errno)

@@ -1,23 +1,24 @@
 //! Switches: a bridge each.
 
 use super::{Attempt, Place, bridge_of, find, foreign, no_uplink, refused, unlisted};
-use crate::platform::Link;
+use crate::platform::{Link, Switch};
 use skep_proto::net::{CreateSwitch, DeleteSwitch, Done, Named};
 use skep_proto::{IfName, InstanceId, Reason, Refusal};
 
 /// Brings a switch to the wanted state: its bridge is there and up, and of the host's interfaces the uplink alone is a member, and up.
-pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateSwitch) -> Result<Named, Refusal> {
+pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateSwitch, kind: Switch) -> Result<Named, Refusal> {
     let name = IfName::bridge(instance, call.number);
     let links = host.links().map_err(unlisted)?;
     let bridge = find(&links, &name);
-    if let Some(link) = bridge.filter(|link| !link.is_bridge()) {
-        return Err(foreign(link, "bridge"));
+    let wanted = if kind == Switch::Bridge { "bridge" } else { "bridge of netgraph" };
+    if let Some(link) = bridge.filter(|link| link.switch() != Some(kind)) {
+        return Err(foreign(link, wanted));
     }
     let uplink = call.uplink.as_ref().map(|uplink| usable(&links, uplink, uplinks, instance, bridge)).transpose()?;
     let former = members(&links, bridge).filter(|m| !m.name.is_of(instance) && uplink.is_none_or(|u| u.index != m.index));
     Attempt::all(host, |attempt| {
         if bridge.is_none() {
-            attempt.make_bridge(&name)?;
+            attempt.make_bridge(&name, kind)?;
         }
         attempt.mark(&name, &format!("skep {instance}: switch {}", call.switch), bridge.map(|b| b.note.as_str()))?;
         for member in former {

@@ -66,11 +66,13 @@ fn check(host: &mut dyn NetHost, uplinks: &[IfName], call: &CreateTunnel) -> Res
         let note = format!("{local} is no address of an interface that this host's administrator gives to switches (--uplinks)");
         return Err(refuse(Reason::PermissionDenied, "local").note(note));
     }
-    if let Far::Group { uplink, .. } = far
-        && !uplinks.contains(uplink)
-    {
+    let Far::Group { uplink, .. } = far else { return Ok(()) };
+    if !uplinks.contains(uplink) {
         let note = format!("{uplink} is no interface that this host's administrator gives to switches (--uplinks)");
         return Err(refuse(Reason::PermissionDenied, "uplink").note(note));
     }
-    Ok(())
+    match host.link(uplink).map_err(refused(uplink))? {
+        None => Err(refuse(Reason::NotFound, "uplink").note(format_args!("this host has no interface {uplink}"))),
+        Some(_) => Ok(()),
+    }
 }

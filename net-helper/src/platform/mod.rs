@@ -6,9 +6,9 @@ mod freebsd;
 mod linux;
 
 #[cfg(target_os = "freebsd")]
-pub use freebsd::Host;
+pub use freebsd::{Host, other_role};
 #[cfg(target_os = "linux")]
-pub use linux::Host;
+pub use linux::{Host, other_role};
 
 use skep_proto::tunnel::Tunnel;
 use skep_proto::{IfName, InstanceId, Text};
@@ -42,7 +42,15 @@ pub struct Link {
 impl Link {
     /// Whether it is a bridge.
     pub fn is_bridge(&self) -> bool {
-        self.kind.as_str() == "bridge"
+        self.switch().is_some()
+    }
+    /// Which kind of switch it is, if it is one.
+    pub fn switch(&self) -> Option<Switch> {
+        match self.kind.as_str() {
+            "bridge" => Some(Switch::Bridge),
+            "ng_bridge" => Some(Switch::Netgraph),
+            _ => None,
+        }
     }
     /// Whether it is a tap: Linux calls them `tun`.
     pub fn is_tap(&self) -> bool {
@@ -56,6 +64,15 @@ impl Link {
     pub fn is_end(&self) -> bool {
         matches!(self.kind.as_str(), "veth" | "epair")
     }
+}
+
+/// What switches are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// An interface that is a bridge.
+    Bridge,
+    /// A bridge of netgraph's: no interface, so that the host itself is not on it.
+    Netgraph,
 }
 
 /// A step that the kernel refused.
@@ -86,7 +103,7 @@ pub trait NetHost {
     }
 
     /// Makes a bridge, down, without members and without spanning tree.
-    fn make_bridge(&mut self, name: &IfName) -> Result<(), HostError>;
+    fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), HostError>;
 
     /// Makes a tap, down, and opens it. On Linux it ends with the descriptor.
     fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, HostError>;

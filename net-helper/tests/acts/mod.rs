@@ -3,9 +3,9 @@
 mod cables;
 
 use crate::support::frames::{frame, hear, send};
-use crate::support::{KINDS, LOOPBACK, Network, Served, ask, instance, open};
+use crate::support::{KINDS, LOOPBACK, Network, Served, ask, host, instance, open};
 use skep_ipc::Client;
-use skep_net_helper::platform::{Host, Link, NetHost};
+use skep_net_helper::platform::{Host, Link, NetHost, Switch};
 use skep_proto::net::{CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, ListInterfaces, MoveTap, Net};
 use skep_proto::{IfName, MachineId, NicId, Reason, Refusal, SwitchId};
 use std::os::fd::OwnedFd;
@@ -21,9 +21,9 @@ pub struct Net7 {
 impl Net7 {
     pub fn new() -> Option<Self> {
         let network = Network::own()?;
-        let served = Served::new(Host::acquire(&mut None).unwrap(), true);
+        let served = Served::new(host(), true);
         let client = served.client();
-        Some(Self { _served: served, client, host: Host::acquire(&mut None).unwrap(), network })
+        Some(Self { _served: served, client, host: host(), network })
     }
 
     pub fn links(&mut self) -> Vec<Link> {
@@ -107,7 +107,7 @@ fn what_cannot_be_an_uplink_is_refused() {
     let Some(mut net) = Net7::new() else { return };
     let (_up0, _other) = (net.network.outside("up0"), net.network.outside("skab3ct7"));
     net.switch(0, Some("up0")).unwrap();
-    net.host.make_bridge(&"br7".parse().unwrap()).unwrap();
+    net.host.make_bridge(&"br7".parse().unwrap(), Switch::Bridge).unwrap();
     net.network.will_end("br7");
     let _tap = net.tap(0, Some(0)).unwrap();
     let refusal = net.refused(Reason::NotFound, |n| n.switch(1, Some("eth9")).map(drop));
@@ -125,7 +125,7 @@ fn what_cannot_be_an_uplink_is_refused() {
 fn what_has_a_name_of_ours_but_is_something_else_is_not_touched() {
     let Some(mut net) = Net7::new() else { return };
     let _tap_like_bridge = net.network.outside(&bridge(3));
-    net.host.make_bridge(&IfName::tap(instance(), 3)).unwrap();
+    net.host.make_bridge(&IfName::tap(instance(), 3), Switch::Bridge).unwrap();
     net.refused(Reason::AlreadyExists, |n| n.switch(3, None).map(drop));
     net.refused(Reason::AlreadyExists, |n| ask(&mut n.client, DeleteSwitch { number: 3 }).map(drop));
     net.refused(Reason::AlreadyExists, |n| ask(&mut n.client, DeleteTap { number: 3 }).map(drop));

@@ -1,6 +1,6 @@
 //! A host in memory, for faults only: the n-th thing that is asked of it fails.
 
-use skep_net_helper::platform::{HostError, Link, NetHost};
+use skep_net_helper::platform::{HostError, Link, NetHost, Switch};
 use skep_proto::tunnel::Tunnel;
 use skep_proto::{IfName, Text};
 use std::collections::BTreeMap;
@@ -61,10 +61,10 @@ impl NetHost for Fake {
         state.call()?;
         Ok(state.links.clone())
     }
-    fn make_bridge(&mut self, name: &IfName) -> Result<(), HostError> {
+    fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), HostError> {
         let mut state = self.0.lock().unwrap();
         state.call()?;
-        state.add(name, "bridge")
+        state.add(name, if kind == Switch::Bridge { "bridge" } else { "ng_bridge" })
     }
     fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, HostError> {
         let mut state = self.0.lock().unwrap();

@@ -64,8 +64,8 @@ where
 }
 
 /// What the administrator gives to switches, and what he should not have given.
-fn uplinks() -> Vec<skep_proto::IfName> {
+pub fn uplinks() -> Vec<skep_proto::IfName> {
     let (bridge, tap) = (skep_proto::IfName::bridge(instance(), 0), skep_proto::IfName::tap(instance(), 0));
-    let others = ["eth0", "eth1", "eth9", "up0", "up1", "lo", "skab3ct7", "br7"].map(|name| name.parse().unwrap());
+    let others = ["eth0", "eth1", "eth9", "up0", "up1", LOOPBACK, "skab3ct7", "br7"].map(|name| name.parse().unwrap());
     others.into_iter().chain([bridge, tap]).collect()
 }

@@ -1,6 +1,7 @@
 //! The child's side of a job, and how it is started.
 
 use crate::store::At;
+use serde::{Deserialize, Serialize};
 use skep_proto::storage::JobRecord;
 use skep_proto::{MAX_RECORD, Reason, Refusal, wire};
 use skep_sys::child::{Child, Forked, fork};
@@ -12,15 +13,21 @@ use std::time::Instant;
 /// Progress is told each time this many bytes are done.
 const STEP: u64 = 16 << 20;
 
-/// SHA-256 of what was read, if the work counts one.
-pub type Sum = Option<[u8; 32]>;
+/// What the work came to.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Made {
+    /// SHA-256 of what was read, if the work counts one.
+    pub sha256: Option<[u8; 32]>,
+    /// How large a volume is to be, which the child cannot say to the kernel itself.
+    pub size: Option<u64>,
+}
 
 /// What a child does.
 pub trait Work {
     /// The descriptors that it needs; all others are closed.
     fn held(&self) -> Vec<BorrowedFd<'_>>;
     /// Does it.
-    fn run(self, progress: &mut Progress<'_>) -> Result<Sum, Refusal>;
+    fn run(self, progress: &mut Progress<'_>) -> Result<Made, Refusal>;
 }
 
 /// Tells the client how far the work is.
@@ -66,7 +73,7 @@ pub(super) fn start<W: Work>(work: W, channel: BorrowedFd<'_>) -> std::io::Resul
     }
 }
 
-fn in_child<W: Work>(work: W, channel: BorrowedFd<'_>, result: BorrowedFd<'_>) -> Result<Sum, Refusal> {
+fn in_child<W: Work>(work: W, channel: BorrowedFd<'_>, result: BorrowedFd<'_>) -> Result<Made, Refusal> {
     let mut keep: Vec<_> = work.held().iter().map(AsRawFd::as_raw_fd).collect();
     keep.extend([channel.as_raw_fd(), result.as_raw_fd()]);
     fd::close_all_but(&keep).at("job", "close other descriptors")?;
@@ -75,7 +82,7 @@ fn in_child<W: Work>(work: W, channel: BorrowedFd<'_>, result: BorrowedFd<'_>) -
 }
 
 /// What a child sent last, if it sent anything.
-pub(super) fn outcome(result: BorrowedFd<'_>) -> Result<Sum, Refusal> {
+pub(super) fn outcome(result: BorrowedFd<'_>) -> Result<Made, Refusal> {
     let refuse = |note: String| Refusal::new(Reason::Internal, "job").note(note);
     match msg::recv(result, MAX_RECORD, 0, Some(Instant::now())) {
         Ok(record) => wire::decode(&record.bytes).map_err(|e| refuse(format!("its process sent {e}")))?,

@@ -6,9 +6,10 @@
 
 mod child;
 
-pub use child::{Progress, Sum, Work};
+pub use child::{Made, Progress, Work};
 
 use crate::ops::disk::{object, state};
+use crate::ops::import::checked_size;
 use crate::store::{At, Part, Store};
 use nix::poll::PollFlags;
 use skep_ipc::Watch;
@@ -35,11 +36,32 @@ struct Job {
 #[derive(Debug)]
 enum Phase {
     /// The child works. Dropping it ends it.
-    Running { child: Child, result: OwnedFd, part: Part },
+    Running { child: Child, result: OwnedFd, making: Making },
     /// The last record waits until the client takes it.
     Ending(Vec<u8>),
     /// Nothing is left to do.
     Over,
+}
+
+/// Where a job's disk is in the making.
+#[derive(Debug)]
+pub enum Making {
+    /// In a file that has no name of its own yet.
+    File(Part),
+    /// In a volume that is marked so.
+    Volume,
+}
+
+impl Making {
+    /// It failed.
+    fn discard(self, store: &Store, disk: DiskId) {
+        match (self, &store.volumes) {
+            (Making::File(part), _) => part.discard(store.disks.as_fd()),
+            // Nothing can be done about a failure here; the next start sweeps.
+            (Making::Volume, Some(volumes)) => drop(volumes.destroy(disk)),
+            (Making::Volume, None) => {}
+        }
+    }
 }
 
 /// What a job makes, and for whom.
@@ -49,8 +71,8 @@ pub struct Task {
     pub disk: DiskId,
     /// Its kind.
     pub kind: DiskKind,
-    /// The file in the making.
-    pub part: Part,
+    /// The file or volume in the making.
+    pub making: Making,
     /// The job's channel.
     pub channel: OwnedFd,
     /// In which user action.
@@ -96,18 +118,29 @@ impl Jobs {
 
     /// Starts a job. If that fails, nothing of its file is left.
     pub fn begin<W: Work>(&mut self, store: &Store, task: Task, work: W) -> Result<(), Refusal> {
-        let Task { disk, kind, part, channel, trace } = task;
+        let Task { disk, kind, making, channel, trace } = task;
         let (child, result) = match child::start(work, channel.as_fd()) {
             Ok(started) => started,
             Err(e) => {
-                part.discard(store.disks.as_fd());
+                making.discard(store, disk);
                 return Err(Refusal::io(object(disk), "fork", &e));
             }
         };
-        self.started += 1;
-        let phase = Phase::Running { child, result, part };
-        self.list.push(Job { number: self.started, trace, disk, kind, channel, phase });
+        self.add(trace, disk, kind, channel, Phase::Running { child, result, making });
         Ok(())
+    }
+
+    /// A job that needed no child has ended.
+    pub fn end(&mut self, trace: TraceId, channel: OwnedFd, done: JobDone) {
+        let (disk, kind) = (done.disk.disk, done.disk.kind);
+        if let Ok(bytes) = wire::encode(&JobRecord::Done(Ok(done))) {
+            self.add(trace, disk, kind, channel, Phase::Ending(bytes));
+        }
+    }
+
+    fn add(&mut self, trace: TraceId, disk: DiskId, kind: DiskKind, channel: OwnedFd, phase: Phase) {
+        self.started += 1;
+        self.list.push(Job { number: self.started, trace, disk, kind, channel, phase });
     }
 
     /// What to wait for.
@@ -139,7 +172,7 @@ impl Jobs {
 impl Job {
     fn step(&mut self, store: &Store, from_child: bool) -> Option<Ended> {
         match std::mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Running { child: process, result, part } => {
+            Phase::Running { child: process, result, making } => {
                 let said = if from_child {
                     child::outcome(result.as_fd())
                 } else {
@@ -147,7 +180,7 @@ impl Job {
                     Err(Refusal::new(Reason::Cancelled, object(self.disk)))
                 };
                 drop(process);
-                let finished = self.finish(store, part, said);
+                let finished = self.finish(store, making, said);
                 let result = finished.as_ref().map(|_| ()).map_err(Clone::clone);
                 self.phase = wire::encode(&JobRecord::Done(finished)).map_or(Phase::Over, Phase::Ending);
                 Some(Ended { trace: self.trace, disk: self.disk, result })
@@ -167,16 +200,24 @@ impl Job {
     }
 
     /// Gives a good file its name and takes a bad one away. What the child says of its file is not believed but looked up.
-    fn finish(&self, store: &Store, part: Part, said: Result<Sum, Refusal>) -> Result<JobDone, Refusal> {
+    fn finish(&self, store: &Store, making: Making, said: Result<Made, Refusal>) -> Result<JobDone, Refusal> {
         let (dir, object) = (store.disks.as_fd(), object(self.disk));
-        let seen = said.and_then(|sum| {
-            let file = part.reopen(dir).at(&object, "open")?;
-            Ok((state(&object, self.disk, self.kind, &file)?, sum))
+        let seen = said.and_then(|made| match &making {
+            Making::File(part) => {
+                let file = part.reopen(dir).at(&object, "open")?;
+                Ok((state(&object, self.disk, self.kind, &file)?, made.sha256))
+            }
+            Making::Volume => {
+                // Of its size the child is believed, within what a disk may have: it could as well have written zeros.
+                let size = checked_size(&object, made.size.unwrap_or(0))?;
+                Ok((store.volumes(&object)?.finish(self.disk, Some(size))?.state(), made.sha256))
+            }
         });
-        match seen {
-            Ok((disk, sha256)) => part.commit(dir).at(&object, "finish").map(|()| JobDone { disk, sha256 }),
-            Err(mut refusal) => {
-                part.discard(dir);
+        match (seen, making) {
+            (Ok((disk, sha256)), Making::File(part)) => part.commit(dir).at(&object, "finish").map(|()| JobDone { disk, sha256 }),
+            (Ok((disk, sha256)), Making::Volume) => Ok(JobDone { disk, sha256 }),
+            (Err(mut refusal), making) => {
+                making.discard(store, self.disk);
                 if refusal.object.as_str() == "job" {
                     refusal.object = skep_proto::Text::lossy(&object);
                 }

@@ -1,13 +1,14 @@
 //! Copying disks.
 
 use super::disk::{check_absent, file_name, lock, object, open_existing};
-use crate::job::{Jobs, Progress, Task, Work};
+use super::volume;
+use crate::job::{Jobs, Made, Making, Progress, Task, Work};
 use crate::platform;
 use crate::store::{At, Part, Store};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, copy_file_range};
 use nix::unistd::{Whence, lseek};
-use skep_proto::storage::{CloneDisk, JobStarted};
+use skep_proto::storage::{CloneDisk, DiskKind, JobStarted};
 use skep_proto::{OneFd, Refusal, TraceId};
 use std::fs::File;
 use std::io;
@@ -20,6 +21,12 @@ const PIECE: u64 = 8 << 20;
 /// [`CloneDisk`].
 pub fn start(store: &Store, jobs: &mut Jobs, trace: TraceId, call: &CloneDisk, fds: OneFd) -> Result<JobStarted, Refusal> {
     let [channel] = fds;
+    if call.kind == DiskKind::Zvol {
+        jobs.check(call.to, channel.as_fd())?;
+        let done = volume::copy(store, jobs, call)?;
+        jobs.end(trace, channel, done);
+        return Ok(JobStarted {});
+    }
     let (source, object) = (object(call.from), object(call.to));
     let name = file_name(call.to, call.kind)?;
     let from = open_existing(store, call.from, call.kind, OFlag::O_RDONLY)?;
@@ -28,7 +35,8 @@ pub fn start(store: &Store, jobs: &mut Jobs, trace: TraceId, call: &CloneDisk, f
     jobs.check(call.to, channel.as_fd())?;
     check_absent(store, jobs, call.to)?;
     let (part, to) = Part::begin(store.disks.as_fd(), &name).at(&object, "create")?;
-    jobs.begin(store, Task { disk: call.to, kind: call.kind, part, channel, trace }, Clone { from, to, object })?;
+    let task = Task { disk: call.to, kind: call.kind, making: Making::File(part), channel, trace };
+    jobs.begin(store, task, Clone { from, to, object })?;
     Ok(JobStarted {})
 }
 
@@ -43,12 +51,12 @@ impl Work for Clone {
         vec![self.from.as_fd(), self.to.as_fd()]
     }
 
-    fn run(self, progress: &mut Progress<'_>) -> Result<Option<[u8; 32]>, Refusal> {
+    fn run(self, progress: &mut Progress<'_>) -> Result<Made, Refusal> {
         if platform::reflink(self.to.as_fd(), self.from.as_fd()).is_err() {
             self.copy_data(progress).at(&self.object, "copy")?;
         }
         self.to.sync_all().at(&self.object, "sync")?;
-        Ok(None)
+        Ok(Made::default())
     }
 }
 

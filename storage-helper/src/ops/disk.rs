@@ -1,8 +1,10 @@
-//! Disks: files in `STATE/disks`, named `UUID.raw` or `UUID.qcow2`.
+//! Disks: files in `STATE/disks`, named `UUID.raw` or `UUID.qcow2`; volumes are in [`volume`].
 
+use super::volume;
 use crate::format::{MAX_SIZE, MIN_SIZE, SECTOR, header::Header, image, make};
 use crate::job::Jobs;
 use crate::store::{self, At, Store, hand_out, names, open_if_there, remove};
+use crate::zfs::{Stage, Volumes};
 use nix::fcntl::OFlag;
 use skep_proto::storage::{
     CreateDisk, DeleteDisk, DiskKind, DiskOpened, DiskPage, DiskState, Done, ListDisks, OpenDisk, ResizeDisk,
@@ -30,8 +32,7 @@ fn ending(kind: DiskKind) -> Option<&'static str> {
 
 /// The name of a disk's file.
 pub fn file_name(disk: DiskId, kind: DiskKind) -> Result<String, Refusal> {
-    let unsupported =
-        || Refusal::new(Reason::Unsupported, object(disk)).field("kind").note("there are no ZFS volumes here; use raw or qcow2");
+    let unsupported = || Refusal::new(Reason::Unsupported, object(disk)).field("kind").note("a ZFS volume is no file");
     ending(kind).map(|ending| format!("{disk}.{ending}")).ok_or_else(unsupported)
 }
 
@@ -75,7 +76,15 @@ pub fn check_absent(store: &Store, jobs: &Jobs, disk: DiskId) -> Result<(), Refu
             return Err(Refusal::new(Reason::AlreadyExists, object(disk)).note(format_args!("it exists as {kind:?}")));
         }
     }
-    Ok(())
+    let Some(volumes) = &store.volumes else { return Ok(()) };
+    match volumes.look(disk)? {
+        Some(there) if there.stage == Stage::Ready => {
+            Err(Refusal::new(Reason::AlreadyExists, object(disk)).note("it exists as Zvol"))
+        }
+        // No job makes it: an earlier one left it.
+        Some(_) => volumes.destroy(disk),
+        None => Ok(()),
+    }
 }
 
 /// Opens an existing disk.
@@ -98,6 +107,9 @@ pub fn lock(object: &str, file: &File, shared: bool) -> Result<(), Refusal> {
 pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState, Refusal> {
     let object = object(call.disk);
     check_size(&object, call.size)?;
+    if call.kind == DiskKind::Zvol {
+        return volume::create(store, jobs, call);
+    }
     let name = file_name(call.disk, call.kind)?;
     if let Some(file) = open_if_there(store.disks.as_fd(), &name, OFlag::O_RDONLY).at(&object, "look up")? {
         let there = state(&object, call.disk, call.kind, &file)?;
@@ -118,6 +130,9 @@ pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState
 
 /// [`OpenDisk`].
 pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskOpened, OneFd), Refusal> {
+    if call.kind == DiskKind::Zvol {
+        return volume::open(store, call);
+    }
     let object = object(call.disk);
     let file = open_existing(store, call.disk, call.kind, if call.read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR })?;
     lock(&object, &file, call.read_only)?;
@@ -140,6 +155,9 @@ fn most(state: &DiskState, now: u64) -> u64 {
 pub fn resize(store: &Store, call: &ResizeDisk) -> Result<DiskState, Refusal> {
     let object = object(call.disk);
     check_size(&object, call.size)?;
+    if call.kind == DiskKind::Zvol {
+        return volume::resize(store, call);
+    }
     let file = open_existing(store, call.disk, call.kind, OFlag::O_RDWR)?;
     lock(&object, &file, false)?;
     let size = state(&object, call.disk, call.kind, &file)?.size;
@@ -168,6 +186,9 @@ fn grow_qcow2(object: &str, file: &File, size: u64) -> Result<(), Refusal> {
 
 /// [`DeleteDisk`].
 pub fn delete(store: &Store, jobs: &Jobs, call: &DeleteDisk) -> Result<Done, Refusal> {
+    if call.kind == DiskKind::Zvol {
+        return volume::delete(store, jobs, call).map(|()| Done {});
+    }
     let (object, name) = (object(call.disk), file_name(call.disk, call.kind)?);
     jobs.check_idle(call.disk)?;
     if let Some(file) = open_if_there(store.disks.as_fd(), &name, OFlag::O_RDONLY).at(&object, "open")? {
@@ -181,11 +202,17 @@ pub fn delete(store: &Store, jobs: &Jobs, call: &DeleteDisk) -> Result<Done, Ref
 /// [`ListDisks`]. A disk whose image is broken is listed with size 0, so that it can be seen and deleted.
 pub fn list(store: &Store, call: &ListDisks) -> Result<DiskPage, Refusal> {
     let all = names(store.disks.as_fd()).at("disks", "list")?;
-    let mut found: Vec<_> =
-        all.iter().filter_map(|name| parse_name(name)).filter(|(id, _)| call.after.is_none_or(|a| *id > a)).collect();
-    found.sort_unstable_by_key(|(id, _)| *id);
+    let volumes = store.volumes.as_ref().map_or_else(|| Ok(Vec::new()), Volumes::list)?;
+    let files = all.iter().filter_map(|name| parse_name(name)).map(|(disk, kind)| (disk, kind, None));
+    let found = files.chain(volumes.iter().map(|volume| (volume.disk, DiskKind::Zvol, Some(volume.state()))));
+    let mut found: Vec<_> = found.filter(|(id, ..)| call.after.is_none_or(|a| *id > a)).collect();
+    found.sort_unstable_by_key(|(id, ..)| *id);
     let mut disks = Vec::new();
-    for (disk, kind) in found.into_iter().take(PAGE) {
+    for (disk, kind, known) in found.into_iter().take(PAGE) {
+        if let Some(known) = known {
+            disks.push(known);
+            continue;
+        }
         let object = object(disk);
         let Some(file) = open_if_there(store.disks.as_fd(), &file_name(disk, kind)?, OFlag::O_RDONLY).at(&object, "open")? else {
             continue;

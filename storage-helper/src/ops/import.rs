@@ -1,12 +1,13 @@
 //! Filling a new disk from a stream. Everything from the first byte on is done in the job's child.
 
 use super::disk::{check_absent, file_name, object, virtual_size};
+use super::volume;
 use crate::format::{
     MAX_SIZE, SECTOR,
     header::{MAGIC, PREFIX},
     image,
 };
-use crate::job::{Jobs, Progress, Task, Work};
+use crate::job::{Jobs, Made, Making, Progress, Task, Work};
 use crate::store::{At, Part, Store, nameless};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -28,7 +29,9 @@ const BLOCK: usize = 4096;
 pub fn start(store: &Store, jobs: &mut Jobs, trace: TraceId, call: ImportDisk, fds: [OwnedFd; 2]) -> Result<JobStarted, Refusal> {
     let [stream, channel] = fds;
     let (stream, object, dir) = (File::from(stream), object(call.disk), store.disks.as_fd());
-    let name = file_name(call.disk, call.kind)?;
+    if call.kind == DiskKind::Zvol {
+        store.volumes(&object)?;
+    }
     let kind = stream.metadata().at(&object, "stat the stream")?.file_type();
     if !(kind.is_file() || kind.is_fifo() || kind.is_socket()) {
         return Err(Refusal::new(Reason::InvalidValue, object)
@@ -42,10 +45,16 @@ pub fn start(store: &Store, jobs: &mut Jobs, trace: TraceId, call: ImportDisk, f
     jobs.check(call.disk, channel.as_fd())?;
     check_absent(store, jobs, call.disk)?;
     // QCOW2 can be read only as a whole, so it is put aside before it is unpacked.
-    let may_unpack = call.kind == DiskKind::Raw && call.format != SourceFormat::Raw;
-    let spool = if may_unpack { Some(nameless(dir, &format!("{name}.spool")).at(&object, "create")?) } else { None };
-    let (part, file) = Part::begin(dir, &name).at(&object, "create")?;
-    let task = Task { disk: call.disk, kind: call.kind, part, channel, trace };
+    let may_unpack = call.kind != DiskKind::Qcow2 && call.format != SourceFormat::Raw;
+    let spool = if may_unpack { Some(nameless(dir, &format!("{}.spool", call.disk)).at(&object, "create")?) } else { None };
+    let (making, file) = match call.kind {
+        DiskKind::Zvol => (Making::Volume, volume::begin(store, call.disk)?),
+        DiskKind::Raw | DiskKind::Qcow2 => {
+            let (part, file) = Part::begin(dir, &file_name(call.disk, call.kind)?).at(&object, "create")?;
+            (Making::File(part), file)
+        }
+    };
+    let task = Task { disk: call.disk, kind: call.kind, making, channel, trace };
     jobs.begin(store, task, Import { stream, file, spool, call, object })?;
     Ok(JobStarted {})
 }
@@ -65,7 +74,7 @@ impl Work for Import {
         list
     }
 
-    fn run(self, progress: &mut Progress<'_>) -> Result<Option<[u8; 32]>, Refusal> {
+    fn run(self, progress: &mut Progress<'_>) -> Result<Made, Refusal> {
         let Import { stream, file, spool, call, object } = &self;
         progress.total = call.expect;
         let mut buffer = vec![0; PIECE];
@@ -96,21 +105,25 @@ impl Work for Import {
         }
         let sum: [u8; 32] = hash.finalize().into();
         self.check_end(read, &sum)?;
+        let mut size = read;
         if let Some(spool) = unpack {
             let take = |at: u64, piece: &[u8]| {
                 progress.advance(piece.len() as u64);
                 put(file, at, piece).at(object, "write")
             };
-            let header = image::unpack(spool, take).map_err(|e| e.into_refusal(object))?;
-            set_raw_size(object, file, header.size)?;
-        } else if qcow2 {
-            file.set_len(read).at(object, "set the size")?;
-            image::check(file).map_err(|e| e.into_refusal(object))?;
-        } else {
-            set_raw_size(object, file, read)?;
+            size = image::unpack(spool, take).map_err(|e| e.into_refusal(object))?.size;
+        }
+        match call.kind {
+            DiskKind::Qcow2 => {
+                file.set_len(read).at(object, "set the size")?;
+                image::check(file).map_err(|e| e.into_refusal(object))?;
+            }
+            DiskKind::Raw => set_raw_size(object, file, size)?,
+            // The parent cuts it to its size, and then everything is on the disk.
+            DiskKind::Zvol => return Ok(Made { sha256: Some(sum), size: Some(checked_size(object, size)?) }),
         }
         file.sync_all().at(object, "sync")?;
-        Ok(Some(sum))
+        Ok(Made { sha256: Some(sum), size: None })
     }
 }
 
@@ -212,10 +225,14 @@ fn put(file: &File, at: u64, bytes: &[u8]) -> std::io::Result<()> {
 
 /// A raw disk is whole sectors.
 fn set_raw_size(object: &str, file: &File, size: u64) -> Result<(), Refusal> {
-    if size > MAX_SIZE {
-        return Err(
-            Refusal::new(Reason::TooLarge, object).note(format_args!("{size} bytes; at most {MAX_SIZE} (64 TiB) are permitted"))
-        );
+    file.set_len(checked_size(object, size)?.next_multiple_of(SECTOR)).at(object, "set the size")
+}
+
+/// Refuses a size that no import may have.
+pub fn checked_size(object: &str, size: u64) -> Result<u64, Refusal> {
+    if (1..=MAX_SIZE).contains(&size) {
+        return Ok(size);
     }
-    file.set_len(size.next_multiple_of(SECTOR)).at(object, "set the size")
+    let note = format_args!("{size} bytes; 1 to {MAX_SIZE} (64 TiB) are permitted");
+    Err(Refusal::new(Reason::TooLarge, object).note(note))
 }

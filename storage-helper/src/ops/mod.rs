@@ -4,5 +4,7 @@ pub mod clone;
 pub mod disk;
 pub mod import;
 pub mod log;
+pub mod snapshot;
 pub mod space;
 pub mod vars;
+pub mod volume;

@@ -19,3 +19,8 @@ pub fn space(store: &Store) -> Result<SpaceState, Refusal> {
         reflink: store.reflink,
     })
 }
+
+/// `VolumeSpace`.
+pub fn volumes(store: &Store) -> Result<SpaceState, Refusal> {
+    store.volumes("volumes")?.space()
+}

@@ -1,10 +1,20 @@
 //! Linux.
 
+use crate::zfs::Volumes;
+use skep_service::{Start, StartError};
 use std::io;
 use std::os::fd::BorrowedFd;
 
 /// Where the template of UEFI variables lies below `STATE/cell` (Debian's ovmf).
 pub const VARS_TEMPLATE: &str = "root/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// Why there are no volumes.
+pub const NO_VOLUMES: &str = "ZFS volumes are FreeBSD's; use raw or qcow2";
+
+/// Linux has none.
+pub fn volumes(_start: &Start, _dataset: &str) -> Result<Volumes, StartError> {
+    Err(StartError::Flags(format!("--zfs-dataset: {NO_VOLUMES}")))
+}
 
 /// Makes `to` share all blocks of `from`.
 pub fn reflink(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> io::Result<()> {

@@ -15,10 +15,18 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BROKER: u32 = 61_801;
-const STORAGE: u32 = 61_803;
+pub const STORAGE: u32 = 61_803;
 
 pub fn is_root() -> bool {
     geteuid().is_root()
+}
+
+/// The program: as installed, or as cargo has built it.
+fn program() -> PathBuf {
+    match std::env::var_os("SKEP_BIN_DIR") {
+        Some(dir) => Path::new(&dir).join("skep-storage-helper"),
+        None => env!("CARGO_BIN_EXE_skep-storage-helper").into(),
+    }
 }
 
 /// Says why a test shows nothing here.
@@ -65,10 +73,20 @@ impl Place {
         list
     }
 
+    /// RUN.
+    pub fn run(&self) -> PathBuf {
+        self.dir.path().join("r")
+    }
+
     /// Starts the program and waits until it serves.
     pub fn start(&self) -> Helper {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skep-storage-helper"));
-        command.arg("--state").arg(self.state()).arg("--run").arg(self.dir.path().join("r")).args(["--instance", "tsto"]);
+        self.start_with(&[]).expect("the helper ended before it served")
+    }
+
+    /// The same with more flags; the last line that it said, if it ended.
+    pub fn start_with(&self, flags: &[&str]) -> Result<Helper, String> {
+        let mut command = Command::new(program());
+        command.arg("--state").arg(self.state()).arg("--run").arg(self.run()).args(["--instance", "tsto"]).args(flags);
         if is_root() {
             let ids = format!(
                 "broker={BROKER},api-frontend=61802,storage-helper={STORAGE},net-helper=61804,vm-runner=61805,machines=61900"
@@ -77,16 +95,21 @@ impl Place {
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = String::new();
         loop {
-            let line = lines.next().expect("the helper ended before it served").unwrap();
-            eprintln!("{line}");
-            if line.ends_with(" serves") {
+            let Some(line) = lines.next() else {
+                child.wait().unwrap();
+                return Err(said);
+            };
+            said = line.unwrap();
+            eprintln!("{said}");
+            if said.ends_with(" serves") {
                 break;
             }
         }
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
         let client = connect(&self.socket()).unwrap();
-        Helper { child, client, socket: self.socket() }
+        Ok(Helper { child, client, socket: self.socket() })
     }
 }
 

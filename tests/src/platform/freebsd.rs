@@ -6,6 +6,8 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
@@ -28,6 +30,28 @@ pub const FOREIGN: &str = "/etc/shells";
 pub const NAMESPACES: bool = false;
 /// A right of the whole process that a service may hold too much of.
 pub const CAPABILITY: Option<&str> = None;
+
+/// A tap of the host's own, for as long as this is kept.
+pub struct HostTap {
+    /// Its name.
+    pub name: String,
+    control: UnixDatagram,
+}
+
+impl HostTap {
+    /// Makes one.
+    pub fn make() -> Result<Self> {
+        let control = UnixDatagram::unbound()?;
+        let name = skep_sys::freebsd::net::create(control.as_fd(), "tap")?;
+        Ok(Self { name, control })
+    }
+}
+
+impl Drop for HostTap {
+    fn drop(&mut self) {
+        let _ = skep_sys::freebsd::net::destroy(self.control.as_fd(), &self.name);
+    }
+}
 
 /// Gives the guest's only NIC an address.
 pub fn set_address(address: &str) -> String {

@@ -30,6 +30,23 @@ pub const NAMESPACES: bool = true;
 /// A right of the whole process that a service may hold too much of.
 pub const CAPABILITY: Option<&str> = Some("CAP_NET_ADMIN");
 
+/// A tap of the host's own, for as long as this is kept.
+pub struct HostTap {
+    /// Its name.
+    pub name: String,
+    _tun: fs::File,
+}
+
+impl HostTap {
+    /// Makes one.
+    pub fn make() -> Result<Self> {
+        let tun = fs::File::options().read(true).write(true).open("/dev/net/tun")?;
+        let name = format!("skt{}", std::process::id());
+        skep_sys::linux::tun::set_tap(tun.as_fd(), &name)?;
+        Ok(Self { name, _tun: tun })
+    }
+}
+
 /// Gives the guest's only NIC an address.
 pub fn set_address(address: &str) -> String {
     format!("ip link set eth0 up; ip addr add {address} dev eth0; echo set-$?")

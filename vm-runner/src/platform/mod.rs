@@ -18,9 +18,6 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 pub struct Plan<'a> {
     /// Whose cell.
     pub machine: MachineId,
-    /// Number of the machine.
-    #[cfg_attr(target_os = "linux", expect(dead_code, reason = "only devfs rules are numbered"))]
-    pub slot: u16,
     /// Name of the prepared root.
     pub root: &'static str,
     /// Path of the program inside it.

@@ -27,7 +27,6 @@ impl Spawner {
         let listener = bind(machine, &path)?;
         let plan = Plan {
             machine,
-            slot,
             root: skep_cellroot::ROOT,
             program: "/skep/skep-vm-runner",
             args: args.to_args(),
@@ -62,7 +61,6 @@ impl Spawner {
         let listener = bind(machine, &path)?;
         let plan = Plan {
             machine,
-            slot,
             root: skep_cellroot::CONSOLE_ROOT,
             program: "/skep/skep-console-proxy",
             args: Vec::new(),

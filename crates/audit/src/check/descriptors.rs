@@ -120,6 +120,7 @@ impl Places {
             | (FdKind::Unix | FdKind::Line, Kind::Unix { listens: false, .. })
             | (FdKind::Netlink, Kind::Netlink)
             | (FdKind::Inet, Kind::Inet(_))
+            | (FdKind::Inet | FdKind::Unix, Kind::Ended)
             | (FdKind::Pipe, Kind::Pipe)
             | (FdKind::Memory, Kind::Memory)
             | (FdKind::Event, Kind::Event)
@@ -138,6 +139,7 @@ impl Places {
             }
             (FdKind::Device(name), Kind::Device(path)) if name.ends_with('/') => path.starts_with(Path::new("/dev").join(name)),
             (FdKind::Device(name), Kind::Device(path)) => *path == Path::new("/dev").join(name),
+            (FdKind::DeviceBelow(below), Kind::Device(path)) => path.starts_with(self.run.join(below)),
             _ => false,
         }
     }

@@ -19,13 +19,7 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
         return line;
     }
     let declared = match subject.table.uid {
-        Uid::RootOnFreeBsd if matches!(facts.confinement, Confinement::FreeBsd(_)) => {
-            if own != 0 {
-                differences.push(format!("uid {own}"));
-            }
-            "0: the kernel asks for root at each act".to_owned()
-        }
-        Uid::Own | Uid::RootOnFreeBsd => {
+        Uid::Own => {
             let declared = role(subject.table.name).map(|role| ids.of(role));
             if declared != Some(own) {
                 differences.push(format!("uid {own}"));
@@ -48,7 +42,7 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
     }
     // root's group, and a machine's, has the number of its uid.
     let group = match subject.table.uid {
-        Uid::Own | Uid::RootOnFreeBsd if own != 0 => role(subject.table.name).map_or(own, |role| ids.group_of(role)),
+        Uid::Own if own != 0 => role(subject.table.name).map_or(own, |role| ids.group_of(role)),
         _ => own,
     };
     if facts.gids.iter().chain(&facts.groups).any(|gid| *gid != group) {

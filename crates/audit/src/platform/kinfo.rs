@@ -73,6 +73,7 @@ fn kind(one: &[u8], path: &str, root: &str) -> Kind {
         Some(8) => Kind::Memory,
         Some(10 | 12) => Kind::Device(at()),
         Some(11) => Kind::Process,
+        Some(255) => Kind::Ended,
         _ => Kind::Other,
     }
 }
@@ -88,8 +89,8 @@ fn socket(one: &[u8]) -> Kind {
         }
         Some(2) => Kind::Inet("IPv4".into()),
         Some(28) => Kind::Inet("IPv6".into()),
-        // Route and netlink sockets.
-        Some(17 | 38) => Kind::Netlink,
+        // Route, netgraph and netlink sockets.
+        Some(17 | 32 | 38) => Kind::Netlink,
         _ => Kind::Other,
     }
 }

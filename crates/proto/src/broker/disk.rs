@@ -2,7 +2,7 @@
 
 use super::Ref;
 use crate::{
-    DiskId, DiskName, Text,
+    DiskId, DiskName, SnapshotId, SnapshotName, Text,
     storage::{DiskKind, SourceFormat},
 };
 use serde::{Deserialize, Serialize};
@@ -99,4 +99,62 @@ pub struct DiskView {
 pub struct DiskPage {
     /// As many as fit a record.
     pub disks: Vec<DiskView>,
+}
+
+/// Makes a snapshot of a disk (ZFS volumes only), whether a machine runs from it or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotCreate {
+    /// Of which disk.
+    pub disk: Ref,
+    /// Its name, among the disk's.
+    pub name: SnapshotName,
+}
+
+/// Lists snapshots of a disk by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotList {
+    /// Of which disk.
+    pub disk: Ref,
+    /// Begin after this name.
+    pub after: Option<SnapshotName>,
+}
+
+/// Brings a disk that no running machine has back to its newest snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRollBack {
+    /// Which disk.
+    pub disk: Ref,
+    /// To which snapshot.
+    pub snapshot: Ref,
+}
+
+/// Deletes a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDelete {
+    /// Of which disk.
+    pub disk: Ref,
+    /// Which.
+    pub snapshot: Ref,
+}
+
+/// A snapshot of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotView {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its name.
+    pub name: SnapshotName,
+    /// Bytes that the guest saw.
+    pub size: u64,
+    /// Bytes that it occupies alone, when last asked.
+    pub used: u64,
+    /// When it was made; nanoseconds since 1970.
+    pub created_ns: i64,
+}
+
+/// A page; empty at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPage {
+    /// As many as fit a record.
+    pub snapshots: Vec<SnapshotView>,
 }

@@ -55,5 +55,9 @@ protocol! {
         32 OperationCancel [NoFds] => OperationView [NoFds];
         33 EventWatch [NoFds] => Done [OneFd];
         34 HostRest [NoFds] => Done [NoFds];
+        35 SnapshotCreate [NoFds] => SnapshotView [NoFds];
+        36 SnapshotList [NoFds] => SnapshotPage [NoFds];
+        37 SnapshotRollBack [NoFds] => DiskView [NoFds];
+        38 SnapshotDelete [NoFds] => Done [NoFds];
     }
 }

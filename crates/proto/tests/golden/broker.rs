@@ -3,7 +3,7 @@
 use super::{Golden, broker_machine, every, parse};
 use skep_proto::broker::*;
 use skep_proto::storage::{DiskKind, SourceFormat};
-use skep_proto::{DiskId, NicId, OperationId, Reason, Refusal, SwitchId, TraceId};
+use skep_proto::{DiskId, NicId, OperationId, Reason, Refusal, SnapshotId, SwitchId, TraceId};
 
 const WHEN: i64 = 1_700_000_000_000_000_000;
 
@@ -103,6 +103,12 @@ fn disks(golden: &mut Golden) {
     golden.call(DiskGet { disk: parse("root") }, disk());
     golden.call(DiskList { after: None }, DiskPage { disks: vec![disk()] });
     golden.call(DiskDelete { disk: parse("root") }, Done {});
+    let snapshot =
+        SnapshotView { id: SnapshotId::from_u128(8), name: parse("before"), size: 1 << 30, used: 8192, created_ns: WHEN };
+    golden.call(SnapshotCreate { disk: parse("root"), name: parse("before") }, snapshot.clone());
+    golden.call(SnapshotList { disk: parse("root"), after: None }, SnapshotPage { snapshots: vec![snapshot] });
+    golden.call(SnapshotRollBack { disk: parse("root"), snapshot: parse("before") }, disk());
+    golden.call(SnapshotDelete { disk: parse("root"), snapshot: parse("before") }, Done {});
 }
 
 fn networks(golden: &mut Golden) {

@@ -26,6 +26,7 @@ fn bytes_of_net_helper_never_change() {
     let ends = [parse("skabcdp1a"), parse("skabcdp1b")];
     golden.call(CreatePair { number: 1, switches: [Some(300), None] }, PairNamed { ends });
     golden.call(DeletePair { number: 1 }, Done {});
+    golden.call(CreateGraphSwitch { switch: SwitchId::from_u128(3), number: 300, uplink: Some(parse("eth0")) }, named());
     golden.covers::<Net>();
     golden.check();
 }

@@ -2,11 +2,12 @@
 
 use super::{Golden, every, parse};
 use skep_proto::storage::*;
-use skep_proto::{DiskId, MachineId, Reason, Refusal};
+use skep_proto::{DiskId, MachineId, Reason, Refusal, SnapshotId};
 
 const DISK: DiskId = DiskId::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
 const OTHER: DiskId = DiskId::from_u128(7);
 const MACHINE: MachineId = MachineId::from_u128(9);
+const SNAPSHOT: SnapshotId = SnapshotId::from_u128(11);
 
 fn state() -> DiskState {
     DiskState { disk: DISK, kind: DiskKind::Qcow2, size: 1 << 30, allocated: 4096 }
@@ -36,6 +37,13 @@ fn bytes_of_storage_helper_never_change() {
     golden.call(OpenLogReader { machine: MACHINE, log: LogKind::Hypervisor }, Done {});
     golden.call(DeleteMachineFiles { machine: MACHINE }, Done {});
     golden.call(Space {}, SpaceState { total: 100, free: 10, filesystem: parse("ext4"), reflink: false });
+    golden.call(VolumeSpace {}, SpaceState { total: 100, free: 10, filesystem: parse("zfs"), reflink: true });
+    let snapshot =
+        SnapshotState { snapshot: SNAPSHOT, size: 1 << 30, used: 8192, order: 77, created_ns: 1_800_000_000_000_000_000 };
+    golden.call(CreateSnapshot { disk: DISK, kind: DiskKind::Zvol, snapshot: SNAPSHOT }, snapshot.clone());
+    golden.call(ListSnapshots { disk: DISK, kind: DiskKind::Zvol, after: None }, SnapshotPage { snapshots: vec![snapshot] });
+    golden.call(RollBackDisk { disk: DISK, kind: DiskKind::Zvol, snapshot: SNAPSHOT }, state());
+    golden.call(DeleteSnapshot { disk: DISK, kind: DiskKind::Zvol, snapshot: SNAPSHOT }, Done {});
     golden.covers::<Storage>();
     every!(golden, DiskKind { Raw {} => DiskKind::Raw; Qcow2 {} => DiskKind::Qcow2; Zvol {} => DiskKind::Zvol; });
     every!(golden, SourceFormat {

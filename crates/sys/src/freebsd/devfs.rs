@@ -1,7 +1,12 @@
 //! Rulesets of devfs(5): which device nodes a mount of it shows, and whose they are (devfs(8), fs/devfs/devfs.h).
 
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, Nmount};
+use nix::sys::stat::Mode;
+use std::borrow::Cow;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// One rule.
 #[derive(Debug, Clone)]
@@ -9,9 +14,9 @@ pub enum Rule {
     /// Hides everything.
     HideAll,
     /// Shows nodes that match, as they are.
-    Show(&'static str),
+    Show(Cow<'static, str>),
     /// Shows them, as this uid's (and the gid of that number), mode 0660.
-    ShowTo(&'static str, u32),
+    ShowTo(Cow<'static, str>, u32),
 }
 
 #[repr(C)]
@@ -40,6 +45,7 @@ const UNHIDE: libc::c_int = 2;
 const DEVFSIO_RADD: libc::c_ulong = 0xc0ec_4400;
 const DEVFSIO_RDEL: libc::c_ulong = 0x8004_4401;
 const DEVFSIO_RGETNEXT: libc::c_ulong = 0xc0ec_4404;
+const DEVFSIO_SGETNEXT: libc::c_ulong = 0xc002_440c;
 
 fn rule(ruleset: u16) -> DevfsRule {
     DevfsRule {
@@ -75,11 +81,11 @@ pub fn set_rules(dev: BorrowedFd<'_>, ruleset: u16, rules: &[Rule]) -> io::Resul
                 one.basic = HIDE;
                 None
             }
-            Rule::Show(pattern) => Some(*pattern),
+            Rule::Show(pattern) => Some(pattern.as_ref()),
             Rule::ShowTo(pattern, id) => {
                 one.actions |= ACT_OWNER;
                 (one.uid, one.gid, one.mode) = (*id, *id, 0o660);
-                Some(*pattern)
+                Some(pattern.as_ref())
             }
         };
         if let Some(pattern) = pattern {
@@ -91,6 +97,18 @@ pub fn set_rules(dev: BorrowedFd<'_>, ruleset: u16, rules: &[Rule]) -> io::Resul
         control(dev, DEVFSIO_RADD, &mut one)?;
     }
     Ok(())
+}
+
+/// The numbers of all rulesets that have rules.
+pub fn rulesets(dev: BorrowedFd<'_>) -> io::Result<Vec<u16>> {
+    let (mut all, mut number) = (Vec::new(), 0u16);
+    loop {
+        match control(dev, DEVFSIO_SGETNEXT, &mut number) {
+            Ok(()) => all.push(number),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(all),
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Empties a ruleset; it is then no more.
@@ -106,4 +124,48 @@ pub fn clear(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// First number of rulesets of [`show`], above those of cells; one for each owner, by the last digits of its uid.
+const FIRST: u16 = 62_000;
+const MANY: u32 = 3_000;
+
+fn ruleset_of(owner: u32) -> u16 {
+    FIRST + u16::try_from(owner % MANY).unwrap_or(0)
+}
+
+fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
+    open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn is_devfs(dir: &OwnedFd) -> nix::Result<bool> {
+    Ok(nix::sys::statfs::fstatfs(dir)?.filesystem_type_name() == "devfs")
+}
+
+/// Mounts at `place` a devfs with these rules, for `owner`, and opens it. One that is mounted there already stays: somebody may hold
+/// devices and locks of it.
+pub fn show(place: &Path, owner: u32, rules: &[Rule]) -> io::Result<OwnedFd> {
+    let ruleset = ruleset_of(owner);
+    set_rules(open_dir(Path::new("/dev"))?.as_fd(), ruleset, rules)?;
+    std::fs::create_dir_all(place)?;
+    let there = open_dir(place)?;
+    if is_devfs(&there)? {
+        return Ok(there);
+    }
+    drop(there);
+    let mut call = Nmount::new();
+    call.str_opt_owned("fstype", "devfs").str_opt_owned("fspath", place).str_opt_owned("ruleset", ruleset.to_string().as_str());
+    call.nmount(MntFlags::MNT_NOSUID | MntFlags::MNT_NOEXEC).map_err(|e| io::Error::from(e.error()))?;
+    Ok(open_dir(place)?)
+}
+
+/// Takes away what [`show`] made; `EBUSY` while somebody holds a device of it.
+pub fn hide(place: &Path, owner: u32) -> io::Result<()> {
+    match open_dir(place).and_then(|dir| is_devfs(&dir)) {
+        Err(nix::errno::Errno::ENOENT) => return Ok(()),
+        Ok(true) => nix::mount::unmount(place, MntFlags::empty())?,
+        other => drop(other?),
+    }
+    clear(open_dir(Path::new("/dev"))?.as_fd(), ruleset_of(owner))?;
+    std::fs::remove_dir(place)
 }

@@ -1,4 +1,4 @@
-//! FreeBSD: ioctls on a socket, and taps opened beneath /dev; both work in capability mode.
+//! FreeBSD: ioctls on a socket, which work in capability mode, and a process outside of it ([`outside`]) for what does not.
 //!
 //! A tap is made as `tapN` and renamed, so that it bears the same name as on Linux; its device stays `/dev/tapN`. bhyve sees neither:
 //! it opens the inherited descriptor by a name of the cell's own. The tap stays when it is closed, though down, and is deleted by
@@ -10,20 +10,22 @@
 //! There is no request that has the host not listen on an interface, as there is on Linux: a bridge takes no IPv6 address by itself, but
 //! the host answers guests on it for its other addresses unless a firewall forbids it.
 
-use super::{HostError, Link, NetHost};
+pub mod outside;
+
+use super::{HostError, Link, NetHost, Switch};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::stat::Mode;
+use outside::Outside;
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
 use skep_proto::{IfName, InstanceId, Text};
-use skep_rights::net::{INTERFACE_IOCTLS, TABLE};
+use skep_rights::net::INTERFACE_IOCTLS;
 use skep_sys::freebsd::{net, vxlan};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// Every interface that skep made is in it.
 const GROUP: &str = "skep";
@@ -46,24 +48,51 @@ const _: () = {
 #[derive(Debug)]
 pub struct Host {
     socket: OwnedFd,
-    devices: OwnedFd,
+    outside: Option<Outside>,
 }
 
 impl Host {
-    /// Opens the socket and /dev. The process has to stay root: the kernel asks for it at each request.
+    /// Opens the socket. The process has to stay root: the kernel asks for it at each request.
     pub fn acquire(identity: &mut Option<(u32, u32)>) -> Result<Self, HostError> {
         *identity = None;
         let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
-        let devices = nix::fcntl::open("/dev", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-        Ok(Self {
-            socket: socket.map_err(HostError::step("open a socket"))?,
-            devices: devices.map_err(HostError::step("open /dev"))?,
-        })
+        Ok(Self { socket: socket.map_err(HostError::step("open a socket"))?, outside: None })
+    }
+
+    /// Starts the part outside of capability mode, this program itself: without it there are no taps, nor switches of netgraph.
+    pub fn with_outside(self, program: &Path, instance: InstanceId, uplinks: &[IfName]) -> Result<Self, HostError> {
+        let outside =
+            Outside::start(program, instance, uplinks).map_err(HostError::step("start the part outside of capability mode"))?;
+        Ok(Self { outside: Some(outside), ..self })
+    }
+
+    /// Who can change this switch, if it is one of netgraph.
+    fn graph_of(&self, switch: &IfName) -> Result<Option<&Outside>, HostError> {
+        let Some(graph) = &self.outside else { return Ok(None) };
+        Ok(graph.bridges()?.iter().any(|bridge| bridge.name == *switch).then_some(graph))
+    }
+
+    /// Switches of netgraph among `links`: they themselves, and what is on them.
+    fn add_graph(&self, links: &mut Vec<Link>) -> Result<(), HostError> {
+        let Some(graph) = &self.outside else { return Ok(()) };
+        for bridge in graph.bridges()? {
+            // Their numbers are other numbers than those of interfaces.
+            let index = bridge.id | 1 << 31;
+            // A node has no "." in its name.
+            let is_on = |link: &Link| bridge.members.iter().any(|on| on.as_str() == link.name.as_str().replace('.', "_"));
+            links.iter_mut().filter(|link| is_on(link)).for_each(|link| link.bridge = Some(index));
+            let (kind, note) = (Text::lossy("ng_bridge"), String::new());
+            let (up, loopback, held, mtu) = (true, false, false, 1500);
+            links.push(Link { index, name: bridge.name, kind, up, loopback, mtu, bridge: None, held, note });
+        }
+        Ok(())
     }
 
     /// Lines of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        vec![("interfaces", self.socket.as_fd()), ("devices", self.devices.as_fd())]
+        let mut held = vec![("interfaces", self.socket.as_fd())];
+        held.extend(self.outside.iter().map(|outside| ("outside", outside.as_fd())));
+        held
     }
 
     /// What there is to know of the interface `text`; none if it went meanwhile, or if no message can carry its name.
@@ -125,14 +154,16 @@ impl Host {
         let _ = net::destroy(self.socket.as_fd(), made);
     }
 
-    /// Opens the device of a new tap, with the rights that bhyve needs.
+    /// Has the device of a new tap opened, with the rights that bhyve needs.
     fn open(&self, made: &str) -> Result<OwnedFd, HostError> {
-        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let tap = openat(self.devices.as_fd(), made, flags, Mode::empty()).map_err(HostError::step("open the tap"))?;
-        let limited = skep_sandbox::limit_one(&TABLE, "tap", tap.as_fd());
-        limited.map_err(|e| HostError { step: "limit the tap", error: io::Error::other(e.to_string()) })?;
-        Ok(tap)
+        let missing = || HostError::step("open the tap")(Errno::EOPNOTSUPP);
+        self.outside.as_ref().ok_or_else(missing)?.open_tap(made)
     }
+}
+
+/// The program in its other role, if its arguments ask for that.
+pub fn other_role(arguments: &[String]) -> Option<Result<(), outside::sender::Error>> {
+    arguments.split_first().filter(|(first, _)| *first == outside::ROLE).map(|(_, rest)| outside::sender::run(rest))
 }
 
 /// What requests of ours can make.
@@ -172,10 +203,16 @@ impl NetHost for Host {
             let bridges = self.bridges(&names)?;
             names.iter().filter_map(|name| self.look(name, &bridges).transpose()).collect()
         };
-        all().map_err(HostError::step("list interfaces"))
+        let mut links = all().map_err(HostError::step("list interfaces"))?;
+        self.add_graph(&mut links)?;
+        Ok(links)
     }
 
-    fn make_bridge(&mut self, name: &IfName) -> Result<(), HostError> {
+    fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), HostError> {
+        if kind == Switch::Netgraph {
+            let missing = || HostError::step("start the part outside of capability mode")(Errno::EOPNOTSUPP);
+            return self.outside.as_ref().ok_or_else(missing)?.make(name);
+        }
         let made = net::create(self.socket.as_fd(), "bridge");
         let made = made.map_err(unmade("make a bridge", "make a bridge (kldload if_bridge)"))?;
         self.adopt(&made, name).inspect_err(|_| self.discard(&made))
@@ -262,6 +299,9 @@ impl NetHost for Host {
     }
 
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
+        if let Some(graph) = self.graph_of(name)? {
+            return graph.remove(name);
+        }
         let (socket, name) = (self.socket.as_fd(), name.as_str());
         let gone = |result: io::Result<()>| match result {
             Err(e) if is(&e, Errno::ENXIO) => Ok(()),
@@ -280,19 +320,27 @@ impl NetHost for Host {
     }
 
     fn mark(&mut self, name: &IfName, note: &str) -> Result<(), HostError> {
+        // A node has a name, and no more to be said of it.
+        if self.graph_of(name)?.is_some() {
+            return Ok(());
+        }
         net::describe(self.socket.as_fd(), name.as_str(), note).map_err(HostError::step("describe it"))
     }
 
     fn set_up(&mut self, name: &IfName, up: bool) -> Result<(), HostError> {
+        if self.graph_of(name)?.is_some() {
+            return Ok(());
+        }
         let step = if up { "set it up" } else { "set it down" };
         let (socket, text) = (self.socket.as_fd(), name.as_str());
         let all = || -> io::Result<()> {
             net::set_up(socket, text, up)?;
-            // A tunnel that cannot be opened says so to the console only, and does not run.
+            // A tunnel that cannot be opened says so to the console only, and does not run: another has its network, or its port with
+            // another kind of address (a group's takes the port of all of the host's addresses).
             let idle = up && net::flags(socket, text)? & nix::libc::IFF_RUNNING == 0;
             if idle && net::groups(socket, text)?.iter().any(|group| group == "vxlan") {
                 net::set_up(socket, text, false)?;
-                return Err(Errno::EADDRNOTAVAIL.into());
+                return Err(Errno::EADDRINUSE.into());
             }
             Ok(())
         };
@@ -300,6 +348,9 @@ impl NetHost for Host {
     }
 
     fn join(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError> {
+        if let Some(graph) = self.graph_of(bridge)? {
+            return graph.join(port, bridge);
+        }
         let (socket, bridge, port) = (self.socket.as_fd(), bridge.as_str(), port.as_str());
         let all = || -> io::Result<()> {
             // All members of a bridge have one MTU: the first one's. What is ours can follow, what is the host's cannot.
@@ -316,6 +367,9 @@ impl NetHost for Host {
     }
 
     fn leave(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError> {
+        if let Some(graph) = self.graph_of(bridge)? {
+            return graph.leave(port, bridge);
+        }
         let step = HostError::step("release it from the bridge");
         net::delete_member(self.socket.as_fd(), bridge.as_str(), port.as_str()).map_err(step)
     }

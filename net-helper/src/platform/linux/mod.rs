@@ -3,7 +3,7 @@
 mod node;
 mod route;
 
-use super::{HostError, Link, NetHost};
+use super::{HostError, Link, NetHost, Switch};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -14,12 +14,13 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 use route::Route;
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
-use skep_proto::{IfName, Text};
+use skep_proto::{IfName, InstanceId, Text};
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// The device that taps are made of.
 const TUN: &str = "/dev/net/tun";
@@ -38,6 +39,12 @@ impl Host {
             node::own_tun(uid, gid)?;
         }
         Ok(Self { route: Route::open().map_err(HostError::step("open the netlink socket"))? })
+    }
+
+    /// This kernel has no netgraph.
+    #[allow(clippy::unnecessary_wraps)]
+    pub fn with_outside(self, _program: &Path, _instance: InstanceId, _uplinks: &[IfName]) -> Result<Self, HostError> {
+        Ok(self)
     }
 
     /// Lines of the table.
@@ -91,7 +98,10 @@ impl NetHost for Host {
         self.get(name).map_err(HostError::step("look at it"))
     }
 
-    fn make_bridge(&mut self, name: &IfName) -> Result<(), HostError> {
+    fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), HostError> {
+        if kind == Switch::Netgraph {
+            return Err(HostError::step("make a switch of netgraph, which FreeBSD alone has")(Errno::EOPNOTSUPP));
+        }
         // Members forward at once: there is no spanning tree to wait for.
         let data = InfoData::Bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)]);
         self.make(name, InfoKind::Bridge, data, "make a bridge")
@@ -199,6 +209,11 @@ impl NetHost for Host {
     fn leave(&mut self, port: &IfName, _bridge: &IfName) -> Result<(), HostError> {
         self.set_master(port, 0, "release it from the bridge")
     }
+}
+
+/// The program has no other role here.
+pub fn other_role(_arguments: &[String]) -> Option<Result<(), std::convert::Infallible>> {
+    None
 }
 
 fn named(name: &IfName) -> LinkMessage {

@@ -1,12 +1,13 @@
 //! What only FreeBSD does.
 
+mod netgraph;
 mod rights;
 mod sandboxed;
 
 use crate::acts::{Net7, bridge, tap};
 use crate::support::{Network, any_socket, ask, instance, open};
 use nix::errno::Errno;
-use skep_net_helper::platform::{Host, NetHost};
+use skep_net_helper::platform::{Host, NetHost, Switch};
 use skep_proto::net::{DeleteTap, ListInterfaces};
 use skep_proto::{IfName, Reason};
 use skep_sys::freebsd::net;
@@ -96,7 +97,7 @@ fn what_was_left_half_made_goes() {
         ["bridge", "tap", "vxlan", "epair"].into_iter().map(|kind| made(kind, &format!("sk{}t9", instance()))).collect();
     let others = [made("tap", "skab3ct9"), made("lo", &format!("sk{}t9", instance())), made("tap", "no name of a kind")];
     // What got its name stays, though its description is not the last yet.
-    host.make_bridge(&IfName::bridge(instance(), 1)).unwrap();
+    host.make_bridge(&IfName::bridge(instance(), 1), Switch::Bridge).unwrap();
     host.sweep(instance()).unwrap();
     let after = net::list(socket.as_fd()).unwrap();
     assert!(ours.iter().all(|name| !after.contains(name)), "{after:?}");
@@ -135,7 +136,7 @@ fn a_name_that_is_taken_keeps_its_owner() {
     // The second name is taken.
     let failed = net.host.make_pair(&[b, "up1".parse().unwrap()]).unwrap_err();
     assert_eq!(failed.error.raw_os_error(), Some(Errno::EEXIST as i32), "{failed}");
-    net.host.make_bridge(&a).unwrap_err();
+    net.host.make_bridge(&a, Switch::Bridge).unwrap_err();
     net.host.make_tap(&a).unwrap_err();
     assert_eq!(net.links(), before);
 }

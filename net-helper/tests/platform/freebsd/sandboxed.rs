@@ -1,7 +1,7 @@
 //! The program itself, in capability mode, on the host's own network.
 
 use crate::support::frames::{frame, hear, send};
-use crate::support::{Network, PATIENCE, any_socket, ask, instance};
+use crate::support::{Network, PATIENCE, any_socket, ask, instance, program};
 use nix::unistd::{Gid, Uid, chown, geteuid, seteuid};
 use skep_ipc::Client;
 use skep_proto::net::*;
@@ -12,16 +12,15 @@ use skep_sys::{msg, sock};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
 
-const BROKER: u32 = 71_900;
+pub const BROKER: u32 = 71_900;
 const HELPER: u32 = 71_901;
 
-struct Program {
-    child: Child,
+pub struct Program {
+    pub child: Child,
     dir: TempDir,
 }
 
@@ -32,20 +31,13 @@ impl Drop for Program {
     }
 }
 
-/// The program, where the bundle has it or cargo built it.
-fn program() -> PathBuf {
-    let name = "skep-net-helper";
-    std::env::var_os("SKEP_BIN_DIR")
-        .map_or_else(|| env!("CARGO_BIN_EXE_skep-net-helper").into(), |dir| PathBuf::from(dir).join(name))
-}
-
 fn ids() -> String {
     format!("broker={BROKER},net-helper={HELPER},api-frontend=71902,storage-helper=71903,vm-runner=71904,machines=71905")
 }
 
 impl Program {
     /// Starts it as root with uids, or as the ordinary user `uid`; returns when it serves.
-    fn start(uid: Option<u32>) -> Self {
+    pub fn start(uid: Option<u32>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         // As the supervisor does it: standard error is the log, and a byte in a pipe the word that it serves.
@@ -81,20 +73,29 @@ impl Program {
         socket
     }
 
-    fn client(&self, uid: u32) -> Client<Net> {
+    pub fn client(&self, uid: u32) -> Client<Net> {
         Client::over(self.connect(uid).unwrap()).unwrap()
     }
 
     /// What the audit reads of it.
-    fn audit(&self, root: bool) -> skep_audit::Process {
-        let options = skep_audit::Options {
+    pub fn audit(&self, root: bool) -> skep_audit::Process {
+        skep_audit::process(self.child.id().cast_signed(), &TABLE, &self.options(root)).unwrap().unwrap()
+    }
+
+    /// And of its child, found as the audit finds it.
+    pub fn audit_of_sender(&self) -> skep_audit::Process {
+        let report = skep_audit::run(&self.options(true)).unwrap();
+        report.processes.into_iter().find(|process| process.name == skep_rights::net::OUTSIDE.name).unwrap()
+    }
+
+    fn options(&self, root: bool) -> skep_audit::Options {
+        skep_audit::Options {
             state: self.dir.path().join("state"),
             run: self.dir.path().join("run"),
             instance: instance(),
             ids: root.then(|| skep_service::Ids::parse(&ids()).unwrap()),
             only: None,
-        };
-        skep_audit::process(self.child.id().cast_signed(), &TABLE, &options).unwrap().unwrap()
+        }
     }
 }
 
@@ -140,7 +141,7 @@ fn it_makes_everything_from_inside_capability_mode() {
     }
     let of = |name: &str| after.lines.iter().find(|line| line.line == name).unwrap_or_else(|| panic!("no line {name}\n{after}"));
     assert!(of("capsicum").found.starts_with("in capability mode"), "{after}");
-    for name in ["descriptor interfaces", "descriptor devices", "descriptor listener"] {
+    for name in ["descriptor interfaces", "descriptor outside", "descriptor listener"] {
         assert_eq!(of(name).verdict, skep_audit::Verdict::Confirmed, "{after}");
     }
     let acts = std::fs::read_to_string(program.dir.path().join("state/logs/audit-net-helper.log")).unwrap();

@@ -1,12 +1,14 @@
 //! The host's own network: one test at a time, which leaves it as it was.
 
-use super::super::instance;
+use super::super::{instance, uplinks};
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
+use skep_net_helper::platform::Host;
 use skep_sys::freebsd::net;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Frames begin at once.
@@ -33,6 +35,18 @@ pub fn open() -> usize {
 /// A socket to configure interfaces by.
 pub fn any_socket() -> OwnedFd {
     socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap()
+}
+
+/// The program, where the bundle has it or cargo built it.
+pub fn program() -> PathBuf {
+    let name = "skep-net-helper";
+    let built = || env!("CARGO_BIN_EXE_skep-net-helper").into();
+    std::env::var_os("SKEP_BIN_DIR").map_or_else(built, |dir| PathBuf::from(dir).join(name))
+}
+
+/// The kernel's network, as the helper has it: with its part outside of capability mode.
+pub fn host() -> Host {
+    Host::acquire(&mut None).unwrap().with_outside(&program(), instance(), &uplinks()).unwrap()
 }
 
 /// The network that a test may change: what is made in it by skep's names goes at its end.

@@ -26,6 +26,11 @@ pub fn open() -> usize {
     std::fs::read_dir("/proc/thread-self/fd").unwrap().count()
 }
 
+/// The kernel's network, as the helper has it.
+pub fn host() -> skep_net_helper::platform::Host {
+    skep_net_helper::platform::Host::acquire(&mut None).unwrap()
+}
+
 /// The network that a test may change; it ends with the thread.
 pub struct Network(());
 

@@ -135,8 +135,7 @@ impl Host {
         let place = self.mount_point(plan.machine, console);
         std::fs::create_dir_all(&place).map_err(failed("make the mount point"))?;
         let owner = plan.identity.filter(|_| self.newer || console);
-        let ruleset = mounts::ruleset(plan.slot, console);
-        mounts::rules(self.dev.as_fd(), ruleset, owner).map_err(failed("set devfs rules"))?;
+        let ruleset = mounts::take_ruleset(self.dev.as_fd(), &place, owner).map_err(failed("set devfs rules"))?;
         let uid = owner.unwrap_or(0);
         mounts::furnish(&self.cell.join(plan.root), &place, ruleset, uid).map_err(failed("mount the cell's root"))?;
         let unenforced = match plan.limits {
@@ -158,7 +157,9 @@ impl Host {
         if self.counts {
             rctl::remove(&format!("jail:{name}"))?;
         }
-        mounts::clear(&self.mount_point(machine, console))
+        let place = self.mount_point(machine, console);
+        mounts::clear(&place)?;
+        mounts::give_ruleset(self.dev.as_fd(), &place)
     }
 }
 
@@ -212,7 +213,12 @@ impl CellHost for Host {
     fn machines(&self) -> Vec<MachineId> {
         let list = std::fs::read_dir(&self.cells).into_iter().flatten().filter_map(Result::ok);
         let names = list.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter_map(|name| name.strip_suffix("-console").unwrap_or(&name).parse().ok()).collect()
+        let machine = |name: &str| {
+            let name = name.strip_suffix(".ruleset").unwrap_or(name);
+            name.strip_suffix("-console").unwrap_or(name).parse().ok()
+        };
+        let all: std::collections::BTreeSet<MachineId> = names.filter_map(|name| machine(&name)).collect();
+        all.into_iter().collect()
     }
 
     fn usage(&self, machine: MachineId) -> Usage {

@@ -1,29 +1,57 @@
 //! The cell's file systems: the prepared root, read-only; the few devices of bhyve; room for its configuration.
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, Nmount, unmount};
-use skep_sys::freebsd::devfs::{Rule, set_rules};
+use skep_sys::freebsd::devfs::{Rule, clear as clear_rules, rulesets, set_rules};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Rulesets of cells; below them are those of the host's administrator. Slots are less than 15,000 on FreeBSD.
+/// Rulesets of cells; below them are those of the host's administrator.
 const FIRST: u16 = 30_000;
+/// Rulesets are numbered for the whole host: suites that look for a free number wait for each other here.
+const LOCK: &str = "/var/run/skep-devfs.lock";
 
-/// The ruleset of a slot's machine, or of its console-proxy.
-pub fn ruleset(slot: u16, console: bool) -> u16 {
-    FIRST.saturating_add(slot.saturating_mul(2)).saturating_add(u16::from(console))
+/// Where a cell's ruleset is written down.
+fn note(place: &Path) -> PathBuf {
+    place.with_extension("ruleset")
 }
 
-/// Sets a cell's ruleset. With an owner, bhyve's devices are its (FREEBSD15.md 18).
-pub fn rules(dev: BorrowedFd<'_>, ruleset: u16, owner: Option<u32>) -> io::Result<()> {
+/// Takes a ruleset for the cell at `place`. With an owner, bhyve's devices are its (FREEBSD15.md 18).
+pub fn take_ruleset(dev: BorrowedFd<'_>, place: &Path, owner: Option<u32>) -> io::Result<u16> {
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(LOCK)?;
+    let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| io::Error::from(e))?;
+    let taken = rulesets(dev)?;
+    let free = (FIRST..=u16::MAX).find(|number| !taken.contains(number));
+    let ruleset = free.ok_or_else(|| io::Error::other("every ruleset of devfs is taken"))?;
+    // First, so that a sweep knows what to take back, however little there is of it.
+    std::os::unix::fs::symlink(ruleset.to_string(), note(place))?;
+    rules(dev, ruleset, owner)?;
+    Ok(ruleset)
+}
+
+/// Gives the ruleset of the cell at `place` back, once nothing is mounted with it.
+pub fn give_ruleset(dev: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
+    let note = note(place);
+    let number = match std::fs::read_link(&note) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        link => link?,
+    };
+    if let Some(number) = number.to_str().and_then(|text| text.parse().ok()).filter(|number| *number >= FIRST) {
+        clear_rules(dev, number)?;
+    }
+    std::fs::remove_file(note)
+}
+
+fn rules(dev: BorrowedFd<'_>, ruleset: u16, owner: Option<u32>) -> io::Result<()> {
     let mut rules = vec![Rule::HideAll];
     // random: where virtio-rnd takes the guest's from.
-    rules.extend(["null", "random", "fd", "fd/*", "tapfd*", "pts", "pts/*"].map(Rule::Show));
-    rules.extend(["vmm", "vmm.io"].map(Rule::Show));
+    rules.extend(["null", "random", "fd", "fd/*", "tapfd*", "pts", "pts/*"].map(|pattern| Rule::Show(pattern.into())));
+    rules.extend(["vmm", "vmm.io"].map(|pattern| Rule::Show(pattern.into())));
     rules.extend(["vmmctl", "vmm/*", "vmm.io/*"].map(|pattern| match owner {
-        Some(uid) => Rule::ShowTo(pattern, uid),
-        None => Rule::Show(pattern),
+        Some(uid) => Rule::ShowTo(pattern.into(), uid),
+        None => Rule::Show(pattern.into()),
     }));
     set_rules(dev, ruleset, &rules)
 }

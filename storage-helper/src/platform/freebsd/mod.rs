@@ -1,10 +1,17 @@
 //! FreeBSD.
 
+mod zfs;
+
+pub use zfs::volumes;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 
 /// Where the template of UEFI variables lies below `STATE/cell` (edk2-bhyve).
 pub const VARS_TEMPLATE: &str = "root/usr/local/share/uefi-firmware/BHYVE_UEFI_VARS.fd";
+
+/// Why there are no volumes.
+pub const NO_VOLUMES: &str = "the suite was started without a ZFS dataset (`skep up --zfs-dataset POOL/NAME`); use raw or qcow2";
 
 /// FreeBSD has no request of its own for this: copy_file_range(2) shares blocks where ZFS can, and does not say whether it did.
 pub fn reflink(_to: BorrowedFd<'_>, _from: BorrowedFd<'_>) -> io::Result<()> {

@@ -1,0 +1,95 @@
+//! Disks that are ZFS volumes: what the operations on disks do to them.
+
+use super::disk::{check_absent, lock, object};
+use crate::job::Jobs;
+use crate::store::{Store, hand_out};
+use crate::zfs::{Stage, Volume, whole_blocks};
+use nix::fcntl::OFlag;
+use skep_proto::storage::{CloneDisk, CreateDisk, DeleteDisk, DiskOpened, DiskState, JobDone, OpenDisk, ResizeDisk};
+use skep_proto::{DiskId, OneFd, Reason, Refusal};
+use std::fs::File;
+
+/// Opens one and locks it: whoever holds the descriptor holds the lock.
+fn open_locked(store: &Store, disk: DiskId, flags: OFlag, shared: bool) -> Result<(Volume, File), Refusal> {
+    let object = object(disk);
+    let volumes = store.volumes(&object)?;
+    let volume = volumes.find(disk)?;
+    let device = volumes.open(disk, flags)?;
+    lock(&object, &device, shared)?;
+    Ok((volume, device))
+}
+
+/// Makes an empty one.
+pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState, Refusal> {
+    let object = object(call.disk);
+    let volumes = store.volumes(&object)?;
+    jobs.check_idle(call.disk)?;
+    match volumes.look(call.disk)? {
+        Some(there) if there.stage == Stage::Ready && there.size == whole_blocks(call.size) => return Ok(there.state()),
+        Some(there) if there.stage == Stage::Ready => {
+            let note = format_args!("it exists with {} bytes", there.size);
+            return Err(Refusal::new(Reason::AlreadyExists, object).field("size").note(note));
+        }
+        _ => {}
+    }
+    check_absent(store, jobs, call.disk)?;
+    Ok(volumes.create(call.disk, call.size, Stage::Ready)?.state())
+}
+
+/// Hands its device out.
+pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskOpened, OneFd), Refusal> {
+    let flags = if call.read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR };
+    let (volume, device) = open_locked(store, call.disk, flags, call.read_only)?;
+    Ok((DiskOpened { disk: volume.state(), most: 0 }, [hand_out("volume", &object(call.disk), device)?]))
+}
+
+/// Makes it larger.
+pub fn resize(store: &Store, call: &ResizeDisk) -> Result<DiskState, Refusal> {
+    let (volume, _locked) = open_locked(store, call.disk, OFlag::O_RDONLY, false)?;
+    let size = whole_blocks(call.size);
+    if size < volume.size {
+        let note = format_args!("it has {} bytes, and a disk can only grow", volume.size);
+        return Err(Refusal::new(Reason::InvalidValue, object(call.disk)).field("size").note(note));
+    }
+    let volumes = store.volumes(&object(call.disk))?;
+    if size > volume.size {
+        volumes.set_size(call.disk, size)?;
+    }
+    Ok(volumes.find(call.disk)?.state())
+}
+
+/// Destroys it, if nobody has it open.
+pub fn delete(store: &Store, jobs: &Jobs, call: &DeleteDisk) -> Result<(), Refusal> {
+    let object = object(call.disk);
+    let volumes = store.volumes(&object)?;
+    jobs.check_idle(call.disk)?;
+    match volumes.look(call.disk)? {
+        None => return Ok(()),
+        // It must be closed again before it can be destroyed; nobody but this process hands it out.
+        Some(there) if there.stage == Stage::Ready => drop(open_locked(store, call.disk, OFlag::O_RDONLY, false)?),
+        Some(_) => {}
+    }
+    volumes.destroy(call.disk)
+}
+
+/// Copies one, at once: the copy shares its blocks.
+pub fn copy(store: &Store, jobs: &Jobs, call: &CloneDisk) -> Result<JobDone, Refusal> {
+    let (_, _locked) = open_locked(store, call.from, OFlag::O_RDONLY, true)?;
+    check_absent(store, jobs, call.to)?;
+    let volumes = store.volumes(&object(call.to))?;
+    let made = volumes.copy(call.from, call.to).inspect_err(|_| {
+        // Nothing can be done about a failure here; the next start sweeps.
+        let _ = volumes.destroy(call.to);
+    })?;
+    Ok(JobDone { disk: made.state(), sha256: None })
+}
+
+/// Begins one that a job fills, as large as a disk can be: it occupies what is written, and how large it is to be shows at the end.
+pub fn begin(store: &Store, disk: DiskId) -> Result<File, Refusal> {
+    let volumes = store.volumes(&object(disk))?;
+    volumes.create(disk, crate::format::MAX_SIZE, Stage::Making)?;
+    volumes.open(disk, OFlag::O_RDWR).inspect_err(|_| {
+        // As above.
+        let _ = volumes.destroy(disk);
+    })
+}

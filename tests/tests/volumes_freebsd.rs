@@ -1,0 +1,98 @@
+//! Disks that are ZFS volumes, as an administrator has them: in a pool of the test's own, which goes with it.
+#![cfg(target_os = "freebsd")]
+
+use anyhow::{Context, Result, ensure};
+use skep_tests::{Mode, Suite, guest, is_root, skip};
+use std::process::Command;
+
+/// A pool in a file.
+struct Pool {
+    name: String,
+    _dir: tempfile::TempDir,
+}
+
+fn run(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(args).output().context(program.to_owned())?;
+    ensure!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+impl Pool {
+    fn make() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (name, file) = (format!("sktv{}", std::process::id()), dir.path().join("vdev"));
+        std::fs::File::create(&file)?.set_len(512 << 20)?;
+        let file = file.to_string_lossy();
+        run("zpool", &["create", "-f", "-o", "cachefile=none", "-O", "mountpoint=none", &name, &file])?;
+        let pool = Self { name, _dir: dir };
+        run("zfs", &["create", &pool.dataset()])?;
+        Ok(pool)
+    }
+
+    fn dataset(&self) -> String {
+        format!("{}/skep", self.name)
+    }
+
+    fn below(&self) -> Result<usize> {
+        Ok(run("zfs", &["list", "-H", "-o", "name", "-t", "all", "-r", &self.dataset()])?.lines().count() - 1)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = run("zpool", &["destroy", "-f", &self.name]);
+    }
+}
+
+#[test]
+fn a_machine_lives_on_a_volume() -> Result<()> {
+    if !is_root() {
+        skip!("needs root");
+    }
+    let _ = run("kldload", &["-n", "zfs"]);
+    if std::fs::File::open("/dev/zfs").is_err() {
+        skip!("this host has no ZFS");
+    }
+    let pool = Pool::make()?;
+    let suite = Suite::prepare(Mode::Root)?;
+    let (_, said) = suite.fails(&["up", "--zfs-dataset", &pool.name])?;
+    ensure!(said.contains("not the name of a dataset"), "{said}");
+    suite.ok(&["up", "--zfs-dataset", &pool.dataset()])?;
+    suite.ok(&["disk", "import", "guest", "--kind", "zvol", &guest()?.join("disk.img").to_string_lossy()])?;
+    suite.ok(&["disk", "clone", "guest", "root"])?;
+    suite.ok(&["vm", "create", "m", "--memory", "128M", "--loader", "--screen", "off", "--disk", "root"])?;
+    suite.ok(&["disk", "create", "data", "--size", "8M", "--kind", "zvol"])?;
+    suite.ok(&["vm", "set", "m", "--disk", "root", "--disk", "data"])?;
+    // The original goes, the copy stays.
+    suite.ok(&["disk", "delete", "guest"])?;
+    suite.boot("m")?;
+    let write = |word: &str| format!("echo {word} | dd of=/dev/vtbd1 conv=sync 2>/dev/null; echo wrote-$?");
+    // The rest of the sector is NULs, which sh(1) leaves out.
+    let read = "echo read-$(dd if=/dev/vtbd1 count=1 2>/dev/null)-";
+    suite.guest_runs("m", &write("first"), "wrote-0")?;
+    suite.ok(&["disk", "snapshot", "create", "data", "before"])?;
+    suite.guest_runs("m", &write("second"), "wrote-0")?;
+    let (code, said) = suite.fails(&["disk", "snapshot", "rollback", "data", "before"])?;
+    ensure!(code == 5 && said.contains("machine m runs"), "{code} {said}");
+    // Whatever dies: the machine keeps its volumes, and nobody else gets them.
+    let [helper] = suite.pids("storage-helper")?[..] else { anyhow::bail!("one storage-helper") };
+    skep_tests::platform::end(helper)?;
+    suite.ok(&["disk", "list"])?;
+    suite.ok(&["down", "--keep-machines"])?;
+    suite.ok(&["up"])?;
+    ensure!(suite.state_of("m")? == "running");
+    suite.guest_runs("m", "echo alive-$((6*7))", "alive-42")?;
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.ok(&["disk", "snapshot", "rollback", "data", "before"])?;
+    suite.boot("m")?;
+    suite.guest_runs("m", read, "read-first-")?;
+    suite.ok(&["vm", "kill", "m"])?;
+    let (code, said) = suite.fails(&["disk", "delete", "data"])?;
+    ensure!(code == 5, "{code} {said}");
+    let listed = suite.ok(&["disk", "snapshot", "list", "data"])?;
+    ensure!(listed.contains("before"), "{listed}");
+    suite.ok(&["disk", "snapshot", "delete", "data", "before"])?;
+    suite.ok(&["vm", "delete", "m", "--disks"])?;
+    ensure!(pool.below()? == 0);
+    suite.finish()
+}
