@@ -20,8 +20,8 @@ pub struct Installed {
     pub listen: Option<SocketAddr>,
     /// The host's interfaces that switches may have as uplinks, between commas, as they stand there.
     pub uplinks: Option<String>,
-    /// The dataset of ZFS volumes (FreeBSD), as it stands there.
-    pub zfs_dataset: Option<String>,
+    /// The dataset below which ZFS volumes are kept (FreeBSD).
+    pub dataset: Option<String>,
 }
 
 /// Root's suite lives here unless the file says otherwise.
@@ -30,7 +30,7 @@ pub const RUN: &str = "/var/run/skep";
 const MACHINES: u32 = 72_000;
 
 /// What the file lets one choose.
-const NAMES: [&str; 6] = ["state", "run", "machines", "listen", "uplinks", "zfs_dataset"];
+const NAMES: [&str; 6] = ["state", "run", "machines", "listen", "uplinks", "dataset"];
 
 /// What is wrong with the file, or with the users of the services.
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +112,8 @@ impl Installed {
             text.parse().map_err(|_| (*number, format!("`{text}`: ADDRESS:PORT is expected, such as 192.0.2.1:8443")))
         });
         let uplinks = given.get("uplinks").map(|(_, text)| text.clone());
-        let zfs_dataset = given.get("zfs_dataset").map(|(_, text)| text.clone());
-        Ok(Self { state, run, machines, listen: listen.transpose()?, uplinks, zfs_dataset })
+        let dataset = given.get("dataset").map(|(_, text)| text.clone());
+        Ok(Self { state, run, machines, listen: listen.transpose()?, uplinks, dataset })
     }
 
     /// `--ids`: a system user for each service, and the machines' block.
@@ -194,7 +194,7 @@ mod tests {
     fn a_wrong_line_is_named_with_what_is_wrong() {
         for (text, line, why) in [
             ("\nstate\n", 2, "`state`: NAME = VALUE is expected"),
-            ("stat = /x", 1, "`stat`: none of state, run, machines, listen, uplinks"),
+            ("stat = /x", 1, "`stat`: none of state, run, machines, listen, uplinks, dataset"),
             ("run = /x\nrun = /y", 2, "`run` was given before"),
             ("state = x", 1, "`x`: an absolute path of letters, digits and /._- is expected"),
             ("state = /a b", 1, "`/a b`: an absolute path of letters, digits and /._- is expected"),

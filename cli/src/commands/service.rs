@@ -27,9 +27,13 @@ pub fn prepare(places: &Places, output: Output) -> Result<u8, Failure> {
 /// Becomes a service; returns only if that failed.
 pub fn become_it(places: &Places, args: &ServiceArgs) -> Result<u8, Failure> {
     let prepared = Prepared::load(places).map_err(|e| Failure::from(e).advice("`skep prepare` makes what is missing"))?;
-    let listen = places.installed.as_ref().and_then(|i| i.listen).map(|address| address.to_string());
-    let dataset = places.installed.as_ref().and_then(|i| i.zfs_dataset.clone());
-    let (program, flags) = prepared.command(places, &args.name, listen.as_deref(), dataset.as_deref());
+    let installed = places.installed.as_ref();
+    let options = up::Options {
+        listen: installed.and_then(|i| i.listen).map(|address| address.to_string()),
+        uplinks: None,
+        dataset: installed.and_then(|i| i.dataset.clone()),
+    };
+    let (program, flags) = prepared.command(places, &args.name, &options);
     if let Some(jail) = &args.jail {
         platform::enter_jail(jail).map_err(|e| Failure::io(format_args!("jail {jail}"), "enter it", &e))?;
     }

@@ -1,7 +1,7 @@
 //! Before the services start: directories, the instance's mark, uids, the root of the cells.
 
 use super::supervisor::DATASET;
-use super::{Places, UpError, step};
+use super::{Options, Places, UpError, step};
 use nix::unistd::{Uid, geteuid};
 use skep_proto::{IfName, InstanceId};
 use std::fs;
@@ -50,14 +50,14 @@ impl Prepared {
     }
 
     /// A service's program and its flags, whoever starts it.
-    pub fn command(&self, places: &Places, service: &str, listen: Option<&str>, dataset: Option<&str>) -> (PathBuf, Vec<String>) {
+    pub fn command(&self, places: &Places, service: &str, options: &Options) -> (PathBuf, Vec<String>) {
         let path = |p: &Path| p.to_string_lossy().into_owned();
         let mut args = vec!["--state".into(), path(&places.state), "--run".into(), path(&places.run)];
         args.extend(["--instance".into(), self.instance.to_string()]);
         args.extend(self.ids.iter().flat_map(|ids| ["--ids".to_owned(), ids.clone()]));
-        match (service, listen, dataset.or(self.dataset.as_deref())) {
-            ("api-frontend", Some(address), _) => args.extend(["--listen".into(), address.to_owned()]),
-            ("storage-helper", _, Some(dataset)) => args.extend(["--zfs-dataset".into(), dataset.to_owned()]),
+        match (service, &options.listen, options.dataset.as_ref().or(self.dataset.as_ref())) {
+            ("api-frontend", Some(address), _) => args.extend(["--listen".into(), address.clone()]),
+            ("storage-helper", _, Some(dataset)) => args.extend(["--zfs-dataset".into(), dataset.clone()]),
             _ => {}
         }
         if service == "net-helper" && !self.uplinks.is_empty() {
@@ -104,6 +104,15 @@ pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError
     Ok(Prepared { instance, ids, dataset, uplinks, programs })
 }
 
+/// The dataset of ZFS volumes, as remembered.
+fn dataset(state: &Path) -> Result<Option<String>, UpError> {
+    let path = state.join(DATASET);
+    match fs::read_to_string(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        text => Ok(Some(text.map_err(step(format!("read {}", path.display())))?.trim().to_owned())),
+    }
+}
+
 fn directories(places: &Places) -> Result<(), UpError> {
     for path in [&places.state, &places.run, &places.state.join("logs")] {
         let make = fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
@@ -119,16 +128,6 @@ fn directories(places: &Places) -> Result<(), UpError> {
         fs::set_permissions(path, mode).map_err(step(format!("chmod {}", path.display())))?;
     }
     Ok(())
-}
-
-/// The dataset of ZFS volumes, as the last `skep up --zfs-dataset` gave it.
-fn dataset(state: &Path) -> Result<Option<String>, UpError> {
-    let path = state.join(DATASET);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(step(format!("read {}", path.display()))(e)),
-    }
 }
 
 /// Services with uids of their own must get to it.

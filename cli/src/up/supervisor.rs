@@ -182,7 +182,7 @@ impl Service {
         name: &'static str, number: usize, places: &Places, prepared: &Prepared, options: &Options, ready: watch::Sender<Ready>,
         failed: Failed,
     ) -> Self {
-        let (program, args) = prepared.command(places, name, options.listen.as_deref(), options.dataset.as_deref());
+        let (program, args) = prepared.command(places, name, options);
         Self { name, program, log: places.state.join("logs").join(format!("{name}.log")), args, number, ready, failed }
     }
 

@@ -42,7 +42,7 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
     }
     // root's group, and a machine's, has the number of its uid.
     let group = match subject.table.uid {
-        Uid::Own => role(subject.table.name).map_or(own, |role| ids.group_of(role)),
+        Uid::Own if own != 0 => role(subject.table.name).map_or(own, |role| ids.group_of(role)),
         _ => own,
     };
     if facts.gids.iter().chain(&facts.groups).any(|gid| *gid != group) {

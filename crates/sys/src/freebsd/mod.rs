@@ -54,11 +54,10 @@ pub fn connectat(dir: BorrowedFd<'_>, socket: BorrowedFd<'_>, address: &nix::sys
 
 /// Whether the kernel knows this sysctl(3) name: a loaded module or a compiled-in feature shows itself so.
 pub fn has_sysctl(name: &std::ffi::CStr) -> bool {
-    // A node has a number and no value.
-    let (mut number, mut parts) = ([0; 24], 24);
-    // SAFETY: the name ends in NUL; the kernel writes at most as many numbers as the array has.
-    let result = unsafe { libc::sysctlnametomib(name.as_ptr(), number.as_mut_ptr(), &raw mut parts) };
-    result == 0
+    // SAFETY: the name ends in NUL; no value is read or written.
+    let result = unsafe { libc::sysctlbyname(name.as_ptr(), std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null(), 0) };
+    // A name for others below it has no value of its own.
+    result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EISDIR)
 }
 
 /// The interface that an open tap(4) is (`TAPGIFNAME`). Fails for any other descriptor.
