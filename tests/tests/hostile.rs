@@ -91,14 +91,14 @@ fn a_frontend_cannot_claim_to_be_somebody_else() -> Result<()> {
     let connect = || as_frontend(&suite, || Client::<Broker>::connect(&suite.run.join("broker.sock")));
     let user = Text::lossy("uid 0");
     // A socket whose other end is an ordinary user's.
-    let listener = sock::bind_stream(&suite.dir().join("x.sock"), 0o666)?;
-    sock::listen(listener.as_fd())?;
+    let listener = std::os::unix::net::UnixListener::bind(suite.dir().join("x.sock"))?;
+    std::fs::set_permissions(suite.dir().join("x.sock"), std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
     setegid(Gid::from_raw(61_234))?;
     seteuid(Uid::from_raw(61_234))?;
     let client = std::os::unix::net::UnixStream::connect(suite.dir().join("x.sock"))?;
     seteuid(Uid::from_raw(0))?;
     setegid(Gid::from_raw(0))?;
-    let accepted = sock::accept(listener.as_fd())?;
+    let accepted: OwnedFd = listener.accept()?.0.into();
     let mut broker = connect()??;
     let session = OpenSession { credential: Credential::LocalSocket };
     let refused = broker.call(TraceId::random(), &user, session, UpTo(vec![accepted]), PATIENCE);
