@@ -12,6 +12,9 @@ fn every_capsicum_right_is_known() {
     let known = include_str!("../src/freebsd.rs");
     for table in tables() {
         for line in table.descriptors {
+            if line.rights == skep_rights::UNLIMITED {
+                continue;
+            }
             for right in line.rights {
                 assert!(known.contains(&format!("\"{right}\" => ")), "{}, {}: {right}", table.name, line.name);
             }
