@@ -33,7 +33,8 @@ pub const ITEMS: &[Item] = &[
 
 /// Where ld-elf.so.1 looks without being told (rtld(1); libexec/rtld-elf/rtld_paths.h).
 pub fn library_dirs() -> impl Iterator<Item = String> {
-    ["/lib/casper", "/lib", "/usr/lib", "/usr/local/lib"].map(String::from).into_iter()
+    // 15's linker does not know the second any more, nor does 15 keep anything there.
+    ["/lib", "/lib/casper", "/usr/lib", "/usr/local/lib"].map(String::from).into_iter()
 }
 
 /// FreeBSD 13 has no call for it; copy_file_range(2) shares blocks by itself where ZFS can.

@@ -25,12 +25,14 @@ pub fn destroy(name: &str) -> io::Result<()> {
 pub fn destroy_by(vmmctl: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     #[repr(C)]
     struct Destroy {
-        name: [u8; 129],
+        // VM_MAX_NAMELEN, and its NUL (sys/dev/vmm/vmm_param.h).
+        name: [u8; 230],
         reserved: [libc::c_int; 16],
     }
+    const _: () = assert!(size_of::<Destroy>() == 296);
     const VMMCTL_VM_DESTROY: libc::c_ulong = 0xc000_5601 | (size_of::<Destroy>() as libc::c_ulong) << 16;
-    let mut request = Destroy { name: [0; 129], reserved: [0; 16] };
-    let place = request.name.get_mut(..name.len()).filter(|_| name.len() < 129);
+    let mut request = Destroy { name: [0; 230], reserved: [0; 16] };
+    let place = request.name.get_mut(..name.len()).filter(|_| name.len() < 230);
     place.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
     // SAFETY: the request is given the structure whose size it encodes, as a live local.
     gone(unsafe { libc::ioctl(vmmctl.as_raw_fd(), VMMCTL_VM_DESTROY, &raw mut request) })
