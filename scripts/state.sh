@@ -4,6 +4,9 @@
 SKEP_PKG=$SKEP_STATE/pkg	# packages unpacked for a user who cannot install them
 export SKEP_STATE SKEP_PKG
 
+# An ordinary user's PATH lacks where sgdisk is.
+PATH=$PATH:/usr/sbin:/sbin
+
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
