@@ -86,7 +86,8 @@ pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError
     if let Some(ids) = &ids {
         keep_ids(&places.state.join("ids"), ids)?;
     }
-    let installed = places.installed.as_ref().and_then(|i| i.uplinks.as_deref());
+    // A line that was taken out of the file takes its interfaces back.
+    let installed = places.installed.as_ref().map(|i| i.uplinks.as_deref().unwrap_or("none"));
     let uplinks = uplinks(&places.state, given.or(installed))?;
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));

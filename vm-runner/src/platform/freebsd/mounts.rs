@@ -6,10 +6,13 @@ use skep_sys::freebsd::devfs::{Rule, clear as clear_rules, rulesets, set_rules};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Rulesets of cells; below them are those of the host's administrator.
 const FIRST: u16 = 30_000;
+/// From here on are those of storage-helpers' volumes.
+const END: u16 = 62_000;
 /// Rulesets are numbered for the whole host: suites that look for a free number wait for each other here.
 const LOCK: &str = "/var/run/skep-devfs.lock";
 
@@ -20,28 +23,37 @@ fn note(place: &Path) -> PathBuf {
 
 /// Takes a ruleset for the cell at `place`. With an owner, bhyve's devices are its (FREEBSD15.md 18).
 pub fn take_ruleset(dev: BorrowedFd<'_>, place: &Path, owner: Option<u32>) -> io::Result<u16> {
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(LOCK)?;
-    let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| io::Error::from(e))?;
+    let _lock = lock()?;
     let taken = rulesets(dev)?;
-    let free = (FIRST..=u16::MAX).find(|number| !taken.contains(number));
+    let free = (FIRST..END).find(|number| !taken.contains(number));
     let ruleset = free.ok_or_else(|| io::Error::other("every ruleset of devfs is taken"))?;
-    // First, so that a sweep knows what to take back, however little there is of it.
-    std::os::unix::fs::symlink(ruleset.to_string(), note(place))?;
+    // The note last: one that says a number which is somebody else's would open that one's cell. Cut off here, a number is lost.
     rules(dev, ruleset, owner)?;
+    std::os::unix::fs::symlink(ruleset.to_string(), note(place))?;
     Ok(ruleset)
 }
 
 /// Gives the ruleset of the cell at `place` back, once nothing is mounted with it.
 pub fn give_ruleset(dev: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
     let note = note(place);
+    let _lock = lock()?;
     let number = match std::fs::read_link(&note) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         link => link?,
     };
-    if let Some(number) = number.to_str().and_then(|text| text.parse().ok()).filter(|number| *number >= FIRST) {
-        clear_rules(dev, number)?;
+    // Before the number is free for others: see above.
+    std::fs::remove_file(note)?;
+    match number.to_str().and_then(|text| text.parse().ok()).filter(|number| (FIRST..END).contains(number)) {
+        Some(number) => clear_rules(dev, number),
+        None => Ok(()),
     }
-    std::fs::remove_file(note)
+}
+
+/// Nobody else may open the file: a reader could hold the lock, too.
+fn lock() -> io::Result<Flock<std::fs::File>> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    Flock::lock(options.open(LOCK)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
 }
 
 fn rules(dev: BorrowedFd<'_>, ruleset: u16, owner: Option<u32>) -> io::Result<()> {
