@@ -120,8 +120,8 @@ pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'stati
     if wait_ready(places)? {
         return Ok("up already");
     }
-    // The services would take their sockets away from those that run.
-    if UnixStream::connect(places.socket()).is_ok() {
+    // The services would take their sockets away from those that run. (Those of a supervisor that was killed end with it, a moment later.)
+    if places.installed.is_some() && UnixStream::connect(places.socket()).is_ok() {
         return Err(UpError::Supervisor(format!("it runs already, and not by `skep up`: {}", crate::platform::MANAGED)));
     }
     // Here, since this process ends soon: the supervisor finds it done, and does not keep the memory that it takes for as long as it lives.
