@@ -140,12 +140,12 @@ impl Suite {
 
     /// Waits until `text` appears on the console.
     pub fn expect(&self, name: &str, text: &str) -> Result<()> {
-        self.ok(&["vm", "console", name, "--expect", text, "--timeout", "60"]).map(drop)
+        self.ok(&["vm", "console", name, "--expect", text, "--timeout", crate::PATIENCE]).map(drop)
     }
 
     /// Waits until `text` appears on the console from now on, whatever was there before.
     pub fn expect_anew(&self, name: &str, text: &str) -> Result<()> {
-        self.ok(&["vm", "console", name, "--from-now", "--expect", text, "--timeout", "60"]).map(drop)
+        self.ok(&["vm", "console", name, "--from-now", "--expect", text, "--timeout", crate::PATIENCE]).map(drop)
     }
 
     /// The uid that a service has (root mode), or `machines`: the first of the machines'.
@@ -157,7 +157,7 @@ impl Suite {
 
     /// Runs a command in the guest's shell and waits until `answer` appears.
     pub fn guest_runs(&self, name: &str, command: &str, answer: &str) -> Result<String> {
-        self.ok(&["vm", "console", name, "--send", command, "--expect", answer, "--timeout", "60"])
+        self.ok(&["vm", "console", name, "--send", command, "--expect", answer, "--timeout", crate::PATIENCE])
     }
 
     /// The state of a machine.

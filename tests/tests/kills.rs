@@ -45,7 +45,7 @@ fn a_runner_killed_takes_its_machine_along_and_nothing_stays() -> Result<()> {
     let pids = suite.pids("runner")?;
     ensure!(pids.len() == 1, "{pids:?}");
     end(pids[0])?;
-    suite.ok(&["events", "--after", "0", "--until", "failed", "--timeout", "60"])?;
+    suite.ok(&["events", "--after", "0", "--until", "failed", "--timeout", skep_tests::PATIENCE])?;
     ensure!(suite.pids("hypervisor")?.is_empty());
     suite.boot("m")?;
     suite.ok(&["vm", "kill", "m"])?;

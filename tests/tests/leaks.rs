@@ -134,7 +134,7 @@ fn kills_leave_every_descriptor_and_file_as_before() -> Result<()> {
         ensure!(pids.len() == 1, "{process}: {pids:?}");
         let token = last_token(&suite, process)?;
         end(pids[0])?;
-        suite.ok(&["events", "--after", &token, "--until", "failed", "--timeout", "60"])?;
+        suite.ok(&["events", "--after", &token, "--until", "failed", "--timeout", skep_tests::PATIENCE])?;
         watched.check(&format!("{process} was killed"))?;
     }
     suite.finish()
@@ -146,6 +146,6 @@ fn last_token(suite: &Suite, mark: &str) -> Result<String> {
     suite.ok(&["vm", "create", &name])?;
     suite.ok(&["vm", "rename", &name, "mark"])?;
     suite.ok(&["vm", "delete", "mark"])?;
-    let events = suite.json(&["events", "--after", "0", "--until", &name, "--timeout", "60"])?;
+    let events = suite.json(&["events", "--after", "0", "--until", &name, "--timeout", skep_tests::PATIENCE])?;
     Ok(events.last().map_or(0, |event| event["token"].as_u64().unwrap_or(0)).to_string())
 }

@@ -45,7 +45,7 @@ fn a_real_vnc_viewer_sees_the_screen() -> Result<()> {
 fn many_watch_the_console_and_one_types() -> Result<()> {
     let suite = booted()?;
     let console = |more: &[&str]| {
-        let args = [&["vm", "console", "m", "--from-now", "--timeout", "60"], more].concat();
+        let args = [&["vm", "console", "m", "--from-now", "--timeout", skep_tests::PATIENCE], more].concat();
         suite.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     };
     // Two who watch, and one who holds the keyboard while he waits for what never comes by itself.
@@ -53,8 +53,18 @@ fn many_watch_the_console_and_one_types() -> Result<()> {
     let mut holder = console(&["--send", "echo hold", "--expect", "said-42"])?;
     // Another may not type, unless he takes the keyboard over.
     suite.ok(&["events", "--after", "0", "--until", "running", "--timeout", "10"])?;
-    let taken =
-        suite.ok(&["vm", "console", "m", "--take", "--send", "echo said-$((6*7))", "--expect", "said-42", "--timeout", "60"])?;
+    let taken = suite.ok(&[
+        "vm",
+        "console",
+        "m",
+        "--take",
+        "--send",
+        "echo said-$((6*7))",
+        "--expect",
+        "said-42",
+        "--timeout",
+        skep_tests::PATIENCE,
+    ])?;
     ensure!(taken.contains("said-42"));
     for watcher in watchers {
         let output = watcher.wait_with_output()?;

@@ -49,11 +49,13 @@ enum Built {
     Test { package: String, name: String, path: PathBuf },
 }
 
-/// Makes the directory, which must not be there or be empty.
-pub fn make(dir: &Path) -> Result<()> {
+/// Makes the directory, which must not be there or be empty. With `release`, its programs are optimised, as those of an installation
+/// are: slower to build, and what the benchmarks need.
+pub fn make(dir: &Path, release: bool) -> Result<()> {
     let empty = fs::read_dir(dir).map(|mut list| list.next().is_none()).unwrap_or(true);
     ensure!(empty, "{}: it is not empty", dir.display());
-    let programs = build(&["build", "--bins", "--workspace"])?;
+    let optimised: &[&str] = if release { &["--release"] } else { &[] };
+    let programs = build(&[&["build", "--bins", "--workspace"], optimised].concat())?;
     let mut tests = vec!["test", "--no-run", "--bins", "--lib", "--tests", "--examples"];
     for package in TESTED {
         tests.extend(["-p", package]);

@@ -2,7 +2,7 @@
 //!
 //! * `tidy`: holds the tree against its rules; exit code 1 and a line for each that is broken.
 //! * `rights`, `errors`: print docs/rights.md and docs/errors.md; with `--write` they are written.
-//! * `freebsd-bundle DIR`: programs and tests that a bare FreeBSD host runs with `DIR/run-tests`.
+//! * `freebsd-bundle DIR [--release]`: programs and tests that a bare FreeBSD host runs with `DIR/run-tests`.
 #![forbid(unsafe_code)]
 
 mod bundle;
@@ -25,12 +25,13 @@ fn main() -> Result<ExitCode> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["tidy"] => return tidy(),
-        ["freebsd-bundle", dir] => bundle::make(Path::new(dir))?,
+        ["freebsd-bundle", dir] => bundle::make(Path::new(dir), false)?,
+        ["freebsd-bundle", dir, "--release"] => bundle::make(Path::new(dir), true)?,
         ["rights"] => print!("{}", rights::page()),
         ["errors"] => print!("{}", errors::page()),
         ["rights", "--write"] => write("docs/rights.md", &rights::page())?,
         ["errors", "--write"] => write("docs/errors.md", &errors::page())?,
-        _ => bail!("usage: cargo xtask tidy | rights [--write] | errors [--write] | freebsd-bundle DIR"),
+        _ => bail!("usage: cargo xtask tidy | rights [--write] | errors [--write] | freebsd-bundle DIR [--release]"),
     }
     Ok(ExitCode::SUCCESS)
 }

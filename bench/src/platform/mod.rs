@@ -1,7 +1,5 @@
 //! What only one kernel shows.
 
-#[cfg(target_os = "linux")]
-mod bare;
 #[cfg(target_os = "freebsd")]
 mod freebsd;
 #[cfg(target_os = "linux")]
@@ -10,7 +8,7 @@ mod linux;
 #[cfg(target_os = "freebsd")]
 pub use freebsd::*;
 #[cfg(target_os = "linux")]
-pub use {bare::Bare, linux::*};
+pub use linux::*;
 
 /// The processes of a machine that is the suite's only one.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ pub const REBOOT: &str = "reboot -qn";
 pub const POWER_OFF: &str = "reboot -qnp";
 /// What the guest says when it does.
 pub const POWERED_OFF: &str = "acpi0: Powering system off";
-/// Prints `mem-` and about a hundredth of the guest's memory in MB.
-pub const MEMORY: &str = "echo mem-$(( $(sysctl -n hw.physmem) / 1000000 ))-";
+/// Prints `mem-N-`, where N is the guest's memory in units of 16 MiB, as it sees it.
+pub const MEMORY: &str = "echo mem-$(( ($(sysctl -n hw.physmem) + 12000000) / 16777216 ))-";
 /// The hypervisor's name below a cell's root.
 pub const HYPERVISOR: &str = "usr/sbin/bhyve";
 /// The firmware's name below a cell's root.
@@ -26,6 +26,10 @@ pub const FIRMWARE: &str = "usr/local/share/uefi-firmware/BHYVE_UEFI.fd";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/shells";
 
+/// Why an ordinary user cannot have machines here; none: he can.
+pub const ORDINARY_USER: Option<&str> = Some("only root makes jails");
+/// Whether the hypervisor can be paused.
+pub const PAUSES: bool = false;
 /// Whether the host has user namespaces.
 pub const NAMESPACES: bool = false;
 /// A right of the whole process that a service may hold too much of.
@@ -56,6 +60,23 @@ impl Drop for HostTap {
 /// Gives the guest's only NIC an address.
 pub fn set_address(address: &str) -> String {
     format!("ifconfig vtnet0 inet {address} up; echo set-$?")
+}
+
+/// Pings an address from the guest; the last word is `ping-0` if it answered.
+pub fn ping(address: &str) -> String {
+    format!("ping -c 3 -t 30 {address}; echo ping-$?")
+}
+
+/// Whether the host has an interface of this name.
+pub fn has_link(name: &str) -> Result<bool> {
+    Ok(lines("ifconfig", &["-l"])?.iter().any(|line| line.split_whitespace().any(|link| link == name)))
+}
+
+/// Why no machine can boot by UEFI here, if so.
+pub fn no_uefi() -> Option<String> {
+    let firmware = Path::new("/").join(FIRMWARE);
+    let missing = || format!("this host has no UEFI firmware (pkg install edk2-bhyve gives {})", firmware.display());
+    (!firmware.exists()).then(missing)
 }
 
 /// Imports what machines of [`define`] boot.

@@ -16,8 +16,8 @@ pub const REBOOT: &str = "reboot -f";
 pub const POWER_OFF: &str = "poweroff -f";
 /// What the guest says when it does.
 pub const POWERED_OFF: &str = "reboot: Power down";
-/// Prints `mem-` and about a hundredth of the guest's memory in MB.
-pub const MEMORY: &str = "echo mem-$(( $(grep MemTotal /proc/meminfo | tr -dc 0-9) / 1000 ))-";
+/// Prints `mem-N-`, where N is the guest's memory in units of 16 MiB: its kernel keeps some for itself.
+pub const MEMORY: &str = "echo mem-$(( ($(grep MemTotal /proc/meminfo | tr -dc 0-9) + 46000) / 16384 ))-";
 /// The hypervisor's name below a cell's root.
 pub const HYPERVISOR: &str = "usr/bin/qemu-system-x86_64";
 /// The firmware's name below a cell's root.
@@ -25,6 +25,10 @@ pub const FIRMWARE: &str = "usr/share/OVMF/OVMF_CODE_4M.fd";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/hostname";
 
+/// Why an ordinary user cannot have machines here; none: he can.
+pub const ORDINARY_USER: Option<&str> = None;
+/// Whether the hypervisor can be paused.
+pub const PAUSES: bool = true;
 /// Whether the host has user namespaces.
 pub const NAMESPACES: bool = true;
 /// A right of the whole process that a service may hold too much of.
@@ -50,6 +54,21 @@ impl HostTap {
 /// Gives the guest's only NIC an address.
 pub fn set_address(address: &str) -> String {
     format!("ip link set eth0 up; ip addr add {address} dev eth0; echo set-$?")
+}
+
+/// Pings an address from the guest; the last word is `ping-0` if it answered.
+pub fn ping(address: &str) -> String {
+    format!("ping -c 3 -w 20 {address}; echo ping-$?")
+}
+
+/// Whether the host has an interface of this name.
+pub fn has_link(name: &str) -> Result<bool> {
+    Ok(Path::new("/sys/class/net").join(name).exists())
+}
+
+/// Why no machine can boot by UEFI here, if so.
+pub fn no_uefi() -> Option<String> {
+    None
 }
 
 /// Imports what machines of [`define`] boot.

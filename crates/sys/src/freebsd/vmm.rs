@@ -38,6 +38,30 @@ pub fn destroy_by(vmmctl: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     gone(unsafe { libc::ioctl(vmmctl.as_raw_fd(), VMMCTL_VM_DESTROY, &raw mut request) })
 }
 
+/// How a machine is to end (`enum vm_suspend_how`, machine/vmm.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum How {
+    /// As if the guest had reset itself.
+    Reset = 1,
+    /// As if it had powered itself off.
+    PowerOff = 2,
+    /// As if its processors had halted for good.
+    Halt = 3,
+    /// As if they had met a fault in a fault's handling of a fault.
+    TripleFault = 4,
+}
+
+/// Ends the machine behind an instance's node in `/dev/vmm` (`VM_SUSPEND`, machine/vmm_dev.h): bhyve then ends as it does when the guest
+/// comes to that end by itself.
+pub fn suspend(instance: BorrowedFd<'_>, how: How) -> io::Result<()> {
+    const VM_SUSPEND: libc::c_ulong = 0x8004_7604;
+    let mut request = how as u32;
+    // SAFETY: the request is given the structure whose size it encodes (one enum), as a live local.
+    let result = unsafe { libc::ioctl(instance.as_raw_fd(), VM_SUSPEND, &raw mut request) };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 fn gone(result: libc::c_int) -> io::Result<()> {
     if result == 0 {
         return Ok(());

@@ -1,5 +1,9 @@
 //! Linux: /proc.
 
+mod bare;
+
+pub use bare::Bare;
+
 use super::Cell;
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -8,11 +12,6 @@ use skep_tests::{Suite, is_root};
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
-
-/// Why no hypervisor can be started without skep here.
-pub fn cannot_start_bare() -> Option<&'static str> {
-    None
-}
 
 /// Why the memory of processes cannot be seen here.
 pub fn cannot_weigh() -> Option<&'static str> {

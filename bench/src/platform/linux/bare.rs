@@ -1,6 +1,5 @@
 //! A hypervisor in namespaces of the kinds that a cell has, and nothing more: no filter, no rights taken away, no uid of anyone else.
 
-use super::{Cell, linux};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
@@ -41,9 +40,10 @@ pub struct Running {
 
 impl Bare {
     /// Takes command line and configuration from a running machine's cell; its files from where they were imported.
-    pub fn like(cell: &Cell, suite: &Suite, guest: &Path) -> Result<Self> {
-        let hypervisor = linux::hypervisor(cell)?;
-        let arguments = linux::arguments(hypervisor).into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;
+    pub fn like(suite: &Suite, guest: &Path) -> Result<Self> {
+        let cell = &super::cell(suite)?;
+        let hypervisor = super::hypervisor(cell)?;
+        let arguments = super::arguments(hypervisor).into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;
         let dir = tempfile::Builder::new().prefix("skb").tempdir_in("/tmp")?;
         let place = |name: &str| dir.path().join(name);
         for (from, to) in [(configuration(cell.runner)?, "run/machine.conf"), (fs::read(guest.join("kernel"))?, "run/kernel")] {

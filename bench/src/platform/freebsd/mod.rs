@@ -1,17 +1,14 @@
 //! FreeBSD.
 
+mod bare;
+
+pub use bare::Bare;
+
 use super::Cell;
 use anyhow::{Result, bail};
 use skep_tests::{Suite, is_root};
-use std::path::Path;
 
-const NO_FLOOR: &str = "no floor is defined for bhyve yet";
 const NO_PSS: &str = "this kernel does not share memory out among processes (no PSS)";
-
-/// Why no hypervisor can be started without skep here.
-pub fn cannot_start_bare() -> Option<&'static str> {
-    Some(NO_FLOOR)
-}
 
 /// Why the memory of processes cannot be seen here.
 pub fn cannot_weigh() -> Option<&'static str> {
@@ -54,27 +51,4 @@ pub fn services(_suite: &Suite) -> Result<Vec<(i32, String)>> {
 /// See [`cannot_weigh`].
 pub fn cell(_suite: &Suite) -> Result<Cell> {
     bail!(NO_PSS)
-}
-
-/// See [`cannot_start_bare`].
-pub struct Bare;
-/// See [`cannot_start_bare`].
-pub struct Running;
-
-impl Bare {
-    /// See [`cannot_start_bare`].
-    pub fn like(_cell: &Cell, _suite: &Suite, _guest: &Path) -> Result<Self> {
-        bail!(NO_FLOOR)
-    }
-    /// See [`cannot_start_bare`].
-    pub fn start(&self) -> Result<Running> {
-        bail!(NO_FLOOR)
-    }
-}
-
-impl Running {
-    /// See [`cannot_start_bare`].
-    pub fn end(self) -> Result<()> {
-        bail!(NO_FLOOR)
-    }
 }
