@@ -65,7 +65,7 @@ impl Suite {
                 run: RunDir::open(self.dir.path()).expect("RUN"),
                 owner: nix::unistd::getuid().as_raw(),
                 door: self.dir.path().join("api.sock"),
-                facts: Facts { system: "tests".into(), cpus: 8, memory: 1 << 36 },
+                facts: Facts { system: "FreeBSD 13.2 of the tests".into(), cpus: 8, memory: 1 << 36 },
                 db,
                 journal: skep_service::Journal::new("broker", None),
             };

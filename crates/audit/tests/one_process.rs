@@ -30,7 +30,11 @@ fn a_process_in_its_sandbox_is_confirmed_line_by_line() {
             Verdict::Differs { what } => panic!("{}: {what}\n{process}", line.line),
         }
     }
-    for name in ["threads", "network", "open files", "descriptors", "descriptor log of acts", "descriptor connection"] {
+    let network = verdict(&process, "network");
+    // Of capability mode the kernel says only that a process is in it.
+    let declared = cfg!(target_os = "freebsd") && matches!(network, Verdict::Declared { .. });
+    assert!(declared || *network == Verdict::Confirmed, "{network:?}");
+    for name in ["threads", "open files", "descriptors", "descriptor log of acts", "descriptor connection"] {
         assert_eq!(*verdict(&process, name), Verdict::Confirmed, "{name}");
     }
     let lines: Vec<_> = process.descriptors.iter().map(|d| d.line.as_deref().unwrap()).collect();
@@ -61,13 +65,15 @@ fn a_descriptor_of_a_kind_that_the_table_lacks_is_named() {
     let child = place.child(&WIDE, 1, true, String::new);
     let process = skep_audit::process(child.pid, &TABLE, &place.options).unwrap().unwrap();
     let what = what(&process, "descriptors");
-    assert!(what.contains("too many") && what.contains("is not in the table"), "{what}");
+    // FreeBSD does not tell what a memory file is called.
+    assert!(what.contains("memory") || what.contains("too many"), "{what}");
+    assert!(what.contains("is not in the table"), "{what}");
 }
 
 #[test]
 fn one_capability_too_many_is_named() {
-    if !is_root() {
-        eprintln!("skipped: an ordinary user's process can hold no capability of the host's");
+    if !is_root() || cfg!(target_os = "freebsd") {
+        println!("SKIP one_capability_too_many_is_named: only root's process on Linux can hold a capability of the host's");
         return;
     }
     let place = place();

@@ -123,6 +123,11 @@ impl Place_ {
 
     /// A child in the sandbox of `table`; `act` is run inside, and its answer comes back.
     pub fn child(&self, table: &'static Process, logs: usize, memory: bool, act: impl FnOnce() -> String) -> Inside {
+        self.child_with(table, logs, memory, |_| act())
+    }
+
+    /// Likewise; `act` is given what the child holds.
+    pub fn child_with(&self, table: &'static Process, logs: usize, memory: bool, act: impl FnOnce(&Things) -> String) -> Inside {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let things = Things {
             logs: (0..logs).map(|n| self.log(&format!("audit-{n}.log"))).collect(),
@@ -167,8 +172,8 @@ impl Place_ {
     }
 }
 
-fn stay(mut things: Sandboxed<Things>, act: impl FnOnce() -> String) -> ! {
-    let answer = format!("in: {}", act());
+fn stay(mut things: Sandboxed<Things>, act: impl FnOnce(&Things) -> String) -> ! {
+    let answer = format!("in: {}", act(&things));
     let _ = things.line.write_all(answer.as_bytes());
     // Ends when the test drops its end.
     let _ = things.line.read(&mut [0]);
