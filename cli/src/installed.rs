@@ -76,7 +76,7 @@ impl Installed {
     }
 
     /// `NAME = VALUE` a line; `#` begins a remark.
-    fn parse(text: &str) -> Result<Self, (usize, String)> {
+    pub(crate) fn parse(text: &str) -> Result<Self, (usize, String)> {
         let mut given = BTreeMap::new();
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim();

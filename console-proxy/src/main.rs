@@ -59,7 +59,8 @@ fn serve() -> Result<(), Error> {
     msg::send(report.as_fd(), b"ready", &[], None).map_err(|e| Error::Step("report", e))?;
     drop(report);
     // The peer's uid cannot be shown in here; the socket's mode lets only the broker in.
-    Server::new(listener, None).run(&mut proxy, &mut Silent).map_err(|e| Error::Step("poll", e))
+    let mut server = Server::new(listener, None).limiting(|fd| skep_sandbox::limit_connection(&TABLE, fd));
+    server.run(&mut proxy, &mut Silent).map_err(|e| Error::Step("poll", e))
 }
 
 fn acquire() -> Result<Acquired, Error> {

@@ -11,7 +11,8 @@ use serve::NetHelper;
 use skep_ipc::Server;
 use skep_proto::net::Net;
 use skep_proto::{IfName, InstanceId};
-use skep_sandbox::{Held, Sandboxed};
+use skep_rights::net::TABLE;
+use skep_sandbox::{Held, Sandboxed, limit_connection};
 use skep_service::Journal;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -46,5 +47,6 @@ pub fn serve(
     }
     journal.info(None, format_args!("serving{}", if privileged { "" } else { ", without the right to change anything" }));
     journal.serves();
-    Server::<Net>::new(listener, allowed).run(&mut NetHelper::new(host, instance, privileged, uplinks), &mut journal)
+    let mut server = Server::<Net>::new(listener, allowed).limiting(|fd| limit_connection(&TABLE, fd));
+    server.run(&mut NetHelper::new(host, instance, privileged, uplinks), &mut journal)
 }

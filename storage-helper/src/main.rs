@@ -51,7 +51,8 @@ fn serve(inside: Sandboxed<Acquired>) -> std::io::Result<()> {
     let mut journal = SharedJournal::new(journal);
     journal.serves();
     let mut helper = StorageHelper::new(store, journal.clone());
-    Server::<Storage>::new(listener, allowed).run(&mut helper, &mut journal)
+    let mut server = Server::<Storage>::new(listener, allowed).limiting(|fd| skep_sandbox::limit_connection(&TABLE, fd));
+    server.run(&mut helper, &mut journal)
 }
 
 fn main() -> ExitCode {

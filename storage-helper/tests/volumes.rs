@@ -65,6 +65,11 @@ impl Pool {
         Some(pool)
     }
 
+    /// Of the ruleset of what shows the helper its volumes.
+    fn mark(&self) -> skep_sys::freebsd::devfs::Mark {
+        skep_sys::freebsd::devfs::Mark::new("tsto", "volumes")
+    }
+
     fn dataset(&self) -> String {
         format!("{}/skep", self.name)
     }
@@ -98,7 +103,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let _ = skep_sys::freebsd::devfs::hide(&self.place.run().join("volumes"), STORAGE);
+        let _ = skep_sys::freebsd::devfs::hide(&self.place.run().join("volumes"), &self.mark());
         // The end of what holds it is not waited for otherwise.
         for _ in 0..100 {
             if try_run("zpool", &["destroy", "-f", &self.name]).is_ok() {

@@ -81,6 +81,7 @@ fn services_run_one_by_one_as_system_users_and_are_found_by_their_file() -> Resu
     ensure!(ask(&suite, &["vm", "list"])?.is_empty());
     let places = ask(&suite, &["places"])?;
     ensure!(places.contains(&format!("state='{}'\n", suite.state.display())), "{places}");
+    ensure!(places.contains("\ndataset=''\n"), "{places}");
     let audit = ask(&suite, &["audit"])?;
     ensure!(audit.contains("uid 71300, gid 71400"), "{audit}");
     // A user who has no suite of his own is led there, and turned away by the broker.

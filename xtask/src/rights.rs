@@ -130,6 +130,7 @@ fn kind(kind: FdKind) -> String {
         FdKind::Listener => "UNIX socket that listens".into(),
         FdKind::Line => "UNIX socket (FreeBSD: terminal)".into(),
         FdKind::Netlink => "netlink socket".into(),
+        FdKind::Netgraph => "netgraph control socket".into(),
         FdKind::Inet => "internet socket".into(),
         FdKind::Pipe => "pipe".into(),
         FdKind::Device(name) => format!("device `{name}`"),

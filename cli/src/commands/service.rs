@@ -28,11 +28,8 @@ pub fn prepare(places: &Places, output: Output) -> Result<u8, Failure> {
 pub fn become_it(places: &Places, args: &ServiceArgs) -> Result<u8, Failure> {
     let prepared = Prepared::load(places).map_err(|e| Failure::from(e).advice("`skep prepare` makes what is missing"))?;
     let installed = places.installed.as_ref();
-    let options = up::Options {
-        listen: installed.and_then(|i| i.listen).map(|address| address.to_string()),
-        uplinks: None,
-        dataset: installed.and_then(|i| i.dataset.clone()),
-    };
+    let options =
+        up::Options { listen: installed.and_then(|i| i.listen).map(|address| address.to_string()), uplinks: None, dataset: None };
     let (program, flags) = prepared.command(places, &args.name, &options);
     if let Some(jail) = &args.jail {
         platform::enter_jail(jail).map_err(|e| Failure::io(format_args!("jail {jail}"), "enter it", &e))?;
@@ -72,10 +69,11 @@ pub fn ready(places: &Places, args: &ReadyArgs, output: Output) -> Result<u8, Fa
 /// Prints where the suite lives.
 pub fn places(places: &Places, output: Output) -> Result<u8, Failure> {
     let listen = places.installed.as_ref().and_then(|i| i.listen);
+    let dataset = up::dataset(places)?;
     if output.json {
         output.line(json!({
             "state": places.state, "run": places.run, "socket": places.socket, "listen": listen.map(|a| a.to_string()),
-            "installed": places.installed.is_some(),
+            "dataset": dataset, "installed": places.installed.is_some(),
         }));
         return Ok(0);
     }
@@ -84,5 +82,6 @@ pub fn places(places: &Places, output: Output) -> Result<u8, Failure> {
         output.line(format_args!("{name}={}", quoted(path.display().to_string())));
     }
     output.line(format_args!("listen={}", quoted(listen.map(|a| a.to_string()).unwrap_or_default())));
+    output.line(format_args!("dataset={}", quoted(dataset.unwrap_or_default())));
     Ok(0)
 }

@@ -1,8 +1,8 @@
 //! FreeBSD.
 
 use super::{Check, Found, first_file};
-use skep_service::{Ids, Role};
-use skep_sys::freebsd::{has_sysctl, jail};
+use skep_proto::InstanceId;
+use skep_sys::freebsd::{devfs, has_sysctl, jail};
 use std::io;
 use std::path::Path;
 
@@ -28,12 +28,10 @@ pub fn enter_jail(name: &str) -> io::Result<()> {
 /// What services cannot take away themselves when the suite ends: their directory of mount points, and the devfs that showed
 /// storage-helper its volumes. It stays while
 /// machines that run on hold some of them.
-pub fn clear(run: &Path, ids: Option<&str>) {
+pub fn clear(run: &Path, instance: InstanceId) {
     // The spawner's mount points; it is not empty while machines run on.
     let _ = std::fs::remove_dir(run.join("cells"));
-    if let Some(ids) = ids.and_then(|ids| Ids::parse(ids).ok()) {
-        let _ = skep_sys::freebsd::devfs::hide(&run.join("volumes"), ids.of(Role::Storage));
-    }
+    let _ = devfs::hide(&run.join("volumes"), &devfs::Mark::new(instance, "volumes"));
 }
 
 /// What machines need of this host.

@@ -29,7 +29,7 @@ pub fn enter_jail(_name: &str) -> io::Result<()> {
 }
 
 /// What services cannot take away themselves when the suite ends: nothing.
-pub fn clear(_run: &Path, _ids: Option<&str>) {}
+pub fn clear(_run: &Path, _instance: skep_proto::InstanceId) {}
 
 /// What machines need of this host.
 pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {

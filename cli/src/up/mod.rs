@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-pub use prepare::{Prepared, SERVICES, prepare, programs};
+pub use prepare::{Prepared, SERVICES, dataset, prepare, programs};
 
 /// Where a suite lives.
 #[derive(Debug, Clone)]

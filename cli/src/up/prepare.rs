@@ -19,7 +19,7 @@ pub struct Prepared {
     pub instance: InstanceId,
     /// `--ids`, if root starts them.
     pub ids: Option<String>,
-    /// The dataset of ZFS volumes, as remembered.
+    /// The dataset of ZFS volumes, if there is one.
     pub dataset: Option<String>,
     /// The host's interfaces that switches may have, between commas.
     pub uplinks: String,
@@ -40,13 +40,7 @@ impl Prepared {
         let wrong = |e| step(places.state.join("instance").display())(io::Error::other(format!("{e}")));
         let instance = read("instance")?.parse().map_err(wrong)?;
         let ids = if geteuid().is_root() { Some(read("ids")?) } else { None };
-        Ok(Self {
-            instance,
-            ids,
-            dataset: dataset(&places.state)?,
-            uplinks: uplinks(&places.state, None)?,
-            programs: programs()?,
-        })
+        Ok(Self { instance, ids, dataset: dataset(places)?, uplinks: uplinks(&places.state, None)?, programs: programs()? })
     }
 
     /// A service's program and its flags, whoever starts it.
@@ -101,16 +95,30 @@ pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError
         programs: programs.clone(),
     };
     skep_cellroot::prepare(&config)?;
-    let dataset = dataset(&places.state)?;
+    let dataset = dataset(places)?;
+    if places.installed.is_some() {
+        // Not to be found again by a suite that is started otherwise in this STATE.
+        forget(&places.state.join(DATASET))?;
+    }
     Ok(Prepared { instance, ids, dataset, uplinks, programs })
 }
 
-/// The dataset of ZFS volumes, as remembered.
-fn dataset(state: &Path) -> Result<Option<String>, UpError> {
-    let path = state.join(DATASET);
+/// The dataset of ZFS volumes: of an installed suite what the file says, and nothing else; otherwise as remembered.
+pub fn dataset(places: &Places) -> Result<Option<String>, UpError> {
+    if let Some(installed) = &places.installed {
+        return Ok(installed.dataset.clone());
+    }
+    let path = places.state.join(DATASET);
     match fs::read_to_string(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         text => Ok(Some(text.map_err(step(format!("read {}", path.display())))?.trim().to_owned())),
+    }
+}
+
+fn forget(path: &Path) -> Result<(), UpError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(step(format!("remove {}", path.display()))(e)),
+        _ => Ok(()),
     }
 }
 
@@ -235,4 +243,41 @@ pub fn programs() -> Result<PathBuf, UpError> {
     }
     let error = io::Error::other("skep-broker is neither beside skep nor in ../libexec/skep");
     Err(step(beside.display())(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line that was taken out of the file ends the dataset's use, whatever was remembered before.
+    #[test]
+    fn what_the_file_no_longer_says_is_not_remembered() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = dir.path().to_owned();
+        fs::write(state.join(DATASET), "zroot/old\n").expect("written");
+        let places = |text: &str, installed: bool| {
+            let conf = crate::installed::Installed::parse(text).expect("valid");
+            Places { state: state.clone(), run: state.join("run"), installed: installed.then_some(conf), by_default: false }
+        };
+        assert_eq!(dataset(&places("", false)).expect("read").as_deref(), Some("zroot/old"));
+        assert_eq!(dataset(&places("dataset = zroot/skep", true)).expect("read").as_deref(), Some("zroot/skep"));
+        assert_eq!(dataset(&places("", true)).expect("read"), None);
+        let prepared = |places: &Places| Prepared {
+            instance: "ab12".parse().expect("an id"),
+            ids: None,
+            dataset: dataset(places).expect("read"),
+            uplinks: String::new(),
+            programs: "/".into(),
+        };
+        let flags = |text: &str| {
+            let places = places(text, true);
+            prepared(&places).command(&places, "storage-helper", &Options::default()).1
+        };
+        assert!(flags("dataset = zroot/skep").ends_with(&["--zfs-dataset".to_owned(), "zroot/skep".to_owned()]));
+        assert!(!flags("").contains(&"--zfs-dataset".to_owned()));
+        for _ in 0..2 {
+            forget(&state.join(DATASET)).expect("removed");
+        }
+        assert_eq!(dataset(&places("", false)).expect("read"), None);
+    }
 }

@@ -81,7 +81,7 @@ async fn supervise(places: &Places, prepared: &Prepared, options: &Options, mut 
                     if all(&is_ready.borrow()) {
                         announced = true;
                         // It works, so it is worth remembering.
-                        if let Some(dataset) = &options.dataset {
+                        if let Some(dataset) = options.dataset.as_ref().filter(|_| places.installed.is_none()) {
                             let _ = fs::write(places.state.join(DATASET), format!("{dataset}\n"));
                         }
                         // Whoever started us may have gone away meanwhile.
@@ -115,7 +115,7 @@ async fn supervise(places: &Places, prepared: &Prepared, options: &Options, mut 
     for name in SERVICES {
         let _ = fs::remove_file(places.run.join(format!("{name}.sock")));
     }
-    crate::platform::clear(&places.run, prepared.ids.as_deref());
+    crate::platform::clear(&places.run, prepared.instance);
     for dir in ["vm", "console", ""] {
         // Only empty ones: cells that run on keep theirs.
         let _ = fs::remove_dir(places.run.join(dir));

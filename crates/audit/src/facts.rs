@@ -8,10 +8,12 @@ use std::path::PathBuf;
 pub struct Facts {
     /// Process id.
     pub pid: i32,
-    /// Its parent's.
-    pub parent: i32,
+    /// Its parent's, that one's parent's, and so on.
+    pub ancestors: Vec<i32>,
     /// The program that it runs.
     pub program: String,
+    /// Its arguments, its name first. It may have changed them itself.
+    pub arguments: Vec<String>,
     /// Real, effective, saved, file-system (Linux) uid.
     pub uids: Vec<u32>,
     /// The same of groups.
@@ -41,6 +43,8 @@ pub struct Open {
     pub shown: String,
     /// Capsicum rights as the kernel writes them (FreeBSD).
     pub rights: Option<[u64; 2]>,
+    /// Of a pipe: the other processes that hold its other end, as far as whoever asks may see them. None: the kernel does not say.
+    pub others: Option<Vec<i32>>,
 }
 
 /// What a descriptor is.
@@ -59,8 +63,10 @@ pub enum Kind {
         /// Whether it listens.
         listens: bool,
     },
-    /// A netlink or route socket.
+    /// A socket of rtnetlink.
     Netlink,
+    /// A control socket of netgraph.
+    Netgraph,
     /// An internet socket, its protocol.
     Inet(String),
     /// A pipe.
@@ -71,8 +77,8 @@ pub enum Kind {
     Memory,
     /// Event, poll, timer, signal, kqueue.
     Event,
-    /// A socket whose connection has ended: FreeBSD's kernel says no more of it.
-    Ended,
+    /// FreeBSD's kernel does not say what it is (`KF_TYPE_UNKNOWN`): one that is just being accepted, or no longer of use.
+    Unknown,
     /// A process.
     Process,
     /// A namespace.

@@ -1,8 +1,9 @@
 //! Which processes the suite consists of, as the kernel shows them.
 
+use crate::facts::{Confinement, Facts};
 use crate::platform::{Kernel, Listener};
 use crate::report::{Line, Process, Report, Verdict};
-use crate::{Error, Options, check, facts::Facts};
+use crate::{Error, Options, check};
 use skep_proto::MachineId;
 use skep_rights::{Process as Table, net, storage};
 use std::os::fd::AsFd;
@@ -157,24 +158,50 @@ fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects
     Ok(())
 }
 
-/// Children of the services that are nothing else: they may do what their parent may, and no more.
+/// Children of the services, and theirs, that are nothing else.
 fn children(kernel: &Kernel, subjects: &mut Vec<Subject>) -> Result<(), Error> {
-    for pid in kernel.processes()? {
-        let Some(parent) = kernel.parent(pid) else { continue };
-        if subjects.iter().any(|subject| subject.pid == pid) {
-            continue;
+    loop {
+        let before = subjects.len();
+        for pid in kernel.processes()? {
+            let Some(parent) = kernel.parent(pid) else { continue };
+            if subjects.iter().any(|subject| subject.pid == pid) {
+                continue;
+            }
+            let Some(of) = subjects.iter().find(|subject| subject.pid == parent && subject.machine.is_none()) else { continue };
+            // Either may have ended meanwhile.
+            let (Some(above), Some(facts)) = (kernel.facts(parent)?, kernel.facts(pid)?) else { continue };
+            let taken = subjects.iter().any(|subject| subject.name == net::OUTSIDE.name);
+            let child = child(of, &above, &facts, taken);
+            subjects.push(child);
         }
-        let Some(of) = subjects.iter().find(|subject| subject.pid == parent && subject.machine.is_none()) else { continue };
-        // net-helper has one on FreeBSD, and makes no other.
-        let (table, name) = match of.table.name {
-            name if name == storage::TABLE.name => (&storage::JOB, format!("child of {name}")),
-            name if name == net::TABLE.name => (&net::OUTSIDE, net::OUTSIDE.name.to_owned()),
-            name => (of.table, format!("child of {name}")),
-        };
-        let child = Subject { table, name, machine: None, pid, notes: Vec::new() };
-        subjects.push(child);
+        if subjects.len() == before {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// What a child of the service `of` is, by what the kernel says of both: its program, its uid, what confines it, and, which a process
+/// may change, its arguments. `taken`: net-helper's other part was found already. One that no table knows is held against its parent's,
+/// and differs.
+fn child(of: &Subject, above: &Facts, facts: &Facts, taken: bool) -> Subject {
+    let itself = above.program == facts.program && above.uids == facts.uids;
+    let is = |table: &Table| of.name == table.name;
+    // Whatever net-helper makes once it is in its sandbox is in capability mode, too.
+    let outside = matches!(&facts.confinement, Confinement::FreeBsd(freebsd) if !freebsd.capability_mode)
+        && facts.arguments.get(1).is_some_and(|word| word == "--outside");
+    let (table, name, notes) = if is(&storage::TABLE) && itself {
+        (&storage::JOB, format!("child of {}", of.name), Vec::new())
+    } else if is(&net::TABLE) && itself && outside && !taken {
+        (&net::OUTSIDE, net::OUTSIDE.name.to_owned(), Vec::new())
+    } else if is(&skep_rights::vm_runner::TABLE) {
+        // On its way to be a cell's first process, as another uid.
+        (of.table, format!("child of {}", of.name), Vec::new())
+    } else {
+        let words = facts.arguments.join(" ");
+        let what = if words.is_empty() { &facts.program } else { &words };
+        (of.table, format!("child of {}", of.name), vec![format!("a process that nobody declared: {what}")])
+    };
+    Subject { table, name, machine: None, pid: facts.pid, notes }
 }
 
 /// A declared service that nobody is.
@@ -188,6 +215,7 @@ fn absent(table: &'static Table, options: &Options) -> Process {
         program: table.program.into(),
         uids: Vec::new(),
         gids: Vec::new(),
+        groups: Vec::new(),
         lines: vec![Line {
             line: "process".into(),
             declared: "runs".into(),
@@ -195,5 +223,72 @@ fn absent(table: &'static Table, options: &Options) -> Process {
             verdict: Verdict::Differs { what: format!("it does not run: nobody listens at {}", socket.display()) },
         }],
         descriptors: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::FreeBsd;
+
+    fn subject(table: &'static Table) -> Subject {
+        Subject { table, name: table.name.into(), machine: None, pid: 1, notes: Vec::new() }
+    }
+
+    fn facts(program: &str, words: &str, uid: u32, capability_mode: bool) -> Facts {
+        Facts {
+            pid: 2,
+            program: program.into(),
+            arguments: words.split(' ').map(str::to_owned).collect(),
+            uids: vec![uid; 3],
+            confinement: Confinement::FreeBsd(FreeBsd { capability_mode, jail: None }),
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn the_other_part_of_net_helper_is_told_by_program_uid_arguments_and_what_confines_it() {
+        const HELPER: &str = "/usr/local/libexec/skep/skep-net-helper";
+        let (of, above) = (subject(&net::TABLE), facts(HELPER, "skep-net-helper --state /s", 0, true));
+        let right = facts(HELPER, "skep-net-helper --outside ab12 em0", 0, false);
+        let found = child(&of, &above, &right, false);
+        assert!(found.name == net::OUTSIDE.name && found.notes.is_empty());
+        let wrong = [
+            // Another program under the same words, a child of the helper's own making, another uid, other words, a second one.
+            (facts("/tmp/skep-net-helper", "skep-net-helper --outside ab12 em0", 0, false), false),
+            (facts(HELPER, "skep-net-helper --outside ab12 em0", 0, true), false),
+            (facts(HELPER, "skep-net-helper --outside ab12 em0", 71_000, false), false),
+            (facts(HELPER, "skep-net-helper --state /s", 0, false), false),
+            (facts("/bin/sh", "sh -c id", 0, false), false),
+            (right, true),
+        ];
+        for (facts, taken) in wrong {
+            let found = child(&of, &above, &facts, taken);
+            assert_eq!(found.name, "child of net-helper");
+            assert!(found.notes.iter().any(|note| note.starts_with("a process that nobody declared: ")), "{:?}", found.notes);
+            let options = Options {
+                state: "/state".into(),
+                run: "/run".into(),
+                instance: "test".parse().expect("an id"),
+                ids: None,
+                only: None,
+            };
+            let judged = check::process(&found, &facts, &[], &options);
+            assert!(judged.lines.iter().any(|line| line.line == "process" && line.verdict.differs()), "{judged}");
+        }
+    }
+
+    #[test]
+    fn only_those_who_declare_children_have_any() {
+        let helper = || facts("/x/skep-storage-helper", "skep-storage-helper", 5, true);
+        let job = child(&subject(&storage::TABLE), &helper(), &helper(), false);
+        assert!(std::ptr::eq(job.table, &storage::JOB) && job.notes.is_empty());
+        let shell = || facts("/bin/sh", "sh", 5, false);
+        assert_eq!(child(&subject(&storage::TABLE), &helper(), &shell(), false).notes, ["a process that nobody declared: sh"]);
+        // A job has none, either.
+        assert!(!child(&job, &helper(), &helper(), false).notes.is_empty());
+        for table in [&skep_rights::broker::TABLE, &skep_rights::frontend::TABLE, &net::OUTSIDE] {
+            assert!(!child(&subject(table), &shell(), &shell(), false).notes.is_empty(), "{}", table.name);
+        }
     }
 }

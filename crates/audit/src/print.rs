@@ -90,6 +90,7 @@ impl fmt::Display for Process {
         for open in &self.descriptors {
             let rights = open.rights.as_ref().map(|rights| format!(" [{}]", rights.join(" "))).unwrap_or_default();
             let line = open.line.as_deref().unwrap_or("NOT IN THE TABLE");
+            let line = open.unconfirmed.map_or_else(|| line.to_owned(), |why| format!("{line}; declared, not confirmed: {why}"));
             writeln!(f, "  {:>14} {:<60} {line}", open.number, format!("{}{rights}", open.shown))?;
         }
         Ok(())

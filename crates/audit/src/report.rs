@@ -59,6 +59,9 @@ pub struct Descriptor {
     pub shown: String,
     /// Its line in the table; none: it fits no line, or is one too many.
     pub line: Option<String>,
+    /// Why the kernel does not confirm that it is of that line: it is declared, no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<&'static str>,
     /// Capsicum rights (FreeBSD).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rights: Option<Vec<String>>,
@@ -81,6 +84,8 @@ pub struct Process {
     pub uids: Vec<u32>,
     /// The same of groups.
     pub gids: Vec<u32>,
+    /// Further groups.
+    pub groups: Vec<u32>,
     /// The lines of its table.
     pub lines: Vec<Line>,
     /// Its open descriptors.

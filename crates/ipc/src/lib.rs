@@ -11,7 +11,7 @@ mod server;
 pub use ask::{Answered, Ask, Observer, Silent};
 pub use client::{Client, Started};
 pub use error::{CallError, ProtocolError};
-pub use server::{Server, Service, Watch};
+pub use server::{Limit, Server, Service, Watch};
 
 use std::time::Duration;
 

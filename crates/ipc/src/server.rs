@@ -46,6 +46,9 @@ pub struct Watch<'a> {
     pub token: u64,
 }
 
+/// Takes rights from an accepted socket.
+pub type Limit = fn(BorrowedFd<'_>) -> io::Result<()>;
+
 /// Connections at a time; more are closed at once.
 const MAX_CONNECTIONS: usize = 32;
 
@@ -60,6 +63,7 @@ struct Connection {
 pub struct Server<H: Helper> {
     listener: OwnedFd,
     allowed: Option<Vec<u32>>,
+    limit: Limit,
     connections: Vec<Connection>,
     protocol: std::marker::PhantomData<H>,
 }
@@ -68,7 +72,14 @@ impl<H: Helper> Server<H> {
     /// Serves `listener`, which listens already, to peers with one of these uids. `None`: to whoever the socket's permissions let
     /// in (inside a user namespace the kernel cannot show the peer's uid).
     pub fn new(listener: OwnedFd, allowed: Option<Vec<u32>>) -> Self {
-        Self { listener, allowed, connections: Vec::new(), protocol: std::marker::PhantomData }
+        Self { listener, allowed, limit: |_| Ok(()), connections: Vec::new(), protocol: std::marker::PhantomData }
+    }
+
+    /// Has `limit` take from each connection what it does not need: on FreeBSD it is born with the rights of the listener. One that
+    /// cannot be limited is closed.
+    #[must_use]
+    pub fn limiting(self, limit: Limit) -> Self {
+        Self { limit, ..self }
     }
 
     /// Serves until the service says that it is enough. Fails only if the kernel refuses poll(2) itself.
@@ -124,7 +135,7 @@ impl<H: Helper> Server<H> {
         if self.allowed.as_ref().is_some_and(|uids| !uids.contains(&peer.uid)) {
             observer.stranger(peer);
             service.stranger(peer);
-        } else if self.connections.len() < MAX_CONNECTIONS {
+        } else if self.connections.len() < MAX_CONNECTIONS && (self.limit)(socket.as_fd()).is_ok() {
             self.connections.push(Connection { socket, peer, greeted: false, next: 1 });
         }
     }

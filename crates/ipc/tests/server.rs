@@ -132,3 +132,31 @@ fn a_flood_of_connections_costs_the_others_nothing_and_passes() {
     while served.next() != Seen::Ended("Status") {}
     assert!(open() <= before + 1);
 }
+
+/// On FreeBSD what is accepted begins with the listener's rights; here a limit is any function.
+#[test]
+fn what_cannot_be_limited_is_closed_and_nobody_else_is() {
+    use skep_ipc::Server;
+    use skep_sys::sock;
+    use std::os::fd::AsFd;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static LIMITED: AtomicUsize = AtomicUsize::new(0);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("console.sock");
+    let listener = sock::bind_seqpacket(&path, 0o600).unwrap();
+    sock::listen(listener.as_fd()).unwrap();
+    std::thread::spawn(move || {
+        let server = Server::<Console>::new(listener, None).limiting(|_| match LIMITED.fetch_add(1, Ordering::SeqCst) {
+            1 => Err(std::io::Error::other("no")),
+            _ => Ok(()),
+        });
+        serve(server)
+    });
+    let first = Raw::greeted::<Console>(&path);
+    let second = Raw::connect(&path);
+    assert!(second.is_closed());
+    let third = Raw::greeted::<Console>(&path);
+    first.status(1);
+    third.status(1);
+    assert_eq!(LIMITED.load(Ordering::SeqCst), 3);
+}

@@ -117,7 +117,7 @@ pub const LISTENER: Descriptor = Descriptor {
     most: Most::N(1),
     rights: &["ACCEPT", "EVENT", "FCNTL", "READ", "WRITE", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME", "GETSOCKNAME", "SHUTDOWN"],
     ioctls: &[],
-    why: "its own socket in RUN; accepted sockets inherit these rights",
+    why: "its own socket in RUN; accepted sockets begin with these rights",
 };
 
 /// The word to the supervisor.
@@ -135,7 +135,11 @@ pub const CONNECTION: Descriptor = Descriptor {
     name: "connection",
     kind: FdKind::Unix,
     most: Most::Many,
-    rights: LISTENER.rights,
+    rights: &["READ", "WRITE", "EVENT"],
     ioctls: &[],
-    why: "accepted from the listener, whose rights it has",
+    why: "accepted from the listener, and limited to what records need",
 };
+
+/// Sockets of the clients of a server whose event loop sets them up.
+pub const LOOP_CONNECTION: Descriptor =
+    Descriptor { rights: LISTENER.rights, why: "accepted from the listener, whose rights it has", ..CONNECTION };

@@ -1,6 +1,6 @@
 //! The rights of broker.
 
-use crate::base::{CONNECTION, LISTENER, LOG, LOG_OF_ACTS, READY, SYSLOG};
+use crate::base::{LISTENER, LOG, LOG_OF_ACTS, LOOP_CONNECTION, READY, SYSLOG};
 use crate::table::*;
 
 /// An operation: what it does to the host, and a test that shows it.
@@ -19,7 +19,7 @@ pub static TABLE: Process = Process {
     network: Network::None,
     descriptors: &[
         LISTENER,
-        CONNECTION,
+        LOOP_CONNECTION,
         READY,
         LOG_OF_ACTS,
         LOG,

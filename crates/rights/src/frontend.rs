@@ -1,6 +1,6 @@
 //! The rights of api-frontend.
 
-use crate::base::{CONNECTION, LISTENER, LOG, SYSLOG};
+use crate::base::{LISTENER, LOG, LOOP_CONNECTION, SYSLOG};
 use crate::table::*;
 
 /// Rights of a listening TCP socket; accepted ones inherit them.
@@ -19,7 +19,7 @@ pub static TABLE: Process = Process {
     network: Network::None,
     descriptors: &[
         LISTENER,
-        CONNECTION,
+        LOOP_CONNECTION,
         LOG,
         SYSLOG,
         Descriptor {

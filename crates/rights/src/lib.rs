@@ -16,7 +16,7 @@ pub mod runner;
 pub mod storage;
 pub mod vm_runner;
 
-pub use base::{BASE, CONNECTION, LISTENER, LOG, LOG_OF_ACTS, READY, SYSLOG};
+pub use base::{BASE, CONNECTION, LISTENER, LOG, LOG_OF_ACTS, LOOP_CONNECTION, READY, SYSLOG};
 pub use table::*;
 
 /// Every process, in the order of the documentation.

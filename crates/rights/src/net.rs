@@ -44,7 +44,7 @@ pub static TABLE: Process = Process {
             most: Most::N(1),
             rights: &["READ", "WRITE", "EVENT"],
             ioctls: &[],
-            why: "FreeBSD: to the part outside of capability mode, which opens taps and sends netgraph messages",
+            why: "FreeBSD: to the part outside of capability mode, which makes taps and sends netgraph messages",
         },
         Descriptor {
             name: "tap",
@@ -117,7 +117,7 @@ pub static TABLE: Process = Process {
 pub static OUTSIDE: Process = Process {
     name: "net-helper-outside",
     program: "skep-net-helper",
-    task: "opens taps and sends netgraph messages for net-helper (FreeBSD)",
+    task: "makes taps and sends netgraph messages for net-helper (FreeBSD)",
     uid: Uid::Own,
     namespaces: &[],
     capabilities: &[],
@@ -132,8 +132,16 @@ pub static OUTSIDE: Process = Process {
             why: "from net-helper, which made the pair and this process",
         },
         Descriptor {
+            name: "interfaces",
+            kind: FdKind::Unix,
+            most: Most::N(1),
+            rights: &["IOCTL"],
+            ioctls: TAP_MAKING_IOCTLS,
+            why: "an unbound socket that carries the requests that make a tap",
+        },
+        Descriptor {
             name: "netgraph",
-            kind: FdKind::Netlink,
+            kind: FdKind::Netgraph,
             most: Most::N(1),
             rights: &["READ", "WRITE", "EVENT", "CONNECT"],
             ioctls: &[],
@@ -164,9 +172,9 @@ pub static OUTSIDE: Process = Process {
             test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
         },
         Operation {
-            name: "OpenTap",
-            does: "opens the device of a tap that has the kernel's name for it still",
-            test: "it_makes_everything_from_inside_capability_mode",
+            name: "MakeTap",
+            does: "makes a tap whose name is the instance's, and opens it; none that is there already",
+            test: "the_sender_opens_no_tap_that_it_has_not_made",
         },
         Operation {
             name: "Bridges, Members",
@@ -212,6 +220,15 @@ pub const INTERFACE_IOCTLS: &[u64] = &[
     request(IN | OUT, b'i', 124, IFREQ),      // SIOCIFCREATE2
     request(IN, b'i', 135, IFGROUPREQ),       // SIOCAIFGROUP
     request(IN | OUT, b'i', 136, IFGROUPREQ), // SIOCGIFGROUP
+];
+
+/// Those of them that make a tap: SIOCSIFNAME, SIOCSIFDESCR, SIOCIFDESTROY, SIOCIFCREATE2, SIOCAIFGROUP.
+const TAP_MAKING_IOCTLS: &[u64] = &[
+    request(IN, b'i', 40, IFREQ),
+    request(IN, b'i', 41, IFREQ),
+    request(IN, b'i', 121, IFREQ),
+    request(IN | OUT, b'i', 124, IFREQ),
+    request(IN, b'i', 135, IFGROUPREQ),
 ];
 
 /// What bhyve does with a tap, and who passes it on (fstat(2)).

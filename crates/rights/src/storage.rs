@@ -37,7 +37,7 @@ const fn zfs(number: u64) -> u64 {
     0xc018_5a00 | number
 }
 
-/// Rights of its listener and of what is accepted from it.
+/// Rights of its listener.
 const SERVED: &[&str] = &["ACCEPT", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "READ", "WRITE"];
 /// Rights of what a hypervisor does with a disk.
 const DISK: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FPATHCONF", "EVENT", "FLOCK", "IOCTL"];
@@ -63,14 +63,7 @@ pub static TABLE: Process = Process {
             ioctls: &[],
             why: "the broker connects to it",
         },
-        Descriptor {
-            name: "client",
-            kind: FdKind::Unix,
-            most: Most::N(32),
-            rights: SERVED,
-            ioctls: &[],
-            why: "connections of the broker, with the listener's rights",
-        },
+        Descriptor { most: Most::N(32), ..crate::base::CONNECTION },
         Descriptor {
             name: "disks",
             kind: FdKind::Directory("disks"),

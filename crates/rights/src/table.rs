@@ -160,8 +160,10 @@ pub enum FdKind {
     Listener,
     /// An end of a serial line: a UNIX socket on Linux, a terminal on FreeBSD.
     Line,
-    /// A netlink socket.
+    /// A socket of rtnetlink.
     Netlink,
+    /// A control socket of netgraph.
+    Netgraph,
     /// An internet socket.
     Inet,
     /// A pipe.

@@ -123,6 +123,11 @@ pub fn limit_one(table: &'static Process, name: &'static str, fd: BorrowedFd<'_>
     host::limit(fd, line)
 }
 
+/// The same for the connections of a server, whose line is called `connection`: see `skep_ipc::Server::limiting`.
+pub fn limit_connection(table: &'static Process, fd: BorrowedFd<'_>) -> io::Result<()> {
+    limit_one(table, "connection", fd).map_err(|error| io::Error::other(error.to_string()))
+}
+
 /// Enters the sandbox of the table. The process must have one thread.
 pub fn enter<T>(limited: Limited<T>, scene: &Scene) -> Result<Sandboxed<T>, EnterError> {
     host::enter(limited.table, scene)?;

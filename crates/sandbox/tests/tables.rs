@@ -23,6 +23,26 @@ fn every_capsicum_right_is_known() {
     }
 }
 
+/// Whoever serves in a loop of its own takes from each connection what only its listener needs; the event loops of broker and frontend
+/// set their sockets up themselves.
+#[test]
+fn a_connection_has_fewer_rights_than_its_listener() {
+    for table in tables() {
+        let line = |name| table.descriptors.iter().find(|line| line.name == name);
+        let (Some(listener), Some(connection)) = (line("listener"), line("connection")) else { continue };
+        if ["broker", "api-frontend"].contains(&table.name) {
+            assert_eq!(connection.rights, listener.rights, "{}", table.name);
+            continue;
+        }
+        assert!(connection.rights.iter().all(|right| listener.rights.contains(right)), "{}", table.name);
+        for right in ["ACCEPT", "GETSOCKOPT", "SETSOCKOPT", "FCNTL"] {
+            assert!(!connection.rights.contains(&right), "{}: {right}", table.name);
+        }
+    }
+    let served = tables().filter(|table| table.descriptors.iter().any(|line| line.name == "connection"));
+    assert!(served.count() >= 7);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn every_list_of_system_calls_compiles() {

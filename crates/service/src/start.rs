@@ -3,13 +3,13 @@
 use crate::{Journal, Kept};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, chown, fchown, getegid, geteuid, setegid, seteuid};
+use nix::unistd::{Gid, Uid, chown, fchown, getegid, geteuid, setegid, seteuid, setgroups};
 use skep_proto::InstanceId;
 use skep_sandbox::Scene;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -131,7 +131,24 @@ pub struct Start {
 impl Start {
     /// From the command line. `extra` names further flags, each with a value.
     pub fn from_args(extra: &[&str]) -> Result<Self, StartError> {
-        Self::parse(std::env::args().skip(1), extra).map_err(StartError::Flags)
+        Self::parse(std::env::args().skip(1), extra).map_err(StartError::Flags)?.begun()
+    }
+
+    /// Lets go of what whoever started it has, and neither it nor a child of it needs: root's further groups, which would stay with
+    /// whatever is done under another uid; and children do not inherit the word to the supervisor.
+    pub(crate) fn begun(self) -> Result<Self, StartError> {
+        if geteuid().is_root() {
+            setgroups(&[]).map_err(|e| StartError::step("leave root's groups")(e.into()))?;
+        }
+        if let Some(number) = self.ready_fd()? {
+            skep_sys::fd::keep_from_children(number).map_err(StartError::step("keep --ready-fd from children"))?;
+        }
+        Ok(self)
+    }
+
+    fn ready_fd(&self) -> Result<Option<RawFd>, StartError> {
+        let wrong = |_| StartError::Flags("--ready-fd: a number is expected".into());
+        self.extra.get("ready-fd").map(|text| text.parse().map_err(wrong)).transpose()
     }
 
     pub(crate) fn parse(mut args: impl Iterator<Item = String>, known: &[&str]) -> Result<Self, String> {
@@ -188,6 +205,7 @@ impl Start {
     }
 
     /// Does something in a directory that is `role`'s own with `role`'s rights: root must not follow what `role` may have put there.
+    /// Of groups it has `role`'s alone: root's others went when it began.
     pub fn as_role<T, E: From<StartError>>(&self, role: Role, act: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let Some(ids) = &self.ids else { return act() };
         let step = |e: nix::errno::Errno| StartError::step(format!("act as {}", role.name()))(e.into());
@@ -221,10 +239,8 @@ impl Start {
         fs::create_dir_all(&logs).map_err(step("make"))?;
         let acts = Kept::open(&logs, &format!("audit-{name}")).map_err(step("open the record of acts in"))?;
         let kept = Kept::of_standard_error(&logs, name).map_err(step("open the log in"))?;
-        let number = self.extra.get("ready-fd");
-        let wrong = |_| StartError::Flags("--ready-fd: a number is expected".into());
-        let number = number.map(|text| text.parse().map_err(wrong)).transpose()?;
-        let ready = number.map(skep_sys::fd::inherited).transpose().map_err(StartError::step("take over --ready-fd"))?;
+        let ready =
+            self.ready_fd()?.map(skep_sys::fd::inherited).transpose().map_err(StartError::step("take over --ready-fd"))?;
         Ok(Journal::new(name, Some(acts)).keeping(kept).telling(ready))
     }
 }

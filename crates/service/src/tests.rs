@@ -84,3 +84,54 @@ fn ids_are_whole_and_none_is_root() {
         assert_eq!(Ids::parse(&text).unwrap_err(), says);
     }
 }
+
+/// A child between fork and exec would hold the supervisor's pipe, and with it the word that the service serves.
+#[test]
+fn a_child_does_not_get_the_word_to_the_supervisor() {
+    use std::os::fd::{AsFd, AsRawFd};
+    let (mut ours, theirs) = std::io::pipe().unwrap();
+    skep_sys::fd::set_cloexec(theirs.as_fd(), false).unwrap();
+    parse(&format!("{} --ready-fd {}", good(), theirs.as_raw_fd()), &[]).unwrap().begun().unwrap();
+    let piped = std::process::Stdio::piped;
+    let mut child = std::process::Command::new("cat").stdin(piped()).stdout(piped()).spawn().unwrap();
+    drop(theirs);
+    // Once it answers it is the program: what is closed on its start is closed.
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    std::io::Write::write_all(&mut input, b"x").unwrap();
+    std::io::Read::read_exact(&mut output, &mut [0]).unwrap();
+    // It lives still, so this is the end only if it has no other end of the pipe.
+    skep_sys::fd::set_nonblocking(ours.as_fd(), true).unwrap();
+    assert_eq!(std::io::Read::read(&mut ours, &mut [0]).unwrap(), 0);
+    drop(input);
+    child.wait().unwrap();
+    for wrong in ["2", "1000", "x"] {
+        let start = parse(&format!("{} --ready-fd {wrong}", good()), &[]).unwrap();
+        let error = start.begun().unwrap_err().to_string();
+        assert!(error.contains("--ready-fd"), "{error}");
+    }
+}
+
+/// In a child, which has one thread: groups are a process's.
+#[test]
+fn no_group_of_whoever_started_it_stays_with_a_service() {
+    use nix::unistd::{Gid, Pid, getgroups, setgroups};
+    use skep_sys::process::{Fork, exit_now, fork};
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP no_group_of_whoever_started_it_stays_with_a_service: root is needed");
+        return;
+    }
+    let administrators = Gid::from_raw(61_999);
+    let Fork::Parent(child) = fork().unwrap() else {
+        let had = setgroups(&[administrators]).is_ok() && getgroups().is_ok_and(|groups| groups.contains(&administrators));
+        let start = parse(&good(), &[]).ok().and_then(|start| start.begun().ok());
+        let within = start.map(|start| {
+            start.as_role(Role::Broker, || {
+                Ok::<_, crate::StartError>(getgroups().is_ok_and(|groups| !groups.contains(&administrators)))
+            })
+        });
+        let gone = getgroups().is_ok_and(|groups| !groups.contains(&administrators));
+        exit_now(i32::from(!(had && gone && matches!(within, Some(Ok(true))))));
+    };
+    let ended = nix::sys::wait::waitpid(Pid::from_raw(child), None).unwrap();
+    assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(Pid::from_raw(child), 0));
+}

@@ -19,6 +19,16 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(owned)
 }
 
+/// Has a child that executes a program not get the inherited descriptor `number`. Fails if it is not open or is one of the standard
+/// three.
+pub fn keep_from_children(number: RawFd) -> io::Result<()> {
+    if number <= 2 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: the borrow lasts for one fcntl call, which fails cleanly on a number that is not open.
+    set_cloexec(unsafe { BorrowedFd::borrow_raw(number) }, true)
+}
+
 /// A value and the descriptors that it opened and keeps without showing them, as a library does with its files.
 #[derive(Debug)]
 pub struct Opened<T> {

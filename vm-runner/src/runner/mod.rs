@@ -112,7 +112,8 @@ pub fn main() -> Result<(), Error> {
     msg::send(report.as_fd(), READY, &[], None).map_err(|e| Error::Step("report", e))?;
     drop((report, tell));
     // The peer's uid cannot be shown in here; the socket's mode lets only the broker in.
-    Server::new(listener, None).run(&mut runner, &mut Silent).map_err(|e| Error::Step("poll", e))
+    let mut server = Server::new(listener, None).limiting(|fd| skep_sandbox::limit_connection(&TABLE, fd));
+    server.run(&mut runner, &mut Silent).map_err(|e| Error::Step("poll", e))
 }
 
 fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, chown};
 use skep_ipc::{Answered, Ask, ProtocolError, Server, Service};
 use skep_proto::cell::{Cell, CellRequest};
 use skep_rights::vm_runner::TABLE;
-use skep_sandbox::{EnterError, Held, enter, limit};
+use skep_sandbox::{EnterError, Held, enter, limit, limit_connection};
 use skep_service::{Journal, Role, Start, StartError};
 use skep_sys::sock::Peer;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -65,7 +65,8 @@ pub fn main() -> Result<(), Error> {
     journal.serves();
     // In its own user namespace it sees the uids of others as one that stands for all; the socket's mode has let them in.
     let allowed = start.ids.as_ref().and_then(|_| start.allowed(Role::Broker));
-    Server::<Cell>::new(listener, allowed).run(&mut spawner, &mut journal).map_err(Error::Poll)
+    let mut server = Server::<Cell>::new(listener, allowed).limiting(|fd| limit_connection(&TABLE, fd));
+    server.run(&mut spawner, &mut journal).map_err(Error::Poll)
 }
 
 fn acquire(start: &Start) -> Result<Acquired, StartError> {

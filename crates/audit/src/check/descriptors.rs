@@ -5,28 +5,26 @@ use crate::Options;
 use crate::assign::assign;
 use crate::facts::{Facts, Kind, Open};
 use crate::report::{Descriptor, Line, Verdict};
-use skep_rights::{Descriptor as Declared, FdKind, Most, Process};
+use skep_rights::{Descriptor as Declared, FdKind, Most, Process, Uid};
 use std::path::{Path, PathBuf};
 
 /// Adds a line for each of the table's, and one for those that have none. Returns what is open.
 pub fn lines(table: &Process, facts: &Facts, options: &Options, lines: &mut Vec<Line>) -> Vec<Descriptor> {
     let places = Places::of(options);
     let open = &facts.descriptors;
-    // The standard three are the null device, the service's log or the pipe to who writes it (daemon(8)), else they need a line like
-    // any other.
-    let standard = |open: &Open| {
-        open.number <= 2 && places.is_standard(&open.kind) || [1, 2].contains(&open.number) && open.kind == Kind::Pipe
-    };
+    let standard: Vec<Option<Standard>> = open.iter().map(|open| standard(table, facts, open, &places)).collect();
+    let fits = open.iter().zip(&standard);
     let fits: Vec<Vec<usize>> =
-        open.iter().map(|o| if standard(o) { Vec::new() } else { fitting(table, o, &places, true) }).collect();
+        fits.map(|(o, standard)| if standard.is_some() { Vec::new() } else { fitting(table, o, &places, true) }).collect();
     let most: Vec<usize> = table.descriptors.iter().map(|d| limit(d.most)).collect();
     let lines_of = assign(&fits, &most);
 
     let mut shown = Vec::new();
     let mut differences = Vec::new();
-    for (open, assigned) in open.iter().zip(&lines_of) {
+    for ((open, assigned), standard) in open.iter().zip(&lines_of).zip(&standard) {
         let declared = assigned.and_then(|index| table.descriptors.get(index));
-        let name = if standard(open) { Some("standard") } else { declared.map(|d| d.name) };
+        let name = if standard.is_some() { Some("standard") } else { declared.map(|d| d.name) };
+        let unnamed = (declared.is_some() && open.kind == Kind::Unknown).then_some(UNNAMED);
         if name.is_none() {
             differences.push(reason(table, open, &places));
         }
@@ -34,23 +32,54 @@ pub fn lines(table: &Process, facts: &Facts, options: &Options, lines: &mut Vec<
             number: open.number,
             shown: open.shown.clone(),
             line: name.map(str::to_owned),
+            unconfirmed: unnamed.or_else(|| standard.as_ref()?.unconfirmed),
             rights: open.rights.map(capsicum::names),
         });
     }
     for (index, declared) in table.descriptors.iter().enumerate() {
-        let numbers: Vec<String> =
-            open.iter().zip(&lines_of).filter(|(_, l)| **l == Some(index)).map(|(o, _)| o.number.to_string()).collect();
+        let of_line = open.iter().zip(&lines_of).filter(|(_, l)| **l == Some(index)).map(|(open, _)| open);
+        let unnamed: Vec<String> = of_line.clone().filter(|o| o.kind == Kind::Unknown).map(|o| o.number.to_string()).collect();
+        let numbers: Vec<String> = of_line.map(|open| open.number.to_string()).collect();
         let found =
             if numbers.is_empty() { "none open".to_owned() } else { format!("{} ({})", numbers.len(), numbers.join(" ")) };
         let most = match declared.most {
             Most::N(count) => format!("at most {count}"),
             Most::Many => "any number".into(),
         };
-        lines.push(line(format!("descriptor {}", declared.name), most, found, Verdict::Confirmed));
+        let verdict = if unnamed.is_empty() {
+            Verdict::Confirmed
+        } else {
+            Verdict::Weaker { why: format!("declared, not confirmed, for {}: {UNNAMED}", unnamed.join(" ")) }
+        };
+        lines.push(line(format!("descriptor {}", declared.name), most, found, verdict));
     }
     let found = plural(open.len(), "descriptor");
     lines.push(line("descriptors", "none but these and the standard three", found, Verdict::of(differences)));
     shown
+}
+
+/// Why the line of a descriptor is a guess.
+const UNNAMED: &str = "the kernel does not say what it is";
+const UNSEEN: &str = "nobody is seen at its other end";
+
+/// One of the standard three.
+struct Standard {
+    unconfirmed: Option<&'static str>,
+}
+
+/// The standard three are the null device, the service's log, or a service's pipe to who writes it: somebody who started it (daemon(8)).
+/// Whatever else is there needs a line like any other.
+fn standard(table: &Process, facts: &Facts, open: &Open, places: &Places) -> Option<Standard> {
+    if open.number > 2 {
+        return None;
+    }
+    if places.is_standard(&open.kind) {
+        return Some(Standard { unconfirmed: None });
+    }
+    // Those of a machine's processes are given by the spawner and the runner, as their tables say.
+    let others = open.others.as_ref().filter(|_| open.number > 0 && open.kind == Kind::Pipe && table.uid == Uid::Own)?;
+    let unconfirmed = others.is_empty().then_some(UNSEEN);
+    others.iter().all(|pid| facts.ancestors.contains(pid)).then_some(Standard { unconfirmed })
 }
 
 fn limit(most: Most) -> usize {
@@ -61,7 +90,11 @@ fn limit(most: Most) -> usize {
 }
 
 fn fitting(table: &Process, open: &Open, places: &Places, rights: bool) -> Vec<usize> {
-    let fits = |declared: &Declared| places.fits(declared.kind, &open.kind) && (!rights || excess(declared, open).is_empty());
+    let fits = |declared: &Declared| {
+        // What is just being accepted is none of those that a process has one of.
+        let one_of_many = open.kind != Kind::Unknown || declared.most != Most::N(1);
+        one_of_many && places.fits(declared.kind, &open.kind) && (!rights || excess(declared, open).is_empty())
+    };
     let lines = table.descriptors.iter().enumerate().filter(|(_, declared)| fits(declared));
     let mut lines: Vec<(usize, Most)> = lines.map(|(index, declared)| (index, declared.most)).collect();
     // What was accepted is a connection rather than one of the few that the process made itself.
@@ -120,7 +153,8 @@ impl Places {
             | (FdKind::Unix | FdKind::Line, Kind::Unix { listens: false, .. })
             | (FdKind::Netlink, Kind::Netlink)
             | (FdKind::Inet, Kind::Inet(_))
-            | (FdKind::Inet | FdKind::Unix, Kind::Ended)
+            | (FdKind::Inet | FdKind::Unix, Kind::Unknown)
+            | (FdKind::Netgraph, Kind::Netgraph)
             | (FdKind::Pipe, Kind::Pipe)
             | (FdKind::Memory, Kind::Memory)
             | (FdKind::Event, Kind::Event)

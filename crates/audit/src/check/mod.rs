@@ -39,6 +39,7 @@ pub fn process(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Op
         program: facts.program.clone(),
         uids: facts.uids.clone(),
         gids: facts.gids.clone(),
+        groups: facts.groups.clone(),
         lines,
         descriptors: shown,
     }

@@ -1,12 +1,12 @@
 //! Made-up facts: what the kernel of either host could say.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use super::process;
 use crate::Options;
 use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Linux, Mount, Open, Reach};
 use crate::find::Subject;
 use crate::report::{Process, Verdict};
-use skep_rights::{Namespace, Process as Table, console, frontend, hypervisor, storage};
+use skep_rights::{Namespace, Process as Table, console, frontend, hypervisor, net, storage};
 use skep_service::Ids;
 
 const IDS: &str = "broker=61901,api-frontend=61902,storage-helper=61903,net-helper=61904,vm-runner=61905,machines=62000";
@@ -118,7 +118,13 @@ fn what_can_be_written_in_a_cell_is_memory_or_a_device() {
 
 #[test]
 fn on_freebsd_capability_mode_rights_and_jails_are_judged() {
-    let open = |rights| Open { number: 3, kind: Kind::Directory("/state/disks".into()), shown: "/state/disks".into(), rights };
+    let open = |rights| Open {
+        number: 3,
+        kind: Kind::Directory("/state/disks".into()),
+        shown: "/state/disks".into(),
+        rights,
+        others: None,
+    };
     let mut facts = Facts {
         uids: vec![61_903; 3],
         gids: vec![61_903; 3],
@@ -153,7 +159,7 @@ fn on_freebsd_the_frontend_s_jail_has_addresses_when_it_listens_on_them() {
     };
     assert_eq!(difference(&judge(&frontend::TABLE, &facts, &[]), "jail"), "the jail has addresses");
     let rights = Some([0x0200_0000_0000_0001, 0x0400_0000_0000_0000]);
-    facts.descriptors = vec![Open { number: 5, kind: Kind::Inet("IPv4".into()), shown: "inet".into(), rights }];
+    facts.descriptors = vec![Open { number: 5, kind: Kind::Inet("IPv4".into()), shown: "inet".into(), rights, others: None }];
     assert_eq!(differences(&judge(&frontend::TABLE, &facts, &[])), []);
     // No table but the frontend's knows such a socket.
     let found = difference(&judge(&storage::TABLE, &facts, &[]), "jail");
@@ -171,4 +177,76 @@ fn a_service_s_group_may_have_another_number_than_its_user() {
     };
     assert_eq!(judged(700), []);
     assert_eq!(judged(61_903).first().map(|(line, _)| line.as_str()), Some("uid"));
+}
+
+/// A service of FreeBSD's with these descriptors.
+fn holding(uid: u32, descriptors: Vec<Open>) -> Facts {
+    Facts {
+        uids: vec![uid; 3],
+        gids: vec![uid; 3],
+        threads: 1,
+        ancestors: vec![20, 10, 1],
+        descriptors,
+        confinement: Confinement::FreeBsd(FreeBsd { capability_mode: true, jail: None }),
+        ..Facts::default()
+    }
+}
+
+#[test]
+fn a_pipe_is_standard_only_if_it_leads_to_who_started_the_process() {
+    let pipe = |number, others: Option<Vec<i32>>| Open { number, kind: Kind::Pipe, shown: "pipe".into(), rights: None, others };
+    let judged = |number, others| judge(&storage::TABLE, &holding(61_903, vec![pipe(number, others)]), &[]);
+    for good in [vec![20], vec![10, 20]] {
+        let judged = judged(2, Some(good));
+        assert_eq!(differences(&judged), []);
+        assert_eq!((judged.descriptors[0].line.as_deref(), judged.descriptors[0].unconfirmed), (Some("standard"), None));
+    }
+    // Whoever held it has gone, or may not be seen.
+    let unseen = judged(1, Some(Vec::new()));
+    assert_eq!(differences(&unseen), []);
+    assert!(unseen.to_string().contains("standard; declared, not confirmed: nobody is seen at its other end"), "{unseen}");
+    // storage-helper has one line for a pipe, of another kind of use: the word to the supervisor. A second one has none.
+    for (number, others) in [(2, Some(vec![77])), (2, Some(vec![20, 77])), (2, None), (0, Some(vec![20]))] {
+        let facts = holding(61_903, vec![pipe(number, others.clone()), pipe(9, None)]);
+        let judged = judge(&storage::TABLE, &facts, &[]);
+        assert!(difference(&judged, "descriptors").contains("one more than the table allows of: ready"), "{number} {others:?}");
+    }
+    // The standard three of a machine's processes are given by the spawner: none of them is a pipe to anybody's parent.
+    let judged = judge(&console::TABLE, &holding(62_007, vec![pipe(2, Some(vec![20]))]), &[]);
+    assert!(difference(&judged, "descriptors").contains("descriptor 2 (pipe) is not in the table"));
+}
+
+#[test]
+fn what_the_kernel_does_not_name_is_declared_and_not_confirmed() {
+    let unknown = |number, bits: u64| Open {
+        number,
+        kind: Kind::Unknown,
+        shown: "unknown".into(),
+        rights: Some([0x0200_0000_0000_0000 | bits, 0x0400_0000_0000_0000]),
+        others: None,
+    };
+    // READ and WRITE, which a connection has.
+    let judged = judge(&storage::TABLE, &holding(61_903, vec![unknown(9, 3)]), &[]);
+    assert_eq!(judged.descriptors[0].line.as_deref(), Some("connection"));
+    let line = judged.lines.iter().find(|line| line.line == "descriptor connection").unwrap();
+    let why = "declared, not confirmed, for 9: the kernel does not say what it is".to_owned();
+    assert_eq!(line.verdict, Verdict::Weaker { why });
+    assert!(judged.to_string().contains("connection; declared, not confirmed: the kernel does not say what it is"), "{judged}");
+    // It is none of what a process has one of: the sender holds sockets of that kind only.
+    let judged = judge(&net::OUTSIDE, &holding(0, vec![unknown(9, 3)]), &[]);
+    assert!(difference(&judged, "descriptors").contains("is not in the table"));
+}
+
+#[test]
+fn a_socket_of_netgraph_is_no_netlink() {
+    let socket = |kind| Open { number: 9, kind, shown: "socket".into(), rights: None, others: None };
+    for (table, kind, fits) in [
+        (&net::OUTSIDE, Kind::Netgraph, true),
+        (&net::OUTSIDE, Kind::Netlink, false),
+        (&net::TABLE, Kind::Netlink, true),
+        (&net::TABLE, Kind::Netgraph, false),
+    ] {
+        let judged = judge(table, &holding(0, vec![socket(kind.clone())]), &[]);
+        assert_eq!(judged.descriptors[0].line.is_some(), fits, "{} {kind:?}", table.name);
+    }
 }

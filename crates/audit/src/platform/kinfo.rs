@@ -12,11 +12,15 @@ const TYPE: usize = 4;
 const NUMBER: usize = 8;
 const UNION: usize = 32;
 const SOCKET_DOMAIN: usize = UNION + 4;
+const SOCKET_PROTOCOL: usize = UNION + 12;
 const SOCKET_LOCAL: usize = UNION + 16;
 /// Address of the socket that a UNIX socket is connected to.
 const SOCKET_CONNECTION: usize = SOCKET_LOCAL + 2 * 128 + 16;
 const FILE_SYSTEM: usize = UNION + 256;
 const FILE_NUMBER: usize = UNION + 272;
+/// Addresses of an end of a pipe, and of its other.
+const PIPE: usize = UNION + 272;
+const PIPE_PEER: usize = UNION + 280;
 const RIGHTS: usize = 344;
 const PATH: usize = 368;
 
@@ -33,6 +37,19 @@ pub fn files(mut bytes: &[u8], root: &str, paths: &Paths) -> Vec<Open> {
     open
 }
 
+/// Ends of pipes among them: number, address of the end, address of the other.
+pub fn pipes(mut bytes: &[u8]) -> Vec<(i32, u64, u64)> {
+    let mut found = Vec::new();
+    while let Some(size) = word(bytes, 0).and_then(|size| usize::try_from(size).ok()).filter(|size| *size >= PATH) {
+        let Some((one, rest)) = bytes.split_at_checked(size) else { break };
+        if word(one, TYPE) == Some(3) {
+            found.extend((|| Some((word(one, NUMBER)?, long(one, PIPE)?, long(one, PIPE_PEER)?)))());
+        }
+        bytes = rest;
+    }
+    found
+}
+
 fn file(one: &[u8], root: &str, paths: &Paths) -> Option<Open> {
     // Working directory, root, program text and so on have numbers below zero.
     let number = word(one, NUMBER).filter(|number| *number >= 0)?;
@@ -46,11 +63,15 @@ fn file(one: &[u8], root: &str, paths: &Paths) -> Option<Open> {
         Kind::Unix { path: Some(path), listens: true } => format!("UNIX socket, listens at {}", path.display()),
         Kind::Unix { path: Some(path), .. } => format!("UNIX socket, of {}", path.display()),
         Kind::Unix { .. } => "UNIX socket".into(),
+        Kind::Other if word(one, TYPE) == Some(2) => {
+            let number = |at| word(one, at).unwrap_or(-1);
+            format!("socket of family {}, protocol {}", number(SOCKET_DOMAIN), number(SOCKET_PROTOCOL))
+        }
         Kind::Other => format!("type {}", word(one, TYPE).unwrap_or(-1)),
         Kind::File(_) | Kind::Directory(_) | Kind::Device(_) | Kind::Null => path,
         named => format!("{named:?}").to_lowercase(),
     };
-    Some(Open { number, kind, shown, rights: Some([long(one, RIGHTS)?, long(one, RIGHTS + 8)?]) })
+    Some(Open { number, kind, shown, rights: Some([long(one, RIGHTS)?, long(one, RIGHTS + 8)?]), others: None })
 }
 
 /// `KF_TYPE_*`, and `KF_VTYPE_*` for vnodes.
@@ -73,7 +94,7 @@ fn kind(one: &[u8], path: &str, root: &str) -> Kind {
         Some(8) => Kind::Memory,
         Some(10 | 12) => Kind::Device(at()),
         Some(11) => Kind::Process,
-        Some(255) => Kind::Ended,
+        Some(255) => Kind::Unknown,
         _ => Kind::Other,
     }
 }
@@ -89,8 +110,9 @@ fn socket(one: &[u8]) -> Kind {
         }
         Some(2) => Kind::Inet("IPv4".into()),
         Some(28) => Kind::Inet("IPv6".into()),
-        // Route, netgraph and netlink sockets.
-        Some(17 | 32 | 38) => Kind::Netlink,
+        // NG_CONTROL, NETLINK_ROUTE; no table has others of these, nor sockets of PF_ROUTE.
+        Some(32) if word(one, SOCKET_PROTOCOL) == Some(2) => Kind::Netgraph,
+        Some(38) if word(one, SOCKET_PROTOCOL) == Some(0) => Kind::Netlink,
         _ => Kind::Other,
     }
 }
@@ -159,12 +181,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sockets_of_the_kernel_s_own_are_told_apart() {
+        let kinds = [(32, 2), (32, 1), (38, 0), (38, 15), (17, 0), (17, 2)].map(|(family, protocol)| {
+            let one = record(2, 4, "", |b| {
+                put(b, SOCKET_DOMAIN, &i32::to_le_bytes(family));
+                put(b, SOCKET_PROTOCOL, &i32::to_le_bytes(protocol));
+            });
+            let open = files(&one, "", &Paths::new());
+            open.into_iter().map(|open| (open.kind, open.shown)).next()
+        });
+        let other = |shown: &str| Some((Kind::Other, shown.to_owned()));
+        assert_eq!(kinds.first(), Some(&Some((Kind::Netgraph, "netgraph".to_owned()))));
+        assert_eq!(kinds.get(1), Some(&other("socket of family 32, protocol 1")));
+        assert_eq!(kinds.get(2), Some(&Some((Kind::Netlink, "netlink".to_owned()))));
+        assert_eq!(kinds.get(4), Some(&other("socket of family 17, protocol 0")));
+        assert!(kinds.iter().skip(3).all(|kind| matches!(kind, Some((Kind::Other, _)))), "{kinds:?}");
+    }
+
+    #[test]
+    fn both_ends_of_a_pipe_are_read() {
+        let mut all = record(3, 2, "", |b| {
+            put(b, PIPE, &0xfeed_0001u64.to_le_bytes());
+            put(b, PIPE_PEER, &0xfeed_0002u64.to_le_bytes());
+        });
+        all.extend(record(1, 5, "/x", |_| {}));
+        assert_eq!(pipes(&all), [(2, 0xfeed_0001, 0xfeed_0002)]);
+        assert_eq!(files(&all, "", &Paths::new()).first().map(|open| open.kind.clone()), Some(Kind::Pipe));
+    }
+
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2000), size in 0i32..1000) {
             let mut bytes = bytes;
             put(&mut bytes, 0, &size.to_le_bytes());
-            let _ = files(&bytes, "/x", &Paths::new());
+            let _ = (files(&bytes, "/x", &Paths::new()), pipes(&bytes));
         }
     }
 }

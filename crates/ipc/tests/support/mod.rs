@@ -262,6 +262,12 @@ pub struct Served {
     _dir: tempfile::TempDir,
 }
 
+/// Serves for ever.
+pub fn serve(mut server: Server<Console>) -> std::io::Result<()> {
+    let ((sender, _seen), (_go_on, told)) = (channel(), channel());
+    server.run(&mut Proxy { seen: sender.clone(), go_on: told }, &mut Watcher(sender))
+}
+
 impl Served {
     pub fn new(allowed: Option<Vec<u32>>) -> Self {
         let dir = tempfile::tempdir().unwrap();

@@ -1,11 +1,15 @@
 //! Rulesets of devfs(5): which device nodes a mount of it shows, and whose they are (devfs(8), fs/devfs/devfs.h).
+//!
+//! Rulesets are numbered for the whole host. Whose one of ours is, it says itself: its first rule hides a path that no device has, the
+//! mark ([`Mark`]). So it is found again after any crash, and nothing that outlives it (a reboot takes it) can name another's.
 
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::mount::{MntFlags, Nmount};
 use nix::sys::stat::Mode;
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// One rule.
@@ -13,6 +17,8 @@ use std::path::Path;
 pub enum Rule {
     /// Hides everything.
     HideAll,
+    /// Hides nodes that match.
+    Hide(Cow<'static, str>),
     /// Shows nodes that match, as they are.
     Show(Cow<'static, str>),
     /// Shows them, as this uid's (and the gid of that number), mode 0660.
@@ -69,10 +75,79 @@ fn control<T>(dev: BorrowedFd<'_>, request: libc::c_ulong, argument: &mut T) -> 
     if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Makes `ruleset` consist of exactly these rules. `dev` is any mount of devfs.
-pub fn set_rules(dev: BorrowedFd<'_>, ruleset: u16, rules: &[Rule]) -> io::Result<()> {
+/// Whose a ruleset is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark(String);
+
+impl Mark {
+    /// Of what `instance` made, a suite's mark, for `what`: a cell, its volumes.
+    pub fn new(instance: impl std::fmt::Display, what: impl std::fmt::Display) -> Self {
+        Self(format!("skep/{instance}/{what}"))
+    }
+}
+
+/// Rulesets of suites; the host's administrator has those below.
+const FIRST: u16 = 30_000;
+const END: u16 = u16::MAX;
+/// Whoever looks for a free number, or gives one back, waits for the others of this host here.
+const LOCK: &str = "/var/run/skep-devfs.lock";
+
+/// Nobody else may open the file: a reader could hold the lock, too.
+fn lock() -> io::Result<Flock<std::fs::File>> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    Flock::lock(options.open(LOCK)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+}
+
+/// Takes a ruleset that bears `mark`, with these rules: the one that bears it already, or a free number. `dev` is any mount of devfs.
+pub fn take(dev: BorrowedFd<'_>, mark: &Mark, rules: &[Rule]) -> io::Result<u16> {
+    let _lock = lock()?;
+    let taken = rulesets(dev)?;
+    let ruleset = match of(dev, mark)?.first() {
+        Some(own) => *own,
+        None => (FIRST..END).find(|number| !taken.contains(number)).ok_or_else(|| io::Error::other("every ruleset is taken"))?,
+    };
+    set_rules(dev, ruleset, mark, rules)?;
+    Ok(ruleset)
+}
+
+/// Gives back what bears `mark`, once nothing is mounted with it. That nothing does is no error.
+pub fn give(dev: BorrowedFd<'_>, mark: &Mark) -> io::Result<()> {
+    let _lock = lock()?;
+    of(dev, mark)?.into_iter().try_for_each(|ruleset| clear(dev, ruleset))
+}
+
+/// The rulesets that bear `mark`.
+pub fn of(dev: BorrowedFd<'_>, mark: &Mark) -> io::Result<Vec<u16>> {
+    let mut found = Vec::new();
+    for ruleset in rulesets(dev)?.into_iter().filter(|number| (FIRST..END).contains(number)) {
+        let mut first = rule(ruleset);
+        match control(dev, DEVFSIO_RGETNEXT, &mut first) {
+            Ok(()) if first.conditions == BY_PATTERN && first.basic == HIDE && pattern(&first) == mark.0.as_bytes() => {
+                found.push(ruleset);
+            }
+            // None yet, or somebody else's that went meanwhile.
+            Err(e) if !is_none(&e) => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn pattern(rule: &DevfsRule) -> &[u8] {
+    rule.pattern.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// No more, or no such ruleset.
+fn is_none(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+/// Makes `ruleset` consist of the mark, first, and exactly these rules.
+fn set_rules(dev: BorrowedFd<'_>, ruleset: u16, mark: &Mark, rules: &[Rule]) -> io::Result<()> {
     clear(dev, ruleset)?;
-    for wanted in rules {
+    let mark = Rule::Hide(mark.0.clone().into());
+    for wanted in std::iter::once(&mark).chain(rules) {
         let mut one = rule(ruleset);
         one.actions = ACT_BASIC;
         one.basic = UNHIDE;
@@ -80,6 +155,10 @@ pub fn set_rules(dev: BorrowedFd<'_>, ruleset: u16, rules: &[Rule]) -> io::Resul
             Rule::HideAll => {
                 one.basic = HIDE;
                 None
+            }
+            Rule::Hide(pattern) => {
+                one.basic = HIDE;
+                Some(pattern.as_ref())
             }
             Rule::Show(pattern) => Some(pattern.as_ref()),
             Rule::ShowTo(pattern, id) => {
@@ -99,39 +178,43 @@ pub fn set_rules(dev: BorrowedFd<'_>, ruleset: u16, rules: &[Rule]) -> io::Resul
     Ok(())
 }
 
-/// The numbers of all rulesets that have rules.
-pub fn rulesets(dev: BorrowedFd<'_>) -> io::Result<Vec<u16>> {
+/// The numbers of all rulesets that have rules, or are in use.
+fn rulesets(dev: BorrowedFd<'_>) -> io::Result<Vec<u16>> {
     let (mut all, mut number) = (Vec::new(), 0u16);
     loop {
         match control(dev, DEVFSIO_SGETNEXT, &mut number) {
             Ok(()) => all.push(number),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(all),
+            Err(e) if is_none(&e) => return Ok(all),
             Err(e) => return Err(e),
         }
     }
 }
 
 /// Empties a ruleset; it is then no more.
-pub fn clear(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<()> {
-    // A ruleset has at most 65,535 rules.
-    for _ in 0..=u16::MAX {
-        let mut next = rule(ruleset);
-        match control(dev, DEVFSIO_RGETNEXT, &mut next) {
-            Ok(()) => control(dev, DEVFSIO_RDEL, &mut next.id)?,
-            // No more, or no such ruleset.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(()),
-            Err(e) => return Err(e),
-        }
+fn clear(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<()> {
+    // The mark goes last: cut off here, the ruleset is found again.
+    while let Some(last) = last_rule(dev, ruleset)? {
+        let mut id = last;
+        control(dev, DEVFSIO_RDEL, &mut id)?;
     }
     Ok(())
 }
 
-/// First number of rulesets of [`show`], above those of cells; one for each owner, by the last digits of its uid.
-const FIRST: u16 = 62_000;
-const MANY: u32 = 3_000;
-
-fn ruleset_of(owner: u32) -> u16 {
-    FIRST + u16::try_from(owner % MANY).unwrap_or(0)
+/// The id of a ruleset's last rule.
+fn last_rule(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<Option<u32>> {
+    let (mut next, mut last) = (rule(ruleset), None);
+    loop {
+        match control(dev, DEVFSIO_RGETNEXT, &mut next) {
+            Ok(()) => {
+                last = Some(next.id);
+                // Only the id counts in the next request, and it must be a rule that could be one.
+                let id = next.id;
+                next = DevfsRule { id, ..rule(ruleset) };
+            }
+            Err(e) if is_none(&e) => return Ok(last),
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
@@ -142,11 +225,10 @@ fn is_devfs(dir: &OwnedFd) -> nix::Result<bool> {
     Ok(nix::sys::statfs::fstatfs(dir)?.filesystem_type_name() == "devfs")
 }
 
-/// Mounts at `place` a devfs with these rules, for `owner`, and opens it. One that is mounted there already stays: somebody may hold
-/// devices and locks of it.
-pub fn show(place: &Path, owner: u32, rules: &[Rule]) -> io::Result<OwnedFd> {
-    let ruleset = ruleset_of(owner);
-    set_rules(open_dir(Path::new("/dev"))?.as_fd(), ruleset, rules)?;
+/// Mounts at `place` a devfs with these rules, in a ruleset that bears `mark`, and opens it. One that is mounted there already stays:
+/// somebody may hold devices and locks of it.
+pub fn show(place: &Path, mark: &Mark, rules: &[Rule]) -> io::Result<OwnedFd> {
+    let ruleset = take(open_dir(Path::new("/dev"))?.as_fd(), mark, rules)?;
     std::fs::create_dir_all(place)?;
     let there = open_dir(place)?;
     if is_devfs(&there)? {
@@ -160,12 +242,15 @@ pub fn show(place: &Path, owner: u32, rules: &[Rule]) -> io::Result<OwnedFd> {
 }
 
 /// Takes away what [`show`] made; `EBUSY` while somebody holds a device of it.
-pub fn hide(place: &Path, owner: u32) -> io::Result<()> {
-    match open_dir(place).and_then(|dir| is_devfs(&dir)) {
-        Err(nix::errno::Errno::ENOENT) => return Ok(()),
-        Ok(true) => nix::mount::unmount(place, MntFlags::empty())?,
-        other => drop(other?),
-    }
-    clear(open_dir(Path::new("/dev"))?.as_fd(), ruleset_of(owner))?;
-    std::fs::remove_dir(place)
+pub fn hide(place: &Path, mark: &Mark) -> io::Result<()> {
+    let there = match open_dir(place).and_then(|dir| is_devfs(&dir)) {
+        Err(nix::errno::Errno::ENOENT) => false,
+        Ok(true) => {
+            nix::mount::unmount(place, MntFlags::empty())?;
+            true
+        }
+        other => other.map(|_| true)?,
+    };
+    give(open_dir(Path::new("/dev"))?.as_fd(), mark)?;
+    if there { std::fs::remove_dir(place) } else { Ok(()) }
 }

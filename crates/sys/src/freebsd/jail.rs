@@ -47,9 +47,11 @@ pub fn create_and_enter(parameters: &[(&str, Value)]) -> io::Result<i32> {
 
 /// The number of the jail of this name, if it lives; one that is dying does not.
 pub fn find(name: &str) -> io::Result<Option<i32>> {
-    let name = CString::new(name)?;
-    let (key, value) = (vector(c"name".to_bytes_with_nul()), vector(name.to_bytes_with_nul()));
-    // SAFETY: both vectors are live, NUL-terminated texts with their true length; jail_get(2) reads them only.
+    let mut name = CString::new(name)?.into_bytes_with_nul();
+    let key = vector(c"name".to_bytes_with_nul());
+    let value = libc::iovec { iov_base: name.as_mut_ptr().cast(), iov_len: name.len() };
+    // SAFETY: both vectors are live, NUL-terminated texts with their true length. jail_get(2) reads the key, and writes the name that it
+    // found back to where it read it, within its length.
     let id = unsafe { libc::jail_get([key, value].as_mut_ptr(), 2, 0) };
     match id {
         0.. => Ok(Some(id)),

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const AF_NETGRAPH: libc::c_int = 32;
 const NG_CONTROL: libc::c_int = 2;
@@ -93,7 +94,9 @@ fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
 
 /// Sends a message to the node at `path`; an error is the node's own. Of a command that is answered, the answer.
 pub fn send(socket: BorrowedFd<'_>, path: &str, command: Command, data: &[u8]) -> io::Result<Vec<u8>> {
-    const TOKEN: u32 = 1;
+    // The answer has it, too: one that came too late for its question is not taken for the next one's.
+    static TOKENS: AtomicU32 = AtomicU32::new(1);
+    let token = TOKENS.fetch_add(1, Ordering::Relaxed) & i32::MAX.cast_unsigned();
     let mut address = Address { length: 0, family: AF_NETGRAPH as u8, path: [0; 128] };
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     if path.len() >= address.path.len() || path.contains('\0') {
@@ -103,7 +106,7 @@ pub fn send(socket: BorrowedFd<'_>, path: &str, command: Command, data: &[u8]) -
     address.length = u8::try_from(path.len() + 3).map_err(|_| invalid())?;
     let length = u32::try_from(data.len()).map_err(|_| invalid())?;
     let mut message = vec![VERSION, 0, 0, 0];
-    for word in [length, command.number, 0, TOKEN, command.cookie] {
+    for word in [length, command.number, 0, token, command.cookie] {
         message.extend(word.to_ne_bytes());
     }
     // The text is for people; commands go by their numbers.
@@ -133,8 +136,9 @@ pub fn send(socket: BorrowedFd<'_>, path: &str, command: Command, data: &[u8]) -
         let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
         let answer = buffer.get(..got).unwrap_or_default();
         let (number, flags) = (word(answer, offset_of!(Header, command)), word(answer, offset_of!(Header, flags)));
+        let of_this = word(answer, offset_of!(Header, token)) == Some(token);
         // What else nodes tell is not for us.
-        if number == Some(command.number) && flags.is_some_and(|flags| flags & RESPONSE != 0) {
+        if number == Some(command.number) && of_this && flags.is_some_and(|flags| flags & RESPONSE != 0) {
             return Ok(answer.get(HEADER..).unwrap_or_default().to_vec());
         }
     }

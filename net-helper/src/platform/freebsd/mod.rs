@@ -1,6 +1,6 @@
 //! FreeBSD: ioctls on a socket, which work in capability mode, and a process outside of it ([`outside`]) for what does not.
 //!
-//! A tap is made as `tapN` and renamed, so that it bears the same name as on Linux; its device stays `/dev/tapN`. bhyve sees neither:
+//! A tap is made as `tapN`, opened and renamed, by the part outside, so that it bears the same name as on Linux; its device stays `/dev/tapN`. bhyve sees neither:
 //! it opens the inherited descriptor by a name of the cell's own. The tap stays when it is closed, though down, and is deleted by
 //! `DeleteTap`, or made anew. An instance's interfaces are in the group `skep`.
 //!
@@ -143,22 +143,27 @@ impl Host {
 
     /// Gives a new interface its mark, group and name.
     fn adopt(&self, made: &str, name: &IfName) -> Result<(), HostError> {
-        let socket = self.socket.as_fd();
-        net::describe(socket, made, &format!("{MAKING}{name}")).map_err(HostError::step("describe it"))?;
-        net::join_group(socket, made, GROUP).map_err(HostError::step("put it into the group skep"))?;
-        net::rename(socket, made, name.as_str()).map_err(HostError::step("name it"))
+        adopt(self.socket.as_fd(), made, name)
     }
 
     /// Takes back what was just made, and not yet renamed. That it cannot be would be news to whoever reads the list of interfaces.
     fn discard(&self, made: &str) {
         let _ = net::destroy(self.socket.as_fd(), made);
     }
+}
 
-    /// Has the device of a new tap opened, with the rights that bhyve needs.
-    fn open(&self, made: &str) -> Result<OwnedFd, HostError> {
-        let missing = || HostError::step("open the tap")(Errno::EOPNOTSUPP);
-        self.outside.as_ref().ok_or_else(missing)?.open_tap(made)
-    }
+/// The step at which a new interface gets its mark.
+const DESCRIBE: &str = "describe it";
+/// Its group.
+const ENTER_GROUP: &str = "put it into the group skep";
+/// Its name.
+const NAME: &str = "name it";
+
+/// Gives a new interface its mark, group and name.
+fn adopt(socket: BorrowedFd<'_>, made: &str, name: &IfName) -> Result<(), HostError> {
+    net::describe(socket, made, &format!("{MAKING}{name}")).map_err(HostError::step(DESCRIBE))?;
+    net::join_group(socket, made, GROUP).map_err(HostError::step(ENTER_GROUP))?;
+    net::rename(socket, made, name.as_str()).map_err(HostError::step(NAME))
 }
 
 /// The program in its other role, if its arguments ask for that.
@@ -219,15 +224,8 @@ impl NetHost for Host {
     }
 
     fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, HostError> {
-        let made = net::create(self.socket.as_fd(), "tap");
-        let made = made.map_err(unmade("make a tap", "make a tap (kldload if_tuntap)"))?;
-        // The tap is closed before it is discarded: the descriptor does not leave the closure on failure.
-        let all = || -> Result<OwnedFd, HostError> {
-            let tap = self.open(&made)?;
-            self.adopt(&made, name)?;
-            Ok(tap)
-        };
-        all().inspect_err(|_| self.discard(&made))
+        let missing = || HostError::step("start the part outside of capability mode")(Errno::EOPNOTSUPP);
+        self.outside.as_ref().ok_or_else(missing)?.make_tap(name)
     }
 
     fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError> {

@@ -140,3 +140,35 @@ fn a_name_that_is_taken_keeps_its_owner() {
     net.host.make_tap(&a).unwrap_err();
     assert_eq!(net.links(), before);
 }
+
+/// Whoever holds net-helper's end of the part outside gets no tap that is there already, and none of another's name.
+#[test]
+fn the_sender_opens_no_tap_that_it_has_not_made() {
+    let Some(mut network) = Network::own() else { return };
+    let socket = any_socket();
+    let foreign = net::create(socket.as_fd(), "tap").unwrap();
+    net::describe(socket.as_fd(), &foreign, "somebody else's").unwrap();
+    network.will_end(&foreign);
+    // Another suite's, by name, group and description.
+    let other = net::create(socket.as_fd(), "tap").unwrap();
+    net::join_group(socket.as_fd(), &other, "skep").unwrap();
+    net::describe(socket.as_fd(), &other, "skep ab3c: nic").unwrap();
+    net::rename(socket.as_fd(), &other, "skab3ct0").unwrap();
+    network.will_end("skab3ct0");
+    let mut host = crate::support::host();
+    let before = host.links().unwrap();
+    for name in [foreign.as_str(), "skab3ct0", "sknt7at", "sknt7at00", "sknt7ab0", "tap9"] {
+        let refused = host.make_tap(&name.parse().unwrap()).unwrap_err();
+        assert_eq!(refused.error.raw_os_error(), Some(Errno::EPERM as i32), "{name}: {refused}");
+        assert_eq!(refused.step, "make a tap whose name is none of this instance's", "{name}");
+    }
+    // Nothing was opened (an open tap runs), made or renamed.
+    assert_eq!(host.links().unwrap(), before);
+    let held = host.make_tap(&IfName::tap(instance(), 3)).unwrap();
+    let taken = host.make_tap(&IfName::tap(instance(), 3)).unwrap_err();
+    assert_eq!(taken.error.raw_os_error(), Some(Errno::EEXIST as i32), "{taken}");
+    assert_eq!(host.links().unwrap().len(), before.len() + 1);
+    drop(held);
+    host.delete(&IfName::tap(instance(), 3)).unwrap();
+    assert_eq!(host.links().unwrap(), before);
+}

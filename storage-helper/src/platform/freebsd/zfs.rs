@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use skep_service::{Role, Start, StartError};
-use skep_sys::freebsd::devfs::{Rule, show};
+use skep_sys::freebsd::devfs::{Mark, Rule, show};
 use skep_sys::freebsd::zfs::request;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -74,8 +74,9 @@ pub fn volumes(start: &Start, dataset: &str) -> Result<Volumes, StartError> {
     let uid = ids.of(Role::Storage);
     let kernel = Device::open(&root).map_err(StartError::step(format!("look up {root} through /dev/zfs")))?;
     let place = start.run.join("volumes");
+    let mark = Mark::new(start.instance, "volumes");
     let devices =
-        show(&place, uid, &rules(&root, uid)).map_err(StartError::step(format!("mount devfs at {}", place.display())))?;
+        show(&place, &mark, &rules(&root, uid)).map_err(StartError::step(format!("mount devfs at {}", place.display())))?;
     let volumes = Volumes::new(Box::new(kernel), root, start.instance, devices);
     volumes.hand_over(uid).map_err(StartError::step(format!("let uid {uid} manage volumes below {dataset}")))?;
     Ok(volumes)

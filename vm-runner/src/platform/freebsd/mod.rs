@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skep_proto::cell::{Limits, Usage};
 use skep_proto::{InstanceId, MachineId, Reason, Refusal, Text};
 use skep_service::{Start, StartError};
+use skep_sys::freebsd::devfs::{self, Mark};
 use skep_sys::freebsd::{rctl, vmm};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -86,6 +87,11 @@ impl Host {
         self.cells.join(format!("{machine}{}", if console { "-console" } else { "" }))
     }
 
+    /// Of the cell's devfs ruleset.
+    fn mark(&self, machine: MachineId, console: bool) -> Mark {
+        Mark::new(self.instance, format_args!("{machine}{}", if console { "-console" } else { "" }))
+    }
+
     /// As the engine names it: see the broker's configuration.
     fn vm_name(&self, machine: MachineId) -> String {
         let machine: String = format!("{:032x}", machine.as_u128()).chars().take(26).collect();
@@ -135,7 +141,8 @@ impl Host {
         let place = self.mount_point(plan.machine, console);
         std::fs::create_dir_all(&place).map_err(failed("make the mount point"))?;
         let owner = plan.identity.filter(|_| self.newer || console);
-        let ruleset = mounts::take_ruleset(self.dev.as_fd(), &place, owner).map_err(failed("set devfs rules"))?;
+        let mark = self.mark(plan.machine, console);
+        let ruleset = devfs::take(self.dev.as_fd(), &mark, &mounts::rules(owner)).map_err(failed("set devfs rules"))?;
         let uid = owner.unwrap_or(0);
         mounts::furnish(&self.cell.join(plan.root), &place, ruleset, uid).map_err(failed("mount the cell's root"))?;
         let unenforced = match plan.limits {
@@ -159,7 +166,11 @@ impl Host {
         }
         let place = self.mount_point(machine, console);
         mounts::clear(&place)?;
-        mounts::give_ruleset(self.dev.as_fd(), &place)
+        devfs::give(self.dev.as_fd(), &self.mark(machine, console))?;
+        match std::fs::remove_dir(place) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -213,10 +224,7 @@ impl CellHost for Host {
     fn machines(&self) -> Vec<MachineId> {
         let list = std::fs::read_dir(&self.cells).into_iter().flatten().filter_map(Result::ok);
         let names = list.filter_map(|entry| entry.file_name().into_string().ok());
-        let machine = |name: &str| {
-            let name = name.strip_suffix(".ruleset").unwrap_or(name);
-            name.strip_suffix("-console").unwrap_or(name).parse().ok()
-        };
+        let machine = |name: &str| name.strip_suffix("-console").unwrap_or(name).parse().ok();
         let all: std::collections::BTreeSet<MachineId> = names.filter_map(|name| machine(&name)).collect();
         all.into_iter().collect()
     }

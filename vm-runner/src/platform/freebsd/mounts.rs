@@ -1,62 +1,14 @@
 //! The cell's file systems: the prepared root, read-only; the few devices of bhyve; room for its configuration.
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, Nmount, unmount};
-use skep_sys::freebsd::devfs::{Rule, clear as clear_rules, rulesets, set_rules};
+use skep_sys::freebsd::devfs::Rule;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-/// Rulesets of cells; below them are those of the host's administrator.
-const FIRST: u16 = 30_000;
-/// From here on are those of storage-helpers' volumes.
-const END: u16 = 62_000;
-/// Rulesets are numbered for the whole host: suites that look for a free number wait for each other here.
-const LOCK: &str = "/var/run/skep-devfs.lock";
-
-/// Where a cell's ruleset is written down.
-fn note(place: &Path) -> PathBuf {
-    place.with_extension("ruleset")
-}
-
-/// Takes a ruleset for the cell at `place`. With an owner, bhyve's devices are its (FREEBSD15.md 18).
-pub fn take_ruleset(dev: BorrowedFd<'_>, place: &Path, owner: Option<u32>) -> io::Result<u16> {
-    let _lock = lock()?;
-    let taken = rulesets(dev)?;
-    let free = (FIRST..END).find(|number| !taken.contains(number));
-    let ruleset = free.ok_or_else(|| io::Error::other("every ruleset of devfs is taken"))?;
-    // The note last: one that says a number which is somebody else's would open that one's cell. Cut off here, a number is lost.
-    rules(dev, ruleset, owner)?;
-    std::os::unix::fs::symlink(ruleset.to_string(), note(place))?;
-    Ok(ruleset)
-}
-
-/// Gives the ruleset of the cell at `place` back, once nothing is mounted with it.
-pub fn give_ruleset(dev: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
-    let note = note(place);
-    let _lock = lock()?;
-    let number = match std::fs::read_link(&note) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        link => link?,
-    };
-    // Before the number is free for others: see above.
-    std::fs::remove_file(note)?;
-    match number.to_str().and_then(|text| text.parse().ok()).filter(|number| (FIRST..END).contains(number)) {
-        Some(number) => clear_rules(dev, number),
-        None => Ok(()),
-    }
-}
-
-/// Nobody else may open the file: a reader could hold the lock, too.
-fn lock() -> io::Result<Flock<std::fs::File>> {
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
-    Flock::lock(options.open(LOCK)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
-}
-
-fn rules(dev: BorrowedFd<'_>, ruleset: u16, owner: Option<u32>) -> io::Result<()> {
+/// What of `/dev` a cell sees. With an owner, bhyve's devices are its (FREEBSD15.md 18).
+pub fn rules(owner: Option<u32>) -> Vec<Rule> {
     let mut rules = vec![Rule::HideAll];
     // random: where virtio-rnd takes the guest's from.
     rules.extend(["null", "random", "fd", "fd/*", "tapfd*", "pts", "pts/*"].map(|pattern| Rule::Show(pattern.into())));
@@ -65,7 +17,7 @@ fn rules(dev: BorrowedFd<'_>, ruleset: u16, owner: Option<u32>) -> io::Result<()
         Some(uid) => Rule::ShowTo(pattern.into(), uid),
         None => Rule::Show(pattern.into()),
     }));
-    set_rules(dev, ruleset, &rules)
+    rules
 }
 
 fn mount(kind: &str, at: &Path, options: &[(&str, &str)], flags: MntFlags) -> io::Result<()> {
@@ -98,7 +50,8 @@ pub fn furnish(root: &Path, place: &Path, ruleset: u16, uid: u32) -> io::Result<
     mount("tmpfs", &place.join("tmp"), &room("4m"), MntFlags::MNT_NOSUID | MntFlags::MNT_NOEXEC)
 }
 
-/// Unmounts everything, innermost first, and removes the mount point.
+/// Unmounts everything, innermost first; `EBUSY` if something stays: its ruleset must stay, too. The mount point does: it says that there
+/// is something to sweep.
 pub fn clear(place: &Path) -> io::Result<()> {
     if !place.exists() {
         return Ok(());
@@ -119,8 +72,7 @@ pub fn clear(place: &Path) -> io::Result<()> {
             }
         }
     }
-    match std::fs::remove_dir(place) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
+    // Whatever is mounted there still, from whichever time, is another file system.
+    let above = place.parent().unwrap_or(place);
+    if std::fs::metadata(place)?.dev() == std::fs::metadata(above)?.dev() { Ok(()) } else { Err(nix::errno::Errno::EBUSY.into()) }
 }

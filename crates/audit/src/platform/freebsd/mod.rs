@@ -5,6 +5,7 @@ use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Open, Reach};
 use crate::{Error, Options};
 use nix::libc::{self, c_int, kinfo_proc};
 use skep_sys::freebsd::ask;
+use std::collections::BTreeMap;
 use std::io;
 use std::mem::offset_of;
 use std::os::unix::fs::MetadataExt;
@@ -32,6 +33,8 @@ pub struct Kernel {
     paths: kinfo::Paths,
     processes: Vec<Info>,
     listeners: Vec<Listener>,
+    /// Who holds the end of a pipe with this address.
+    pipes: BTreeMap<u64, Vec<i32>>,
 }
 
 impl Kernel {
@@ -41,16 +44,20 @@ impl Kernel {
         below(&options.state, 0, &mut paths);
         let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PROC]).map_err(Error::kernel("kern.proc.proc"))?;
         let processes = infos(&bytes);
-        let mut listeners = Vec::new();
+        let (mut listeners, mut pipes) = (Vec::new(), BTreeMap::<u64, Vec<i32>>::new());
         for process in &processes {
             // What may not be read is not ours.
-            for open in files(process.pid, "", &paths).unwrap_or_default() {
+            let bytes = descriptors(process.pid).unwrap_or_default();
+            for (_, end, _) in kinfo::pipes(&bytes) {
+                pipes.entry(end).or_default().push(process.pid);
+            }
+            for open in kinfo::files(&bytes, "", &paths) {
                 if let Kind::Unix { path: Some(path), listens: true } = open.kind {
                     listeners.push(Listener { path, pids: vec![process.pid] });
                 }
             }
         }
-        Ok(Self { paths, processes, listeners })
+        Ok(Self { paths, processes, listeners, pipes })
     }
 
     /// Every process.
@@ -80,35 +87,55 @@ impl Kernel {
 
     /// What it says about one process. `None`: it has ended.
     pub fn facts(&self, pid: i32) -> Result<Option<Facts>, Error> {
-        match read(pid, &self.paths) {
+        match self.read(pid) {
             Ok(facts) => Ok(facts),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
             Err(error) => Err(Error::kernel(format!("process {pid}"))(error)),
         }
     }
-}
 
-fn read(pid: i32, paths: &kinfo::Paths) -> io::Result<Option<Facts>> {
-    let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PID, pid])?;
-    let Some(info) = infos(&bytes).into_iter().next().filter(|info| !info.ended) else { return Ok(None) };
-    let program = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PATHNAME, pid]).map(|bytes| kinfo::text(&bytes));
-    let jail = if info.jail == 0 { None } else { jail(info.jail)? };
-    // Without IPv4 and IPv6 there is nothing to reach; what a network stack of its own holds can be asked only from inside.
-    let none =
-        jail.as_ref().is_some_and(|jail| !jail.vnet && jail.ip4 == libc::JAIL_SYS_DISABLE && jail.ip6 == libc::JAIL_SYS_DISABLE);
-    Ok(Some(Facts {
-        pid,
-        parent: info.parent,
-        program: program.ok().filter(|path| !path.is_empty()).unwrap_or(info.command),
-        uids: info.uids,
-        gids: info.gids,
-        groups: info.groups,
-        threads: info.threads,
-        descriptors: files(pid, jail.as_ref().map_or("", |jail| jail.path.as_str()), paths)?,
-        most_descriptors: most_descriptors(pid)?,
-        confinement: Confinement::FreeBsd(FreeBsd { capability_mode: info.capability_mode, jail }),
-        reach: Reach { interfaces: none.then(Vec::new), addresses: Vec::new() },
-    }))
+    fn read(&self, pid: i32) -> io::Result<Option<Facts>> {
+        let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PID, pid])?;
+        let Some(info) = infos(&bytes).into_iter().next().filter(|info| !info.ended) else { return Ok(None) };
+        let program = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PATHNAME, pid]).map(|bytes| kinfo::text(&bytes));
+        let arguments = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_ARGS, pid]).unwrap_or_default();
+        let jail = if info.jail == 0 { None } else { jail(info.jail)? };
+        // Without IPv4 and IPv6 there is nothing to reach; what a network stack of its own holds can be asked only from inside.
+        let none = jail
+            .as_ref()
+            .is_some_and(|jail| !jail.vnet && jail.ip4 == libc::JAIL_SYS_DISABLE && jail.ip6 == libc::JAIL_SYS_DISABLE);
+        Ok(Some(Facts {
+            pid,
+            ancestors: self.ancestors(pid),
+            program: program.ok().filter(|path| !path.is_empty()).unwrap_or(info.command),
+            arguments: arguments.split(|byte| *byte == 0).filter(|text| !text.is_empty()).map(kinfo::text).collect(),
+            uids: info.uids,
+            gids: info.gids,
+            groups: info.groups,
+            threads: info.threads,
+            descriptors: self.files(pid, jail.as_ref().map_or("", |jail| jail.path.as_str()))?,
+            most_descriptors: most_descriptors(pid)?,
+            confinement: Confinement::FreeBsd(FreeBsd { capability_mode: info.capability_mode, jail }),
+            reach: Reach { interfaces: none.then(Vec::new), addresses: Vec::new() },
+        }))
+    }
+
+    fn ancestors(&self, pid: i32) -> Vec<i32> {
+        // As deep as no suite is.
+        std::iter::successors(self.parent(pid), |parent| self.parent(*parent).filter(|above| above != parent)).take(32).collect()
+    }
+
+    fn files(&self, pid: i32, root: &str) -> io::Result<Vec<Open>> {
+        let bytes = descriptors(pid)?;
+        let mut open = kinfo::files(&bytes, root, &self.paths);
+        for (number, _, peer) in kinfo::pipes(&bytes) {
+            let mut others = self.pipes.get(&peer).cloned().unwrap_or_default();
+            others.retain(|holder| *holder != pid);
+            open.iter_mut().filter(|open| open.number == number).for_each(|open| open.others = Some(others.clone()));
+        }
+        open.sort_by_key(|open| open.number);
+        Ok(open)
+    }
 }
 
 /// Files of STATE, which has directories in directories at most; what cannot be read stays unknown.
@@ -123,10 +150,8 @@ fn below(directory: &Path, depth: u8, paths: &mut kinfo::Paths) {
     }
 }
 
-fn files(pid: i32, root: &str, paths: &kinfo::Paths) -> io::Result<Vec<Open>> {
-    let mut open = kinfo::files(&ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_FILEDESC, pid])?, root, paths);
-    open.sort_by_key(|open| open.number);
-    Ok(open)
+fn descriptors(pid: i32) -> io::Result<Vec<u8>> {
+    ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_FILEDESC, pid])
 }
 
 /// `struct rlimit`: soft limit, hard limit.

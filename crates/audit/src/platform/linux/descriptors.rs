@@ -16,7 +16,7 @@ pub fn read(pid: i32, sockets: &Sockets, cell: &Path) -> io::Result<Vec<Open>> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let path = entry?.path();
         let Some(number) = path.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
-        match one(&path, number, sockets, cell) {
+        match one(pid, &path, number, sockets, cell) {
             Ok(found) => open.push(found),
             Err(error) if has_ended(&error) => {}
             Err(error) => return Err(error),
@@ -26,7 +26,7 @@ pub fn read(pid: i32, sockets: &Sockets, cell: &Path) -> io::Result<Vec<Open>> {
     Ok(open)
 }
 
-fn one(path: &Path, number: i32, sockets: &Sockets, cell: &Path) -> io::Result<Open> {
+fn one(pid: i32, path: &Path, number: i32, sockets: &Sockets, cell: &Path) -> io::Result<Open> {
     let link = fs::read_link(path)?;
     let text = link.to_string_lossy();
     let (kind, shown) = if text.starts_with('/') {
@@ -36,7 +36,13 @@ fn one(path: &Path, number: i32, sockets: &Sockets, cell: &Path) -> io::Result<O
     } else {
         (special(&text), text.into_owned())
     };
-    Ok(Open { number, kind, shown: clean(&shown), rights: None })
+    let others = if text_is_pipe(&link) { Some(sockets.others(pid, path)) } else { None };
+    Ok(Open { number, kind, shown: clean(&shown), rights: None, others })
+}
+
+/// Without a name: who holds the other end of a named one does not show.
+fn text_is_pipe(link: &Path) -> bool {
+    link.to_string_lossy().starts_with("pipe:[")
 }
 
 /// Something with a path, or a memory file, which looks as if it had one.
@@ -99,7 +105,7 @@ fn socket(path: &Path, inode: u64, sockets: &Sockets) -> io::Result<(Kind, Strin
     let protocol = skep_sys::linux::socket_protocol(&name)?;
     let kind = match protocol.as_str() {
         unix if unix.starts_with("UNIX") => Kind::Unix { path: None, listens: false },
-        "NETLINK" => Kind::Netlink,
+        "NETLINK" if sockets.is_rtnetlink(inode) => Kind::Netlink,
         inet if ["TCP", "UDP", "RAW", "PING", "MPTCP", "SCTP"].iter().any(|p| inet.starts_with(p)) => Kind::Inet(inet.to_owned()),
         _ => Kind::Other,
     };

@@ -85,9 +85,14 @@ impl Kernel {
         };
         Ok(Some(Facts {
             pid,
-            parent: status.parent,
+            // As deep as no suite is.
+            ancestors: std::iter::successors(Some(status.parent), |pid| self.parent(*pid))
+                .take_while(|pid| *pid > 0)
+                .take(32)
+                .collect(),
             // A kernel thread has none; a program may have been replaced on disk meanwhile.
             program: fs::read_link(format!("/proc/{pid}/exe")).map(|path| clean(&path.to_string_lossy())).unwrap_or(status.name),
+            arguments: text("cmdline")?.split('\0').filter(|text| !text.is_empty()).map(clean).collect(),
             uids: status.uids,
             gids: status.gids,
             groups: status.groups,

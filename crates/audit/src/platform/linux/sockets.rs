@@ -1,11 +1,12 @@
-//! Sockets by their inode. A socket stays in the network namespace where it was made, so every namespace's list is read.
+//! Sockets, and pipes, by their inode. A socket stays in the network namespace where it was made, so every namespace's list is read.
 
 use super::super::Listener;
 use super::{clean, namespace, parse};
 use skep_rights::Namespace;
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// What `/proc/PID/net/unix` says about one.
 #[derive(Debug, Clone)]
@@ -19,28 +20,63 @@ pub struct UnixSocket {
 pub struct Sockets {
     unix: HashMap<u64, UnixSocket>,
     holders: HashMap<u64, Vec<i32>>,
+    rtnetlink: HashSet<u64>,
+    pipes: HashMap<u64, Vec<End>>,
+}
+
+/// One end of a pipe.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    pid: i32,
+    reads: bool,
+    writes: bool,
 }
 
 impl Sockets {
     /// Reads them. What may not be read, or is gone, is left out.
     pub fn read(pids: &[i32]) -> Self {
         let mut seen = HashSet::new();
-        let mut unix = HashMap::new();
+        let (mut unix, mut rtnetlink) = (HashMap::new(), HashSet::new());
         for pid in pids {
             let Ok(net) = namespace(&pid.to_string(), Namespace::Net) else { continue };
             if seen.insert(net) {
                 let list = fs::read(format!("/proc/{pid}/net/unix")).unwrap_or_default();
                 unix.extend(String::from_utf8_lossy(&list).lines().filter_map(socket));
+                let list = fs::read(format!("/proc/{pid}/net/netlink")).unwrap_or_default();
+                rtnetlink.extend(String::from_utf8_lossy(&list).lines().filter_map(of_rtnetlink));
             }
         }
         let mut holders: HashMap<u64, Vec<i32>> = HashMap::new();
+        let mut pipes: HashMap<u64, Vec<End>> = HashMap::new();
         for pid in pids {
-            for inode in held(*pid).into_iter().filter(|inode| unix.get(inode).is_some_and(|socket: &UnixSocket| socket.listens))
-            {
-                holders.entry(inode).or_default().push(*pid);
+            for path in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                let Ok(link) = fs::read_link(&path) else { continue };
+                let inode = |kind| link.to_str()?.strip_prefix(kind).and_then(parse::bracketed);
+                if let Some(inode) = inode("socket:").filter(|inode| unix.get(inode).is_some_and(|s: &UnixSocket| s.listens)) {
+                    holders.entry(inode).or_default().push(*pid);
+                }
+                if let Some((inode, end)) = inode("pipe:").and_then(|inode| Some((inode, end(*pid, &path)?))) {
+                    pipes.entry(inode).or_default().push(end);
+                }
             }
         }
-        Self { unix, holders }
+        Self { unix, holders, rtnetlink, pipes }
+    }
+
+    /// Whether a netlink socket speaks of interfaces and addresses (`NETLINK_ROUTE`).
+    pub fn is_rtnetlink(&self, inode: u64) -> bool {
+        self.rtnetlink.contains(&inode)
+    }
+
+    /// The other processes that hold the other end of the pipe at `path`, a descriptor of `pid`.
+    pub fn others(&self, pid: i32, path: &Path) -> Vec<i32> {
+        let Some(own) = end(pid, path) else { return Vec::new() };
+        let inode = fs::read_link(path).ok().and_then(|link| parse::bracketed(link.to_str()?));
+        let all = inode.and_then(|inode| self.pipes.get(&inode)).map(Vec::as_slice).unwrap_or_default();
+        let other = all.iter().filter(|end| end.pid != pid && (own.writes && end.reads || own.reads && end.writes));
+        let mut others: Vec<i32> = other.map(|end| end.pid).collect();
+        others.dedup();
+        others
     }
 
     /// One of them.
@@ -58,11 +94,19 @@ impl Sockets {
     }
 }
 
-/// Inodes of a process's sockets.
-fn held(pid: i32) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    links.filter_map(|link| parse::bracketed(link.to_str()?.strip_prefix("socket:")?)).collect()
+/// A descriptor in `/proc/PID/fd` has the permissions that it was opened with.
+fn end(pid: i32, path: &Path) -> Option<End> {
+    let mode = fs::symlink_metadata(path).ok()?.mode();
+    Some(End { pid, reads: mode & 0o400 != 0, writes: mode & 0o200 != 0 })
+}
+
+/// `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`: the inode of a socket whose family (`Eth`) is 0, `NETLINK_ROUTE`.
+fn of_rtnetlink(line: &str) -> Option<u64> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    if fields.get(1)? != &"0" {
+        return None;
+    }
+    fields.last()?.parse().ok()
 }
 
 /// `Num: RefCount Protocol Flags Type St Inode Path`; flag 0x10000 is "listens" (`__SO_ACCEPTCON`).
@@ -84,8 +128,20 @@ fn socket(line: &str) -> Option<(u64, UnixSocket)> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::socket;
+    use super::{of_rtnetlink, socket};
     use std::path::Path;
+
+    #[test]
+    fn of_netlink_sockets_those_of_interfaces_are_found() {
+        let line = |family| format!("00000000a1 {family:<4} 812        00000111 0        0        0     2        0        21871");
+        assert_eq!(of_rtnetlink(&line(0)), Some(21_871));
+        // NETLINK_AUDIT, NETLINK_KOBJECT_UEVENT.
+        assert!(of_rtnetlink(&line(9)).is_none() && of_rtnetlink(&line(15)).is_none());
+        assert!(
+            of_rtnetlink("sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode").is_none()
+        );
+        assert!(of_rtnetlink("").is_none());
+    }
 
     #[test]
     fn a_listening_socket_with_blanks_in_its_path() {

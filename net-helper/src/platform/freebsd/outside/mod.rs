@@ -1,9 +1,11 @@
-//! The part outside of capability mode: a process of its own ([`sender`]) that opens taps and sends the control messages of netgraph(4).
+//! The part outside of capability mode: a process of its own ([`sender`]) that makes taps and sends the control messages of netgraph(4).
 //! It reads typed requests from net-helper alone, checks them for itself, and ends with it.
 //!
 //! * Messages name their nodes, which capability mode forbids. Switches of netgraph are a bridge node each, to which interfaces are
 //!   joined by what their own nodes have (ng_ether(4)).
-//! * Taps could be opened beneath a descriptor of /dev; but Capsicum knows no names, and it would lead to the host's disks, too.
+//! * Taps could be opened beneath a descriptor of /dev; but Capsicum knows no names, and it would lead to the host's disks, too. It
+//!   opens none that is there already: only what it has just made itself, under a name of this instance's. So nobody gets at another's
+//!   frames through it.
 
 pub mod sender;
 
@@ -48,8 +50,8 @@ enum Ask {
     Bridges,
     /// Members of a bridge, this many left out.
     Members(IfName, u32),
-    /// Open the device of a tap that was not renamed yet.
-    OpenTap(IfName),
+    /// Make a tap of this name, and open its device.
+    MakeTap(IfName),
 }
 
 /// What it answers: names, with numbers of nodes, or the failed step and its errno.
@@ -88,7 +90,8 @@ impl Outside {
         let names: Vec<&str> = uplinks.iter().map(IfName::as_str).collect();
         let mut command = Command::new(program);
         command.args([ROLE, &instance.to_string(), &names.join(",")]).env_clear();
-        // Nobody waits for it: in capability mode nobody can. It ends when net-helper does.
+        // Nobody waits for it: in capability mode nobody can. It ends when net-helper does. Of what net-helper holds it gets standard
+        // error alone: all else is close-on-exec, the word to the supervisor, too (`Start::from_args`).
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).spawn()?;
         Ok(Self { socket })
     }
@@ -112,11 +115,10 @@ impl Outside {
         })
     }
 
-    /// Opens the device of a tap, with the rights that bhyve needs.
-    pub fn open_tap(&self, made: &str) -> Result<OwnedFd, HostError> {
-        let name = made.parse().map_err(|e| HostError { step: sender::TAP, error: io::Error::other(e) })?;
-        let (_, fds) = self.ask_for(&Ask::OpenTap(name), 1)?;
-        fds.into_iter().next().ok_or_else(|| HostError::step(sender::TAP)(Errno::EBADF))
+    /// Makes a tap, down, and opens its device with the rights that bhyve needs.
+    pub fn make_tap(&self, name: &IfName) -> Result<OwnedFd, HostError> {
+        let (_, fds) = self.ask_for(&Ask::MakeTap(name.clone()), 1)?;
+        fds.into_iter().next().ok_or_else(|| HostError::step(sender::OPEN_TAP)(Errno::EBADF))
     }
 
     /// Makes a bridge.

@@ -1,12 +1,15 @@
 //! The process itself. It is root, and outside of capability mode: it reads nothing but [`Ask`]s, and each name in
 //! one is checked here, too.
 
+use super::super::{DESCRIBE, ENTER_GROUP, NAME as NAME_IT, adopt, unmade};
 use super::{Answer, Ask, PAGE};
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use skep_proto::wire::{decode, encode};
 use skep_proto::{IfName, InstanceId, MAX_RECORD};
 use skep_rights::net::OUTSIDE;
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
+use skep_sys::freebsd::net;
 use skep_sys::freebsd::netgraph::{self, Hook};
 use skep_sys::msg::{self, RecvError};
 use std::io;
@@ -21,9 +24,29 @@ const HOOKS: &str = "list a node's hooks (kldload ng_ether)";
 const JOIN: &str = "join it to the bridge node";
 const LEAVE: &str = "take it off the bridge node";
 const REMOVE: &str = "remove the bridge node";
-pub const TAP: &str = "open the tap";
+const FOREIGN_TAP: &str = "make a tap whose name is none of this instance's";
+const MAKE_TAP: &str = "make a tap";
+const NO_TAPS: &str = "make a tap (kldload if_tuntap)";
+pub const OPEN_TAP: &str = "open the tap";
 /// Steps, as errors name them.
-pub const STEPS: [&str; 10] = [TAP, OPEN, MAKE, NAME, KEEP, NODES, HOOKS, JOIN, LEAVE, REMOVE];
+pub const STEPS: [&str; 16] = [
+    FOREIGN_TAP,
+    MAKE_TAP,
+    NO_TAPS,
+    OPEN_TAP,
+    DESCRIBE,
+    ENTER_GROUP,
+    NAME_IT,
+    OPEN,
+    MAKE,
+    NAME,
+    KEEP,
+    NODES,
+    HOOKS,
+    JOIN,
+    LEAVE,
+    REMOVE,
+];
 
 /// Why it did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +62,15 @@ pub enum Error {
     Sandbox(#[from] EnterError),
 }
 
-struct Requests(OwnedFd);
+/// What it begins with.
+struct Acquired {
+    requests: OwnedFd,
+    interfaces: OwnedFd,
+}
 
-impl Held for Requests {
+impl Held for Acquired {
     fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        vec![("requests", self.0.as_fd())]
+        vec![("requests", self.requests.as_fd()), ("interfaces", self.interfaces.as_fd())]
     }
 }
 
@@ -53,11 +80,12 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
     let instance: InstanceId = instance.parse().map_err(|_| Error::Arguments)?;
     let names = uplinks.split(',').filter(|name| !name.is_empty());
     let uplinks: Vec<IfName> = names.map(str::parse).collect::<Result<_, _>>().map_err(|_| Error::Arguments)?;
-    let requests = Requests(io::stdin().as_fd().try_clone_to_owned()?);
+    let requests = io::stdin().as_fd().try_clone_to_owned()?;
+    let interfaces = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(io::Error::from)?;
     skep_sys::fd::place(std::fs::File::open("/dev/null")?.as_fd(), 0)?;
     let scene = Scene { state: "/".into(), run: "/".into(), identity: None, in_cell: false, with_parent: true };
-    let requests = enter(limit(requests, &OUTSIDE)?, &scene)?.into_inner().0;
-    let mut sender = Sender { instance, uplinks, socket: None };
+    let Acquired { requests, interfaces } = enter(limit(Acquired { requests, interfaces }, &OUTSIDE)?, &scene)?.into_inner();
+    let mut sender = Sender { instance, uplinks, interfaces, socket: None };
     loop {
         let record = match msg::recv(requests.as_fd(), MAX_RECORD, 0, None) {
             Ok(record) => record,
@@ -68,7 +96,7 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
         let Ok(ask) = decode::<Ask>(&record.bytes) else { return Ok(()) };
         let mut tap = None;
         let acted = match &ask {
-            Ask::OpenTap(name) => open_tap(name).map(|opened| {
+            Ask::MakeTap(name) => sender.make_tap(name).map(|opened| {
                 tap = Some(opened);
                 Vec::new()
             }),
@@ -90,6 +118,7 @@ fn step<T>(step: &'static str, result: io::Result<T>) -> Step<T> {
 struct Sender {
     instance: InstanceId,
     uplinks: Vec<IfName>,
+    interfaces: OwnedFd,
     socket: Option<OwnedFd>,
 }
 
@@ -131,17 +160,42 @@ impl Sender {
                 return Ok(members.skip(*after as usize).take(PAGE).collect());
             }
             // It needs no socket.
-            Ask::OpenTap(_) => {}
+            Ask::MakeTap(_) => {}
         }
         Ok(Vec::new())
     }
 
     /// Whether it is a name of a bridge of this instance.
     fn bridge(&self, name: &IfName) -> io::Result<()> {
-        let prefix = format!("sk{}b", self.instance);
+        self.named(name, 'b', IfName::bridge)
+    }
+
+    /// Whether it is the name that `of` gives to some number.
+    fn named(&self, name: &IfName, letter: char, of: fn(InstanceId, u16) -> IfName) -> io::Result<()> {
+        let prefix = format!("sk{}{letter}", self.instance);
         let number = name.as_str().strip_prefix(&prefix).and_then(|number| number.parse::<u16>().ok());
-        let ours = number.is_some_and(|number| *name == IfName::bridge(self.instance, number));
+        let ours = number.is_some_and(|number| *name == of(self.instance, number));
         if ours { Ok(()) } else { Err(Errno::EPERM.into()) }
+    }
+
+    /// Makes a tap, opens its device by the name that the kernel gave it, and names it. Whatever fails, nothing of it stays.
+    fn make_tap(&self, name: &IfName) -> Step<OwnedFd> {
+        step(FOREIGN_TAP, self.named(name, 't', IfName::tap))?;
+        let socket = self.interfaces.as_fd();
+        let made = net::create(socket, "tap").map_err(unmade(MAKE_TAP, NO_TAPS)).map_err(|e| (e.step, e.error))?;
+        // The tap is closed before it is discarded: the descriptor does not leave the closure on failure.
+        let all = || -> Step<OwnedFd> {
+            let device = std::fs::File::options().read(true).write(true).open(format!("/dev/{made}"));
+            let tap: OwnedFd = step(OPEN_TAP, device)?.into();
+            let limited = skep_sandbox::limit_one(&OUTSIDE, "tap", tap.as_fd());
+            step(OPEN_TAP, limited.map_err(|e| io::Error::other(e.to_string())))?;
+            adopt(socket, &made, name).map_err(|e| (e.step, e.error))?;
+            Ok(tap)
+        };
+        all().inspect_err(|_| {
+            // That it stays would be news to whoever reads the list of interfaces; the next start sweeps it.
+            let _ = net::destroy(socket, &made);
+        })
     }
 
     /// Whether it is an interface that may be touched.
@@ -184,19 +238,6 @@ impl Sender {
         }
         step(REMOVE, netgraph::send(socket, &path(bridge), netgraph::SHUTDOWN, &[]).map(drop))
     }
-}
-
-/// Opens the device of a tap by the name that the kernel gave it.
-fn open_tap(name: &IfName) -> Step<OwnedFd> {
-    let number = name.as_str().strip_prefix("tap").filter(|number| (1..=5).contains(&number.len()));
-    if !number.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit())) {
-        return Err((TAP, Errno::EPERM.into()));
-    }
-    let mut open = std::fs::File::options();
-    let tap: OwnedFd = step(TAP, open.read(true).write(true).open(format!("/dev/{name}")))?.into();
-    let limited = skep_sandbox::limit_one(&OUTSIDE, "tap", tap.as_fd());
-    step(TAP, limited.map_err(|e| io::Error::other(e.to_string())))?;
-    Ok(tap)
 }
 
 /// The path of a node. That of an interface has `_` for what would mean something in a path.
