@@ -36,7 +36,7 @@ pub fn usage(subject: &str) -> io::Result<String> {
 
 /// All rules that match (`jail:` is every jail's), as the kernel writes them: `jail:NAME:maxproc:deny=64`.
 pub fn rules(filter: &str) -> io::Result<Vec<String>> {
-    let mut room = 64 << 10;
+    let mut room = 8 << 10;
     loop {
         match text(RCTL_GET_RULES, filter, room) {
             // What the kernel says when they do not fit.
@@ -46,8 +46,8 @@ pub fn rules(filter: &str) -> io::Result<Vec<String>> {
     }
 }
 
-/// Bytes of rules that are read at most: less than the kernel's own bound.
-const MOST: usize = 4 << 20;
+/// Bytes of rules that the kernel tells at most (`kern.racct.rctl.maxbufsize`).
+const MOST: usize = 128 << 10;
 
 fn text(number: libc::c_int, subject: &str, room: usize) -> io::Result<String> {
     let mut answer = vec![0; room];

@@ -58,12 +58,9 @@ fn lock() -> io::Result<Flock<std::fs::File>> {
 
 fn rules(dev: BorrowedFd<'_>, ruleset: u16, owner: Option<u32>) -> io::Result<()> {
     let mut rules = vec![Rule::HideAll];
-    // random: where virtio-rnd takes the guest's from.
-    rules.extend(["null", "random", "fd", "fd/*", "tapfd*", "pts", "pts/*"].map(|pattern| Rule::Show(pattern.into())));
-    rules.extend(["vmm", "vmm.io"].map(|pattern| Rule::Show(pattern.into())));
-    rules.extend(["vmmctl", "vmm/*", "vmm.io/*"].map(|pattern| match owner {
-        Some(uid) => Rule::ShowTo(pattern.into(), uid),
-        None => Rule::Show(pattern.into()),
+    rules.extend(skep_rights::hypervisor::NODES.iter().map(|node| match owner.filter(|_| node.owned) {
+        Some(uid) => Rule::ShowTo(node.pattern.into(), uid),
+        None => Rule::Show(node.pattern.into()),
     }));
     set_rules(dev, ruleset, &rules)
 }
