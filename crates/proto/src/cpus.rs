@@ -7,8 +7,10 @@ use std::str::FromStr;
 
 /// The largest number of a CPU: the kernels' own sets of them hold no larger one.
 const LAST: u16 = 1023;
-/// Virtual CPUs that can be bound.
-const VCPUS: u16 = 256;
+/// Virtual CPUs that can be bound: as many as a machine has at most.
+const VCPUS: u16 = 64;
+/// Characters of a list, so that a machine with it fits a record.
+const LONGEST: usize = 1000;
 
 /// A list of CPUs that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +18,9 @@ pub enum BadCpus {
     /// Of [`CpuList`].
     #[error("a list of CPUs is numbers from 0 to {LAST} and ranges of them: 0-1,3")]
     List,
+    /// Too many gaps in one.
+    #[error("a list of CPUs has at most {LONGEST} characters; use ranges")]
+    Long,
     /// Of [`CpuPins`].
     #[error("bound CPUs are virtual ones with one of the host each, 0:2,1:3: 0 to {} and 0 to {LAST}, each virtual one once", VCPUS - 1)]
     Pins,
@@ -48,7 +53,8 @@ impl FromStr for CpuList {
             let (first, last) = range.ok_or(BadCpus::List)?;
             all.extend(first..=last);
         }
-        Ok(Self(all))
+        let list = Self(all);
+        if list.to_string().len() > LONGEST { Err(BadCpus::Long) } else { Ok(list) }
     }
 }
 
@@ -125,10 +131,12 @@ mod tests {
         for wrong in [",", "0,", "1-0", "-1", "1-", "1024", "0-99999", "+1", "a", " 1", "0x1", "1:2"] {
             assert_eq!(wrong.parse::<CpuList>(), Err(BadCpus::List), "{wrong}");
         }
-        for (typed, written) in [("", ""), ("1:3,0:2", "0:2,1:3"), ("255:1023", "255:1023")] {
+        let gaps = (0..1000u16).step_by(2).map(|cpu| cpu.to_string()).collect::<Vec<_>>().join(",");
+        assert_eq!(gaps.parse::<CpuList>(), Err(BadCpus::Long));
+        for (typed, written) in [("", ""), ("1:3,0:2", "0:2,1:3"), ("63:1023", "63:1023")] {
             assert_eq!(typed.parse::<CpuPins>().map(|pins| pins.to_string()), Ok(written.to_owned()));
         }
-        for wrong in ["0", "0:", ":0", "0:1,0:2", "256:0", "0:1024", "0:1,", "0-1:2", "0:1:2"] {
+        for wrong in ["0", "0:", ":0", "0:1,0:2", "64:0", "0:1024", "0:1,", "0-1:2", "0:1:2"] {
             assert_eq!(wrong.parse::<CpuPins>(), Err(BadCpus::Pins), "{wrong}");
         }
     }
