@@ -18,7 +18,7 @@ use skep_proto::runner::{
     self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakeSerial, Watch,
 };
 use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars};
-use skep_proto::{Call, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
+use skep_proto::{Call, CpuList, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -69,10 +69,9 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
     if found.hypervisor.as_str().is_empty() {
         return Err(Refusal::new(Reason::HypervisorMissing, &object));
     }
-    let can = |limit: &str| found.limits.iter().any(|l| l.as_str() == limit);
     let mut host = platform::capabilities(u32::try_from(broker.facts.memory >> 20).unwrap_or(u32::MAX));
-    (host.uefi, host.limit_cpu) = (found.uefi, can("cpu"));
-    (host.limit_memory, host.limit_tasks) = (can("memory"), can("tasks"));
+    host.uefi = found.uefi;
+    host.limits.extend(found.limits.iter().filter_map(|name| skep_machine::Limit::named(name.as_str())));
     let mut model = spec.model(machine.id)?;
     if spec.boot == Boot::Uefi && !host.uefi {
         return Err(Refusal::new(Reason::FirmwareMissing, &object));
@@ -80,7 +79,7 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
     if spec.boot == Boot::Loader && spec.disks.is_empty() {
         return Err(refused(Reason::InvalidValue, "its loader needs a disk to read the kernel from".to_owned()).field("disks"));
     }
-    host.check(&model).map_err(|e| refused(Reason::Unsupported, e.to_string()))?;
+    host.check(&model).map_err(|e| refused(Reason::Unsupported, e.to_string()).field(&e.field))?;
     model.acceleration = host.resolve(model.acceleration);
     let text = platform::configure(&model, broker.instance, &broker.facts).map_err(|e| refused(Reason::Unsupported, e))?;
     let write = || {
@@ -135,20 +134,40 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
 
     let (roles, fds): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
     let can_limit_tasks = broker.facilities(who).await?.limits.iter().any(|l| l.as_str() == "tasks");
+    let asked = spec.model(id)?.limits;
     let limits = Limits {
-        memory: None,
-        cpu_percent: (spec.cpu_percent > 0).then_some(spec.cpu_percent),
-        // A thread for each CPU, QEMU's pool of 64, and some.
-        tasks: can_limit_tasks.then_some(spec.cpus + 128),
+        memory: asked.memory_mib.map(|mib| u64::from(mib) << 20),
+        cpu_percent: asked.cpu_percent,
+        // If nothing is said: a thread for each CPU, QEMU's pool of 64, and some.
+        tasks: asked.tasks.or(can_limit_tasks.then_some(spec.cpus + 128)),
+        pcpu: asked.pcpu,
+        read_bps: asked.read_bps,
+        write_bps: asked.write_bps,
+        read_iops: asked.read_iops,
+        write_iops: asked.write_iops,
+        cpus: CpuList(asked.cpus),
+        bound: CpuList(asked.pins.into_values().collect()),
+        priority: asked.priority,
+        protect: asked.protect,
     };
     let fds = UpTo::from_vec(fds).map_err(|_| Refusal::new(Reason::LimitReached, &object).note("too many disks and NICs"))?;
     let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit };
     // First, so that a broker that comes back to a running machine knows with what.
     broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
     let (made, []) = broker.cells.call_with(who, call, fds).await.map_err(|r| about(r, &object))?;
-    for limit in made.unenforced {
-        broker.warn(who.trace, format_args!("{object}: the limit of {limit} is not enforced by this host"));
+    for limit in &made.unenforced {
+        broker.warn(who.trace, format_args!("{object}: a limit is not enforced: {limit}"));
     }
+    broker.change(who, |change| {
+        change.set_machine_unenforced(id, &made.unenforced)?;
+        match made.unenforced.as_slice() {
+            [] => Ok(()),
+            some => {
+                let all = some.iter().map(skep_proto::Text::as_str).collect::<Vec<_>>().join("; ");
+                change.event("machine", id, &machine.name, "limits not enforced", all)
+            }
+        }
+    })?;
     start_console(broker, who, id, slot).await.map_err(|r| about(r, &object))?;
     let (_, [events]) = broker.ask_runner(who, id, Watch {}).await.map_err(|r| about(r, &object))?;
     watch(Port::new(events).map_err(|e| Refusal::io(&object, "watch its runner", &e))?);

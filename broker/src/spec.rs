@@ -4,7 +4,7 @@ use crate::db::Fault;
 use crate::db::disks::DiskRow;
 use serde::{Deserialize, Serialize};
 use skep_machine::{self as model, Mac, MachineSpec};
-use skep_proto::broker::{Acceleration, Applies, Controller, Settings};
+use skep_proto::broker::{Acceleration, Applies, Controller, Limits, LimitsDraft, Settings};
 use skep_proto::storage::DiskKind;
 use skep_proto::{DiskId, MachineId, NicId, Reason, Refusal, Text};
 
@@ -27,6 +27,8 @@ pub struct Spec {
     pub disks: Vec<Disk>,
     /// By slot.
     pub nics: Vec<Nic>,
+    /// What its cell may use besides.
+    pub limits: Limits,
 }
 
 /// How a machine boots.
@@ -80,6 +82,7 @@ impl Default for Spec {
             cpu_percent: 0,
             disks: Vec::new(),
             nics: Vec::new(),
+            limits: Limits::default(),
         }
     }
 }
@@ -101,6 +104,7 @@ impl Spec {
         self.acceleration = settings.acceleration.unwrap_or(self.acceleration);
         self.screen = settings.screen.unwrap_or(self.screen);
         self.cpu_percent = settings.cpu_percent.unwrap_or(self.cpu_percent);
+        edit_limits(&mut self.limits, &settings.limits);
         let file = |name: &Text<63>, field: &'static str| {
             let row = disk(name.as_str()).map_err(at(field))?;
             if row.kind == DiskKind::Raw {
@@ -195,7 +199,7 @@ impl Spec {
             disks: disks.collect(),
             nics,
             screen: self.screen.then(model::Screen::default),
-            limits: model::Limits { cpu_percent: (self.cpu_percent > 0).then_some(self.cpu_percent), ..model::Limits::default() },
+            limits: model_limits(self.cpu_percent, &self.limits),
             ..MachineSpec::default()
         })
     }
@@ -233,6 +237,49 @@ impl Spec {
         };
         // The device of hardware acceleration is in the cell or it is not.
         Spec { cpus: new.cpus, memory_mib: new.memory_mib, screen: new.screen, boot, ..self.clone() }
+    }
+}
+
+/// Changes what the draft names.
+fn edit_limits(limits: &mut Limits, draft: &LimitsDraft) {
+    fn take<T: Clone>(to: &mut T, from: &Option<T>) {
+        if let Some(value) = from {
+            to.clone_from(value);
+        }
+    }
+    let LimitsDraft { memory_mib, tasks, pcpu, read_bps, write_bps, read_iops, write_iops, .. } = draft;
+    take(&mut limits.memory_mib, memory_mib);
+    take(&mut limits.tasks, tasks);
+    take(&mut limits.pcpu, pcpu);
+    take(&mut limits.read_bps, read_bps);
+    take(&mut limits.write_bps, write_bps);
+    take(&mut limits.read_iops, read_iops);
+    take(&mut limits.write_iops, write_iops);
+    let LimitsDraft { cpus, pins, priority, protect, wired, .. } = draft;
+    take(&mut limits.cpus, cpus);
+    take(&mut limits.pins, pins);
+    take(&mut limits.priority, priority);
+    take(&mut limits.protect, protect);
+    take(&mut limits.wired, wired);
+}
+
+fn model_limits(cpu_percent: u32, limits: &Limits) -> model::Limits {
+    let some = |n: u32| (n > 0).then_some(n);
+    let many = |n: u64| (n > 0).then_some(n);
+    model::Limits {
+        cpu_percent: some(cpu_percent),
+        memory_mib: some(limits.memory_mib),
+        tasks: some(limits.tasks),
+        pcpu: some(limits.pcpu),
+        read_bps: many(limits.read_bps),
+        write_bps: many(limits.write_bps),
+        read_iops: many(limits.read_iops),
+        write_iops: many(limits.write_iops),
+        cpus: limits.cpus.0.clone(),
+        pins: limits.pins.0.clone(),
+        priority: limits.priority,
+        protect: limits.protect,
+        wired: limits.wired,
     }
 }
 

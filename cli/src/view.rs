@@ -47,13 +47,36 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "acceleration": word(settings.acceleration().as_str_name(), "ACCELERATION_"),
         "screen": settings.screen(),
         "cpu_percent": settings.cpu_percent(),
+        "limits": limits(settings.limits.as_ref()),
         "description": settings.description(),
         "disks": settings.disks.iter().map(disk).collect::<Vec<_>>(),
         "nics": machine.nics.iter().map(nic).collect::<Vec<_>>(),
         "pending": machine.pending,
+        "unenforced": machine.unenforced,
         "revision": machine.revision,
         "created": time(machine.create_time.as_ref()),
         "started": time(machine.start_time.as_ref()),
+    })
+}
+
+/// Limits; null: not limited.
+fn limits(limits: Option<&v1::MachineLimits>) -> Value {
+    let limits = limits.cloned().unwrap_or_default();
+    let number = |n: u64| (n > 0).then_some(n);
+    let list = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "memory_mib": number(limits.memory_mib().into()),
+        "tasks": number(limits.tasks().into()),
+        "pcpu": number(limits.pcpu().into()),
+        "read_bps": number(limits.read_bps()),
+        "write_bps": number(limits.write_bps()),
+        "read_iops": number(limits.read_iops()),
+        "write_iops": number(limits.write_iops()),
+        "cpus": list(limits.cpus()),
+        "pins": list(limits.pins()),
+        "priority": (limits.priority() != 0).then_some(limits.priority()),
+        "protect": limits.protect().then_some(true),
+        "wired": limits.wired().then_some(true),
     })
 }
 

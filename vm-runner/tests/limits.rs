@@ -32,8 +32,8 @@ poweroff -f
 ";
 
 #[test]
-fn version_2_limits_memory_cpu_and_tasks_of_a_cell() {
-    let name = "version_2_limits_memory_cpu_and_tasks_of_a_cell";
+fn version_2_limits_memory_cpu_tasks_and_disks_of_a_cell() {
+    let name = "version_2_limits_memory_cpu_tasks_and_disks_of_a_cell";
     let (Some(kernel), Some(initrd)) = (guest("kernel"), guest("initrd")) else {
         return skip(name, "no test guest; see scripts/guest");
     };
@@ -55,6 +55,9 @@ fn version_2_limits_memory_cpu_and_tasks_of_a_cell() {
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-nodefaults", "-no-user-config", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256", "-no-reboot"]);
     command.args(["-display", "none", "-serial", "stdio", "-append", "console=ttyS0 quiet skep.exec=/limits/go"]);
+    let data = dir.path().join("data");
+    File::create(&data).unwrap().set_len(4 << 20).unwrap();
+    command.arg("-drive").arg(format!("if=virtio,format=raw,file={}", data.display()));
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(&disk).stdin(Stdio::null()).stdout(Stdio::piped());
     let Ok(mut hypervisor) = command.spawn() else { return skip(name, "no hypervisor; see scripts/packages") };
     let output = BufReader::new(hypervisor.stdout.take().unwrap());
@@ -63,7 +66,8 @@ fn version_2_limits_memory_cpu_and_tasks_of_a_cell() {
     let all = lines.join("\n");
     let said: Vec<&str> = lines.iter().filter_map(|line| Some(line.split_once("limits: ")?.1)).collect();
     let says = |text: &str| assert!(said.contains(&text), "`{text}` is missing:\n{all}");
-    says("offered memory cpu tasks");
+    says("offered memory cpu tasks priority rates");
+    says("disk true");
     says("unenforced 0");
     says("modest exit 0");
     // By the kernel, when the group had no memory left.
@@ -75,6 +79,11 @@ fn version_2_limits_memory_cpu_and_tasks_of_a_cell() {
     says("machines 1");
     // Five tasks: itself and four more.
     says("breeding exit 4");
+    says("reading exit 0");
+    assert!(said.iter().any(|line| line.starts_with("read ") && line.ends_with("slower true")), "{all}");
+    assert!(said.iter().any(|line| line.starts_with("io.max ") && line.contains("rbps=524288 wbps=max")), "{all}");
+    says("nice 5 of 1");
+    assert!(said.iter().any(|line| line.starts_with("a file in memory: rates: the device of a disk is not known")), "{all}");
     says("swept, machines 0");
     says("done");
 }

@@ -6,8 +6,8 @@ use prost_types::Duration;
 use skep_api::v1;
 use skep_proto::Refusal;
 use skep_proto::broker::{
-    Acceleration, Applies, BootDraft, Controller, DiskDraft, MachineCreate, MachineEdited, MachineLog, MachineSet, MachineState,
-    MachineView, Settings, StatsView,
+    Acceleration, Applies, BootDraft, Controller, DiskDraft, Limits, LimitsDraft, MachineCreate, MachineEdited, MachineLog,
+    MachineSet, MachineState, MachineView, Settings, StatsView,
 };
 use skep_proto::storage::LogKind;
 
@@ -57,12 +57,53 @@ pub fn machine(view: MachineView) -> v1::Machine {
             disks: view.disks.iter().map(disk).collect(),
             cpu_percent: Some(view.cpu_percent),
             description: Some(view.description.to_string()),
+            limits: Some(limits_view(&view.limits)),
         }),
         nics: view.nics.iter().map(nic).collect(),
         pending: strings(&view.pending),
         create_time: time(view.created_ns),
         start_time: time(view.started_ns),
+        unenforced: strings(&view.unenforced),
     }
+}
+
+fn limits_view(limits: &Limits) -> v1::MachineLimits {
+    v1::MachineLimits {
+        memory_mib: Some(limits.memory_mib),
+        tasks: Some(limits.tasks),
+        pcpu: Some(limits.pcpu),
+        read_bps: Some(limits.read_bps),
+        write_bps: Some(limits.write_bps),
+        read_iops: Some(limits.read_iops),
+        write_iops: Some(limits.write_iops),
+        cpus: Some(limits.cpus.to_string()),
+        pins: Some(limits.pins.to_string()),
+        priority: Some(limits.priority.into()),
+        protect: Some(limits.protect),
+        wired: Some(limits.wired),
+    }
+}
+
+fn limits(given: &v1::MachineLimits) -> Result<LimitsDraft, Refusal> {
+    fn list<T: std::str::FromStr<Err: std::fmt::Display>>(field: &str, text: Option<&String>) -> Result<Option<T>, Refusal> {
+        text.map(|text| text.parse().map_err(|e| invalid("machine", field, e))).transpose()
+    }
+    let priority =
+        |nice: i32| i8::try_from(nice).map_err(|_| invalid("machine", "settings.limits.priority", "-20 to 19 are expected"));
+    Ok(LimitsDraft {
+        memory_mib: given.memory_mib,
+        tasks: given.tasks,
+        pcpu: given.pcpu,
+        read_bps: given.read_bps,
+        write_bps: given.write_bps,
+        read_iops: given.read_iops,
+        write_iops: given.write_iops,
+        cpus: list("settings.limits.cpus", given.cpus.as_ref())?,
+        pins: list("settings.limits.pins", given.pins.as_ref())?,
+        priority: given.priority.map(priority).transpose()?,
+        protect: given.protect,
+        wired: given.wired,
+    })
 }
 
 fn boot_view(boot: BootDraft) -> v1::Boot {
@@ -128,6 +169,7 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         disks: if disks.is_empty() { None } else { Some(disks) },
         cpu_percent: given.cpu_percent,
         description: given.description.as_ref().map(text).transpose()?,
+        limits: given.limits.as_ref().map(limits).transpose()?.unwrap_or_default(),
     })
 }
 
@@ -168,6 +210,13 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
             "disks" => take(path, &mut from.disks, &mut to.disks),
             "cpu_percent" => take(path, &mut from.cpu_percent, &mut to.cpu_percent),
             "description" => take(path, &mut from.description, &mut to.description),
+            "limits" if from.limits == LimitsDraft::default() => {
+                Err(invalid("machine", "update_mask", "settings.limits is named here, once, but none of its fields is given"))
+            }
+            "limits" => {
+                to.limits = std::mem::take(&mut from.limits);
+                Ok(())
+            }
             _ => Err(invalid("machine", "update_mask", format_args!("there is no field settings.{path}"))),
         }?;
     }
@@ -237,7 +286,12 @@ mod tests {
         let given = v1::MachineSettings { cpus: Some(2), screen: Some(false), ..Default::default() };
         let got = update(given.clone(), &["screen", "disks"]).expect("valid");
         assert_eq!(got, Settings { screen: Some(false), disks: Some(vec![]), ..Default::default() });
-        for wrong in [&["memory_mib"][..], &["cpus", "cpus"], &["name"]] {
+        let tasks = v1::MachineLimits { tasks: Some(64), cpus: Some(String::new()), ..Default::default() };
+        let limited = v1::MachineSettings { limits: Some(tasks), ..given.clone() };
+        let got = update(limited, &["limits"]).expect("valid");
+        let limits = LimitsDraft { tasks: Some(64), cpus: Some(skep_proto::CpuList::default()), ..LimitsDraft::default() };
+        assert_eq!(got, Settings { limits, ..Default::default() });
+        for wrong in [&["memory_mib"][..], &["cpus", "cpus"], &["name"], &["limits"]] {
             assert_eq!(update(given.clone(), wrong).expect_err("refused"), "update_mask");
         }
     }
@@ -251,6 +305,14 @@ mod tests {
         assert_eq!(field(v1::MachineSettings { acceleration: Some(9), ..Default::default() }), "settings.acceleration");
         let bell = v1::MachineSettings { description: Some("\u{7}".into()), ..Default::default() };
         assert_eq!(field(bell), "settings.description");
+        let limits = |limits| v1::MachineSettings { limits: Some(limits), ..Default::default() };
+        for (limit, name) in [
+            (v1::MachineLimits { cpus: Some("1-".into()), ..Default::default() }, "settings.limits.cpus"),
+            (v1::MachineLimits { pins: Some("1".into()), ..Default::default() }, "settings.limits.pins"),
+            (v1::MachineLimits { priority: Some(1 << 8), ..Default::default() }, "settings.limits.priority"),
+        ] {
+            assert_eq!(field(limits(limit)), name);
+        }
         let disks = vec![v1::DiskAttachment::default(); 9];
         assert_eq!(field(v1::MachineSettings { disks, ..Default::default() }), "settings.disks");
     }

@@ -6,7 +6,7 @@ use super::{Change, Db, Fault, Id, Number};
 use crate::life::state_word;
 use crate::spec::{Boot, Disk, Nic, Spec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use skep_proto::broker::MachineState;
+use skep_proto::broker::{Limits, MachineState};
 use skep_proto::{MachineId, MachineName, Text, wire};
 use std::collections::HashMap;
 
@@ -33,6 +33,8 @@ pub struct MachineRow {
     pub slot: Option<u16>,
     /// What the running hypervisor was configured with.
     pub applied: Option<Spec>,
+    /// Limits that its host does not enforce while it runs this time: which, and why.
+    pub unenforced: Vec<Text<200>>,
     /// When it was defined.
     pub created_ns: i64,
     /// When the hypervisor was started last; 0: never.
@@ -59,6 +61,7 @@ impl MachineRow {
             description: Text::default(),
             slot: None,
             applied: None,
+            unenforced: Vec::new(),
             created_ns: skep_service::now_ns(),
             started_ns: 0,
             files: Default::default(),
@@ -83,7 +86,9 @@ pub enum Which<'a> {
 
 const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpus, m.memory_mib, m.kernel, m.initrd, m.cmdline,
     m.acceleration, m.screen, m.cpu_percent, m.description, m.slot, m.applied, m.created_ns, m.started_ns,
-    (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader";
+    (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader,
+    m.limit_memory_mib, m.limit_tasks, m.limit_pcpu, m.limit_read_bps, m.limit_write_bps, m.limit_read_iops, m.limit_write_iops,
+    m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired, m.unenforced";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
     use MachineState::*;
@@ -101,6 +106,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
         }
     };
     let applied = row.get::<_, Option<Vec<u8>>>(16)?;
+    let number = |at: usize| row.get::<_, Number>(at).map(|Number(n)| n);
     Ok(MachineRow {
         id: row.get::<_, Id<_>>(0)?.0,
         name: row.get::<_, Id<_>>(1)?.0,
@@ -117,7 +123,22 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
             cpu_percent: row.get(13)?,
             disks: Vec::new(),
             nics: Vec::new(),
+            limits: Limits {
+                memory_mib: row.get(22)?,
+                tasks: row.get(23)?,
+                pcpu: row.get(24)?,
+                read_bps: number(25)?,
+                write_bps: number(26)?,
+                read_iops: number(27)?,
+                write_iops: number(28)?,
+                cpus: row.get::<_, Id<_>>(29)?.0,
+                pins: row.get::<_, Id<_>>(30)?.0,
+                priority: row.get(31)?,
+                protect: row.get(32)?,
+                wired: row.get(33)?,
+            },
         },
+        unenforced: row.get_ref(34)?.as_str()?.lines().map(Text::lossy).collect(),
         description: row.get::<_, Id<_>>(14)?.0,
         slot: row.get(15)?,
         // One that an older broker wrote otherwise: unknown.
@@ -236,7 +257,10 @@ impl Change<'_> {
             Boot::Direct { kernel, initrd, cmdline } => (Some(Id(*kernel)), initrd.map(Id), cmdline.as_str()),
         };
         let sql = "UPDATE machines SET name = ?, revision = ?, cpus = ?, memory_mib = ?, kernel = ?, initrd = ?, cmdline = ?, loader = ?,
-                   acceleration = ?, screen = ?, cpu_percent = ?, description = ? WHERE id = ?";
+                   acceleration = ?, screen = ?, cpu_percent = ?, description = ?, limit_memory_mib = ?, limit_tasks = ?, limit_pcpu = ?,
+                   limit_read_bps = ?, limit_write_bps = ?, limit_read_iops = ?, limit_write_iops = ?, limit_cpus = ?,
+                   limit_pins = ?, limit_priority = ?, limit_protect = ?, limit_wired = ? WHERE id = ?";
+        let limits = &spec.limits;
         self.prepare_cached(sql)?.execute(params![
             machine.name.as_str(),
             Number(machine.revision),
@@ -250,6 +274,18 @@ impl Change<'_> {
             spec.screen,
             spec.cpu_percent,
             machine.description.as_str(),
+            limits.memory_mib,
+            limits.tasks,
+            limits.pcpu,
+            Number(limits.read_bps),
+            Number(limits.write_bps),
+            Number(limits.read_iops),
+            Number(limits.write_iops),
+            Id(&limits.cpus),
+            Id(&limits.pins),
+            limits.priority,
+            limits.protect,
+            limits.wired,
             Id(machine.id)
         ])?;
         self.prepare_cached("DELETE FROM machine_disks WHERE machine = ?")?.execute([Id(machine.id)])?;
@@ -274,6 +310,13 @@ impl Change<'_> {
         let bytes = wire::encode(applied).map_err(|_| Fault::Row("machines"))?;
         let sql = "UPDATE machines SET applied = ?, started_ns = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![bytes, started_ns, Id(id)])?;
+        Ok(())
+    }
+
+    /// Writes what of the running cell's limits its host does not enforce.
+    pub fn set_machine_unenforced(&self, id: MachineId, unenforced: &[Text<200>]) -> Result<(), Fault> {
+        let lines = unenforced.iter().map(Text::as_str).collect::<Vec<_>>().join("\n");
+        self.prepare_cached("UPDATE machines SET unenforced = ? WHERE id = ?")?.execute(params![lines, Id(id)])?;
         Ok(())
     }
 

@@ -17,6 +17,8 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
     let cell = if broker.cells.is_up() { broker.facilities(who).await.ok() } else { None };
     let space = if broker.storage.is_up() { broker.storage.call(who, Space {}).await.ok() } else { None };
     let space = space.map(|(space, [])| space);
+    // Beside what the cell enforces: what the hypervisor does itself.
+    let own = crate::platform::capabilities(0).limits.into_iter().map(|limit| Text::lossy(limit.name()));
     Ok(HostView {
         version: Text::lossy(env!("CARGO_PKG_VERSION")),
         instance: broker.instance.into(),
@@ -27,7 +29,7 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         memory: broker.facts.memory,
         space: space.as_ref().map_or((0, 0), |s| (s.total, s.free)),
         reflink: space.is_some_and(|s| s.reflink),
-        limits: cell.as_ref().map(|c| c.limits.clone()).unwrap_or_default(),
+        limits: cell.as_ref().map(|c| c.limits.iter().cloned().chain(own).collect()).unwrap_or_default(),
         weaker: cell.map(|c| c.weaker).unwrap_or_default(),
         helpers: helpers.iter().filter(|(_, up)| *up).map(|(name, _)| Text::lossy(name)).collect(),
     })

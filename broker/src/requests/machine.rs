@@ -18,7 +18,9 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         Some(applied) => applied.changes(&machine.spec, machine.id)?.into_iter().map(|(name, _)| name).collect(),
         None => Vec::new(),
     };
-    let MachineRow { id, name, state, note, revision, spec, description, created_ns, started_ns, files, .. } = machine;
+    let MachineRow {
+        id, name, state, note, revision, spec, description, created_ns, started_ns, files, slot, unenforced, ..
+    } = machine;
     let disks = spec.disks.iter().zip(machine.disk_names).map(|(disk, name)| MachineDisk {
         id: disk.disk,
         name,
@@ -51,6 +53,9 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         pending,
         created_ns,
         started_ns,
+        limits: spec.limits,
+        // Of a cell that is no more there is nothing to say.
+        unenforced: if slot.is_some() { unenforced } else { Vec::new() },
     })
 }
 

@@ -53,6 +53,37 @@ fn a_machine_is_defined_and_listed() {
     });
 }
 
+fn limited(limits: LimitsDraft) -> Settings {
+    Settings { limits, ..Settings::default() }
+}
+
+#[test]
+fn limits_reach_the_cell_and_what_the_host_cannot_do_is_refused() {
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        let set = async |s: &mut Session, limits| {
+            s.ask(MachineSet { machine: text("web"), settings: limited(limits), revision: 0 }).await.expect("set").machine
+        };
+        // The spawner of the tests offers no rates.
+        let view = set(&mut s, LimitsDraft { read_bps: Some(1 << 20), tasks: Some(99), ..LimitsDraft::default() }).await;
+        assert_eq!((view.limits.read_bps, view.limits.tasks), (1 << 20, 99));
+        let refusal = s.act("web", Act::Start).await.expect_err("refused");
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::Unsupported, "limits.read_bps"), "{refusal}");
+        assert!(refusal.note.as_str().contains("root"), "{refusal}");
+        let view = set(&mut s, LimitsDraft { read_bps: Some(0), cpus: "0".parse().ok(), ..LimitsDraft::default() }).await;
+        assert_eq!((view.limits.read_bps, view.limits.cpus.to_string().as_str()), (0, "0"));
+        suite.world.lock().unenforced = vec![Text::lossy("rates: there is no device")];
+        s.act("web", Act::Start).await.expect("started");
+        let limits = suite.world.lock().limits.clone().expect("a cell was made");
+        assert_eq!((limits.tasks, limits.cpus.to_string().as_str(), limits.memory), (Some(99), "0", None));
+        let unenforced = |view: MachineView| view.unenforced.iter().map(Text::to_string).collect::<Vec<_>>();
+        assert_eq!(unenforced(s.get("web").await.expect("it is there")), ["rates: there is no device"]);
+        s.act("web", Act::Kill).await.expect("killed");
+        assert!(unenforced(s.get("web").await.expect("it is there")).is_empty());
+    });
+}
+
 #[test]
 fn a_machine_that_cannot_be_is_refused_with_its_field() {
     Suite::new().live(async |life: Life| {
@@ -68,6 +99,11 @@ fn a_machine_that_cannot_be_is_refused_with_its_field() {
             (Settings { memory_mib: Some(15), ..none() }, "memory"),
             (Settings { memory_mib: Some(u64::MAX), ..none() }, "memory"),
             (Settings { cpu_percent: Some(u32::MAX), ..none() }, "cpu_percent"),
+            (limited(LimitsDraft { memory_mib: Some(600), ..LimitsDraft::default() }), "limits.memory_mib"),
+            (limited(LimitsDraft { tasks: Some(1), ..LimitsDraft::default() }), "limits.tasks"),
+            (limited(LimitsDraft { write_bps: Some(1), ..LimitsDraft::default() }), "limits.write_bps"),
+            (limited(LimitsDraft { pins: "1:0".parse().ok(), ..LimitsDraft::default() }), "limits.pins"),
+            (limited(LimitsDraft { priority: Some(20), ..LimitsDraft::default() }), "limits.priority"),
             (Settings { disks: Some(vec![disk("root"), disk("root")]), ..none() }, "disks"),
             (Settings { disks: Some(vec![disk("missing")]), ..none() }, "disks"),
             (Settings { boot: direct("missing", ""), ..none() }, "boot.kernel"),

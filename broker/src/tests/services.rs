@@ -260,8 +260,10 @@ impl Service<Cell> for FakeSpawner {
                     watchers: vec![],
                     lives: vec![life],
                 };
-                world.lock().cells.insert(c.machine, cell);
-                Ok((cell::CellMade { runner: 1, unenforced: vec![] }, []))
+                let mut state = world.lock();
+                state.cells.insert(c.machine, cell);
+                state.limits = Some(c.limits);
+                Ok((cell::CellMade { runner: 1, unenforced: state.unenforced.clone() }, []))
             }),
             CellRequest::StartConsole(c) => act!(ask, c, fate, |c: cell::StartConsole, _| {
                 let life = serve_console(world, run, c.machine);
@@ -292,7 +294,7 @@ impl Service<Cell> for FakeSpawner {
             }),
             CellRequest::CellUsage(c) => act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None }, []))),
             CellRequest::Facilities(c) => act!(ask, c, fate, |_, _| {
-                let (hypervisor, limits) = (Text::lossy("QEMU of the tests"), vec![Text::lossy("cpu"), Text::lossy("tasks")]);
+                let (hypervisor, limits) = (Text::lossy("QEMU of the tests"), ["cpu", "tasks", "cpus"].map(Text::lossy).to_vec());
                 Ok((FacilitiesState { hypervisor, uefi: true, limits, own_uids: false, weaker: vec![] }, []))
             }),
         }

@@ -40,6 +40,10 @@ pub struct State {
     pub vars: BTreeSet<MachineId>,
     pub bridges: BTreeSet<u16>,
     pub cells: BTreeMap<MachineId, FakeCell>,
+    /// Of the cell that was made last.
+    pub limits: Option<skep_proto::cell::Limits>,
+    /// What the spawner says that it does not enforce.
+    pub unenforced: Vec<skep_proto::Text<200>>,
     /// Every call so far.
     pub calls: Vec<&'static str>,
     pub cut: Option<(usize, Cut)>,

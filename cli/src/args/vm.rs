@@ -209,6 +209,51 @@ pub struct SettingsArgs {
     /// Free text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub description: Option<String>,
+    /// What its cell may use besides
+    #[command(flatten)]
+    pub limits: LimitsArgs,
+}
+
+/// Limits of a machine's cell.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits of the whole cell")]
+pub struct LimitsArgs {
+    /// Memory, at least 128M more than the guest's; 0: no limit
+    #[arg(long, value_name = "SIZE", value_parser = size::mib)]
+    pub memory_limit: Option<u64>,
+    /// Processes and threads; 0: as many as the hypervisor can need
+    #[arg(long, value_name = "N")]
+    pub tasks: Option<u32>,
+    /// FreeBSD, percent of one CPU: rctl's pcpu: stops the whole machine for seconds; a mean, not a share. 0: no limit
+    #[arg(long, value_name = "PERCENT")]
+    pub pcpu: Option<u32>,
+    /// Bytes read from disks in a second; 0: no limit
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    pub read_bps: Option<u64>,
+    /// Bytes written to disks in a second; 0: no limit
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    pub write_bps: Option<u64>,
+    /// Reads from disks in a second; 0: no limit
+    #[arg(long, value_name = "N")]
+    pub read_iops: Option<u64>,
+    /// Writes to disks in a second; 0: no limit
+    #[arg(long, value_name = "N")]
+    pub write_iops: Option<u64>,
+    /// CPUs of the host that it may run on, as 0-1,3; `all`: any
+    #[arg(long, value_name = "LIST")]
+    pub cpus_allowed: Option<String>,
+    /// bhyve: bind virtual CPUs to one of the host's each, as 0:2,1:3; `none`: bind none
+    #[arg(long, value_name = "VCPU:CPU,…")]
+    pub pin: Option<String>,
+    /// Nice value: 19 goes after all others; below 0, down to -20, before them (FreeBSD)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub priority: Option<i32>,
+    /// FreeBSD: whether the kernel spares it when memory runs out
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub protect: Option<Switched>,
+    /// bhyve: whether the guest's memory stays in RAM
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub wired: Option<Switched>,
 }
 
 /// `skep vm console`.

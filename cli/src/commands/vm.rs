@@ -1,7 +1,7 @@
 //! `skep vm`.
 
 use super::{Ctx, console, stopping, vnc};
-use crate::args::{Acceleration, ActArgs, SettingsArgs, Switched, VmCommand};
+use crate::args::{Acceleration, ActArgs, LimitsArgs, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::output::harmless;
 use crate::view;
@@ -129,7 +129,32 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         disks: args.disk.iter().map(|text| disk(text)).collect::<Result<_, _>>()?,
         cpu_percent: args.cpu_percent,
         description: args.description.clone(),
+        limits: limits(&args.limits)?,
     })
+}
+
+/// What was typed of limits; none, if nothing was.
+fn limits(args: &LimitsArgs) -> Result<Option<v1::MachineLimits>, Failure> {
+    let word = |text: &Option<String>, none: &str| text.as_ref().map(|t| if t == none { String::new() } else { t.clone() });
+    let memory = |mib: u64| {
+        let note = "--memory-limit is more than 4P";
+        u32::try_from(mib).map_err(|_| Failure::new(Reason::InvalidValue, "machine", note))
+    };
+    let limits = v1::MachineLimits {
+        memory_mib: args.memory_limit.map(memory).transpose()?,
+        tasks: args.tasks,
+        pcpu: args.pcpu,
+        read_bps: args.read_bps,
+        write_bps: args.write_bps,
+        read_iops: args.read_iops,
+        write_iops: args.write_iops,
+        cpus: word(&args.cpus_allowed, "all"),
+        pins: word(&args.pin, "none"),
+        priority: args.priority,
+        protect: args.protect.map(|s| s == Switched::On),
+        wired: args.wired.map(|s| s == Switched::On),
+    };
+    Ok((limits != v1::MachineLimits::default()).then_some(limits))
 }
 
 /// `NAME[,nvme][,ro]`.
@@ -160,6 +185,7 @@ fn mask(settings: &MachineSettings) -> Vec<String> {
         ("screen", settings.screen.is_some()),
         ("cpu_percent", settings.cpu_percent.is_some()),
         ("description", settings.description.is_some()),
+        ("limits", settings.limits.is_some()),
         ("disks", true),
     ];
     set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()).collect()

@@ -2,7 +2,8 @@
 
 use super::{Check, Found, first_file};
 use skep_proto::InstanceId;
-use skep_sys::freebsd::{devfs, has_sysctl, jail};
+use skep_sys::freebsd::{devfs, has_module, has_sysctl, jail};
+use std::ffi::CStr;
 use std::io;
 use std::path::Path;
 
@@ -38,7 +39,7 @@ pub fn clear(run: &Path, instance: InstanceId) {
 pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
     let is = |ok: bool, otherwise: Found| if ok { Found::Ok } else { otherwise };
     let file = |path: &str, otherwise: Found| is(first_file(prefixes, &[path]).is_some(), otherwise);
-    let knows = |name: &std::ffi::CStr, otherwise: Found| is(has_sysctl(name), otherwise);
+    let knows = |name: &CStr, otherwise: Found| is(has_sysctl(name), otherwise);
     let who = if root { "yes" } else { "jails and vmm(4) need a suite that root started" };
     let capsicum = knows(c"kern.features.security_capability_mode", Found::Missing);
     vec![
@@ -50,11 +51,16 @@ pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
             "install the base system's bhyve",
         ),
         Check::new("UEFI firmware", file(skep_cellroot::UEFI, Found::Weaker), skep_cellroot::UEFI, "pkg install edk2-bhyve"),
-        Check::new("vmm(4)", knows(c"security.jail.vmm_allowed", Found::Missing), "a kernel module", "kldload vmm"),
+        module("hypervisor's module", c"vmm", Found::Missing),
         Check::new("capability mode", capsicum, "kern.features", "boot a kernel with options CAPABILITY_MODE"),
-        Check::new("taps", knows(c"net.link.tap.debug", Found::Weaker), "net.link.tap", "kldload if_tuntap"),
-        Check::new("bridges", knows(c"net.link.bridge.pfil_member", Found::Weaker), "net.link.bridge", "kldload if_bridge"),
-        Check::new("tunnels", knows(c"net.link.vxlan", Found::Weaker), "net.link.vxlan", "kldload if_vxlan"),
+        file_system("roots of cells", c"nullfs"),
+        file_system("descriptors in cells", c"fdescfs"),
+        file_system("memory in cells", c"tmpfs"),
+        module("taps", c"if_tuntap", Found::Weaker),
+        module("bridges", c"if_bridge", Found::Weaker),
+        module("pairs", c"if_epair", Found::Weaker),
+        module("bridges of netgraph", c"ng_bridge", Found::Weaker),
+        module("tunnels", c"if_vxlan", Found::Weaker),
         Check::new(
             "ZFS volumes",
             is(Path::new("/dev/zfs").exists(), Found::Weaker),
@@ -64,8 +70,23 @@ pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
         Check::new(
             "limits",
             is(skep_sys::freebsd::rctl::usage("user:0").is_ok(), Found::Weaker),
-            "rctl(8)",
+            "rctl(8): kern.racct.enable",
             "echo kern.racct.enable=1 >>/boot/loader.conf; reboot",
         ),
     ]
+}
+
+/// A module of the kernel, and what loads it now and at each boot.
+fn module(name: &'static str, module: &CStr, otherwise: Found) -> Check {
+    let file = module.to_string_lossy();
+    let found = if has_module(module) { Found::Ok } else { otherwise };
+    Check::new(name, found, format_args!("{file}(4)"), &format!("kldload {file}; echo '{file}_load=\"YES\"' >>/boot/loader.conf"))
+}
+
+/// A file system, whose module the kernel loads by itself at the first mount if it is there.
+fn file_system(name: &'static str, module: &CStr) -> Check {
+    let file = module.to_string_lossy();
+    let there = ["/boot/kernel", "/boot/modules"].iter().any(|dir| Path::new(dir).join(format!("{file}.ko")).exists());
+    let found = if there || has_module(module) { Found::Ok } else { Found::Missing };
+    Check::new(name, found, format_args!("{file}(5)"), &format!("put {file}.ko into /boot/modules, or build it into the kernel"))
 }

@@ -173,6 +173,29 @@ pub struct Jail {
     pub ip4: i32,
     /// IPv6 likewise.
     pub ip6: i32,
+    /// What statfs(2) shows of mounts outside (`enforce_statfs`): 2 nothing.
+    pub enforce_statfs: i32,
+    /// Which of `allow.*` it has, without that prefix.
+    pub allowed: Vec<String>,
+    /// Rules of rctl(8) for it, as the kernel writes them; none: it does not count, or does not say.
+    pub limits: Option<Vec<String>>,
+    /// Rules of its devfs, in their order; none: they cannot be read.
+    pub nodes: Option<Vec<NodeRule>>,
+}
+
+/// A rule of devfs(5).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeRule {
+    /// Nodes that it is about; empty: all.
+    pub pattern: String,
+    /// It hides them.
+    pub hides: bool,
+    /// It shows them.
+    pub shows: bool,
+    /// Whose it makes them, and with which mode.
+    pub owner: Option<(u32, u16)>,
+    /// It does something else: has the rules of another ruleset done, or looks at more than names.
+    pub other: bool,
 }
 
 /// Network in reach.

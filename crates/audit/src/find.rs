@@ -74,11 +74,20 @@ pub fn run(options: &Options) -> Result<Report, Error> {
             None => {}
         }
     }
+    let machines: Vec<MachineId> = found.iter().filter_map(|(subject, _)| subject.machine).collect();
+    let left = kernel.left_over(options, &machines);
     let mut processes: Vec<Process> = missing;
     for (subject, facts) in &found {
         let others: Vec<&Facts> =
             found.iter().filter(|(other, _)| other.group() != subject.group()).map(|(_, facts)| facts).collect();
-        processes.push(check::process(subject, facts, &others, options));
+        let mut judged = check::process(subject, facts, &others, options);
+        if subject.table.name == skep_rights::vm_runner::TABLE.name
+            && subject.name == subject.table.name
+            && let Some(left) = &left
+        {
+            judged.lines.push(check::left_over(left));
+        }
+        processes.push(judged);
     }
     processes.sort_by_key(|process| (process.machine.clone(), SERVICES.iter().position(|(table, _)| table.name == process.name)));
     if let Some(only) = &options.only {

@@ -14,6 +14,9 @@ pub enum Key {
     Cores,
     Threads,
     MemorySize,
+    MemoryWired,
+    /// Of a virtual CPU; in no manual page, but in bhyverun.c of every release.
+    VcpuCpuset(u16),
     AcpiTables,
     RtcUseLocaltime,
     X86StrictMsr,
@@ -79,6 +82,8 @@ impl Display for Key {
             Self::Cores => "cores",
             Self::Threads => "threads",
             Self::MemorySize => "memory.size",
+            Self::MemoryWired => "memory.wired",
+            Self::VcpuCpuset(vcpu) => return write!(f, "vcpu.{vcpu}.cpuset"),
             Self::AcpiTables => "acpi_tables",
             Self::RtcUseLocaltime => "rtc.use_localtime",
             Self::X86StrictMsr => "x86.strictmsr",

@@ -81,6 +81,12 @@ fn board(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
     c.set(Key::Cores, t.cores)?;
     c.set(Key::Threads, t.threads)?;
     c.set(Key::MemorySize, format_args!("{}M", spec.memory_mib))?;
+    if spec.limits.wired {
+        c.set(Key::MemoryWired, true)?;
+    }
+    for (vcpu, cpu) in &spec.limits.pins {
+        c.set(Key::VcpuCpuset(*vcpu), cpu)?;
+    }
     c.set(Key::AcpiTables, true)?;
     c.set(Key::RtcUseLocaltime, spec.clock == Clock::LocalTime)?;
     // Linux reads registers that bhyve does not have, and takes the fault for a broken processor.

@@ -126,6 +126,18 @@ fn keys_are_written_only_for_releases_that_have_them() {
 }
 
 #[test]
+fn wired_memory_and_bound_cpus_are_lines_of_their_own() {
+    for release in BhyveRelease::ALL {
+        let limits = Limits { wired: true, pins: [(0, 3), (1, 12)].into(), ..Limits::default() };
+        let spec = MachineSpec { cpu: Cpu { count: 2, topology: None }, limits, ..small() };
+        let text = configure(&spec, &names(release), release).unwrap();
+        assert!(text.contains("\nmemory.wired=true\nvcpu.0.cpuset=3\nvcpu.1.cpuset=12\n"), "{text}");
+        assert_eq!(undocumented(&text, release), Vec::<String>::new());
+        assert!(!configure(&small(), &names(release), release).unwrap().contains("cpuset"));
+    }
+}
+
+#[test]
 fn what_bhyve_cannot_do_is_refused() {
     let release = BhyveRelease::V15;
     let refused = |spec: MachineSpec| matches!(configure(&spec, &names(release), release), Err(Error::Unsupported(_)));

@@ -35,6 +35,12 @@ pub enum Error {
 /// caller's knowledge ([`skep_machine::HostCapabilities::resolve`]). Pure: equal arguments give equal bytes.
 pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     spec.validate()?;
+    if !spec.limits.pins.is_empty() {
+        return Err(Error::Unsupported("virtual CPUs bound to CPUs of the host"));
+    }
+    if spec.limits.wired {
+        return Err(Error::Unsupported("memory that stays in RAM"));
+    }
     let mut c = Config::default();
     board(&mut c, spec)?;
     lines(&mut c, spec, fds)?;

@@ -31,8 +31,8 @@ pub struct Change {
     pub when: When,
 }
 
-/// Compares two specifications of one machine, field by field, in the order of the fields. Limits act now, since the cell enforces
-/// them and not the hypervisor; everything else is read by the hypervisor when it starts.
+/// Compares two specifications of one machine, field by field, in the order of the fields. Limits that the cell enforces act now;
+/// everything else is read by the hypervisor when it starts.
 pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut note = |field: String, when, differs: bool| {
@@ -61,8 +61,34 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     note("serial_ports".into(), next, *serial_ports != new.serial_ports);
     note("rng".into(), next, *rng != new.rng);
     note("clock".into(), next, *clock != new.clock);
-    note("limits.cpu_percent".into(), When::Now, limits.cpu_percent != new.limits.cpu_percent);
-    note("limits.memory_mib".into(), When::Now, limits.memory_mib != new.limits.memory_mib);
-    note("limits.tasks".into(), When::Now, limits.tasks != new.limits.tasks);
+    let crate::Limits {
+        cpu_percent,
+        memory_mib,
+        tasks,
+        pcpu,
+        read_bps,
+        write_bps,
+        read_iops,
+        write_iops,
+        cpus,
+        pins,
+        priority,
+        protect,
+        wired,
+    } = limits;
+    let new = &new.limits;
+    note("limits.cpu_percent".into(), When::Now, *cpu_percent != new.cpu_percent);
+    note("limits.memory_mib".into(), When::Now, *memory_mib != new.memory_mib);
+    note("limits.tasks".into(), When::Now, *tasks != new.tasks);
+    note("limits.pcpu".into(), When::Now, *pcpu != new.pcpu);
+    note("limits.read_bps".into(), When::Now, *read_bps != new.read_bps);
+    note("limits.write_bps".into(), When::Now, *write_bps != new.write_bps);
+    note("limits.read_iops".into(), When::Now, *read_iops != new.read_iops);
+    note("limits.write_iops".into(), When::Now, *write_iops != new.write_iops);
+    note("limits.cpus".into(), When::Now, *cpus != new.cpus);
+    note("limits.pins".into(), next, *pins != new.pins);
+    note("limits.priority".into(), When::Now, *priority != new.priority);
+    note("limits.protect".into(), When::Now, *protect != new.protect);
+    note("limits.wired".into(), next, *wired != new.wired);
     changes
 }

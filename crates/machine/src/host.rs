@@ -1,7 +1,8 @@
 //! What a host can do, and whether that is enough for a machine.
 
-use crate::{Acceleration, Boot, Clock, Controller, Format, MachineSpec};
+use crate::{Acceleration, Boot, Clock, Controller, Format, Limits, MachineSpec};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Who runs the machines of a host.
@@ -47,12 +48,104 @@ pub struct HostCapabilities {
     pub screen: Option<(u16, u16)>,
     /// Whether the cell has what the host's local time needs.
     pub local_time: bool,
-    /// Whether a limit on CPU use can be enforced.
-    pub limit_cpu: bool,
-    /// Whether a limit on memory can be enforced.
-    pub limit_memory: bool,
-    /// Whether a limit on processes can be enforced.
-    pub limit_tasks: bool,
+    /// What of [`crate::Limits`] can be enforced.
+    pub limits: BTreeSet<Limit>,
+}
+
+/// Something of [`crate::Limits`] that a host may or may not be able to enforce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Limit {
+    /// A share of the CPUs.
+    Cpu,
+    /// Memory.
+    Memory,
+    /// Processes and threads.
+    Tasks,
+    /// rctl(8)'s mean of CPU use.
+    Pcpu,
+    /// Bytes and operations of disks in a second.
+    Rates,
+    /// The CPUs to run on.
+    Cpus,
+    /// A CPU for each virtual one.
+    Pins,
+    /// Yielding to others: nice values above 0.
+    Priority,
+    /// Going before others: nice values below 0.
+    Raise,
+    /// Being spared when memory runs out.
+    Protect,
+    /// Memory that stays in RAM.
+    Wired,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Cpu,
+        Self::Memory,
+        Self::Tasks,
+        Self::Pcpu,
+        Self::Rates,
+        Self::Cpus,
+        Self::Pins,
+        Self::Priority,
+        Self::Raise,
+        Self::Protect,
+        Self::Wired,
+    ];
+
+    /// The word for it in messages between processes, and in what a host is said to enforce.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Tasks => "tasks",
+            Self::Pcpu => "pcpu",
+            Self::Rates => "rates",
+            Self::Cpus => "cpus",
+            Self::Pins => "pins",
+            Self::Priority => "priority",
+            Self::Raise => "raise",
+            Self::Protect => "protect",
+            Self::Wired => "wired",
+        }
+    }
+
+    /// The limit of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|limit| limit.name() == name)
+    }
+
+    /// Why a host without it cannot, and what would do instead.
+    const fn why(self, hypervisor: Hypervisor) -> &'static str {
+        match (self, hypervisor) {
+            (Self::Cpu, Hypervisor::Bhyve) => {
+                "rctl(8) gives no share of a CPU; limits.cpus keeps it to some CPUs, limits.pcpu stops it for seconds at a time"
+            }
+            (Self::Pcpu, Hypervisor::Qemu) => "it is FreeBSD's rctl(8); use cpu_percent, which is a share",
+            (Self::Rates, Hypervisor::Qemu) => {
+                "it needs a suite started by root, and the io and memory controllers in version 2 of control groups"
+            }
+            (Self::Pins, Hypervisor::Qemu) => {
+                "QEMU names the threads of its virtual CPUs only once it runs, and nothing in a cell may place threads; use limits.cpus"
+            }
+            (Self::Priority, Hypervisor::Qemu) => {
+                "without a control group of the cpu controller a nice value counts only among the machine's own threads"
+            }
+            (Self::Raise, Hypervisor::Qemu) => {
+                "going before others takes CAP_SYS_NICE, which no process of the suite has; use 0 to 19"
+            }
+            (Self::Protect, Hypervisor::Qemu) => "it takes CAP_SYS_RESOURCE, which no process of the suite has",
+            (Self::Wired, Hypervisor::Qemu) => {
+                "a cell on this host may lock 64 KiB of memory, and its filter refuses mlockall(2)"
+            }
+            (Self::Memory | Self::Tasks | Self::Pcpu | Self::Rates, Hypervisor::Bhyve) => {
+                "kern.racct.enable is not set in loader.conf; `skep doctor` says how"
+            }
+            _ => "this host does not let it be enforced; `skep doctor` says why",
+        }
+    }
 }
 
 /// A field that asks for what this host cannot do.
@@ -82,9 +175,7 @@ impl HostCapabilities {
             qcow2: true,
             screen: Some((3840, 2160)),
             local_time: false,
-            limit_cpu: false,
-            limit_memory: false,
-            limit_tasks: false,
+            limits: BTreeSet::new(),
         }
     }
     /// bhyve(8) with what every supported release has.
@@ -100,6 +191,7 @@ impl HostCapabilities {
             qcow2: false,
             screen: Some((1920, 1200)),
             local_time: true,
+            limits: BTreeSet::from([Limit::Pins, Limit::Wired]),
             ..Self::qemu(memory_mib)
         }
     }
@@ -154,15 +246,33 @@ impl HostCapabilities {
         }
         let clock = self.local_time || spec.clock == Clock::Utc;
         need(clock, "clock", "local time", "the cell does not know the host's time zone; use UTC")?;
-        let limits = [
-            ("limits.cpu_percent", spec.limits.cpu_percent, self.limit_cpu),
-            ("limits.memory_mib", spec.limits.memory_mib, self.limit_memory),
-            ("limits.tasks", spec.limits.tasks, self.limit_tasks),
-        ];
-        for (field, value, able) in limits {
-            let what = format!("a limit of {}", value.unwrap_or_default());
-            need(able || value.is_none(), field, &what, "this host does not let it be enforced; `skep doctor` says why")?;
+        for (field, what, limit) in asked(&spec.limits) {
+            need(self.limits.contains(&limit), field, &what, limit.why(name))?;
         }
         Ok(())
     }
+}
+
+/// What is asked for: field, value, and what a host needs for it.
+fn asked(limits: &Limits) -> Vec<(&'static str, String, Limit)> {
+    let number = |value: Option<u64>| value.map(|v| format!("a limit of {v}"));
+    let yes = |on: bool| on.then(|| "yes".to_owned());
+    let priority = limits.priority;
+    let all = [
+        ("limits.cpu_percent", number(limits.cpu_percent.map(u64::from)), Limit::Cpu),
+        ("limits.memory_mib", number(limits.memory_mib.map(u64::from)), Limit::Memory),
+        ("limits.tasks", number(limits.tasks.map(u64::from)), Limit::Tasks),
+        ("limits.pcpu", number(limits.pcpu.map(u64::from)), Limit::Pcpu),
+        ("limits.read_bps", number(limits.read_bps), Limit::Rates),
+        ("limits.write_bps", number(limits.write_bps), Limit::Rates),
+        ("limits.read_iops", number(limits.read_iops), Limit::Rates),
+        ("limits.write_iops", number(limits.write_iops), Limit::Rates),
+        ("limits.cpus", (!limits.cpus.is_empty()).then(|| format!("{} CPUs of the host", limits.cpus.len())), Limit::Cpus),
+        ("limits.pins", (!limits.pins.is_empty()).then(|| format!("{} bound CPUs", limits.pins.len())), Limit::Pins),
+        ("limits.priority", (priority > 0).then(|| format!("a nice value of {priority}")), Limit::Priority),
+        ("limits.priority", (priority < 0).then(|| format!("a nice value of {priority}")), Limit::Raise),
+        ("limits.protect", yes(limits.protect), Limit::Protect),
+        ("limits.wired", yes(limits.wired), Limit::Wired),
+    ];
+    all.into_iter().filter_map(|(field, what, limit)| Some((field, what?, limit))).collect()
 }

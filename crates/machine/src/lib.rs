@@ -20,7 +20,7 @@ mod validate;
 
 pub use applies::{Change, When, applies};
 pub use ended::{Ended, Exit};
-pub use host::{HostCapabilities, Hypervisor, Unsupported};
+pub use host::{HostCapabilities, Hypervisor, Limit, Unsupported};
 pub use mac::{BadMac, Mac};
 pub use spec::{Acceleration, Boot, Clock, Controller, Cpu, Disk, Format, Limits, MachineSpec, Nic, NicModel, Screen, Topology};
 pub use uuid::Uuid;

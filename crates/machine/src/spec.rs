@@ -2,6 +2,7 @@
 
 use crate::{Mac, Uuid};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A virtual machine. [`Default`] is a machine with one CPU, 1 GiB, UEFI, one serial port and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,8 +217,9 @@ pub enum Clock {
     LocalTime,
 }
 
-/// What a machine's cell may use, the hypervisor itself included. `None`: not limited. Default: none of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a machine's cell may use, the hypervisor itself included, and how the host treats it. `None`: not limited. Default: nothing of
+/// it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
     /// Percent of one CPU: 150 is one and a half.
@@ -226,4 +228,24 @@ pub struct Limits {
     pub memory_mib: Option<u32>,
     /// Processes and threads.
     pub tasks: Option<u32>,
+    /// `pcpu` of rctl(8): percent of one CPU as a mean, kept by stopping the whole cell for seconds (FreeBSD).
+    pub pcpu: Option<u32>,
+    /// Bytes read from disks in a second.
+    pub read_bps: Option<u64>,
+    /// Bytes written to disks in a second.
+    pub write_bps: Option<u64>,
+    /// Reads from disks in a second.
+    pub read_iops: Option<u64>,
+    /// Writes to disks in a second.
+    pub write_iops: Option<u64>,
+    /// CPUs of the host that the cell may run on; empty: all.
+    pub cpus: BTreeSet<u16>,
+    /// Virtual CPUs that are bound to one CPU of the host each.
+    pub pins: BTreeMap<u16, u16>,
+    /// Nice value of all its processes (nice(1)): the larger, the more they yield to others.
+    pub priority: i8,
+    /// Whether the host's kernel spares it when memory runs out.
+    pub protect: bool,
+    /// Whether the guest's memory stays in the host's RAM.
+    pub wired: bool,
 }

@@ -33,6 +33,14 @@ pub mod limits {
     pub const HYPERVISOR_MIB: u32 = 128;
     /// Processes and threads: fewer, and QEMU does not start.
     pub const TASKS: RangeInclusive<u32> = 16..=65_536;
+    /// Bytes in a second: a guest's disk has to be read and written by pages at least.
+    pub const BPS: RangeInclusive<u64> = 4096..=1 << 50;
+    /// Reads or writes in a second.
+    pub const IOPS: RangeInclusive<u64> = 1..=100_000_000;
+    /// CPUs of a host: what the kernels' own sets of them hold.
+    pub const HOST_CPUS: RangeInclusive<u16> = 0..=1023;
+    /// Nice values.
+    pub const PRIORITY: RangeInclusive<i8> = -20..=19;
 }
 
 /// A field with a value that no machine may have.
@@ -89,7 +97,7 @@ impl MachineSpec {
         }
         self.screen.iter().try_for_each(Screen::validate)?;
         within("serial_ports", self.serial_ports, &limits::SERIAL_PORTS)?;
-        self.limits.validate(self.memory_mib)
+        self.limits.validate(self.memory_mib, self.cpu.count)
     }
 }
 
@@ -149,9 +157,27 @@ impl Screen {
 }
 
 impl Limits {
-    fn validate(&self, memory_mib: u32) -> Result<(), Invalid> {
+    fn validate(&self, memory_mib: u32, vcpus: u16) -> Result<(), Invalid> {
         self.cpu_percent.iter().try_for_each(|&v| within("limits.cpu_percent", v, &limits::CPU_PERCENT))?;
         self.tasks.iter().try_for_each(|&v| within("limits.tasks", v, &limits::TASKS))?;
+        self.pcpu.iter().try_for_each(|&v| within("limits.pcpu", v, &limits::CPU_PERCENT))?;
+        for (field, value, range) in [
+            ("limits.read_bps", self.read_bps, &limits::BPS),
+            ("limits.write_bps", self.write_bps, &limits::BPS),
+            ("limits.read_iops", self.read_iops, &limits::IOPS),
+            ("limits.write_iops", self.write_iops, &limits::IOPS),
+        ] {
+            value.iter().try_for_each(|&v| within(field, v, range))?;
+        }
+        self.cpus.iter().try_for_each(|&cpu| within("limits.cpus", cpu, &limits::HOST_CPUS))?;
+        for (&vcpu, &cpu) in &self.pins {
+            within("limits.pins", vcpu, &(0..=vcpus.saturating_sub(1)))?;
+            within("limits.pins", cpu, &limits::HOST_CPUS)?;
+            if !self.cpus.is_empty() && !self.cpus.contains(&cpu) {
+                return Err(invalid("limits.pins", format!("{vcpu}:{cpu}"), "a CPU that limits.cpus allows"));
+            }
+        }
+        within("limits.priority", self.priority, &limits::PRIORITY)?;
         let least = memory_mib.saturating_add(limits::HYPERVISOR_MIB);
         match self.memory_mib {
             Some(v) if v < least => {

@@ -23,7 +23,7 @@ fn the_default_machine_needs_only_an_identity() {
 #[test]
 fn each_wrong_field_is_named_with_its_value_and_limit() {
     type Edit = fn(&mut MachineSpec);
-    let cases: [(Edit, &str); 16] = [
+    let cases: [(Edit, &str); 23] = [
         (|s| s.cpu.count = 0, "cpu.count is 0: it must be 1 to 256"),
         (
             |s| s.cpu.topology = Some(Topology { sockets: 2, cores: 3, threads: 1 }),
@@ -58,6 +58,16 @@ fn each_wrong_field_is_named_with_its_value_and_limit() {
             |s| s.limits.memory_mib = Some(1024),
             "limits.memory_mib is 1024: it must be at least 1152: the guest's 1024 and 128 for its hypervisor",
         ),
+        (|s| s.limits.pcpu = Some(0), "limits.pcpu is 0: it must be 1 to 25600"),
+        (|s| s.limits.read_bps = Some(1), "limits.read_bps is 1: it must be 4096 to 1125899906842624"),
+        (|s| s.limits.write_iops = Some(0), "limits.write_iops is 0: it must be 1 to 100000000"),
+        (|s| s.limits.cpus = [1024].into(), "limits.cpus is 1024: it must be 0 to 1023"),
+        (|s| s.limits.pins = [(2, 0)].into(), "limits.pins is 2: it must be 0 to 0"),
+        (
+            |s| (s.limits.cpus, s.limits.pins) = ([0, 1].into(), [(0, 2)].into()),
+            "limits.pins is 0:2: it must be a CPU that limits.cpus allows",
+        ),
+        (|s| s.limits.priority = 20, "limits.priority is 20: it must be -20 to 19"),
     ];
     for (edit, want) in cases {
         let mut spec = sound();
@@ -73,11 +83,19 @@ fn an_edit_says_field_by_field_when_it_applies() {
     let mut new = old.clone();
     new.memory_mib = 2048;
     new.limits.cpu_percent = Some(50);
+    new.limits.cpus = [0].into();
+    new.limits.wired = true;
     new.disks.remove(1);
     new.nics[0].model = NicModel::E1000;
     let changes: Vec<_> = applies(&old, &new).into_iter().map(|c| format!("{} {}", c.field, c.when)).collect();
-    let want =
-        ["memory_mib at the next start", "disks[3] at the next start", "nics[1] at the next start", "limits.cpu_percent now"];
+    let want = [
+        "memory_mib at the next start",
+        "disks[3] at the next start",
+        "nics[1] at the next start",
+        "limits.cpu_percent now",
+        "limits.cpus now",
+        "limits.wired at the next start",
+    ];
     assert_eq!(changes, want);
     let mut reordered = old.clone();
     reordered.disks.reverse();
@@ -112,6 +130,36 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     assert_eq!(bhyve.check(&sound()).unwrap_err().field, "boot");
     bhyve.uefi = true;
     bhyve.check(&sound()).unwrap();
+    type LimitsEdit = fn(&mut Limits);
+    let cases: [(LimitsEdit, Limit); 11] = [
+        (|l| l.cpu_percent = Some(50), Limit::Cpu),
+        (|l| l.memory_mib = Some(4096), Limit::Memory),
+        (|l| l.tasks = Some(64), Limit::Tasks),
+        (|l| l.pcpu = Some(50), Limit::Pcpu),
+        (|l| l.write_iops = Some(100), Limit::Rates),
+        (|l| l.cpus = [0].into(), Limit::Cpus),
+        (|l| l.pins = [(0, 0)].into(), Limit::Pins),
+        (|l| l.priority = 5, Limit::Priority),
+        (|l| l.priority = -5, Limit::Raise),
+        (|l| l.protect = true, Limit::Protect),
+        (|l| l.wired = true, Limit::Wired),
+    ];
+    for (edit, limit) in cases {
+        let mut spec = sound();
+        edit(&mut spec.limits);
+        spec.validate().unwrap();
+        for host in [&linux, &bhyve] {
+            let mut host = HostCapabilities { limits: [].into(), ..host.clone() };
+            let refused = host.check(&spec).unwrap_err();
+            assert!(refused.field.starts_with("limits.") && refused.why.len() > 20, "{refused}");
+            host.limits = Limit::ALL.into_iter().filter(|l| *l != limit).collect();
+            assert_eq!(host.check(&spec).unwrap_err(), refused);
+            host.limits = [limit].into();
+            host.check(&spec).unwrap();
+        }
+        assert_eq!(Limit::named(limit.name()), Some(limit));
+    }
+    assert_eq!(Limit::named("none"), None);
     let mut spec = sound();
     spec.disks[1].format = Format::Qcow2;
     assert_eq!(bhyve.check(&spec).unwrap_err().field, "disks[3].format");
@@ -160,7 +208,10 @@ fn every_device_has_a_place_of_its_own() {
 fn the_encoding_is_what_it_was() {
     let bytes = postcard::to_stdvec(&sound()).unwrap();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, "11112222333344445555666677778888010080080000020000000000030100000001010002000000000700010100000000");
+    assert_eq!(
+        hex,
+        "1111222233334444555566667777888801008008000002000000000003010000000101000200000000070001010000000000000000000000000000"
+    );
     assert_eq!(postcard::from_bytes::<MachineSpec>(&bytes).unwrap(), sound());
 }
 

@@ -1,10 +1,10 @@
 //! The spawner (`skep-vm-runner`): makes cells, starts runners and console-proxies in them, sweeps what is left.
 
-use crate::{MAX_FDS, MachineId, NoFds, UpTo, names::Text, protocol::protocol};
+use crate::{CpuList, MAX_FDS, MachineId, NoFds, UpTo, names::Text, protocol::protocol};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
-/// Limits of a cell. `None`: not limited.
+/// Limits of a cell, and how the host treats it. `None`: not limited.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of memory, hypervisor's own included.
@@ -13,6 +13,24 @@ pub struct Limits {
     pub cpu_percent: Option<u32>,
     /// Processes and threads.
     pub tasks: Option<u32>,
+    /// `pcpu` of rctl(8): percent of one CPU as a mean, kept by stopping the cell for seconds.
+    pub pcpu: Option<u32>,
+    /// Bytes read from disks in a second.
+    pub read_bps: Option<u64>,
+    /// Bytes written to disks in a second.
+    pub write_bps: Option<u64>,
+    /// Reads from disks in a second.
+    pub read_iops: Option<u64>,
+    /// Writes to disks in a second.
+    pub write_iops: Option<u64>,
+    /// CPUs of the host that it may run on; empty: all. One that the spawner itself may not run on is refused.
+    pub cpus: CpuList,
+    /// CPUs of the host that its hypervisor will bind virtual ones to; refused likewise.
+    pub bound: CpuList,
+    /// Nice value of all its processes, -20 to 19.
+    pub priority: i8,
+    /// Whether the kernel spares it when memory runs out.
+    pub protect: bool,
 }
 
 /// What a descriptor given to a cell is for. The hypervisor finds it under the number that the engine was told.
@@ -57,8 +75,8 @@ pub struct MakeCell {
 pub struct CellMade {
     /// The runner's process id on the host.
     pub runner: u32,
-    /// Limits that this host cannot enforce, by name.
-    pub unenforced: Vec<Text<32>>,
+    /// Limits that this host does not enforce for this cell: which, and why.
+    pub unenforced: Vec<Text<200>>,
 }
 
 /// Starts a machine's console-proxy. Descriptors: the serial line, then both halves of its log.
@@ -143,7 +161,7 @@ pub struct FacilitiesState {
     pub hypervisor: Text<64>,
     /// Whether UEFI firmware is in the cell root.
     pub uefi: bool,
-    /// Limits that can be enforced: memory, cpu, tasks.
+    /// Limits that can be enforced, by the names of `skep_machine::Limit`.
     pub limits: Vec<Text<32>>,
     /// Whether each machine has a uid of its own.
     pub own_uids: bool,
@@ -157,7 +175,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 2, oldest 2, CellRequest {
+    Cell = "vm-runner", version 3, oldest 3, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [[OwnedFd; 3]] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];

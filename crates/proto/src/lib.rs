@@ -12,6 +12,7 @@
 pub mod broker;
 pub mod cell;
 pub mod console;
+mod cpus;
 pub mod ids;
 pub mod names;
 pub mod net;
@@ -23,6 +24,7 @@ pub mod tunnel;
 pub mod upload;
 pub mod wire;
 
+pub use cpus::{BadCpus, CpuList, CpuPins};
 pub use ids::{DiskId, InstanceId, MachineId, NicId, OperationId, SnapshotId, SwitchId, TraceId};
 pub use names::{DiskName, IfName, MachineName, NicName, SnapshotName, SwitchName, Text};
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};

@@ -243,6 +243,37 @@ const CONST_TABLE: Process = Process {
     },
 };
 
+/// A node of devfs(5) that a cell shows (FreeBSD).
+#[derive(Debug, Clone, Copy)]
+pub struct Node {
+    /// As rules of devfs(8) have it.
+    pub pattern: &'static str,
+    /// Whether it becomes the machine's uid's, with mode 0660, where that runs bhyve (FreeBSD 15 and later).
+    pub owned: bool,
+    /// What for.
+    pub why: &'static str,
+}
+
+const fn node(pattern: &'static str, owned: bool, why: &'static str) -> Node {
+    Node { pattern, owned, why }
+}
+
+/// All that a cell's devfs shows; everything else is hidden.
+pub static NODES: &[Node] = &[
+    node("null", false, "input and output that nobody has"),
+    node("random", false, "the guest's random numbers"),
+    node("fd", false, "fdescfs(5): disks and the serial line by number"),
+    node("fd/*", false, "likewise"),
+    node("tapfd*", false, "taps by number, under a name that bhyve takes for a tap's"),
+    node("pts", false, "the serial line, which the runner makes"),
+    node("pts/*", false, "likewise"),
+    node("vmm", false, "the directory of instances"),
+    node("vmm.io", false, "likewise"),
+    node("vmmctl", true, "makes the machine's instance (FreeBSD 15 and later)"),
+    node("vmm/*", true, "the machine's instance; the kernel shows a jail no other"),
+    node("vmm.io/*", true, "its firmware and devices in memory"),
+];
+
 /// See the module.
 pub static TABLE: Process = CONST_TABLE;
 

@@ -17,6 +17,10 @@ const CALLS: &[Syscalls] = &[
         names: &["setsid", "setgroups", "setresgid", "setresuid"],
         why: "a cell gets the uid of its machine; a second list refuses every other uid and gid",
     },
+    Syscalls {
+        names: &["sched_setaffinity", "setpriority"],
+        why: "a cell runs on the CPUs, and yields to others, as its machine's limits say; runner and hypervisor cannot take it back",
+    },
     Syscalls { names: &["unshare", "sethostname"], why: "a cell gets namespaces of its own" },
     Syscalls {
         names: &["mount", "umount2", "open_tree", "move_mount", "mount_setattr", "pivot_root", "fchdir"],

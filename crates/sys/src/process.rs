@@ -33,6 +33,12 @@ pub fn ignore(signal: i32) -> io::Result<()> {
     if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Sets the nice value of this process, -20 to 19 (setpriority(2)); children inherit it. Below what it is: takes a privilege.
+pub fn set_priority(nice: i8) -> io::Result<()> {
+    // SAFETY: integers only; 0 is this process.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice.into()) } != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// CPU time of another process of ours, in nanoseconds.
 pub fn cpu_time_of(pid: i32) -> io::Result<u64> {
     let mut clock: libc::clockid_t = 0;

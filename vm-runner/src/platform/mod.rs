@@ -12,6 +12,8 @@ pub use linux::{Alarm, Engine, Host, serial_line};
 use skep_machine::Ended;
 use skep_proto::cell::{Limits, Usage};
 use skep_proto::{MachineId, Refusal, Text};
+use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// A program that is to be started in a cell.
@@ -32,6 +34,9 @@ pub struct Plan<'a> {
     pub identity: Option<u32>,
     /// Limits; `None`: it is not the runner, and stays outside of the machine's group.
     pub limits: Option<&'a Limits>,
+    /// Those of them that are its disks.
+    #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "rctl limits all that a jail reads and writes"))]
+    pub disks: Vec<BorrowedFd<'a>>,
     /// `/dev/kvm` in the cell.
     #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve runs on the processor or not at all"))]
     pub kvm: bool,
@@ -41,8 +46,8 @@ pub struct Plan<'a> {
 pub struct Made {
     /// Its process id on the host.
     pub pid: u32,
-    /// Limits that are not enforced here.
-    pub unenforced: Vec<Text<32>>,
+    /// Limits that are not enforced for it: which, and why.
+    pub unenforced: Vec<Text<200>>,
 }
 
 /// The host, as the spawner uses it.
@@ -52,7 +57,7 @@ pub trait CellHost {
     /// `STATE/cell`, as a path that this process can use.
     fn cell_dir(&self) -> std::path::PathBuf;
     /// Opens a file of the prepared root, to see that it is there.
-    fn look(&self, path: &str) -> std::io::Result<()>;
+    fn look(&self, path: &str) -> io::Result<()>;
     /// Makes a cell and starts a program as its first process. After a refusal nothing is left.
     fn start(&mut self, plan: &Plan<'_>) -> Result<Made, Refusal>;
     /// Ends the process that listens at the other end of `socket`, and waits until it and its cell are gone.
@@ -65,8 +70,10 @@ pub trait CellHost {
     fn machines(&self) -> Vec<MachineId>;
     /// What a cell uses.
     fn usage(&self, machine: MachineId) -> Usage;
-    /// Limits that can be enforced here.
+    /// Limits that can be enforced here, by the names of [`skep_machine::Limit`].
     fn limits(&self) -> Vec<&'static str>;
+    /// CPUs that this process may run on.
+    fn cpus(&self) -> io::Result<BTreeSet<u16>>;
     /// Where cells are weaker here than declared.
     fn weaker(&self) -> Vec<String>;
 }

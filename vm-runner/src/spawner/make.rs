@@ -4,8 +4,8 @@ use super::Spawner;
 use crate::handover::RunnerArgs;
 use crate::platform::{CellHost, Plan};
 use nix::sys::stat::{SFlag, fstat};
-use skep_proto::cell::{CellMade, FdRole, MakeCell, StartConsole, Started};
-use skep_proto::{MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
+use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, Started};
+use skep_proto::{CpuList, MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -17,11 +17,13 @@ impl Spawner {
     pub(super) fn make_cell(&mut self, c: MakeCell, UpTo(fds): UpTo<MAX_FDS>) -> Result<(CellMade, NoFds), Refusal> {
         let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit } = c;
         check(machine, &roles, &fds)?;
+        self.check_limits(machine, &limits)?;
         self.look(skep_cellroot::HYPERVISOR, Reason::HypervisorMissing)?;
         if roles.contains(&FdRole::Vars) {
             self.look(skep_cellroot::UEFI, Reason::FirmwareMissing)?;
         }
         let identity = self.identity(slot, 0)?;
+        let disks: Vec<bool> = roles.iter().map(|role| matches!(role, FdRole::Disk(_))).collect();
         let args = RunnerArgs { machine, roles, kvm, file_limit };
         let path = self.runner_socket(machine);
         let listener = bind(machine, &path)?;
@@ -32,6 +34,7 @@ impl Spawner {
             args: args.to_args(),
             listener: listener.as_fd(),
             fds: fds.iter().map(AsFd::as_fd).collect(),
+            disks: fds.iter().zip(&disks).filter(|(_, is)| **is).map(|(fd, _)| fd.as_fd()).collect(),
             identity,
             limits: Some(&limits),
             kvm,
@@ -66,6 +69,7 @@ impl Spawner {
             args: Vec::new(),
             listener: listener.as_fd(),
             fds: fds.iter().map(AsFd::as_fd).collect(),
+            disks: Vec::new(),
             identity,
             limits: None,
             kvm: false,
@@ -93,6 +97,26 @@ impl Spawner {
             return Err(Refusal::new(Reason::InvalidValue, format_args!("slot {slot}")).note(format_args!("less than {SLOTS}")));
         }
         Ok(self.machines.map(|first| first.saturating_add(2 * u32::from(slot) + which)))
+    }
+
+    /// What the kernels would pass over, or tell the hypervisor only.
+    fn check_limits(&self, machine: MachineId, limits: &Limits) -> Result<(), Refusal> {
+        let object = || format!("machine {machine}");
+        if !(-20..=19).contains(&limits.priority) {
+            let note = format_args!("{} is not -20 to 19", limits.priority);
+            return Err(Refusal::new(Reason::InvalidValue, object()).field("limits.priority").note(note));
+        }
+        if limits.cpus.0.is_empty() && limits.bound.0.is_empty() {
+            return Ok(());
+        }
+        let there = CpuList(self.host.cpus().map_err(|e| Refusal::io(object(), "ask which CPUs there are", &e))?);
+        for (field, wanted) in [("limits.cpus", &limits.cpus), ("limits.pins", &limits.bound)] {
+            if let Some(cpu) = wanted.0.difference(&there.0).next() {
+                let note = format_args!("CPU {cpu} is none of {there}, which the suite may run on");
+                return Err(Refusal::new(Reason::InvalidValue, object()).field(field).note(note));
+            }
+        }
+        Ok(())
     }
 
     fn look(&self, path: &str, reason: Reason) -> Result<(), Refusal> {

@@ -7,7 +7,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, execve};
 use skep_sys::fd;
-use skep_sys::freebsd::devfs::{self, Rule};
+use skep_sys::freebsd::devfs::{self, Mark, Rule};
 use skep_sys::freebsd::jail::{self, Value};
 use skep_sys::freebsd::{net, vmm};
 use skep_sys::process::{Fork, exit_now, fork};
@@ -20,8 +20,6 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Beyond those of cells and of volumes.
-const RULESET: u16 = 65_001;
 const JAIL: &str = "skep-bench";
 const VM: &str = "skep-bench";
 /// Numbers of the descriptors that the configuration names.
@@ -104,10 +102,10 @@ impl Bare {
         let mut rules = vec![Rule::HideAll];
         let shown = ["null", "random", "fd", "fd/*", "pts", "pts/*", "vmm", "vmm.io", "vmmctl", "vmm/*", "vmm.io/*"];
         rules.extend(shown.map(|pattern| Rule::Show(pattern.into())));
-        devfs::set_rules(self.dev.as_fd(), RULESET, &rules)?;
+        let ruleset = devfs::take(self.dev.as_fd(), &mark(), &rules)?.to_string();
         let root = self.root.to_str().context("path")?;
         mount("nullfs", &cell, &[("target", root)], MntFlags::MNT_RDONLY)?;
-        mount("devfs", &cell.join("dev"), &[("ruleset", &RULESET.to_string())], MntFlags::empty())?;
+        mount("devfs", &cell.join("dev"), &[("ruleset", ruleset.as_str())], MntFlags::empty())?;
         mount("fdescfs", &cell.join("dev/fd"), &[], MntFlags::empty())?;
         mount("tmpfs", &cell.join("run"), &[("size", "64m")], MntFlags::empty())?;
         mount("tmpfs", &cell.join("tmp"), &[("size", "4m")], MntFlags::empty())?;
@@ -121,7 +119,6 @@ impl Bare {
             ("path", Value::Text(cell.to_str().context("path")?.to_owned())),
             ("securelevel", Value::Number(3)),
             ("enforce_statfs", Value::Number(2)),
-            ("devfs_ruleset", Value::Number(i32::from(RULESET))),
             ("allow.vmm", Value::Named),
         ];
         if self.newer {
@@ -155,6 +152,11 @@ impl Bare {
         }
         run(&["/usr/sbin/bhyve", "-k", "/run/machine.conf", VM])
     }
+}
+
+/// Whose the cell's devfs ruleset is.
+fn mark() -> Mark {
+    Mark::new("bench", "cell")
 }
 
 /// Becomes this program.
@@ -193,6 +195,6 @@ impl Running<'_> {
                 nix::poll::poll(&mut [], 5u8)?;
             }
         }
-        Ok(devfs::clear(self.bare.dev.as_fd(), RULESET)?)
+        Ok(devfs::give(self.bare.dev.as_fd(), &mark())?)
     }
 }

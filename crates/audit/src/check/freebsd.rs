@@ -1,11 +1,16 @@
 //! Capability mode and jail.
 
 use super::line;
-use crate::facts::{FreeBsd, Jail, Kind, Open};
+use crate::facts::{FreeBsd, Jail, Kind, NodeRule, Open};
 use crate::report::{Line, Verdict};
+use skep_rights::hypervisor::NODES;
 use skep_rights::{FdKind, Network, Process, Uid};
 
-pub fn lines(table: &Process, freebsd: &FreeBsd, open: &[Open], lines: &mut Vec<Line>) {
+/// What a new jail has of `allow.*` if nothing is said (`JAIL_DEFAULT_ALLOW` in sys/kern/kern_jail.c): of no use without an address,
+/// without a writable root, and without another process of the uid.
+const USUAL: [&str; 4] = ["reserved_ports", "set_hostname", "suser", "unprivileged_proc_debug"];
+
+pub fn lines(table: &Process, freebsd: &FreeBsd, uids: &[u32], open: &[Open], lines: &mut Vec<Line>) {
     let shown = |on: bool| if on { "in capability mode" } else { "not in capability mode" };
     let verdict = match (table.freebsd.capability_mode, freebsd.capability_mode) {
         (true, false) => Verdict::Differs { what: "it is not in capability mode".into() },
@@ -27,24 +32,102 @@ pub fn lines(table: &Process, freebsd: &FreeBsd, open: &[Open], lines: &mut Vec<
             "jail",
             if jailed { "the machine's" } else { "none, or one of its own" },
             jail_shown(jail),
-            Verdict::of(jail_differences(table, jail, listens)),
+            Verdict::of(jail_differences(table, jail, jailed, listens)),
         ),
         None if jailed && !table.freebsd.capability_mode => {
             line("jail", "the machine's", "none", Verdict::Differs { what: "it is not in a jail".into() })
         }
         None => line("jail", "none", "none", Verdict::Confirmed),
     });
+    if let Some(jail) = freebsd.jail.as_ref().filter(|_| jailed) {
+        // A console-proxy's has no limits beside those of every process.
+        if table.name != skep_rights::console::TABLE.name {
+            lines.push(limits(jail));
+        }
+        lines.push(nodes(jail, uids));
+    }
+}
+
+/// Rules of rctl(8). How large each limit is stands in the broker's database, which is no kernel's word; that they are the jail's own,
+/// that they refuse or slow down, and that tasks have one, can be seen.
+fn limits(jail: &Jail) -> Line {
+    let declared = "only rules that deny or throttle, for this jail alone; one of processes, one of threads";
+    let Some(rules) = &jail.limits else {
+        let why = "the kernel does not count (kern.racct.enable)".into();
+        return line("limits", declared, "not readable", Verdict::Weaker { why });
+    };
+    let mut differences = Vec::new();
+    let mut own = Vec::new();
+    for rule in rules {
+        let parts: Option<(&str, &str)> =
+            rule.strip_prefix("jail:").and_then(|rest| rest.strip_prefix(jail.name.as_str())?.strip_prefix(':')?.split_once(':'));
+        match parts {
+            Some((resource, action))
+                if !action.contains('/') && (action.starts_with("deny=") || action.starts_with("throttle=")) =>
+            {
+                own.push(resource);
+            }
+            _ => differences.push(format!("rule {rule}")),
+        }
+    }
+    for resource in ["maxproc", "nthr"] {
+        if !own.contains(&resource) {
+            differences.push(format!("no rule limits {resource}"));
+        }
+    }
+    line("limits", declared, if rules.is_empty() { "none".to_owned() } else { rules.join(" ") }, Verdict::of(differences))
+}
+
+/// Nodes of devices that its devfs shows.
+fn nodes(jail: &Jail, uids: &[u32]) -> Line {
+    let declared = NODES.iter().map(|node| node.pattern).collect::<Vec<_>>().join(" ");
+    let Some(rules) = &jail.nodes else {
+        return line("devices", declared, "not readable", Verdict::Weaker { why: "rules of devfs are told to root only".into() });
+    };
+    let mut differences = Vec::new();
+    if !rules.first().is_some_and(|first| first.hides && first.pattern.is_empty() && !first.other) {
+        differences.push("not everything is hidden first".to_owned());
+    }
+    for rule in rules {
+        let known = NODES.iter().find(|node| node.pattern == rule.pattern);
+        let owner_fits = match (known, rule.owner) {
+            (_, None) => true,
+            (Some(node), Some((uid, mode))) => node.owned && uids.contains(&uid) && mode == 0o660,
+            (None, Some(_)) => false,
+        };
+        if rule.other {
+            differences.push(format!("rule for {} does more than show or hide", pattern(rule)));
+        }
+        if rule.shows && known.is_none() {
+            differences.push(format!("{} is shown", pattern(rule)));
+        } else if !owner_fits {
+            let (uid, mode) = rule.owner.unwrap_or_default();
+            differences.push(format!("{} is uid {uid}'s with mode {mode:o}", pattern(rule)));
+        }
+    }
+    let shown: Vec<&str> = rules.iter().filter(|rule| rule.shows).map(pattern).collect();
+    line("devices", declared, shown.join(" "), Verdict::of(differences))
+}
+
+fn pattern(rule: &NodeRule) -> &str {
+    if rule.pattern.is_empty() { "everything" } else { &rule.pattern }
 }
 
 fn jail_shown(jail: &Jail) -> String {
     let network = if jail.vnet { "network stack of its own" } else { "no network stack of its own" };
     format!(
-        "{} ({}), root {}, {network}, securelevel {}, children {}",
-        jail.name, jail.id, jail.path, jail.securelevel, jail.children
+        "{} ({}), root {}, {network}, securelevel {}, children {}, enforce_statfs {}, allow {}",
+        jail.name,
+        jail.id,
+        jail.path,
+        jail.securelevel,
+        jail.children,
+        jail.enforce_statfs,
+        jail.allowed.join(" ")
     )
 }
 
-fn jail_differences(table: &Process, jail: &Jail, listens: bool) -> Vec<String> {
+fn jail_differences(table: &Process, jail: &Jail, machines: bool, listens: bool) -> Vec<String> {
     let mut differences = Vec::new();
     if matches!(table.network, Network::None) && !listens && !jail.vnet && (jail.ip4 != 0 || jail.ip6 != 0) {
         differences.push("the jail has addresses".to_owned());
@@ -55,5 +138,15 @@ fn jail_differences(table: &Process, jail: &Jail, listens: bool) -> Vec<String> 
     if jail.path == "/" {
         differences.push("the jail's root is the host's".to_owned());
     }
+    if machines && jail.securelevel < 3 {
+        differences.push(format!("the jail has securelevel {}, not 3", jail.securelevel));
+    }
+    if jail.enforce_statfs < 2 {
+        differences.push("the jail sees the host's mounts".to_owned());
+    }
+    let vmm = machines && table.name != skep_rights::console::TABLE.name;
+    let fits = |name: &str| USUAL.contains(&name) || vmm && name == "vmm";
+    let more = jail.allowed.iter().filter(|name| !fits(name));
+    differences.extend(more.map(|name| format!("the jail is allowed {name}")));
     differences
 }

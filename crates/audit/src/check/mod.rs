@@ -26,7 +26,7 @@ pub fn process(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Op
     lines.push(identity::threads(table, facts));
     match &facts.confinement {
         Confinement::Linux(linux) => linux::lines(table, linux, others, options, &mut lines),
-        Confinement::FreeBsd(freebsd) => freebsd::lines(table, freebsd, &facts.descriptors, &mut lines),
+        Confinement::FreeBsd(freebsd) => freebsd::lines(table, freebsd, &facts.uids, &facts.descriptors, &mut lines),
     }
     lines.push(network(table, facts));
     lines.extend(most_descriptors(table, facts));
@@ -93,6 +93,17 @@ fn most_descriptors(table: &skep_rights::Process, facts: &Facts) -> Option<Line>
         Verdict::Differs { what: format!("it may open {found} descriptors") }
     };
     Some(line("open files", format!("at most {}", table.max_descriptors), format!("limit {found}"), verdict))
+}
+
+/// What dead cells left on the host; of one that is just being made or swept a part shows so for a moment.
+pub fn left_over(left: &[String]) -> Line {
+    let differences = left.iter().map(|what| format!("left over: {what}")).collect();
+    line(
+        "dead cells",
+        "have left no rules of rctl(8) and no instances of vmm(4)",
+        plural(left.len(), "thing"),
+        Verdict::of(differences),
+    )
 }
 
 /// What no kernel lets anybody read.

@@ -3,7 +3,7 @@
 
 use super::process;
 use crate::Options;
-use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Linux, Mount, Open, Reach};
+use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Linux, Mount, NodeRule, Open, Reach};
 use crate::find::Subject;
 use crate::report::{Process, Verdict};
 use skep_rights::{Namespace, Process as Table, console, frontend, hypervisor, net, storage};
@@ -140,16 +140,127 @@ fn on_freebsd_capability_mode_rights_and_jails_are_judged() {
     let judged = judge(&storage::TABLE, &facts, &[]);
     assert!(difference(&judged, "descriptors").ends_with("has rights beyond those of disks: MAC_SET"));
     assert_eq!(difference(&judged, "capsicum"), "it is not in capability mode");
-    let jail = Jail { id: 1, name: "skep".into(), path: "/".into(), ip4: 2, children: 3, ..Jail::default() };
+    let jail = Jail {
+        path: "/".into(),
+        ip4: 2,
+        children: 3,
+        securelevel: -1,
+        enforce_statfs: 1,
+        allowed: ["mount", "suser", "vmm"].map(Into::into).into(),
+        ..cell()
+    };
     facts.uids = vec![62_006; 3];
     facts.confinement = Confinement::FreeBsd(FreeBsd { capability_mode: false, jail: Some(jail) });
     let found = difference(&judge(&hypervisor::TABLE, &facts, &[]), "jail");
-    assert_eq!(found, "the jail has addresses; the jail may have 3 jails of its own; the jail's root is the host's");
+    let want = "the jail has addresses; the jail may have 3 jails of its own; the jail's root is the host's; \
+                the jail has securelevel -1, not 3; the jail sees the host's mounts; the jail is allowed mount";
+    assert_eq!(found, want);
+}
+
+/// A machine's jail as it should be.
+fn cell() -> Jail {
+    let mut nodes = vec![NodeRule { hides: true, ..NodeRule::default() }];
+    nodes.extend(hypervisor::NODES.iter().map(|node| NodeRule {
+        pattern: node.pattern.into(),
+        shows: true,
+        owner: node.owned.then_some((62_006, 0o660)),
+        ..NodeRule::default()
+    }));
+    Jail {
+        id: 3,
+        name: "skep-test-m".into(),
+        path: "/run/skep/cells/m".into(),
+        securelevel: 3,
+        enforce_statfs: 2,
+        allowed: ["reserved_ports", "set_hostname", "suser", "unprivileged_proc_debug", "vmm"].map(Into::into).into(),
+        limits: Some(vec!["jail:skep-test-m:maxproc:deny=130".into(), "jail:skep-test-m:nthr:deny=130".into()]),
+        nodes: Some(nodes),
+        ..Jail::default()
+    }
+}
+
+fn in_jail(table: &'static Table, uid: u32, jail: Jail) -> Process {
+    let confinement = Confinement::FreeBsd(FreeBsd { capability_mode: true, jail: Some(jail) });
+    let reach = Reach { interfaces: Some(Vec::new()), ..Reach::default() };
+    judge(
+        table,
+        &Facts { pid: 7, uids: vec![uid; 3], gids: vec![uid; 3], threads: 1, confinement, reach, ..Facts::default() },
+        &[],
+    )
+}
+
+#[test]
+fn on_freebsd_a_cell_as_it_should_be_differs_in_nothing() {
+    assert_eq!(differences(&in_jail(&hypervisor::TABLE, 62_006, cell())), []);
+    // A console-proxy's has no limits, and no right over instances.
+    let proxy = in_jail(&console::TABLE, 62_007, Jail { nodes: Some(Vec::new()), limits: Some(Vec::new()), ..cell() });
+    assert_eq!(difference(&proxy, "jail"), "the jail is allowed vmm");
+    assert!(!proxy.lines.iter().any(|line| line.line == "limits"));
+    assert_eq!(difference(&proxy, "devices"), "not everything is hidden first");
+}
+
+#[test]
+fn on_freebsd_rules_of_a_cell_are_judged() {
+    let limits = |rules: &[&str]| {
+        let rules = rules.iter().map(ToString::to_string).collect();
+        in_jail(&hypervisor::TABLE, 62_006, Jail { limits: Some(rules), ..cell() })
+    };
+    let (tasks, threads) = ("jail:skep-test-m:maxproc:deny=130", "jail:skep-test-m:nthr:deny=130");
+    let throttled = limits(&[tasks, threads, "jail:skep-test-m:readbps:throttle=1048576"]);
+    assert_eq!(differences(&throttled), []);
+    assert_eq!(difference(&limits(&[]), "limits"), "no rule limits maxproc; no rule limits nthr");
+    for rule in [
+        "jail:skep-test-m:vmemoryuse:log=1",
+        "jail:skep-test-m:vmemoryuse:sigkill=1",
+        "jail:skep-test-m:vmemoryuse:deny=1/process",
+        "jail:skep-test-other:vmemoryuse:deny=1",
+        "user:root:maxproc:deny=1",
+    ] {
+        assert_eq!(difference(&limits(&[tasks, threads, rule]), "limits"), format!("rule {rule}"));
+    }
+    let uncounted = in_jail(&hypervisor::TABLE, 62_006, Jail { limits: None, nodes: None, ..cell() });
+    assert_eq!(differences(&uncounted), []);
+    assert_eq!(uncounted.lines.iter().filter(|line| matches!(line.verdict, Verdict::Weaker { .. })).count(), 2);
+}
+
+#[test]
+fn on_freebsd_a_device_too_many_is_found() {
+    let with = |edit: &dyn Fn(&mut Vec<NodeRule>)| {
+        let mut jail = cell();
+        edit(jail.nodes.as_mut().unwrap());
+        difference(&in_jail(&hypervisor::TABLE, 62_006, jail), "devices")
+    };
+    let shows = |pattern: &str| NodeRule { pattern: pattern.into(), shows: true, ..NodeRule::default() };
+    assert_eq!(with(&|rules| rules.push(shows("mem"))), "mem is shown");
+    assert_eq!(with(&|rules| rules.push(shows(""))), "everything is shown");
+    assert_eq!(with(&|rules| rules.push(NodeRule { other: true, ..shows("vmm") })), "rule for vmm does more than show or hide");
+    let somebodys = |pattern: &str, uid, mode| NodeRule { owner: Some((uid, mode)), ..shows(pattern) };
+    assert_eq!(with(&|rules| rules.push(somebodys("vmm/*", 62_008, 0o660))), "vmm/* is uid 62008's with mode 660");
+    assert_eq!(with(&|rules| rules.push(somebodys("vmm/*", 62_006, 0o666))), "vmm/* is uid 62006's with mode 666");
+    assert_eq!(with(&|rules| rules.push(somebodys("null", 62_006, 0o660))), "null is uid 62006's with mode 660");
+}
+
+#[test]
+fn what_dead_cells_left_differs() {
+    assert!(!super::left_over(&[]).verdict.differs());
+    let left = super::left_over(&["vmm instance sktest0".into(), "rule jail:skep-test-m:nthr:deny=1".into()]);
+    assert!(
+        left.verdict
+            == Verdict::of(vec!["left over: vmm instance sktest0".into(), "left over: rule jail:skep-test-m:nthr:deny=1".into()])
+    );
 }
 
 #[test]
 fn on_freebsd_the_frontend_s_jail_has_addresses_when_it_listens_on_them() {
-    let jail = Jail { id: 1, name: "skep_api_frontend_tcp".into(), path: "/jail".into(), ip4: 2, ip6: 2, ..Jail::default() };
+    let jail = Jail {
+        id: 1,
+        name: "skep_api_frontend_tcp".into(),
+        path: "/jail".into(),
+        ip4: 2,
+        ip6: 2,
+        enforce_statfs: 2,
+        ..Jail::default()
+    };
     let mut facts = Facts {
         uids: vec![61_902; 3],
         gids: vec![61_902; 3],

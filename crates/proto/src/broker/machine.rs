@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::Ref;
-use crate::{DiskId, MachineId, MachineName, NicId, Text, runner::DiskStats, storage::LogKind};
+use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Text, runner::DiskStats, storage::LogKind};
 use serde::{Deserialize, Serialize};
 
 /// How a machine boots.
@@ -53,6 +53,65 @@ pub enum Acceleration {
     Kvm,
 }
 
+/// What a machine's cell may use beside its percent of a CPU, and how the host treats it; `None`: the default (create) or as it is
+/// (set). By default nothing is limited.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LimitsDraft {
+    /// See [`Limits`].
+    pub memory_mib: Option<u32>,
+    /// See [`Limits`].
+    pub tasks: Option<u32>,
+    /// See [`Limits`].
+    pub pcpu: Option<u32>,
+    /// See [`Limits`].
+    pub read_bps: Option<u64>,
+    /// See [`Limits`].
+    pub write_bps: Option<u64>,
+    /// See [`Limits`].
+    pub read_iops: Option<u64>,
+    /// See [`Limits`].
+    pub write_iops: Option<u64>,
+    /// See [`Limits`].
+    pub cpus: Option<CpuList>,
+    /// See [`Limits`].
+    pub pins: Option<CpuPins>,
+    /// See [`Limits`].
+    pub priority: Option<i8>,
+    /// See [`Limits`].
+    pub protect: Option<bool>,
+    /// See [`Limits`].
+    pub wired: Option<bool>,
+}
+
+/// What a machine's cell may use beside its percent of a CPU, and how the host treats it. 0 and empty: not limited.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// MiB of memory, the hypervisor's own included: at least 128 more than the guest has.
+    pub memory_mib: u32,
+    /// Processes and threads: 16 to 65,536.
+    pub tasks: u32,
+    /// FreeBSD: `pcpu` of rctl(8), percent of one CPU as a mean, kept by stopping the machine for seconds.
+    pub pcpu: u32,
+    /// Bytes read from disks in a second, from 4,096.
+    pub read_bps: u64,
+    /// Bytes written to disks in a second, likewise.
+    pub write_bps: u64,
+    /// Reads from disks in a second.
+    pub read_iops: u64,
+    /// Writes to disks in a second.
+    pub write_iops: u64,
+    /// CPUs of the host that it may run on.
+    pub cpus: CpuList,
+    /// Virtual CPUs that are bound to one CPU of the host each.
+    pub pins: CpuPins,
+    /// Nice value: -20 (first) to 19 (last).
+    pub priority: i8,
+    /// Whether the host spares it when memory runs out.
+    pub protect: bool,
+    /// Whether its memory stays in the host's RAM.
+    pub wired: bool,
+}
+
 /// Settings of a machine; `None`: the default (create) or as it is (set).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Settings {
@@ -72,6 +131,8 @@ pub struct Settings {
     pub cpu_percent: Option<u32>,
     /// Free text; default empty.
     pub description: Option<Text<256>>,
+    /// Further limits; default none.
+    pub limits: LimitsDraft,
 }
 
 /// Defines a machine.
@@ -137,6 +198,10 @@ pub struct MachineView {
     pub created_ns: i64,
     /// When the hypervisor was started last; 0: never.
     pub started_ns: i64,
+    /// Limits beside `cpu_percent`.
+    pub limits: Limits,
+    /// Limits that the host does not enforce while it runs this time: which, and why.
+    pub unenforced: Vec<Text<200>>,
 }
 
 /// A disk as a machine has it.

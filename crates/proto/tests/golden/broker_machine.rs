@@ -17,6 +17,20 @@ fn settings() -> Settings {
         disks: Some(vec![disk]),
         cpu_percent: Some(150),
         description: Some(parse("a machine")),
+        limits: LimitsDraft {
+            memory_mib: Some(1024),
+            tasks: Some(64),
+            pcpu: Some(50),
+            read_bps: Some(1 << 20),
+            write_bps: Some(0),
+            read_iops: None,
+            write_iops: Some(100),
+            cpus: Some(parse("0-1,3")),
+            pins: Some(parse("0:3")),
+            priority: Some(-5),
+            protect: Some(true),
+            wired: Some(false),
+        },
     }
 }
 
@@ -44,6 +58,21 @@ fn view() -> MachineView {
         pending: vec![parse("memory_mib")],
         created_ns: 1_700_000_000_000_000_000,
         started_ns: -1,
+        limits: Limits {
+            memory_mib: 1024,
+            tasks: 64,
+            pcpu: 50,
+            read_bps: 1 << 20,
+            write_bps: 0,
+            read_iops: 0,
+            write_iops: 100,
+            cpus: parse("0-1,3"),
+            pins: parse("0:3"),
+            priority: -5,
+            protect: true,
+            wired: false,
+        },
+        unenforced: vec![parse("rates: the disk has no device")],
     }
 }
 

@@ -13,12 +13,25 @@ fn bytes_of_the_spawner_never_change() {
     let make = MakeCell {
         machine: MACHINE,
         slot: 300,
-        limits: Limits { memory: Some(1 << 30), cpu_percent: Some(150), tasks: None },
+        limits: Limits {
+            memory: Some(1 << 30),
+            cpu_percent: Some(150),
+            tasks: None,
+            pcpu: Some(50),
+            read_bps: Some(1 << 20),
+            write_bps: None,
+            read_iops: None,
+            write_iops: Some(100),
+            cpus: parse("0-1,3"),
+            bound: parse("3"),
+            priority: -5,
+            protect: true,
+        },
         fds: vec![FdRole::Config, FdRole::Disk(0), FdRole::Tap(1)],
         kvm: false,
         file_limit: 1 << 30,
     };
-    golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("memory")] });
+    golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("rates: the disk has no device")] });
     golden.call(StartConsole { machine: MACHINE, slot: 1 }, Started { pid: 4712 });
     golden.call(KillCell { machine: MACHINE }, Done {});
     golden.call(SweepCell { machine: MACHINE }, Done {});

@@ -42,6 +42,7 @@ pub fn compile_list<'a>(names: impl Iterator<Item = &'a str>, ioctls: &[u64]) ->
     let mut whole: Vec<i64> = Vec::new();
     // What a name with `:absent` stands for is answered as if the kernel had no such call.
     let mut absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let mut plain: Vec<i64> = Vec::new();
     for name in names {
         if let Some(name) = name.strip_suffix(":absent") {
             let call = number(name).ok_or_else(|| EnterError::Unsupported(format!("no system call {name}")))?;
@@ -51,7 +52,10 @@ pub fn compile_list<'a>(names: impl Iterator<Item = &'a str>, ioctls: &[u64]) ->
         }
         let (call, limits) = limits(name)?;
         match limits {
-            None => whole.push(call),
+            None => {
+                plain.push(call);
+                whole.push(call);
+            }
             Some(rule) => rules.entry(call).or_default().push(rule),
         }
     }
@@ -59,6 +63,8 @@ pub fn compile_list<'a>(names: impl Iterator<Item = &'a str>, ioctls: &[u64]) ->
         let rule = rule(vec![condition(1, Len::Dword, Op::Eq, *request & 0xffff_ffff)?])?;
         rules.entry(libc::SYS_ioctl).or_default().push(rule);
     }
+    // Who has the call itself has it in place of an absent one, which those that it starts make of it.
+    absent.retain(|call, _| !plain.contains(call));
     // An empty list of rules means: whatever the arguments are.
     for call in whole {
         rules.insert(call, Vec::new());

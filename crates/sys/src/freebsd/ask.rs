@@ -1,5 +1,6 @@
 //! What the kernel says about processes and jails: sysctl(3), jail_get(2).
 
+use std::ffi::CStr;
 use std::io;
 
 /// Most bytes that are read: the open files of a process with 20,000 of them are some 27 MB.
@@ -50,6 +51,59 @@ pub struct Jail {
     pub securelevel: i32,
     /// `children.max`
     pub children: i32,
+    /// `enforce_statfs`
+    pub enforce_statfs: i32,
+    /// `devfs_ruleset`
+    pub ruleset: i32,
+    /// Which of `allow.*` it has, without that prefix.
+    pub allowed: Vec<&'static str>,
+}
+
+/// `allow.*` of jail(8), of every supported release; those of file systems and of vmm are there only with their modules.
+const ALLOW: &[&CStr] = &[
+    c"allow.adjtime",
+    c"allow.chflags",
+    c"allow.extattr",
+    c"allow.mlock",
+    c"allow.mount",
+    c"allow.mount.devfs",
+    c"allow.mount.fdescfs",
+    c"allow.mount.fusefs",
+    c"allow.mount.linprocfs",
+    c"allow.mount.linsysfs",
+    c"allow.mount.nullfs",
+    c"allow.mount.procfs",
+    c"allow.mount.tmpfs",
+    c"allow.mount.zfs",
+    c"allow.nfsd",
+    c"allow.quotas",
+    c"allow.raw_sockets",
+    c"allow.read_msgbuf",
+    c"allow.reserved_ports",
+    c"allow.routing",
+    c"allow.set_hostname",
+    c"allow.setaudit",
+    c"allow.settime",
+    c"allow.socket_af",
+    c"allow.suser",
+    c"allow.sysvipc",
+    c"allow.unprivileged_parent_tampering",
+    c"allow.unprivileged_proc_debug",
+    c"allow.vmm",
+];
+
+/// Whether a jail has one of them; one that this kernel does not know it has not.
+fn allowed(mut id: i32, name: &CStr) -> bool {
+    let mut value = 0i32;
+    fn vector(start: *mut libc::c_void, length: usize) -> libc::iovec {
+        libc::iovec { iov_base: start, iov_len: length }
+    }
+    let key = |name: &CStr| vector(name.as_ptr().cast_mut().cast(), name.to_bytes_with_nul().len());
+    let number = |value: &mut i32| vector((value as *mut i32).cast(), size_of::<i32>());
+    let mut vectors = [key(c"jid"), number(&mut id), key(name), number(&mut value)];
+    // SAFETY: every vector is a live local or a constant with its true length; keys are read only (jail_get(2)).
+    let found = unsafe { libc::jail_get(vectors.as_mut_ptr(), 4, 0) };
+    found >= 0 && value != 0
 }
 
 /// Asks for a jail by its number.
@@ -57,6 +111,7 @@ pub fn jail(mut id: i32) -> io::Result<Jail> {
     let mut name = [0u8; 256];
     let mut path = [0u8; 1024];
     let (mut vnet, mut ip4, mut ip6, mut securelevel, mut children) = (0i32, 0i32, 0i32, 0i32, 0i32);
+    let (mut enforce_statfs, mut ruleset) = (0i32, 0i32);
     fn vector(start: *mut libc::c_void, length: usize) -> libc::iovec {
         libc::iovec { iov_base: start, iov_len: length }
     }
@@ -79,6 +134,10 @@ pub fn jail(mut id: i32) -> io::Result<Jail> {
         number(&mut securelevel),
         key(c"children.max"),
         number(&mut children),
+        key(c"enforce_statfs"),
+        number(&mut enforce_statfs),
+        key(c"devfs_ruleset"),
+        number(&mut ruleset),
     ];
     let count = libc::c_uint::try_from(vectors.len()).unwrap_or(0);
     // SAFETY: every vector is a live local or a constant with its true length; keys are read only (jail_get(2)).
@@ -86,5 +145,18 @@ pub fn jail(mut id: i32) -> io::Result<Jail> {
         return Err(io::Error::last_os_error());
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
-    Ok(Jail { name: text(&name), path: text(&path), vnet, ip4, ip6, securelevel, children })
+    let prefix = "allow.".len();
+    let names = ALLOW.iter().filter(|name| allowed(id, name)).filter_map(|name| name.to_str().ok()?.get(prefix..));
+    Ok(Jail {
+        name: text(&name),
+        path: text(&path),
+        vnet,
+        ip4,
+        ip6,
+        securelevel,
+        children,
+        enforce_statfs,
+        ruleset,
+        allowed: names.collect(),
+    })
 }

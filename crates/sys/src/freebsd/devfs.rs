@@ -190,6 +190,54 @@ fn rulesets(dev: BorrowedFd<'_>) -> io::Result<Vec<u16>> {
     }
 }
 
+/// A rule as the kernel has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Nodes that it is about; empty: all.
+    pub pattern: String,
+    /// It asks for more than a pattern (`DRC_DSWFLAGS`).
+    pub more: bool,
+    /// Whether it shows them (else it hides them, or leaves them as they are).
+    pub shows: bool,
+    /// Whether it hides them.
+    pub hides: bool,
+    /// Whose it makes them.
+    pub owner: Option<u32>,
+    /// With which mode.
+    pub mode: Option<u16>,
+    /// Another ruleset whose rules it has done.
+    pub include: Option<u16>,
+}
+
+/// The rules of a ruleset, in their order; none, if there is no such.
+pub fn rules(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<Vec<Seen>> {
+    let (mut all, mut next) = (Vec::new(), rule(ruleset));
+    for _ in 0..=u16::MAX {
+        match control(dev, DEVFSIO_RGETNEXT, &mut next) {
+            Ok(()) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => break,
+            Err(e) => return Err(e),
+        }
+        let has = |action: libc::c_int| next.actions & action != 0;
+        let pattern = next.pattern.split(|b| *b == 0).next().unwrap_or_default();
+        let by_pattern = next.conditions & BY_PATTERN != 0;
+        all.push(Seen {
+            pattern: if by_pattern { String::from_utf8_lossy(pattern).into_owned() } else { String::new() },
+            more: next.conditions & !BY_PATTERN != 0,
+            shows: has(ACT_BASIC) && next.basic & UNHIDE != 0,
+            hides: has(ACT_BASIC) && next.basic & HIDE != 0,
+            owner: has(2).then_some(next.uid),
+            mode: has(8).then_some(next.mode),
+            include: has(16).then_some(next.include),
+        });
+        // The kernel looks for the one behind this number.
+        let id = next.id;
+        next = rule(ruleset);
+        next.id = id;
+    }
+    Ok(all)
+}
+
 /// Empties a ruleset; it is then no more.
 fn clear(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<()> {
     // The mark goes last: cut off here, the ruleset is found again.

@@ -60,6 +60,16 @@ pub fn has_sysctl(name: &std::ffi::CStr) -> bool {
     result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EISDIR)
 }
 
+/// Whether the kernel has this module, loaded or compiled in (modfind(2)).
+pub fn has_module(name: &std::ffi::CStr) -> bool {
+    unsafe extern "C" {
+        // The libc crate lacks it (sys/module.h).
+        fn modfind(name: *const libc::c_char) -> libc::c_int;
+    }
+    // SAFETY: the name ends in NUL and is read only.
+    unsafe { modfind(name.as_ptr()) >= 0 }
+}
+
 /// The interface that an open tap(4) is (`TAPGIFNAME`). Fails for any other descriptor.
 pub fn tap_name(tap: BorrowedFd<'_>) -> io::Result<String> {
     const TAPGIFNAME: libc::c_ulong = 0x4020_745d;

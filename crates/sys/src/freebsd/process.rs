@@ -24,6 +24,16 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Has the kernel spare this process, and all that it starts from now on, when memory and swap run out (`PROC_SPROTECT`, procctl(2)).
+/// Root's, outside of a jail.
+pub fn protect() -> io::Result<()> {
+    // sys/procctl.h: PPROT_SET | PPROT_INHERIT.
+    let mut operation: libc::c_int = 1 | 0x20;
+    // SAFETY: procctl(2) reads one int through the pointer, which is to a live local; 0 is this process.
+    let result = unsafe { libc::procctl(libc::P_PID, 0, libc::PROC_SPROTECT, (&raw mut operation).cast()) };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Signals the process (pdkill(2)).
 pub fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: two integers.

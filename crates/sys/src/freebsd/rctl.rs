@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 
 const RCTL_GET_RACCT: libc::c_int = 525;
+const RCTL_GET_RULES: libc::c_int = 526;
 const RCTL_ADD_RULE: libc::c_int = 528;
 const RCTL_REMOVE_RULE: libc::c_int = 529;
 
@@ -30,8 +31,27 @@ pub fn remove(filter: &str) -> io::Result<()> {
 
 /// What a subject uses: `cputime=3,vmemoryuse=4096,…`.
 pub fn usage(subject: &str) -> io::Result<String> {
-    let mut answer = vec![0; 4096];
-    call(RCTL_GET_RACCT, subject, &mut answer)?;
+    text(RCTL_GET_RACCT, subject, 4096)
+}
+
+/// All rules that match (`jail:` is every jail's), as the kernel writes them: `jail:NAME:maxproc:deny=64`.
+pub fn rules(filter: &str) -> io::Result<Vec<String>> {
+    let mut room = 8 << 10;
+    loop {
+        match text(RCTL_GET_RULES, filter, room) {
+            // What the kernel says when they do not fit.
+            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && room < MOST => room *= 4,
+            answer => return Ok(answer?.split(',').filter(|rule| !rule.is_empty()).map(str::to_owned).collect()),
+        }
+    }
+}
+
+/// Bytes of rules that the kernel tells at most (`kern.racct.rctl.maxbufsize`).
+const MOST: usize = 128 << 10;
+
+fn text(number: libc::c_int, subject: &str, room: usize) -> io::Result<String> {
+    let mut answer = vec![0; room];
+    call(number, subject, &mut answer)?;
     let end = answer.iter().position(|b| *b == 0).unwrap_or(answer.len());
     answer.truncate(end);
     String::from_utf8(answer).map_err(io::Error::other)

@@ -12,7 +12,8 @@ use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use skep_proto::MachineId;
 use skep_proto::cell::Limits;
 use skep_sys::process::{Fork, exit_now, fork};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 /// The spawner's uid here.
@@ -66,6 +67,16 @@ fn share() -> i32 {
     i32::try_from(used.as_millis() * 100 / begun.elapsed().as_millis()).unwrap()
 }
 
+/// Two MiB from the beginning of the disk, past the kernel's memory of it.
+fn read(disk: BorrowedFd<'_>) -> i32 {
+    // Aligned as O_DIRECT wants it.
+    #[repr(align(4096))]
+    struct Page([u8; 65536]);
+    let mut page = Box::new(Page([0; 65536]));
+    let done = (0..32).all(|at| nix::sys::uio::pread(disk, &mut page.0, at * 65536).is_ok_and(|n| n == 65536));
+    i32::from(!done)
+}
+
 fn breed() -> i32 {
     let mut made = 0;
     for _ in 0..50 {
@@ -83,13 +94,18 @@ fn breed() -> i32 {
 pub fn main() {
     let groups = Cgroups::acquire("test".parse().unwrap(), Some(SPAWNER));
     println!("limits: offered {}", groups.limits().join(" "));
+    let disk = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECT).open("/dev/vda");
+    println!("limits: disk {}", disk.is_ok());
+    let disk = disk.ok();
     // From here on as the spawner, which has no right over files any more.
     setgroups(&[]).unwrap();
     setresgid(Gid::from_raw(SPAWNER), Gid::from_raw(SPAWNER), Gid::from_raw(SPAWNER)).unwrap();
     setresuid(Uid::from_raw(SPAWNER), Uid::from_raw(SPAWNER), Uid::from_raw(SPAWNER)).unwrap();
     let machine = MachineId::from_u128(7);
+    let disk = disk.as_ref().map(AsFd::as_fd);
     let with = |limits: Limits| {
-        let made = groups.make(machine, &limits).unwrap_or_else(|refusal| panic!("limits: {refusal}"));
+        let disks: Vec<BorrowedFd<'_>> = disk.into_iter().collect();
+        let made = groups.make(machine, &limits, &disks).unwrap_or_else(|refusal| panic!("limits: {refusal}"));
         println!("limits: unenforced {}", made.unenforced.len());
         made
     };
@@ -103,6 +119,27 @@ pub fn main() {
     println!("limits: machines {}", groups.machines().len());
     let made = with(Limits { tasks: Some(5), ..Limits::default() });
     println!("limits: breeding {}", wait(child(&made, breed)));
+    if let Some(disk) = disk {
+        let time = |made: &cgroup::Joined| {
+            let begun = Instant::now();
+            println!("limits: reading {}", wait(child(made, || read(disk))));
+            begun.elapsed().as_millis()
+        };
+        // A tenth of the time that this takes without a limit is far less than what two MiB take at half a MiB a second.
+        let free = time(&with(Limits::default()));
+        let throttled = time(&with(Limits { read_bps: Some(512 << 10), ..Limits::default() }));
+        println!("limits: read {free} ms, throttled {throttled} ms, slower {}", throttled > 2 * free && throttled > 1500);
+        let written = std::fs::read_to_string(format!("/sys/fs/cgroup/skep-test/{machine}/io.max")).unwrap();
+        println!("limits: io.max {}", written.trim());
+    }
+    let made = with(Limits { priority: 5, ..Limits::default() });
+    let nice = std::fs::read_to_string(format!("/sys/fs/cgroup/skep-test/{machine}/cpu.weight.nice")).unwrap();
+    println!("limits: nice {} of {}", nice.trim(), made.procs.len());
+    // A file in memory is on no device.
+    let file = skep_sys::fd::memory_file(c"disk").unwrap();
+    let limits = Limits { write_iops: Some(10), ..Limits::default() };
+    let made = groups.make(machine, &limits, &[file.as_fd()]).unwrap_or_else(|refusal| panic!("limits: {refusal}"));
+    println!("limits: a file in memory: {}", made.unenforced.iter().map(|u| u.as_str()).collect::<Vec<_>>().join("; "));
     // Its children are orphans in the group by now, and the sweep ends them.
     match groups.sweep(machine) {
         Ok(()) => println!("limits: swept, machines {}", groups.machines().len()),

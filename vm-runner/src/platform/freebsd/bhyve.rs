@@ -45,6 +45,8 @@ struct Facts {
     name: String,
     /// `memory.size`.
     memory: String,
+    /// `memory.wired`: loader and hypervisor have to agree on it.
+    wired: bool,
     /// bhyveload fills the memory, as there is no boot ROM.
     loader: bool,
 }
@@ -57,6 +59,7 @@ impl Facts {
         Ok(Self {
             name: value("name").ok_or_else(|| missing("name"))?,
             memory: value("memory.size").ok_or_else(|| missing("memory.size"))?,
+            wired: value("memory.wired").is_some_and(|v| v == "true"),
             loader: value("bootrom").or_else(|| value("lpc.bootrom")).is_none(),
         })
     }
@@ -99,7 +102,9 @@ impl Engine {
             let disk = disk.ok_or_else(|| io::Error::other("the loader needs a disk"))?;
             let (memory, path) = (facts.memory.clone(), format!("/dev/fd/{disk}"));
             let line = format!("/dev/fd/{}", fd_of_line());
-            (LOADER, vec!["-m".into(), memory, "-d".into(), path, "-c".into(), line, facts.name.clone()])
+            let wired = facts.wired.then(|| "-S".to_owned());
+            let rest = ["-m".into(), memory, "-d".into(), path, "-c".into(), line, facts.name.clone()];
+            (LOADER, wired.into_iter().chain(rest).collect())
         } else {
             (BINARY, argv(CONFIG, &Names::standard(&facts.name)))
         };

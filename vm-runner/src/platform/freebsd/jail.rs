@@ -84,6 +84,15 @@ fn become_first(plan: &Plan<'_>, cell: &Cell, report: &OwnedFd) -> Result<Infall
         msg::send(report.as_fd(), &[CHILD, pid.to_string().as_bytes()].concat(), &[], None).map_err(at("report"))?;
         exit_now(0);
     }
+    // In the jail nobody may; from here on all of it inherits them.
+    if let Some(limits) = plan.limits {
+        if limits.priority != 0 {
+            skep_sys::process::set_priority(limits.priority).map_err(at("set the priority"))?;
+        }
+        if limits.protect {
+            skep_sys::freebsd::process::protect().map_err(at("protect the cell from a lack of memory"))?;
+        }
+    }
     let path = cell.place.to_str().ok_or_else(|| Failed("path", io::Error::from(io::ErrorKind::InvalidInput)))?;
     let mut parameters = vec![
         ("name", Value::Text(cell.name.clone())),

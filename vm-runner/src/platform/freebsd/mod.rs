@@ -15,6 +15,7 @@ use skep_proto::{InstanceId, MachineId, Reason, Refusal, Text};
 use skep_service::{Start, StartError};
 use skep_sys::freebsd::devfs::{self, Mark};
 use skep_sys::freebsd::{rctl, vmm};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// How long a console-proxy whose line is closed may take to give its readers the rest.
 const REST_MS: u16 = 1_000;
+/// Why rctl(8) is of no use.
+const UNCOUNTED: &str = "kern.racct.enable is not set in loader.conf";
 /// How long the kernel may take to end a removed jail.
 const END: Duration = Duration::from_secs(10);
 
@@ -115,20 +118,42 @@ impl Host {
         Ok(())
     }
 
-    fn limit(&self, name: &str, limits: &Limits) -> io::Result<Vec<Text<32>>> {
+    /// Adds the rules of rctl(8), which may be there before their jail.
+    fn limit(&self, name: &str, limits: &Limits) -> io::Result<Vec<Text<200>>> {
         let mut unenforced = Vec::new();
-        // Guest memory is seen only as virtual memory (FREEBSD.md 46).
-        let rules = [("memory", "vmemoryuse", limits.memory), ("tasks", "nthr", limits.tasks.map(u64::from))];
-        for (what, resource, value) in rules {
+        let tasks = limits.tasks.map(u64::from);
+        let rules = [
+            // Guest memory is seen only as virtual memory (FREEBSD.md 46).
+            ("memory", "vmemoryuse:deny", limits.memory),
+            ("tasks", "maxproc:deny", tasks),
+            ("tasks", "nthr:deny", tasks),
+            ("pcpu", "pcpu:deny", limits.pcpu.map(u64::from)),
+            ("rates", "readbps:throttle", limits.read_bps),
+            ("rates", "writebps:throttle", limits.write_bps),
+            ("rates", "readiops:throttle", limits.read_iops),
+            ("rates", "writeiops:throttle", limits.write_iops),
+        ];
+        for (what, rule, value) in rules {
             match value {
-                Some(value) if self.counts => rctl::add(&format!("jail:{name}:{resource}:deny={value}"))?,
-                Some(_) => unenforced.push(Text::lossy(what)),
+                Some(value) if self.counts => rctl::add(&format!("jail:{name}:{rule}={value}"))?,
+                Some(_) => unenforced.push(Text::lossy(&format!("{what}: {UNCOUNTED}"))),
                 None => {}
             }
         }
+        unenforced.dedup();
         // pcpu stops the jail for seconds: not a share of a CPU (FREEBSD.md 46).
-        unenforced.extend(limits.cpu_percent.map(|_| Text::lossy("cpu")));
+        unenforced
+            .extend(limits.cpu_percent.map(|_| Text::lossy("cpu: rctl(8) gives no share of a CPU; use limits.cpus or pcpu")));
         Ok(unenforced)
+    }
+
+    /// Keeps a living jail to some CPUs.
+    fn keep_to(&self, name: &str, limits: &Limits) -> io::Result<()> {
+        if limits.cpus.0.is_empty() {
+            return Ok(());
+        }
+        let id = skep_sys::freebsd::jail::find(name)?.ok_or(io::ErrorKind::NotFound)?;
+        skep_sys::freebsd::cpu::place_jail(id, limits.cpus.0.iter().map(|cpu| usize::from(*cpu)))
     }
 
     fn try_start(&self, plan: &Plan<'_>, console: bool) -> Result<Made, Refusal> {
@@ -151,7 +176,11 @@ impl Host {
         };
         // Until 15 a NIC needs a network stack in the cell (FREEBSD.md 25, 26).
         let stack = !self.newer && !console;
-        let pid = jail::start(plan, &jail::Cell { name, place, owner, ruleset, stack })?;
+        let pid = jail::start(plan, &jail::Cell { name: name.clone(), place, owner, ruleset, stack })?;
+        // Nothing runs there yet but a runner that waits.
+        if let Some(limits) = plan.limits {
+            self.keep_to(&name, limits).map_err(failed("keep its jail to some CPUs"))?;
+        }
         Ok(Made { pid, unenforced })
     }
 
@@ -225,7 +254,7 @@ impl CellHost for Host {
         let list = std::fs::read_dir(&self.cells).into_iter().flatten().filter_map(Result::ok);
         let names = list.filter_map(|entry| entry.file_name().into_string().ok());
         let machine = |name: &str| name.strip_suffix("-console").unwrap_or(name).parse().ok();
-        let all: std::collections::BTreeSet<MachineId> = names.filter_map(|name| machine(&name)).collect();
+        let all: BTreeSet<MachineId> = names.filter_map(|name| machine(&name)).collect();
         all.into_iter().collect()
     }
 
@@ -236,14 +265,19 @@ impl CellHost for Host {
     }
 
     fn limits(&self) -> Vec<&'static str> {
-        if self.counts { vec!["memory", "tasks"] } else { Vec::new() }
+        let counted: &[&str] = if self.counts { &["memory", "tasks", "pcpu", "rates"] } else { &[] };
+        [counted, &["cpus", "priority", "raise", "protect"]].concat()
+    }
+
+    fn cpus(&self) -> io::Result<BTreeSet<u16>> {
+        Ok(skep_sys::freebsd::cpu::allowed()?.into_iter().filter_map(|cpu| u16::try_from(cpu).ok()).collect())
     }
 
     fn weaker(&self) -> Vec<String> {
         let mut lines =
-            vec!["limits of cpu are not enforced: rctl stops a jail for seconds, which is no share of a CPU".to_owned()];
+            vec!["shares of CPU are not enforced: rctl stops a jail for seconds, which is pcpu and no share of a CPU".to_owned()];
         if !self.counts {
-            lines.push("limits of memory and tasks are not enforced: kern.racct.enable is not set in loader.conf".to_owned());
+            lines.push(format!("limits of memory, tasks, pcpu and rates are not enforced: {UNCOUNTED}"));
         }
         if !self.newer {
             lines.push(

@@ -10,12 +10,9 @@ use std::path::Path;
 /// What of `/dev` a cell sees. With an owner, bhyve's devices are its (FREEBSD15.md 18).
 pub fn rules(owner: Option<u32>) -> Vec<Rule> {
     let mut rules = vec![Rule::HideAll];
-    // random: where virtio-rnd takes the guest's from.
-    rules.extend(["null", "random", "fd", "fd/*", "tapfd*", "pts", "pts/*"].map(|pattern| Rule::Show(pattern.into())));
-    rules.extend(["vmm", "vmm.io"].map(|pattern| Rule::Show(pattern.into())));
-    rules.extend(["vmmctl", "vmm/*", "vmm.io/*"].map(|pattern| match owner {
-        Some(uid) => Rule::ShowTo(pattern.into(), uid),
-        None => Rule::Show(pattern.into()),
+    rules.extend(skep_rights::hypervisor::NODES.iter().map(|node| match owner.filter(|_| node.owned) {
+        Some(uid) => Rule::ShowTo(node.pattern.into(), uid),
+        None => Rule::Show(node.pattern.into()),
     }));
     rules
 }

@@ -6,7 +6,7 @@
 use crate::handover::{FIRST, LISTENER, READY, REPORT};
 use crate::platform::Plan;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::{Gid, Uid, chdir, execve, fchdir, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid};
 use skep_proto::{Reason, Refusal};
 use skep_sys::linux::mount::{Forbid, attach, clone_here, clone_of, forbid};
@@ -102,6 +102,17 @@ fn listen(channel: &OwnedFd, first: &mut Option<(u32, OwnedFd)>) -> Result<(), (
 fn become_first(root: BorrowedFd<'_>, plan: &Plan<'_>, joins: &[PathBuf], report: &OwnedFd) -> Result<Infallible, Failed> {
     for procs in joins {
         fs::OpenOptions::new().write(true).open(procs).and_then(|mut f| f.write_all(b"0")).map_err(at("join the cgroup"))?;
+    }
+    if let Some(limits) = plan.limits {
+        if limits.priority != 0 {
+            skep_sys::process::set_priority(limits.priority).map_err(at("set the priority"))?;
+        }
+        if !limits.cpus.0.is_empty() {
+            let mut set = CpuSet::new();
+            limits.cpus.0.iter().try_for_each(|cpu| set.set(usize::from(*cpu))).map_err(at("choose CPUs"))?;
+            // All that runs in the cell inherits it, and has no call to change it.
+            sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(at("keep to the CPUs"))?;
+        }
     }
     // A session of its own: what is typed at the spawner's terminal is not for the cell.
     setsid().map_err(at("setsid"))?;

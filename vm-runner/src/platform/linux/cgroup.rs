@@ -2,12 +2,14 @@
 //! there, as they then cannot be in version 2.
 
 use nix::errno::Errno;
+use nix::sys::stat::SFlag;
 use nix::unistd::{Gid, Uid, chown};
 use skep_proto::cell::{Limits, Usage};
 use skep_proto::{InstanceId, MachineId, Refusal, Text};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The groups of one instance; none without root.
@@ -27,11 +29,11 @@ struct Tree {
 pub struct Joined {
     /// Files to write `0` to.
     pub procs: Vec<PathBuf>,
-    /// Limits that were asked for and are not enforced.
-    pub unenforced: Vec<Text<32>>,
+    /// Limits that were asked for and are not enforced: which, and why.
+    pub unenforced: Vec<Text<200>>,
 }
 
-const WANTED: [&str; 4] = ["memory", "cpu", "pids", "cpuacct"];
+const WANTED: [&str; 5] = ["memory", "cpu", "pids", "cpuacct", "io"];
 
 impl Cgroups {
     /// Finds the hierarchies and makes the instance's group in each, to be `uid`'s. What cannot be had is left out.
@@ -63,21 +65,28 @@ impl Cgroups {
     /// Limits that can be enforced.
     pub fn limits(&self) -> Vec<&'static str> {
         let there = |(name, controller)| self.tree(controller).map(|_| name);
-        [("memory", "memory"), ("cpu", "cpu"), ("tasks", "pids")].into_iter().filter_map(there).collect()
+        let own = [("memory", "memory"), ("cpu", "cpu"), ("tasks", "pids"), ("priority", "cpu")].into_iter().filter_map(there);
+        own.chain(self.throttles().map(|_| "rates")).collect()
     }
 
-    /// Makes a machine's groups with its limits. After a refusal none is left.
-    pub fn make(&self, machine: MachineId, limits: &Limits) -> Result<Joined, Refusal> {
+    /// The hierarchy that limits what disks are read and written: what was written into memory is laid to a group's charge only where
+    /// both controllers are in version 2.
+    fn throttles(&self) -> Option<&Tree> {
+        self.trees.iter().find(|t| t.unified && ["io", "memory"].iter().all(|c| t.controllers.contains(c)))
+    }
+
+    /// Makes a machine's groups with its limits; those of rates are on the devices of its disks. After a refusal none is left.
+    pub fn make(&self, machine: MachineId, limits: &Limits, disks: &[BorrowedFd<'_>]) -> Result<Joined, Refusal> {
         self.sweep(machine)?;
         let result =
-            self.try_make(machine, limits).map_err(|(what, e)| Refusal::io(format_args!("machine {machine}"), &what, &e));
+            self.try_make(machine, limits, disks).map_err(|(what, e)| Refusal::io(format_args!("machine {machine}"), &what, &e));
         if result.is_err() {
             let _ = self.sweep(machine);
         }
         result
     }
 
-    fn try_make(&self, machine: MachineId, limits: &Limits) -> Result<Joined, (String, io::Error)> {
+    fn try_make(&self, machine: MachineId, limits: &Limits, disks: &[BorrowedFd<'_>]) -> Result<Joined, (String, io::Error)> {
         let mut joined = Joined::default();
         for tree in &self.trees {
             let dir = tree.dir.join(machine.to_string());
@@ -96,18 +105,55 @@ impl Cgroups {
             ),
             ("cpu", "cpu", quota.map(|q| [("cpu.cfs_quota_us", q.to_string()), ("cpu.max", format!("{q} {period}"))])),
             ("tasks", "pids", limits.tasks.map(|n| [("pids.max", n.to_string()), ("pids.max", n.to_string())])),
+            // Against other groups a nice value counts as the group's weight only.
+            (
+                "priority",
+                "cpu",
+                weight(limits.priority)
+                    .map(|w| [("cpu.shares", w.to_string()), ("cpu.weight.nice", limits.priority.to_string())]),
+            ),
         ];
         for (name, controller, value) in wanted {
             let Some([old, new]) = value else { continue };
             let Some(tree) = self.tree(controller) else {
-                joined.unenforced.push(Text::lossy(name));
+                joined.unenforced.push(Text::lossy(&format!("{name}: there is no control group of the {controller} controller")));
                 continue;
             };
             let (file, value) = if tree.unified { new } else { old };
             let path = tree.dir.join(machine.to_string()).join(file);
             fs::write(&path, value).map_err(|e| (format!("set {}", path.display()), e))?;
         }
+        let rates =
+            [("rbps", limits.read_bps), ("wbps", limits.write_bps), ("riops", limits.read_iops), ("wiops", limits.write_iops)];
+        let rates: Vec<String> = rates.iter().filter_map(|(key, value)| Some(format!("{key}={}", (*value)?))).collect();
+        if !rates.is_empty() {
+            self.throttle(machine, &rates.join(" "), disks, &mut joined)?;
+        }
         Ok(joined)
+    }
+
+    fn throttle(
+        &self, machine: MachineId, rates: &str, disks: &[BorrowedFd<'_>], joined: &mut Joined,
+    ) -> Result<(), (String, io::Error)> {
+        let Some(tree) = self.throttles() else {
+            let why = "rates: there is no control group of version 2 with the io and memory controllers";
+            joined.unenforced.push(Text::lossy(why));
+            return Ok(());
+        };
+        let path = tree.dir.join(machine.to_string()).join("io.max");
+        let mut done = BTreeSet::new();
+        for disk in disks {
+            match device(*disk) {
+                Ok(device) if !done.insert(device) => {}
+                Ok((major, minor)) => {
+                    let line = format!("{major}:{minor} {rates}");
+                    fs::write(&path, line).map_err(|e| (format!("set {}", path.display()), e))?;
+                }
+                Err(e) => joined.unenforced.push(Text::lossy(&format!("rates: the device of a disk is not known: {e}"))),
+            }
+        }
+        joined.unenforced.dedup();
+        Ok(())
     }
 
     /// Kills what is left in a machine's groups and removes them.
@@ -142,6 +188,35 @@ impl Cgroups {
         });
         Usage { memory, cpu_ns }
     }
+}
+
+/// What a nice value is worth (kernel/sched/core.c, sched_prio_to_weight), as version 1's cpu.shares; none for the default.
+fn weight(nice: i8) -> Option<u64> {
+    const WEIGHTS: [u64; 40] = [
+        88761, 71755, 56483, 46273, 36291, 29154, 23254, 18705, 14949, 11916, 9548, 7620, 6100, 4904, 3906, 3121, 2501, 1991,
+        1586, 1277, 1024, 820, 655, 526, 423, 335, 272, 215, 172, 137, 110, 87, 70, 56, 45, 36, 29, 23, 18, 15,
+    ];
+    let at = usize::try_from(i16::from(nice) + 20).ok()?;
+    WEIGHTS.get(at).copied().filter(|_| nice != 0)
+}
+
+/// The whole disk that a file lies on, or that a block device is or is part of.
+fn device(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let stat = nix::sys::stat::fstat(file)?;
+    let block = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFBLK;
+    let number = if block { stat.st_rdev } else { stat.st_dev };
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let shown = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    // Of a file system in memory, over others or across several there is none.
+    if major == 0 || !shown.exists() {
+        return Err(io::Error::other(format!("its file system, {major}:{minor}, is on no block device")));
+    }
+    if !shown.join("partition").exists() {
+        return Ok((major, minor));
+    }
+    let text = fs::read_to_string(shown.join("../dev"))?;
+    let numbers = text.trim().split_once(':').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    numbers.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// A line of the mount table as a hierarchy: where, and which of the wanted controllers.

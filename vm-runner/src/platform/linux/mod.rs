@@ -19,6 +19,7 @@ use skep_proto::{MachineId, Refusal};
 use skep_sandbox::EnterError;
 use skep_service::{Role, Start, StartError};
 use skep_sys::linux::{peer_pidfd, pidfd_signal};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -114,7 +115,7 @@ impl CellHost for Host {
         let object = format!("machine {}", plan.machine);
         let root = self.root(plan.root).map_err(|e| Refusal::io(&object, "open the cell's root", &e))?;
         let joined = match plan.limits {
-            Some(limits) => self.cgroups.make(plan.machine, limits)?,
+            Some(limits) => self.cgroups.make(plan.machine, limits, &plan.disks)?,
             None => cgroup::Joined::default(),
         };
         match cell::start(root.as_fd(), plan, &joined.procs) {
@@ -165,7 +166,13 @@ impl CellHost for Host {
     }
 
     fn limits(&self) -> Vec<&'static str> {
-        self.cgroups.limits()
+        [self.cgroups.limits(), vec!["cpus"]].concat()
+    }
+
+    fn cpus(&self) -> io::Result<BTreeSet<u16>> {
+        let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
+        let all = 0..nix::sched::CpuSet::count();
+        Ok(all.filter(|cpu| set.is_set(*cpu).unwrap_or(false)).filter_map(|cpu| u16::try_from(cpu).ok()).collect())
     }
 
     fn weaker(&self) -> Vec<String> {

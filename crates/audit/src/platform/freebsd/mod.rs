@@ -1,13 +1,15 @@
 //! FreeBSD: `kern.proc.*` and jail_get(2).
 
 use super::{Listener, kinfo};
-use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Open, Reach};
+use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, NodeRule, Open, Reach};
 use crate::{Error, Options};
 use nix::libc::{self, c_int, kinfo_proc};
-use skep_sys::freebsd::ask;
+use skep_proto::MachineId;
+use skep_sys::freebsd::{ask, devfs, rctl};
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::offset_of;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -85,6 +87,33 @@ impl Kernel {
         Ok(self.processes.iter().filter(belongs).map(|p| p.pid).filter(|pid| *pid != runner).collect())
     }
 
+    /// What bears the suite's mark and outlives its cell: rules of rctl(8), instances of vmm(4). Those that belong to none of these
+    /// machines. None: it cannot be asked.
+    #[allow(clippy::unused_self)]
+    pub fn left_over(&self, options: &Options, machines: &[MachineId]) -> Option<Vec<String>> {
+        let instance = options.instance;
+        let jails: Vec<String> = machines.iter().map(|machine| format!("skep-{instance}-{machine}")).collect();
+        let mark = format!("skep-{instance}-");
+        let of = |rule: &String| rule.strip_prefix("jail:").and_then(|rest| rest.split(':').next()).map(str::to_owned);
+        let known = |jail: &str| jails.iter().any(|known| jail.strip_suffix("-console").unwrap_or(jail) == known);
+        // Without kern.racct.enable there are none.
+        let rules = rctl::rules("jail:").unwrap_or_default();
+        let stale = rules.iter().filter(|rule| of(rule).is_some_and(|jail| jail.starts_with(&mark) && !known(&jail)));
+        let mut left: Vec<String> = stale.map(|rule| format!("rule {}", kinfo::text(rule.as_bytes()))).collect();
+        // As the broker names instances: in its configuration for bhyve.
+        let mark = format!("sk{instance}");
+        let vms: Vec<String> =
+            machines.iter().map(|m| format!("{mark}{}", format!("{:032x}", m.as_u128()).get(..26).unwrap_or_default())).collect();
+        let nodes = match std::fs::read_dir("/dev/vmm") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            list => list.ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect(),
+        };
+        let ours = |name: &&String| name.strip_prefix(&mark).is_some_and(is_machine);
+        let stale = nodes.iter().filter(ours).filter(|name| !vms.contains(name));
+        left.extend(stale.map(|name| format!("vmm instance {name}")));
+        Some(left)
+    }
+
     /// What it says about one process. `None`: it has ended.
     pub fn facts(&self, pid: i32) -> Result<Option<Facts>, Error> {
         match self.read(pid) {
@@ -138,6 +167,11 @@ impl Kernel {
     }
 }
 
+/// Whether this can be the beginning of a machine's id as instances have it.
+fn is_machine(text: &str) -> bool {
+    text.len() == 26 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 /// Files of STATE, which has directories in directories at most; what cannot be read stays unknown.
 fn below(directory: &Path, depth: u8, paths: &mut kinfo::Paths) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -161,12 +195,41 @@ fn most_descriptors(pid: i32) -> io::Result<Option<u64>> {
 }
 
 fn jail(id: i32) -> io::Result<Option<Jail>> {
-    let ask::Jail { name, path, vnet, ip4, ip6, securelevel, children } = match ask::jail(id) {
+    let ask::Jail { name, path, vnet, ip4, ip6, securelevel, children, enforce_statfs, ruleset, allowed } = match ask::jail(id) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
         found => found?,
     };
+    let limits = rctl::rules(&format!("jail:{name}")).ok();
+    let limits = limits.map(|rules| rules.iter().map(|rule| kinfo::text(rule.as_bytes())).collect());
     let (name, path) = (kinfo::text(name.as_bytes()), kinfo::text(path.as_bytes()));
-    Ok(Some(Jail { id, name, path, vnet: vnet == libc::JAIL_SYS_NEW, securelevel, children, ip4, ip6 }))
+    let nodes = u16::try_from(ruleset).ok().and_then(|ruleset| nodes(ruleset).ok());
+    Ok(Some(Jail {
+        id,
+        name,
+        path,
+        vnet: vnet == libc::JAIL_SYS_NEW,
+        securelevel,
+        children,
+        ip4,
+        ip6,
+        enforce_statfs,
+        allowed: allowed.into_iter().map(str::to_owned).collect(),
+        limits,
+        nodes,
+    }))
+}
+
+/// Root's to ask.
+fn nodes(ruleset: u16) -> io::Result<Vec<NodeRule>> {
+    let dev = std::fs::File::open("/dev")?;
+    let rule = |seen: devfs::Seen| NodeRule {
+        pattern: kinfo::text(seen.pattern.as_bytes()),
+        hides: seen.hides,
+        shows: seen.shows,
+        owner: seen.owner.map(|uid| (uid, seen.mode.unwrap_or(0))),
+        other: seen.more || seen.include.is_some(),
+    };
+    Ok(devfs::rules(dev.as_fd(), ruleset)?.into_iter().map(rule).collect())
 }
 
 /// `struct kinfo_proc`, one after the other, each as long as its first word says.

@@ -1,0 +1,68 @@
+//! Limits of machines on Linux, from the command to the kernel; what the host cannot do is refused with the reason.
+#![cfg(target_os = "linux")]
+
+use anyhow::{Context, Result, ensure};
+use skep_tests::{Mode, Suite, is_root};
+
+fn status(pid: &str, field: &str) -> Result<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(text.lines().find_map(|line| line.strip_prefix(field)).context("no such field")?.trim().to_owned())
+}
+
+#[test]
+fn limits_go_from_the_command_to_the_kernel() -> Result<()> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    suite.import_guest()?;
+    let host = suite.json(&["host", "show"])?;
+    let offered = host.first().and_then(|v| v["limits"].as_array()).context("no limits in host show")?.clone();
+    let can = |limit: &str| offered.iter().any(|l| l == limit);
+    let own = status("self", "Cpus_allowed_list:")?;
+    let cpu = own.split([',', '-']).next().context("no CPU")?;
+    let mut more = vec!["--cpus-allowed", cpu];
+    if can("priority") {
+        more.extend(["--priority", "4"]);
+    }
+    if can("tasks") {
+        more.extend(["--tasks", "90"]);
+    }
+    if can("memory") {
+        more.extend(["--memory-limit", "1G"]);
+    }
+    suite.define("m", &more)?;
+    suite.boot("m")?;
+    let [hypervisor] = suite.pids("hypervisor")?[..] else { anyhow::bail!("one hypervisor") };
+    ensure!(status(&hypervisor.to_string(), "Cpus_allowed_list:")? == cpu);
+    let stat = std::fs::read_to_string(format!("/proc/{hypervisor}/stat"))?;
+    let nice = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(16)).context("no nice value")?;
+    ensure!(nice == if can("priority") { "4" } else { "0" }, "{nice}");
+    let shown = suite.json(&["vm", "show", "m"])?;
+    let limits = shown.first().map(|v| v["limits"].clone()).context("no machine")?;
+    ensure!(limits["cpus"] == cpu && limits["wired"].is_null(), "{limits}");
+    ensure!(!can("tasks") || limits["tasks"] == 90, "{limits}");
+    // A running cell keeps what it was made with.
+    let said = suite.ok(&["vm", "set", "m", "--cpus-allowed", "all", "--tasks", "0"])?;
+    ensure!(said.contains("limits.cpus applies at the next start"), "{said}");
+
+    let cases = [
+        ("pcpu", "50", "use cpu_percent"),
+        ("pin", "0:0", "use limits.cpus"),
+        ("wired", "on", "mlockall(2)"),
+        ("protect", "on", "CAP_SYS_RESOURCE"),
+        ("priority", "-3", "CAP_SYS_NICE"),
+        ("cpus-allowed", "1023", "CPU 1023 is none of"),
+        ("write-iops", "100", "version 2 of control groups"),
+    ];
+    for (option, value, reason) in cases.into_iter().filter(|(option, ..)| *option != "write-iops" || !can("rates")) {
+        suite.define(option, &[&format!("--{option}"), value])?;
+        let (_, said) = suite.fails(&["vm", "start", option])?;
+        ensure!(said.contains(reason) && said.contains("limits."), "--{option} {value}: {said}");
+        suite.ok(&["vm", "delete", option])?;
+    }
+    for (option, value, reason) in
+        [("--cpus-allowed", "3-1", "0-1,3"), ("--pin", "0", "0:2,1:3"), ("--tasks", "3", "16 to 65536")]
+    {
+        let (code, said) = suite.fails(&["vm", "set", "m", option, value])?;
+        ensure!(code == 8 && said.contains(reason), "{option} {value}: {code} {said}");
+    }
+    suite.finish()
+}

@@ -1,0 +1,220 @@
+//! Limits of machines on FreeBSD, from the command to the kernel: each is read back from the kernel or seen to act on a guest, and the
+//! audit sees rules that should not be.
+#![cfg(target_os = "freebsd")]
+
+use anyhow::{Context, Result, ensure};
+use nix::libc::{self, kinfo_proc};
+use skep_sys::freebsd::{ask, cpu, jail, rctl};
+use skep_tests::{Mode, Suite, is_root, skip};
+use std::mem::offset_of;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// `P_PROTECTED` (sys/proc.h).
+const PROTECTED: i64 = 0x0010_0000;
+/// With threads (sys/sysctl.h).
+const KERN_PROC_INC_THREAD: i32 = 0x10;
+
+fn run(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(args).output().context(program.to_owned())?;
+    ensure!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// A thread of a process as the kernel shows it.
+#[derive(Debug)]
+struct Seen {
+    pid: i32,
+    thread: i32,
+    jail: i32,
+    nice: i8,
+    flags: i64,
+    name: String,
+}
+
+/// Of every process (`who` is `KERN_PROC_PROC`), or of one with its threads.
+fn seen(who: &[i32]) -> Result<Vec<Seen>> {
+    let bytes = ask::sysctl(&[&[libc::CTL_KERN, libc::KERN_PROC], who].concat())?;
+    let (mut all, mut rest) = (Vec::new(), bytes.as_slice());
+    let word = |one: &[u8], at: usize| one.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(-1, i32::from_ne_bytes);
+    while let Ok(size) = usize::try_from(word(rest, 0))
+        && let Some((one, more)) = rest.split_at_checked(size).filter(|_| size > 0)
+    {
+        rest = more;
+        let long = one.get(offset_of!(kinfo_proc, ki_flag)..).and_then(|b| b.first_chunk::<8>());
+        let name = one.get(offset_of!(kinfo_proc, ki_tdname)..).unwrap_or_default();
+        let name = name.split(|b| *b == 0).next().unwrap_or_default();
+        all.push(Seen {
+            pid: word(one, offset_of!(kinfo_proc, ki_pid)),
+            thread: word(one, offset_of!(kinfo_proc, ki_tid)),
+            jail: word(one, offset_of!(kinfo_proc, ki_jid)),
+            nice: one.get(offset_of!(kinfo_proc, ki_nice)).map_or(0, |b| b.cast_signed()),
+            flags: long.map_or(0, |b| i64::from_ne_bytes(*b)),
+            name: String::from_utf8_lossy(name).into_owned(),
+        });
+    }
+    Ok(all)
+}
+
+fn jail_of(suite: &Suite, machine: &str) -> Result<String> {
+    let shown = suite.json(&["vm", "show", machine])?;
+    let id = shown.first().and_then(|v| v["id"].as_str()).context("no id in vm show")?;
+    Ok(format!("skep-{}-{id}", suite.instance()))
+}
+
+fn usage(jail: &str, resource: &str) -> Option<u64> {
+    let text = rctl::usage(&format!("jail:{jail}")).ok()?;
+    text.split(',').find_map(|part| part.strip_prefix(resource)?.strip_prefix('=')?.parse().ok())
+}
+
+/// What `skep audit` says, which must differ in something.
+fn audited(suite: &Suite) -> Result<String> {
+    let output = suite.skep(&["audit"])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.code() == Some(1), "exit {:?}\n{text}", output.status);
+    Ok(text)
+}
+
+#[test]
+fn limits_are_the_kernels() -> Result<()> {
+    if !is_root() {
+        skip!("needs root");
+    }
+    if rctl::usage("user:0").is_err() {
+        skip!("kern.racct.enable is not set");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    let cores = cpu::allowed()?;
+    let last = *cores.last().context("no CPU")?;
+    let (allowed, pin) = (last.to_string(), format!("0:{last}"));
+    let mut more = vec!["--memory-limit", "384M", "--tasks", "100", "--pcpu", "2000", "--read-bps", "1G", "--write-bps", "1G"];
+    more.extend(["--read-iops", "100000", "--write-iops", "90000", "--cpus-allowed", &allowed, "--pin", &pin]);
+    more.extend(["--priority", "-5", "--protect", "on", "--wired", "on"]);
+    suite.define("m", &more)?;
+    let jail = jail_of(&suite, "m")?;
+    let wired = || -> Result<u64> { Ok(run("sysctl", &["-n", "vm.stats.vm.v_user_wire_count"])?.parse()?) };
+    let before = wired()?;
+    suite.boot("m")?;
+
+    let rules = rctl::rules(&format!("jail:{jail}"))?;
+    for rule in [
+        "vmemoryuse:deny=402653184",
+        "maxproc:deny=100",
+        "nthr:deny=100",
+        "pcpu:deny=2000",
+        "readbps:throttle=1073741824",
+        "writebps:throttle=1073741824",
+        "readiops:throttle=100000",
+        "writeiops:throttle=90000",
+    ] {
+        ensure!(rules.contains(&format!("jail:{jail}:{rule}")), "{rule} is none of {rules:?}");
+    }
+    let id = jail::find(&jail)?.context("no jail")?;
+    ensure!(cpu::of_jail(id)? == [last]);
+    let inside: Vec<Seen> = seen(&[libc::KERN_PROC_PROC, 0])?.into_iter().filter(|p| p.jail == id).collect();
+    ensure!(inside.len() >= 2, "runner and bhyve: {inside:?}");
+    ensure!(inside.iter().all(|p| p.nice == -5 && p.flags & PROTECTED != 0), "{inside:?}");
+    let mut bound = 0;
+    for process in &inside {
+        for thread in seen(&[libc::KERN_PROC_PID | KERN_PROC_INC_THREAD, process.pid])? {
+            ensure!(cpu::of_thread(thread.thread)? == [last], "{thread:?}");
+            bound += usize::from(thread.name.starts_with("vcpu"));
+        }
+    }
+    ensure!(bound == 1, "{bound} threads of virtual CPUs");
+    let pages = wired()?.saturating_sub(before);
+    ensure!(pages >= 128 << 8, "{pages} pages were wired for 128M");
+    suite.ok(&["audit"])?;
+
+    // Rules that nobody declared.
+    rctl::add(&format!("jail:{jail}:vmemoryuse:log=1"))?;
+    let text = audited(&suite)?;
+    ensure!(text.contains(&format!("rule jail:{jail}:vmemoryuse:log=1")), "{text}");
+    rctl::remove(&format!("jail:{jail}:vmemoryuse:log"))?;
+    let ruleset = ask::jail(id)?.ruleset.to_string();
+    run("devfs", &["rule", "-s", &ruleset, "add", "60000", "path", "mem", "unhide"])?;
+    let text = audited(&suite)?;
+    ensure!(text.contains("mem is shown"), "{text}");
+    run("devfs", &["rule", "-s", &ruleset, "del", "60000"])?;
+    suite.ok(&["audit"])?;
+    suite.ok(&["vm", "kill", "m"])?;
+    ensure!(rctl::rules(&format!("jail:{jail}"))?.is_empty(), "rules outlive their cell");
+    suite.finish()
+}
+
+#[test]
+fn what_dead_cells_left_is_found_by_the_audit() -> Result<()> {
+    if !is_root() {
+        skip!("needs root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.ok(&["audit"])?;
+    let (instance, machine) = (suite.instance(), uuid::Uuid::new_v4());
+    let vm: String = machine.simple().to_string().chars().take(26).collect();
+    run("sysctl", &[&format!("hw.vmm.create=sk{instance}{vm}")])?;
+    let counts = rctl::add(&format!("jail:skep-{instance}-{machine}:maxproc:deny=9")).is_ok();
+    let text = audited(&suite);
+    run("sysctl", &[&format!("hw.vmm.destroy=sk{instance}{vm}")])?;
+    if counts {
+        rctl::remove(&format!("jail:skep-{instance}-{machine}"))?;
+    }
+    let text = text?;
+    ensure!(text.contains(&format!("left over: vmm instance sk{instance}{vm}")), "{text}");
+    ensure!(!counts || text.contains(&format!("left over: rule jail:skep-{instance}-{machine}:maxproc:deny=9")), "{text}");
+    suite.ok(&["audit"])?;
+    suite.finish()
+}
+
+#[test]
+fn limits_act_on_a_guest() -> Result<()> {
+    if !is_root() {
+        skip!("needs root");
+    }
+    if rctl::usage("user:0").is_err() {
+        skip!("kern.racct.enable is not set");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    suite.define("m", &[])?;
+    suite.ok(&["disk", "create", "data", "--size", "16M"])?;
+    suite.ok(&["vm", "set", "m", "--disk", "m-root", "--disk", "data"])?;
+
+    // What cannot be is refused, with the reason.
+    let (code, said) = suite.fails(&["vm", "set", "m", "--memory-limit", "200M"])?;
+    ensure!(code == 8 && said.contains("at least 256"), "{code} {said}");
+    suite.ok(&["vm", "set", "m", "--cpu-percent", "50"])?;
+    let (_, said) = suite.fails(&["vm", "start", "m"])?;
+    ensure!(said.contains("rctl(8) gives no share of a CPU"), "{said}");
+    suite.ok(&["vm", "set", "m", "--cpu-percent", "0", "--cpus-allowed", "1023"])?;
+    let (_, said) = suite.fails(&["vm", "start", "m"])?;
+    ensure!(said.contains("CPU 1023"), "{said}");
+    suite.ok(&["vm", "set", "m", "--cpus-allowed", "all"])?;
+
+    let jail = jail_of(&suite, "m")?;
+    let write = || -> Result<Duration> {
+        let begun = Instant::now();
+        suite.guest_runs("m", "dd if=/dev/zero of=/dev/vtbd1 bs=64k count=64 2>/dev/null; echo wrote-$?", "wrote-0")?;
+        Ok(begun.elapsed())
+    };
+    suite.boot("m")?;
+    let free = write()?;
+    let threads = usage(&jail, "nthr").context("threads are not counted")?;
+    ensure!(threads > 16, "{threads} threads");
+    suite.ok(&["vm", "kill", "m"])?;
+
+    // 4 MiB at 256 KiB a second: without a limit the same takes a fraction of that.
+    suite.ok(&["vm", "set", "m", "--write-bps", "256K"])?;
+    suite.boot("m")?;
+    let throttled = write()?;
+    ensure!(throttled > 3 * free, "{throttled:?} with a limit of 256 KiB in a second, {free:?} without");
+    suite.ok(&["vm", "kill", "m"])?;
+
+    // bhyve wants more threads than it may have: it goes on without, or ends.
+    suite.ok(&["vm", "set", "m", "--write-bps", "0", "--tasks", "16"])?;
+    let _ = suite.skep(&["vm", "start", "m"])?;
+    let threads = usage(&jail, "nthr").unwrap_or(0);
+    ensure!(threads <= 16, "{threads} threads, where 16 were allowed");
+    let _ = suite.skep(&["vm", "kill", "m"])?;
+    suite.finish()
+}
