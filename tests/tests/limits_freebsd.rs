@@ -123,6 +123,7 @@ fn limits_are_the_kernels() -> Result<()> {
         }
     }
     ensure!(bound == 1, "{bound} threads of virtual CPUs");
+    let first = inside.iter().map(|p| p.pid).collect::<Vec<_>>();
     let pages = wired()?.saturating_sub(before);
     ensure!(pages >= 128 << 8, "{pages} pages were wired for 128M");
     suite.ok(&["audit"])?;
@@ -140,6 +141,18 @@ fn limits_are_the_kernels() -> Result<()> {
     suite.ok(&["audit"])?;
     suite.ok(&["vm", "kill", "m"])?;
     ensure!(rctl::rules(&format!("jail:{jail}"))?.is_empty(), "rules outlive their cell");
+
+    // Where the cell may run anywhere, the virtual CPU alone is bound.
+    suite.ok(&["vm", "set", "m", "--cpus-allowed", "all"])?;
+    suite.boot("m")?;
+    let id = jail::find(&jail)?.context("no jail")?;
+    for process in seen(&[libc::KERN_PROC_PROC, 0])?.into_iter().filter(|p| p.jail == id && !first.contains(&p.pid)) {
+        for thread in seen(&[libc::KERN_PROC_PID | KERN_PROC_INC_THREAD, process.pid])? {
+            let wanted = if thread.name.starts_with("vcpu") { vec![last] } else { cores.clone() };
+            ensure!(cpu::of_thread(thread.thread)? == wanted, "{thread:?}");
+        }
+    }
+    suite.ok(&["vm", "kill", "m"])?;
     suite.finish()
 }
 
