@@ -129,7 +129,8 @@ impl Spec {
                     let object = format_args!("disk {}", row.name).to_string();
                     return Err(Refusal::new(Reason::InvalidValue, object).field("disks").note("it is there twice"));
                 }
-                let (controller, read_only) = (draft.controller, draft.read_only);
+                // A CD cannot be written, whatever was said: others may have it, too.
+                let (controller, read_only) = (draft.controller, draft.read_only || draft.controller == Controller::AhciCd);
                 disks.push(Disk { disk: row.id, kind: row.kind, controller, read_only });
             }
             self.disks = disks;
@@ -170,6 +171,9 @@ impl Spec {
             controller: match disk.controller {
                 Controller::VirtioBlk => model::Controller::VirtioBlk,
                 Controller::Nvme => model::Controller::Nvme,
+                Controller::Ahci => model::Controller::Ahci,
+                Controller::AhciCd => model::Controller::AhciCd,
+                Controller::VirtioScsi => model::Controller::VirtioScsi,
             },
             format: if disk.kind == DiskKind::Qcow2 { model::Format::Qcow2 } else { model::Format::Raw },
             read_only: disk.read_only,

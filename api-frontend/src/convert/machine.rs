@@ -31,6 +31,9 @@ pub fn machine(view: MachineView) -> v1::Machine {
         controller: match disk.controller {
             Controller::VirtioBlk => v1::Controller::VirtioBlk,
             Controller::Nvme => v1::Controller::Nvme,
+            Controller::Ahci => v1::Controller::Ahci,
+            Controller::AhciCd => v1::Controller::AhciCd,
+            Controller::VirtioScsi => v1::Controller::VirtioScsi,
         }
         .into(),
         read_only: disk.read_only,
@@ -105,6 +108,9 @@ fn disk(disk: &v1::DiskAttachment) -> Result<DiskDraft, Refusal> {
         controller: match known("machine", "settings.disks.controller", disk.controller)? {
             v1::Controller::Unspecified | v1::Controller::VirtioBlk => Controller::VirtioBlk,
             v1::Controller::Nvme => Controller::Nvme,
+            v1::Controller::Ahci => Controller::Ahci,
+            v1::Controller::AhciCd => Controller::AhciCd,
+            v1::Controller::VirtioScsi => Controller::VirtioScsi,
         },
         read_only: disk.read_only,
     })

@@ -58,6 +58,10 @@ fn a_machine_that_cannot_be_is_refused_with_its_field() {
     Suite::new().live(async |life: Life| {
         let (mut s, _) = web(&life).await;
         let disk = |name: &str| DiskDraft { disk: text(name), controller: Controller::Nvme, read_only: false };
+        let ahci = |name: &str| DiskDraft { disk: text(name), controller: Controller::Ahci, read_only: false };
+        for n in 0..7 {
+            s.disk(&format!("d{n}")).await.expect("a disk");
+        }
         let direct = |kernel: &str, cmdline: &str| {
             Some(BootDraft::Direct { kernel: text(kernel), initrd: None, cmdline: Text::lossy(cmdline) })
         };
@@ -69,6 +73,7 @@ fn a_machine_that_cannot_be_is_refused_with_its_field() {
             (Settings { memory_mib: Some(u64::MAX), ..none() }, "memory"),
             (Settings { cpu_percent: Some(u32::MAX), ..none() }, "cpu_percent"),
             (Settings { disks: Some(vec![disk("root"), disk("root")]), ..none() }, "disks"),
+            (Settings { disks: Some((0..7).map(|n| ahci(&format!("d{n}"))).collect()), ..none() }, "disks[6].slot"),
             (Settings { disks: Some(vec![disk("missing")]), ..none() }, "disks"),
             (Settings { boot: direct("missing", ""), ..none() }, "boot.kernel"),
             (Settings { boot: direct("root", "with \" quote"), ..none() }, "boot.cmdline"),

@@ -194,8 +194,9 @@ pub struct SettingsArgs {
     /// With this command line
     #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
-    /// A disk, in boot order; may be repeated. `,nvme` attaches it as NVMe instead of virtio, `,ro` read-only
-    #[arg(long, value_name = "DISK[,nvme][,ro]", action = ArgAction::Append)]
+    /// A disk, in boot order; may be repeated. Attached as virtio, or as `,nvme`, `,ahci`, `,cd` (AHCI, read-only) or `,scsi`
+    /// (virtio SCSI; not on FreeBSD); `,ro`: read-only
+    #[arg(long, value_name = "DISK[,KIND][,ro]", action = ArgAction::Append)]
     pub disk: Vec<String>,
     /// Whether it has a screen
     #[arg(long, value_enum, value_name = "ON|OFF")]

@@ -132,7 +132,7 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
     })
 }
 
-/// `NAME[,nvme][,ro]`.
+/// `NAME[,KIND][,ro]`.
 fn disk(text: &str) -> Result<DiskAttachment, Failure> {
     let mut parts = text.split(',');
     let mut disk = DiskAttachment { disk: parts.next().unwrap_or_default().to_owned(), ..DiskAttachment::default() };
@@ -140,9 +140,12 @@ fn disk(text: &str) -> Result<DiskAttachment, Failure> {
         match part {
             "nvme" => disk.set_controller(Controller::Nvme),
             "virtio" => disk.set_controller(Controller::VirtioBlk),
+            "ahci" => disk.set_controller(Controller::Ahci),
+            "cd" => disk.set_controller(Controller::AhciCd),
+            "scsi" => disk.set_controller(Controller::VirtioScsi),
             "ro" => disk.read_only = true,
             _ => {
-                let note = format!("--disk {text}: `{part}` is none of nvme, virtio, ro");
+                let note = format!("--disk {text}: `{part}` is none of virtio, nvme, ahci, cd, scsi, ro");
                 return Err(Failure::new(Reason::InvalidValue, format_args!("disk {}", disk.disk), note));
             }
         }

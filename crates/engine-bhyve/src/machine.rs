@@ -121,6 +121,8 @@ fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
             (Controller::Nvme, Some(at)) => single(c, disk, at, "nvme", *fd)?,
             (Controller::Ahci, _) => port(c, disk, &mut ports, "hd", *fd)?,
             (Controller::AhciCd, _) => port(c, disk, &mut ports, "cd", *fd)?,
+            // Its only disks are those of ctl(4): all that the host serves as targets.
+            (Controller::VirtioScsi, _) => return Err(Error::Unsupported("a virtio-scsi disk of the machine's own")),
             (_, None) => return Err(Error::NoDescriptor(format!("disk {}", disk.slot))),
         }
     }

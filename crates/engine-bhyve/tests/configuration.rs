@@ -132,6 +132,8 @@ fn what_bhyve_cannot_do_is_refused() {
     assert!(refused(MachineSpec { acceleration: Acceleration::Tcg, ..small() }));
     assert!(refused(MachineSpec { boot: Boot::Direct { cmdline: String::new(), initrd: false }, ..small() }));
     assert!(refused(MachineSpec { disks: vec![Disk { format: Format::Qcow2, ..Disk::default() }], ..small() }));
+    let scsi = Disk { controller: Controller::VirtioScsi, ..Disk::default() };
+    assert!(refused(MachineSpec { disks: vec![scsi], ..small() }));
     assert!(matches!(configure(&MachineSpec { memory_mib: 1, ..small() }, &names(release), release), Err(Error::Invalid(_))));
     let large = MachineSpec { screen: Some(Screen { width: 3840, height: 2160, tablet: true }), ..small() };
     configure(&large, &names(release), release).unwrap();
@@ -209,8 +211,9 @@ fn exit_codes_are_judged_by_release() {
 }
 
 prop_compose! {
-    fn disk()(slot in 0u8..9, kind in 0..4, read_only: bool, serial in prop_oneof!["[a-z0-9]{0,20}", "(?s).{0,24}"]) -> Disk {
-        let controller = [Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd][kind as usize];
+    fn disk()(slot in 0u8..9, kind in 0..5, read_only: bool, serial in prop_oneof!["[a-z0-9]{0,20}", "(?s).{0,24}"]) -> Disk {
+        let all = [Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd, Controller::VirtioScsi];
+        let controller = all[kind as usize];
         Disk { slot, controller, read_only, serial, ..Disk::default() }
     }
 }

@@ -45,6 +45,9 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     }
     let mut disks: Vec<_> = spec.disks.iter().collect();
     disks.sort_by_key(|d| d.slot);
+    if disks.iter().any(|d| d.controller == Controller::VirtioScsi) {
+        device(&mut c, "scsi", "virtio-scsi-pci", Some(place::SCSI))?;
+    }
     for d in disks {
         disk(&mut c, d, fds)?;
     }
@@ -146,11 +149,14 @@ fn disk(c: &mut Config, disk: &Disk, fds: &Fds) -> Result<(), Error> {
         Controller::Nvme => ("nvme", place::disk(slot)),
         Controller::Ahci => ("ide-hd", None),
         Controller::AhciCd => ("ide-cd", None),
+        Controller::VirtioScsi => ("scsi-hd", None),
     };
     let mut group = device(c, &format!("dev-{id}"), driver, at)?;
-    if at.is_none() {
-        group = group.set("bus", format_args!("ide.{slot}"))?;
-    }
+    group = match disk.controller {
+        Controller::Ahci | Controller::AhciCd => group.set("bus", format_args!("ide.{slot}"))?,
+        Controller::VirtioScsi => group.set("bus", "scsi.0")?.set("scsi-id", slot)?.set("lun", 0)?,
+        Controller::VirtioBlk | Controller::Nvme => group,
+    };
     // 0 is the option ROM of a direct boot.
     group.set("drive", &id)?.set("serial", disk.serial())?.set("bootindex", slot + 1)?;
     Ok(())

@@ -75,7 +75,7 @@ fn removing_a_device_moves_no_other() {
         places
     };
     let before = places(&full());
-    for without in 0..5 {
+    for without in 0..6 {
         let mut spec = full();
         spec.disks.remove(without);
         spec.screen = None;

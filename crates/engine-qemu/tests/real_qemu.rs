@@ -47,6 +47,7 @@ fn qemu_has_the_devices_that_the_model_names_and_no_others() {
         "disk0 qcow2 false",
         "disk1 raw true",
         "disk2 raw false",
+        "disk3 raw false",
         "disk5 raw true",
         "disk7 raw false",
     ];
@@ -64,6 +65,7 @@ fn qemu_has_the_devices_that_the_model_names_and_no_others() {
         (place::SCREEN, "screen".to_owned()),
         (place::RNG, "rng".into()),
         (place::USB, "usb".into()),
+        (place::SCSI, "scsi".into()),
         (place::disk(0).unwrap(), "dev-disk0".into()),
         (place::disk(1).unwrap(), "dev-disk1".into()),
         (place::disk(7).unwrap(), "dev-disk7".into()),
@@ -74,7 +76,7 @@ fn qemu_has_the_devices_that_the_model_names_and_no_others() {
     let ours = chardevs.as_array().unwrap().iter().filter(|c| c["label"].as_str().unwrap().starts_with("com")).count();
     assert_eq!(ours, 4);
     let stats = q.ask(3, &qmp::query_block_stats(3));
-    assert_eq!(qmp::block_stats(&stats).iter().map(|d| d.slot).collect::<Vec<_>>(), [0, 1, 2, 5, 7]);
+    assert_eq!(qmp::block_stats(&stats).iter().map(|d| d.slot).collect::<Vec<_>>(), [0, 1, 2, 3, 5, 7]);
     q.qmp.write_all(qmp::quit(4).as_bytes()).unwrap();
     assert_eq!(q.end(), Ended::HostStop);
 }
@@ -115,6 +117,27 @@ fn a_guest_boots_runs_pauses_and_obeys_its_power_button() {
     assert_eq!(qmp::block_stats(&stats)[0].write_bytes, 2 << 20);
     assert_eq!(q.ask(7, &qmp::system_powerdown(7)), json!({}));
     assert_eq!(q.end(), Ended::GuestPowerOff);
+}
+
+#[test]
+fn a_guest_finds_its_disks_on_the_scsi_controller() {
+    if !qemu_is_there() || guest().is_none() {
+        return;
+    }
+    let disk = Disk { slot: 6, controller: Controller::VirtioScsi, ..Disk::default() };
+    let spec = MachineSpec { disks: vec![Disk { slot: 7, read_only: true, ..disk.clone() }, disk], ..direct() };
+    let mut q = Running::start(&spec, None);
+    q.run();
+    q.serial_until("skep-guest ready");
+    let write = "for d in a b; do dd if=/dev/zero of=/dev/sd$d bs=1M count=3 oflag=direct 2>/dev/null; echo sd$d=$?; done\n";
+    q.serial.write_all(write.as_bytes()).unwrap();
+    let said = q.serial_until("sdb=1");
+    assert!(said.contains("sda=0"), "{said}");
+    let stats = q.ask(6, &qmp::query_block_stats(6));
+    let written: Vec<_> = qmp::block_stats(&stats).iter().map(|d| (d.slot, d.write_bytes)).collect();
+    assert_eq!(written, [(6, 3 << 20), (7, 0)]);
+    q.qmp.write_all(qmp::quit(7).as_bytes()).unwrap();
+    assert_eq!(q.end(), Ended::HostStop);
 }
 
 #[test]
@@ -188,13 +211,17 @@ fn a_guest_boots_through_uefi_from_its_disk() {
     if !disk.exists() || !Path::new(UEFI_CODE).exists() {
         return skipped("no disk.img, or ovmf is not installed");
     }
-    let mut spec = uefi();
-    spec.nics.clear();
-    let mut q = Running::start(&spec, Some(&disk));
-    q.run();
-    q.serial_until("skep-guest ready");
-    assert_eq!(q.ask(3, &qmp::system_powerdown(3)), json!({}));
-    assert_eq!(q.end(), Ended::GuestPowerOff);
+    // The firmware has a driver of its own for each, whatever the guest's kernel has.
+    for controller in [Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::VirtioScsi] {
+        let mut spec = uefi();
+        spec.nics.clear();
+        spec.disks = vec![Disk { controller, ..Disk::default() }];
+        let mut q = Running::start(&spec, Some(&disk));
+        q.run();
+        q.serial_until("skep-guest ready");
+        assert_eq!(q.ask(3, &qmp::system_powerdown(3)), json!({}));
+        assert_eq!(q.end(), Ended::GuestPowerOff, "{controller:?}");
+    }
 }
 
 #[test]

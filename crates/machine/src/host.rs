@@ -53,6 +53,8 @@ pub struct HostCapabilities {
     pub limit_memory: bool,
     /// Whether a limit on processes can be enforced.
     pub limit_tasks: bool,
+    /// Whether disks can be attached to a virtio SCSI controller.
+    pub virtio_scsi: bool,
 }
 
 /// A field that asks for what this host cannot do.
@@ -66,6 +68,9 @@ pub struct Unsupported {
     /// Why this host cannot, and what would mend it where something would.
     pub why: String,
 }
+
+/// pci_virtio_scsi.c knows no disk of its own: it passes the guest's commands to ctl(4).
+const HOSTS_SCSI: &str = "bhyve passes its commands on to the host's own targets (/dev/cam/ctl), which no cell may have; use virtio, nvme or ahci";
 
 impl HostCapabilities {
     /// QEMU on Linux with everything that its engine writes, software emulation, and no limit known to be enforced.
@@ -85,6 +90,7 @@ impl HostCapabilities {
             limit_cpu: false,
             limit_memory: false,
             limit_tasks: false,
+            virtio_scsi: true,
         }
     }
     /// bhyve(8) with what every supported release has.
@@ -100,6 +106,7 @@ impl HostCapabilities {
             qcow2: false,
             screen: Some((1920, 1200)),
             local_time: true,
+            virtio_scsi: false,
             ..Self::qemu(memory_mib)
         }
     }
@@ -143,6 +150,8 @@ impl HostCapabilities {
             need(self.qcow2 || disk.format != Format::Qcow2, &field, "QCOW2", &why)?;
             let cd = disk.controller == Controller::AhciCd && disk.format == Format::Qcow2;
             need(!cd, &field, "a QCOW2 CD", "a CD is a raw image")?;
+            let scsi = self.virtio_scsi || disk.controller != Controller::VirtioScsi;
+            need(scsi, &format!("disks[{}].controller", disk.slot), "virtio-scsi", HOSTS_SCSI)?;
         }
         if let Some(screen) = spec.screen {
             let what = format!("{}x{}", screen.width, screen.height);

@@ -10,6 +10,8 @@ pub const RNG: u8 = 3;
 pub const USB: u8 = 4;
 /// AHCI controller (bhyve).
 pub const AHCI: u8 = 5;
+/// Virtio SCSI controller.
+pub const SCSI: u8 = 6;
 const FIRST_DISK: u8 = 8;
 const FIRST_NIC: u8 = 16;
 

@@ -154,6 +154,8 @@ pub enum Controller {
     Ahci,
     /// A CD on the AHCI controller, at the port of its slot.
     AhciCd,
+    /// A disk on the virtio SCSI controller, at the target of its slot.
+    VirtioScsi,
 }
 
 /// How a disk's bytes lie in its file.

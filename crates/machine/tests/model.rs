@@ -115,6 +115,10 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     let mut spec = sound();
     spec.disks[1].format = Format::Qcow2;
     assert_eq!(bhyve.check(&spec).unwrap_err().field, "disks[3].format");
+    spec.disks[1] = Disk { slot: 3, controller: Controller::VirtioScsi, ..Disk::default() };
+    linux.check(&spec).unwrap();
+    let why = bhyve.check(&spec).unwrap_err().to_string();
+    assert!(why.starts_with("disks[3].controller asks for virtio-scsi: bhyve passes") && why.contains("/dev/cam/ctl"), "{why}");
     spec.disks.clear();
     spec.acceleration = Acceleration::Tcg;
     assert_eq!(bhyve.check(&spec).unwrap_err().field, "acceleration");
@@ -145,7 +149,7 @@ fn addresses_are_unicast_and_locally_administered_however_they_come() {
 
 #[test]
 fn every_device_has_a_place_of_its_own() {
-    let mut places = vec![0, 31, place::SCREEN, place::RNG, place::USB, place::AHCI];
+    let mut places = vec![0, 31, place::SCREEN, place::RNG, place::USB, place::AHCI, place::SCSI];
     places.extend((0..limits::DISKS).map(|s| place::disk(s).unwrap()));
     places.extend((0..limits::NICS).map(|s| place::nic(s).unwrap()));
     let count = places.len();

@@ -170,7 +170,8 @@ impl Running {
     pub fn run(&mut self) {
         assert_eq!(self.ask(1, &qmp::cont(1)), json!({}));
     }
-    pub fn serial_until(&mut self, mark: &str) {
+    /// Reads until the mark has come; gives what came.
+    pub fn serial_until(&mut self, mark: &str) -> String {
         let mut seen = Vec::new();
         let mut bytes = [0; 4096];
         while !String::from_utf8_lossy(&seen).contains(mark) {
@@ -178,6 +179,7 @@ impl Running {
             assert!(n > 0, "serial ended: {}", String::from_utf8_lossy(&seen));
             seen.extend_from_slice(&bytes[..n]);
         }
+        String::from_utf8_lossy(&seen).into_owned()
     }
     /// Reads both lines to their ends and judges.
     pub fn end(mut self) -> Ended {

@@ -29,6 +29,12 @@ pub enum Controller {
     VirtioBlk,
     /// NVMe.
     Nvme,
+    /// The AHCI controller: disks of the first six places only.
+    Ahci,
+    /// The same, as a CD: read-only.
+    AhciCd,
+    /// A virtio SCSI controller (QEMU).
+    VirtioScsi,
 }
 
 /// A disk of a machine.

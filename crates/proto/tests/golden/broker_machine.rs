@@ -74,7 +74,10 @@ pub fn machines(golden: &mut Golden) {
 /// Each variant of what they are made of.
 pub fn parts(golden: &mut Golden) {
     every!(golden, BootDraft { Uefi {} => BootDraft::Uefi; Direct { .. } => direct(); Loader {} => BootDraft::Loader; });
-    every!(golden, Controller { VirtioBlk {} => Controller::VirtioBlk; Nvme {} => Controller::Nvme; });
+    every!(golden, Controller {
+        VirtioBlk {} => Controller::VirtioBlk; Nvme {} => Controller::Nvme; Ahci {} => Controller::Ahci;
+        AhciCd {} => Controller::AhciCd; VirtioScsi {} => Controller::VirtioScsi;
+    });
     every!(golden, Acceleration { Auto {} => Acceleration::Auto; Tcg {} => Acceleration::Tcg; Kvm {} => Acceleration::Kvm; });
     every!(golden, MachineState {
         Stopped {} => MachineState::Stopped; Starting {} => MachineState::Starting; Running {} => MachineState::Running;
