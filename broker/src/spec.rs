@@ -27,6 +27,12 @@ pub struct Spec {
     pub disks: Vec<Disk>,
     /// By slot.
     pub nics: Vec<Nic>,
+    /// Whether it has a sound card.
+    pub sound: bool,
+    /// Whether it has a TPM.
+    pub tpm: bool,
+    /// Names of its channels.
+    pub channels: Vec<Text<63>>,
 }
 
 /// How a machine boots.
@@ -80,6 +86,9 @@ impl Default for Spec {
             cpu_percent: 0,
             disks: Vec::new(),
             nics: Vec::new(),
+            sound: false,
+            tpm: false,
+            channels: Vec::new(),
         }
     }
 }
@@ -101,6 +110,9 @@ impl Spec {
         self.acceleration = settings.acceleration.unwrap_or(self.acceleration);
         self.screen = settings.screen.unwrap_or(self.screen);
         self.cpu_percent = settings.cpu_percent.unwrap_or(self.cpu_percent);
+        self.sound = settings.sound.unwrap_or(self.sound);
+        self.tpm = settings.tpm.unwrap_or(self.tpm);
+        self.channels = settings.channels.clone().unwrap_or_else(|| self.channels.clone());
         let file = |name: &Text<63>, field: &'static str| {
             let row = disk(name.as_str()).map_err(at(field))?;
             if row.kind == DiskKind::Raw {
@@ -200,6 +212,9 @@ impl Spec {
             nics,
             screen: self.screen.then(model::Screen::default),
             limits: model::Limits { cpu_percent: (self.cpu_percent > 0).then_some(self.cpu_percent), ..model::Limits::default() },
+            sound: self.sound,
+            tpm: self.tpm,
+            channels: self.channels.iter().map(|name| model::Channel { name: name.as_str().to_owned() }).collect(),
             ..MachineSpec::default()
         })
     }
@@ -235,8 +250,10 @@ impl Spec {
             }
             (old, _) => old.clone(),
         };
-        // The device of hardware acceleration is in the cell or it is not.
-        Spec { cpus: new.cpus, memory_mib: new.memory_mib, screen: new.screen, boot, ..self.clone() }
+        // The device of hardware acceleration is in the cell or it is not; a sound card needs what is on the command line of a runner that
+        // may be older than this.
+        let channels = new.channels.clone();
+        Spec { cpus: new.cpus, memory_mib: new.memory_mib, screen: new.screen, boot, channels, ..self.clone() }
     }
 }
 
@@ -246,6 +263,7 @@ fn setting(field: &str) -> &str {
         "cpu.count" | "cpu.topology" => "cpus",
         "memory_mib" => "memory",
         "limits.cpu_percent" => "cpu_percent",
+        channel if channel.starts_with("channels[") => "channels",
         other => other,
     }
 }

@@ -60,6 +60,9 @@ pub fn machine(view: MachineView) -> v1::Machine {
             disks: view.disks.iter().map(disk).collect(),
             cpu_percent: Some(view.cpu_percent),
             description: Some(view.description.to_string()),
+            sound: Some(view.sound),
+            tpm: Some(view.tpm),
+            channels: strings(&view.channels),
         }),
         nics: view.nics.iter().map(nic).collect(),
         pending: strings(&view.pending),
@@ -116,7 +119,7 @@ fn disk(disk: &v1::DiskAttachment) -> Result<DiskDraft, Refusal> {
     })
 }
 
-/// Settings as they were given; `disks` only if there are any.
+/// Settings as they were given; `disks` and `channels` only if there are any.
 fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
     let within = |field: &str, ok: bool, limits: &str| if ok { Ok(()) } else { Err(invalid("machine", field, limits)) };
     within("settings.cpus", given.cpus.is_none_or(|n| (1..=64).contains(&n)), "1 to 64 are expected")?;
@@ -125,6 +128,9 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
     within("settings.disks", given.disks.len() <= 8, "at most 8 are expected")?;
     let disks = given.disks.iter().map(disk).collect::<Result<Vec<_>, _>>()?;
     let text = |text: &String| value("machine", "settings.description", text);
+    within("settings.channels", given.channels.len() <= 4, "at most 4 are expected")?;
+    let channel = |name: &String| value("machine", "settings.channels", name);
+    let channels = given.channels.iter().map(channel).collect::<Result<Vec<_>, _>>()?;
     Ok(Settings {
         cpus: given.cpus,
         memory_mib: given.memory_mib,
@@ -134,6 +140,9 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         disks: if disks.is_empty() { None } else { Some(disks) },
         cpu_percent: given.cpu_percent,
         description: given.description.as_ref().map(text).transpose()?,
+        sound: given.sound,
+        tpm: given.tpm,
+        channels: if channels.is_empty() { None } else { Some(channels) },
     })
 }
 
@@ -151,6 +160,9 @@ pub fn set(request: v1::UpdateMachineRequest) -> Result<MachineSet, Refusal> {
     if !mask.is_empty() {
         if mask.iter().any(|path| path == "disks") {
             settings.disks.get_or_insert_default();
+        }
+        if mask.iter().any(|path| path == "channels") {
+            settings.channels.get_or_insert_default();
         }
         settings = masked(settings, &mask)?;
     }
@@ -174,6 +186,9 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
             "disks" => take(path, &mut from.disks, &mut to.disks),
             "cpu_percent" => take(path, &mut from.cpu_percent, &mut to.cpu_percent),
             "description" => take(path, &mut from.description, &mut to.description),
+            "sound" => take(path, &mut from.sound, &mut to.sound),
+            "tpm" => take(path, &mut from.tpm, &mut to.tpm),
+            "channels" => take(path, &mut from.channels, &mut to.channels),
             _ => Err(invalid("machine", "update_mask", format_args!("there is no field settings.{path}"))),
         }?;
     }
@@ -243,6 +258,8 @@ mod tests {
         let given = v1::MachineSettings { cpus: Some(2), screen: Some(false), ..Default::default() };
         let got = update(given.clone(), &["screen", "disks"]).expect("valid");
         assert_eq!(got, Settings { screen: Some(false), disks: Some(vec![]), ..Default::default() });
+        let got = update(given.clone(), &["screen", "channels"]).expect("valid");
+        assert_eq!(got, Settings { screen: Some(false), channels: Some(vec![]), ..Default::default() });
         for wrong in [&["memory_mib"][..], &["cpus", "cpus"], &["name"]] {
             assert_eq!(update(given.clone(), wrong).expect_err("refused"), "update_mask");
         }
@@ -257,6 +274,8 @@ mod tests {
         assert_eq!(field(v1::MachineSettings { acceleration: Some(9), ..Default::default() }), "settings.acceleration");
         let bell = v1::MachineSettings { description: Some("\u{7}".into()), ..Default::default() };
         assert_eq!(field(bell), "settings.description");
+        assert_eq!(field(v1::MachineSettings { channels: vec!["a".into(); 5], ..Default::default() }), "settings.channels");
+        assert_eq!(field(v1::MachineSettings { channels: vec!["a".repeat(64)], ..Default::default() }), "settings.channels");
         let disks = vec![v1::DiskAttachment::default(); 9];
         assert_eq!(field(v1::MachineSettings { disks, ..Default::default() }), "settings.disks");
     }

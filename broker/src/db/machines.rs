@@ -83,7 +83,7 @@ pub enum Which<'a> {
 
 const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpus, m.memory_mib, m.kernel, m.initrd, m.cmdline,
     m.acceleration, m.screen, m.cpu_percent, m.description, m.slot, m.applied, m.created_ns, m.started_ns,
-    (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader";
+    (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader, m.sound, m.tpm, m.channels";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
     use MachineState::*;
@@ -117,6 +117,9 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
             cpu_percent: row.get(13)?,
             disks: Vec::new(),
             nics: Vec::new(),
+            sound: row.get("sound")?,
+            tpm: row.get("tpm")?,
+            channels: row.get::<_, String>("channels")?.split_whitespace().map(Text::lossy).collect(),
         },
         description: row.get::<_, Id<_>>(14)?.0,
         slot: row.get(15)?,
@@ -252,6 +255,7 @@ impl Change<'_> {
             machine.description.as_str(),
             Id(machine.id)
         ])?;
+        self.set_devices(machine)?;
         self.prepare_cached("DELETE FROM machine_disks WHERE machine = ?")?.execute([Id(machine.id)])?;
         let sql = "INSERT INTO machine_disks (machine, position, disk, controller, read_only) VALUES (?, ?, ?, ?, ?)";
         let mut statement = self.prepare_cached(sql)?;
@@ -259,6 +263,14 @@ impl Change<'_> {
             let controller = controller::number(disk.controller);
             statement.execute(params![Id(machine.id), position, Id(disk.disk), controller, disk.read_only])?;
         }
+        Ok(())
+    }
+
+    fn set_devices(&self, machine: &MachineRow) -> Result<(), Fault> {
+        let Spec { sound, tpm, channels, .. } = &machine.spec;
+        let channels = channels.iter().map(Text::as_str).collect::<Vec<_>>().join(" ");
+        let sql = "UPDATE machines SET sound = ?, tpm = ?, channels = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![sound, tpm, channels, Id(machine.id)])?;
         Ok(())
     }
 

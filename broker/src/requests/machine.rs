@@ -51,6 +51,9 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         pending,
         created_ns,
         started_ns,
+        sound: spec.sound,
+        tpm: spec.tpm,
+        channels: spec.channels,
     })
 }
 

@@ -41,7 +41,23 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
         }
     };
     // Taken apart, so that a new field does not compile until it is said here when it applies.
-    let MachineSpec { uuid, cpu, memory_mib, boot, acceleration, disks, nics, screen, serial_ports, rng, clock, limits } = old;
+    let MachineSpec {
+        uuid,
+        cpu,
+        memory_mib,
+        boot,
+        acceleration,
+        disks,
+        nics,
+        screen,
+        serial_ports,
+        rng,
+        clock,
+        limits,
+        sound,
+        tpm,
+        channels,
+    } = old;
     let next = When::NextStart;
     note("uuid".into(), next, *uuid != new.uuid);
     note("cpu.count".into(), next, cpu.count != new.cpu.count);
@@ -64,5 +80,8 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     note("limits.cpu_percent".into(), When::Now, limits.cpu_percent != new.limits.cpu_percent);
     note("limits.memory_mib".into(), When::Now, limits.memory_mib != new.limits.memory_mib);
     note("limits.tasks".into(), When::Now, limits.tasks != new.limits.tasks);
+    note("sound".into(), next, *sound != new.sound);
+    note("tpm".into(), next, *tpm != new.tpm);
+    note("channels".into(), next, *channels != new.channels);
     changes
 }

@@ -55,6 +55,10 @@ pub struct HostCapabilities {
     pub limit_tasks: bool,
     /// Whether disks can be attached to a virtio SCSI controller.
     pub virtio_scsi: bool,
+    /// Whether a sound card can be had in a cell.
+    pub sound: bool,
+    /// Whether a TPM can be had in a cell.
+    pub tpm: bool,
 }
 
 /// A field that asks for what this host cannot do.
@@ -70,7 +74,16 @@ pub struct Unsupported {
 }
 
 /// pci_virtio_scsi.c knows no disk of its own: it passes the guest's commands to ctl(4).
-const HOSTS_SCSI: &str = "bhyve passes its commands on to the host's own targets (/dev/cam/ctl), which no cell may have; use virtio, nvme or ahci";
+const HOSTS_SCSI: &str =
+    "bhyve passes its commands on to the host's own targets (/dev/cam/ctl), which no cell may have; use virtio, nvme or ahci";
+
+/// pci_hda.c makes a codec for a device of the host only; without one the guest finds a controller with nothing behind it.
+const HOSTS_SOUND: &str = "bhyve's card has a codec only where the cell has a sound device of the host, and no cell has one yet";
+/// tpm_ppi_qemu.c, pci_lpc.c; `-tpmdev` of QEMU.
+const HOSTS_TPM: [&str; 2] = [
+    "QEMU needs swtpm at its side for one, or takes the host's own; no cell holds either yet",
+    "bhyve takes the host's own, or from FreeBSD 15 on needs swtpm at its side; no cell holds either yet",
+];
 
 impl HostCapabilities {
     /// QEMU on Linux with everything that its engine writes, software emulation, and no limit known to be enforced.
@@ -91,6 +104,8 @@ impl HostCapabilities {
             limit_memory: false,
             limit_tasks: false,
             virtio_scsi: true,
+            sound: true,
+            tpm: false,
         }
     }
     /// bhyve(8) with what every supported release has.
@@ -107,6 +122,7 @@ impl HostCapabilities {
             screen: Some((1920, 1200)),
             local_time: true,
             virtio_scsi: false,
+            sound: false,
             ..Self::qemu(memory_mib)
         }
     }
@@ -163,6 +179,9 @@ impl HostCapabilities {
         }
         let clock = self.local_time || spec.clock == Clock::Utc;
         need(clock, "clock", "local time", "the cell does not know the host's time zone; use UTC")?;
+        need(self.sound || !spec.sound, "sound", "a sound card", HOSTS_SOUND)?;
+        let [qemu, bhyve] = HOSTS_TPM;
+        need(self.tpm || !spec.tpm, "tpm", "a TPM", if name == Hypervisor::Qemu { qemu } else { bhyve })?;
         let limits = [
             ("limits.cpu_percent", spec.limits.cpu_percent, self.limit_cpu),
             ("limits.memory_mib", spec.limits.memory_mib, self.limit_memory),

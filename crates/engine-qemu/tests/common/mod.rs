@@ -32,6 +32,8 @@ pub fn full() -> MachineSpec {
         ],
         screen: Some(Screen { width: 3840, height: 2160, tablet: true }),
         serial_ports: 4,
+        sound: true,
+        channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
         ..direct()
     }
 }

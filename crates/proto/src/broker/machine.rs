@@ -78,6 +78,12 @@ pub struct Settings {
     pub cpu_percent: Option<u32>,
     /// Free text; default empty.
     pub description: Option<Text<256>>,
+    /// Whether it has a sound card; default no.
+    pub sound: Option<bool>,
+    /// Whether it has a TPM; default no.
+    pub tpm: Option<bool>,
+    /// Names of its channels, at most 4; default none.
+    pub channels: Option<Vec<Text<63>>>,
 }
 
 /// Defines a machine.
@@ -143,6 +149,12 @@ pub struct MachineView {
     pub created_ns: i64,
     /// When the hypervisor was started last; 0: never.
     pub started_ns: i64,
+    /// Whether it has a sound card.
+    pub sound: bool,
+    /// Whether it has a TPM.
+    pub tpm: bool,
+    /// Names of its channels.
+    pub channels: Vec<Text<63>>,
 }
 
 /// A disk as a machine has it.
@@ -301,6 +313,15 @@ pub struct ConsoleAttached {
 pub struct MachineScreen {
     /// Which.
     pub machine: Ref,
+}
+
+/// Connects to a channel of the guest's; the descriptor is a stream socket. One client at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineChannel {
+    /// Which machine.
+    pub machine: Ref,
+    /// The channel's name.
+    pub channel: Text<63>,
 }
 
 /// Opens a machine's log for reading, older half first.

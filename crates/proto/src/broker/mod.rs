@@ -19,7 +19,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 2, oldest 2, BrokerRequest {
+    Broker = "broker", version 3, oldest 3, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -59,5 +59,6 @@ protocol! {
         36 SnapshotList [NoFds] => SnapshotPage [NoFds];
         37 SnapshotRollBack [NoFds] => DiskView [NoFds];
         38 SnapshotDelete [NoFds] => Done [NoFds];
+        39 MachineChannel [NoFds] => Done [OneFd];
     }
 }

@@ -17,6 +17,9 @@ fn settings() -> Settings {
         disks: Some(vec![disk]),
         cpu_percent: Some(150),
         description: Some(parse("a machine")),
+        sound: Some(true),
+        tpm: Some(false),
+        channels: Some(vec![parse("org.qemu.guest_agent.0")]),
     }
 }
 
@@ -44,6 +47,9 @@ fn view() -> MachineView {
         pending: vec![parse("memory_mib")],
         created_ns: 1_700_000_000_000_000_000,
         started_ns: -1,
+        sound: true,
+        tpm: false,
+        channels: vec![parse("a"), parse("b")],
     }
 }
 
@@ -66,6 +72,7 @@ pub fn machines(golden: &mut Golden) {
     golden
         .call(MachineConsole { machine: web1(), write: true, take: true }, ConsoleAttached { writer: true, scrollback: 65_536 });
     golden.call(MachineScreen { machine: web1() }, Done {});
+    golden.call(MachineChannel { machine: web1(), channel: parse("org.qemu.guest_agent.0") }, Done {});
     golden.call(MachineLog { machine: web1(), log: LogKind::Serial }, Done {});
     let disk = DiskStats { slot: 1, read_bytes: 4096, write_bytes: 1 << 33, read_ops: 2, write_ops: 3 };
     golden.call(MachineStats { machine: web1() }, StatsView { cpu_ns: 1 << 40, memory: 1 << 28, disks: vec![disk] });
