@@ -124,13 +124,25 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
         description: row.get::<_, Id<_>>(14)?.0,
         slot: row.get(15)?,
         // One that an older broker wrote otherwise: unknown.
-        applied: applied.and_then(|bytes| wire::decode(&bytes).ok()),
+        applied: applied.and_then(as_applied),
         created_ns: row.get(17)?,
         started_ns: row.get(18)?,
         files: (text(19)?, text(20)?),
         disk_names: Vec::new(),
         nic_names: Vec::new(),
     })
+}
+
+/// What an older broker wrote may lack fields at the end: zeros are the defaults of those.
+fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
+    const ADDED: usize = 16;
+    for _ in 0..=ADDED {
+        if let Ok(spec) = wire::decode(&bytes) {
+            return Some(spec);
+        }
+        bytes.push(0);
+    }
+    None
 }
 
 /// Reads about machines, in or outside of a change.
@@ -309,5 +321,21 @@ impl Change<'_> {
     pub fn remove_machine(&self, id: MachineId) -> Result<(), Fault> {
         self.prepare_cached("DELETE FROM machines WHERE id = ?")?.execute([Id(id)])?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_broker_applied_is_read_with_the_defaults_of_what_came_since() {
+        let spec = Spec { cpus: 3, screen: true, ..Spec::default() };
+        let bytes = wire::encode(&spec).expect("encodes");
+        // Sound, TPM, channels.
+        let older = bytes.get(..bytes.len() - 3).expect("longer").to_vec();
+        wire::decode::<Spec>(&older).expect_err("it lacks something");
+        assert_eq!(as_applied(older), Some(spec));
+        assert_eq!(as_applied(vec![0xff; 40]), None);
     }
 }

@@ -202,12 +202,11 @@ impl Engine {
     /// Connects to the socket of a channel. bhyve serves one client, and closes the connection of another at once.
     pub fn connect_channel(&mut self, port: u8) -> Result<OwnedFd, Refusal> {
         let object = format!("channel {port}");
-        let path = Names::standard(&self.facts.name).channels.into_iter().nth(port.into()).unwrap_or_default();
+        let missing = || Refusal::new(Reason::WrongState, &object).note("the machine runs without it");
+        let path = Names::standard(&self.facts.name).channels.into_iter().nth(port.into()).ok_or_else(missing)?;
         match UnixStream::connect(path) {
             Ok(stream) => Ok(stream.into()),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                Err(Refusal::new(Reason::WrongState, object).note("the machine runs without it"))
-            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Err(missing()),
             Err(e) => Err(Refusal::io(object, "connect", &e)),
         }
     }

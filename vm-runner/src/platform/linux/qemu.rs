@@ -160,7 +160,6 @@ impl Engine {
             Some(false) => {}
         }
         let (ours, theirs) = sock::stream_pair().map_err(|e| Refusal::io(&object, "make a socket pair", &e))?;
-        // QEMU reads and writes it when it is ready, so it must never wait on it.
         self.call(&object, &[theirs.as_fd()], |id| qmp::getfd(id, "channel"))?;
         self.call(&object, &[], |id| qmp::connect_channel(id, port, "channel"))?;
         Ok(ours)
