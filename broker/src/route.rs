@@ -40,6 +40,7 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::MachineDelete(c) => plain!(MachineDelete, c, machine_jobs::delete),
         R::MachineConsole(c) => stream!(MachineConsole, c, stream::console),
         R::MachineScreen(c) => stream!(MachineScreen, c, stream::screen),
+        R::MachineChannel(c) => stream!(MachineChannel, c, stream::channel),
         R::MachineLog(c) => stream!(MachineLog, c, stream::log),
         R::MachineStats(c) => plain!(MachineStats, c, stream::stats),
         R::DiskCreate(c) => plain!(DiskCreate, c, disk::create),

@@ -29,6 +29,12 @@ pub struct Spec {
     pub nics: Vec<Nic>,
     /// What its cell may use besides.
     pub limits: Limits,
+    /// Whether it has a sound card.
+    pub sound: bool,
+    /// Whether it has a TPM.
+    pub tpm: bool,
+    /// Names of its channels.
+    pub channels: Vec<Text<63>>,
 }
 
 /// How a machine boots.
@@ -83,6 +89,9 @@ impl Default for Spec {
             disks: Vec::new(),
             nics: Vec::new(),
             limits: Limits::default(),
+            sound: false,
+            tpm: false,
+            channels: Vec::new(),
         }
     }
 }
@@ -105,6 +114,9 @@ impl Spec {
         self.screen = settings.screen.unwrap_or(self.screen);
         self.cpu_percent = settings.cpu_percent.unwrap_or(self.cpu_percent);
         edit_limits(&mut self.limits, &settings.limits);
+        self.sound = settings.sound.unwrap_or(self.sound);
+        self.tpm = settings.tpm.unwrap_or(self.tpm);
+        self.channels = settings.channels.clone().unwrap_or_else(|| self.channels.clone());
         let file = |name: &Text<63>, field: &'static str| {
             let row = disk(name.as_str()).map_err(at(field))?;
             if row.kind == DiskKind::Raw {
@@ -133,7 +145,8 @@ impl Spec {
                     let object = format_args!("disk {}", row.name).to_string();
                     return Err(Refusal::new(Reason::InvalidValue, object).field("disks").note("it is there twice"));
                 }
-                let (controller, read_only) = (draft.controller, draft.read_only);
+                // A CD cannot be written, whatever was said: others may have it, too.
+                let (controller, read_only) = (draft.controller, draft.read_only || draft.controller == Controller::AhciCd);
                 disks.push(Disk { disk: row.id, kind: row.kind, controller, read_only });
             }
             self.disks = disks;
@@ -174,6 +187,9 @@ impl Spec {
             controller: match disk.controller {
                 Controller::VirtioBlk => model::Controller::VirtioBlk,
                 Controller::Nvme => model::Controller::Nvme,
+                Controller::Ahci => model::Controller::Ahci,
+                Controller::AhciCd => model::Controller::AhciCd,
+                Controller::VirtioScsi => model::Controller::VirtioScsi,
             },
             format: if disk.kind == DiskKind::Qcow2 { model::Format::Qcow2 } else { model::Format::Raw },
             read_only: disk.read_only,
@@ -200,6 +216,9 @@ impl Spec {
             nics,
             screen: self.screen.then(model::Screen::default),
             limits: model_limits(self.cpu_percent, &self.limits),
+            sound: self.sound,
+            tpm: self.tpm,
+            channels: self.channels.iter().map(|name| model::Channel { name: name.as_str().to_owned() }).collect(),
             ..MachineSpec::default()
         })
     }
@@ -235,8 +254,10 @@ impl Spec {
             }
             (old, _) => old.clone(),
         };
-        // The device of hardware acceleration is in the cell or it is not.
-        Spec { cpus: new.cpus, memory_mib: new.memory_mib, screen: new.screen, boot, ..self.clone() }
+        // The device of hardware acceleration is in the cell or it is not; a sound card needs what is on the command line of a runner that
+        // may be older than this.
+        let channels = new.channels.clone();
+        Spec { cpus: new.cpus, memory_mib: new.memory_mib, screen: new.screen, boot, channels, ..self.clone() }
     }
 }
 
@@ -289,6 +310,7 @@ fn setting(field: &str) -> &str {
         "cpu.count" | "cpu.topology" => "cpus",
         "memory_mib" => "memory",
         "limits.cpu_percent" => "cpu_percent",
+        channel if channel.starts_with("channels[") => "channels",
         other => other,
     }
 }

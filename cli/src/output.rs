@@ -125,6 +125,7 @@ fn label(field: &str) -> String {
         "mac" => "MAC address".into(),
         "sha256" => "SHA-256".into(),
         "uefi" => "UEFI firmware".into(),
+        "tpm" => "TPM".into(),
         "space_free" => "Free space".into(),
         "pending" => "At next start".into(),
         "unenforced" => "Not enforced".into(),

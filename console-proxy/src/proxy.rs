@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Streams on the line at a time.
 const READERS: usize = 32;
-/// Screens at a time.
-const SCREENS: usize = 8;
+/// Screens and channels at a time.
+const SCREENS: usize = 12;
 /// Bytes that were typed and that the guest has not taken.
 const TYPED: usize = 4096;
 /// The line's token; others count from here.

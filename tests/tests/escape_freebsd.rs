@@ -39,6 +39,16 @@ impl Drop for Others {
     }
 }
 
+/// A process of the host that nobody may touch.
+struct Victim(std::process::Child);
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The first disk of the host, its first interface, the type of its root.
 fn of_host() -> Result<(String, String, String)> {
     let line = |program: &str, args: &[&str]| -> Result<String> {
@@ -58,7 +68,21 @@ fn of_host() -> Result<(String, String, String)> {
 fn module() -> Result<&'static str> {
     let loaded = Command::new("kldstat").output()?.stdout;
     let loaded = String::from_utf8_lossy(&loaded).into_owned();
-    let candidates = ["if_disc", "if_edsc", "accf_data", "accf_http", "snp", "if_gif", "mqueuefs", "ng_hole", "ng_echo"];
+    let candidates = [
+        "if_disc",
+        "if_edsc",
+        "accf_data",
+        "accf_http",
+        "snp",
+        "if_gif",
+        "mqueuefs",
+        "ng_hole",
+        "ng_echo",
+        "ng_pipe",
+        "ng_tee",
+        "if_lagg",
+        "filemon",
+    ];
     let free = |m: &&str| !loaded.contains(*m) && std::path::Path::new(&format!("/boot/kernel/{m}.ko")).exists();
     candidates.into_iter().find(free).context("no small kernel module to try with")
 }
@@ -77,7 +101,7 @@ fn nothing_that_a_taken_over_bhyve_tries_gets_out_of_its_jail() -> Result<()> {
     let terminal = nix::pty::openpty(None, None)?;
     let tty = nix::unistd::ttyname(&terminal.slave)?;
     ensure!(terminal.master.as_raw_fd() >= 0);
-    let mut victim = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn()?;
+    let victim = Victim(Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn()?);
     let others = Others::make(&suite.instance())?;
     let (disk, interface, kind) = of_host()?;
     let host = Command::new("hostname").output()?.stdout;
@@ -88,7 +112,7 @@ fn nothing_that_a_taken_over_bhyve_tries_gets_out_of_its_jail() -> Result<()> {
         suite.state.display(),
         listener.local_addr()?.port(),
         suite.run.join("broker.sock").display(),
-        victim.id(),
+        victim.0.id(),
         others.jid()?,
         others.vm,
         tty.display(),
@@ -112,8 +136,7 @@ fn nothing_that_a_taken_over_bhyve_tries_gets_out_of_its_jail() -> Result<()> {
     suite.ok(&["vm", "start", "m"])?;
     suite.ok(&["events", "--after", "0", "--until", "failed", "--timeout", "120"])?;
     let log = suite.ok(&["vm", "log", "m", "--hypervisor"])?;
-    victim.kill()?;
-    victim.wait()?;
+    drop(victim);
     drop(others);
     escape::judge(&String::from_utf8_lossy(&outside.stderr), &log, "docs/escape-freebsd.md")?;
     suite.finish()

@@ -164,6 +164,34 @@ fn the_screen_speaks_rfb() {
 }
 
 #[test]
+fn a_channel_carries_bytes_both_ways() {
+    let mut spawner = spawner!("a_channel_carries_bytes_both_ways");
+    let machine = Machine { config: support::config_with_channel("org.example.a"), disk: false, ..Machine::new("") };
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    terminal.until("skep-guest ready");
+    // Nothing is there to be read before a client is.
+    terminal.line(
+        "p=$(echo /dev/vport*p1); exec 5<>$p; while :; do if read -r l <&5; then echo \"got $l\" >&5; else sleep 0.1; fi; done &",
+    );
+    for round in 0..2 {
+        let (_, [hypervisor]) = ask(&mut runner, runner::ConnectChannel { port: 0 }, []).unwrap();
+        let taken = ask(&mut runner, runner::ConnectChannel { port: 0 }, []).unwrap_err();
+        assert_eq!(taken.reason, Reason::InUse, "{taken}");
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ask(&mut spawner.console(machine.id), skep_proto::console::AttachScreen {}, [theirs.into(), hypervisor]).unwrap();
+        ours.write_all(format!("line-{round}\n").as_bytes()).unwrap();
+        let mut answer = [0; 11];
+        ours.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, *format!("got line-{round}\n").as_bytes().first_chunk::<11>().unwrap());
+        drop(ours);
+        // The console-proxy hears of the end before it passes on what is typed afterwards, and QEMU before the guest answers that.
+        terminal.line("echo $((6*7))-gone");
+        terminal.until("42-gone");
+    }
+    assert_eq!(ask(&mut runner, runner::ConnectChannel { port: 1 }, []).unwrap_err().reason, Reason::WrongState);
+}
+
+#[test]
 fn counters_rise() {
     let mut spawner = spawner!("counters_rise");
     let machine = Machine::new("");

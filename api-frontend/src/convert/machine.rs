@@ -31,6 +31,9 @@ pub fn machine(view: MachineView) -> v1::Machine {
         controller: match disk.controller {
             Controller::VirtioBlk => v1::Controller::VirtioBlk,
             Controller::Nvme => v1::Controller::Nvme,
+            Controller::Ahci => v1::Controller::Ahci,
+            Controller::AhciCd => v1::Controller::AhciCd,
+            Controller::VirtioScsi => v1::Controller::VirtioScsi,
         }
         .into(),
         read_only: disk.read_only,
@@ -58,6 +61,9 @@ pub fn machine(view: MachineView) -> v1::Machine {
             cpu_percent: Some(view.cpu_percent),
             description: Some(view.description.to_string()),
             limits: Some(limits_view(&view.limits)),
+            sound: Some(view.sound),
+            tpm: Some(view.tpm),
+            channels: strings(&view.channels),
         }),
         nics: view.nics.iter().map(nic).collect(),
         pending: strings(&view.pending),
@@ -146,12 +152,15 @@ fn disk(disk: &v1::DiskAttachment) -> Result<DiskDraft, Refusal> {
         controller: match known("machine", "settings.disks.controller", disk.controller)? {
             v1::Controller::Unspecified | v1::Controller::VirtioBlk => Controller::VirtioBlk,
             v1::Controller::Nvme => Controller::Nvme,
+            v1::Controller::Ahci => Controller::Ahci,
+            v1::Controller::AhciCd => Controller::AhciCd,
+            v1::Controller::VirtioScsi => Controller::VirtioScsi,
         },
         read_only: disk.read_only,
     })
 }
 
-/// Settings as they were given; `disks` only if there are any.
+/// Settings as they were given; `disks` and `channels` only if there are any.
 fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
     let within = |field: &str, ok: bool, limits: &str| if ok { Ok(()) } else { Err(invalid("machine", field, limits)) };
     within("settings.cpus", given.cpus.is_none_or(|n| (1..=64).contains(&n)), "1 to 64 are expected")?;
@@ -160,6 +169,9 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
     within("settings.disks", given.disks.len() <= 8, "at most 8 are expected")?;
     let disks = given.disks.iter().map(disk).collect::<Result<Vec<_>, _>>()?;
     let text = |text: &String| value("machine", "settings.description", text);
+    within("settings.channels", given.channels.len() <= 4, "at most 4 are expected")?;
+    let channel = |name: &String| value("machine", "settings.channels", name);
+    let channels = given.channels.iter().map(channel).collect::<Result<Vec<_>, _>>()?;
     Ok(Settings {
         cpus: given.cpus,
         memory_mib: given.memory_mib,
@@ -170,6 +182,9 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         cpu_percent: given.cpu_percent,
         description: given.description.as_ref().map(text).transpose()?,
         limits: given.limits.as_ref().map(limits).transpose()?.unwrap_or_default(),
+        sound: given.sound,
+        tpm: given.tpm,
+        channels: if channels.is_empty() { None } else { Some(channels) },
     })
 }
 
@@ -187,6 +202,9 @@ pub fn set(request: v1::UpdateMachineRequest) -> Result<MachineSet, Refusal> {
     if !mask.is_empty() {
         if mask.iter().any(|path| path == "disks") {
             settings.disks.get_or_insert_default();
+        }
+        if mask.iter().any(|path| path == "channels") {
+            settings.channels.get_or_insert_default();
         }
         settings = masked(settings, &mask)?;
     }
@@ -217,6 +235,9 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
                 to.limits = std::mem::take(&mut from.limits);
                 Ok(())
             }
+            "sound" => take(path, &mut from.sound, &mut to.sound),
+            "tpm" => take(path, &mut from.tpm, &mut to.tpm),
+            "channels" => take(path, &mut from.channels, &mut to.channels),
             _ => Err(invalid("machine", "update_mask", format_args!("there is no field settings.{path}"))),
         }?;
     }
@@ -291,6 +312,8 @@ mod tests {
         let got = update(limited, &["limits"]).expect("valid");
         let limits = LimitsDraft { tasks: Some(64), cpus: Some(skep_proto::CpuList::default()), ..LimitsDraft::default() };
         assert_eq!(got, Settings { limits, ..Default::default() });
+        let got = update(given.clone(), &["screen", "channels"]).expect("valid");
+        assert_eq!(got, Settings { screen: Some(false), channels: Some(vec![]), ..Default::default() });
         for wrong in [&["memory_mib"][..], &["cpus", "cpus"], &["name"], &["limits"]] {
             assert_eq!(update(given.clone(), wrong).expect_err("refused"), "update_mask");
         }
@@ -313,6 +336,8 @@ mod tests {
         ] {
             assert_eq!(field(limits(limit)), name);
         }
+        assert_eq!(field(v1::MachineSettings { channels: vec!["a".into(); 5], ..Default::default() }), "settings.channels");
+        assert_eq!(field(v1::MachineSettings { channels: vec!["a".repeat(64)], ..Default::default() }), "settings.channels");
         let disks = vec![v1::DiskAttachment::default(); 9];
         assert_eq!(field(v1::MachineSettings { disks, ..Default::default() }), "settings.disks");
     }

@@ -5,10 +5,10 @@ use crate::convert::{self, event, machine};
 use crate::relay;
 use skep_api::v1::machines_server::Machines;
 use skep_api::v1::{
-    CloneMachineRequest, ConsoleAttached, ConsoleInput, ConsoleOutput, CreateMachineRequest, DeleteMachineRequest,
-    GetMachineRequest, ListMachinesRequest, ListMachinesResponse, Machine, MachineActRequest, MachineLogChunk, MachineLogRequest,
-    MachineStats, MachineStatsRequest, Operation, RenameMachineRequest, ScreenInput, ScreenOutput, UpdateMachineRequest,
-    UpdateMachineResponse, console_input, console_output, screen_input,
+    ChannelInput, ChannelOutput, CloneMachineRequest, ConsoleAttached, ConsoleInput, ConsoleOutput, CreateMachineRequest,
+    DeleteMachineRequest, GetMachineRequest, ListMachinesRequest, ListMachinesResponse, Machine, MachineActRequest,
+    MachineLogChunk, MachineLogRequest, MachineStats, MachineStatsRequest, Operation, RenameMachineRequest, ScreenInput,
+    ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, channel_input, console_input, console_output, screen_input,
 };
 use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename};
 use skep_proto::{Reason, Refusal};
@@ -153,6 +153,27 @@ impl Machines for Api {
                 _ => Err(convert::invalid("screen", "data", "only the first message may name a machine")),
             };
             relay::both_ways(call.clone(), place, socket, stream, None, read, |data| ScreenOutput { data })
+        })
+        .await
+    }
+
+    type ChannelStream = Answers<ChannelOutput>;
+
+    async fn channel(&self, request: Request<Streaming<ChannelInput>>) -> Answer<Answers<ChannelOutput>> {
+        let (call, mut stream) = self.enter("Machines.Channel", request)?;
+        call.run(async {
+            let Some(channel_input::Kind::Attach(attach)) = first(&mut stream).await?.and_then(|m| m.kind) else {
+                return Err(convert::invalid("channel", "attach", "the first message must say which channel"));
+            };
+            let machine = convert::named("machine", "attach.machine", &attach.machine)?;
+            let channel = convert::value("channel", "attach.channel", &attach.channel)?;
+            let place = call.peer.stream_place()?;
+            let (_, [socket]) = call.act(broker::MachineChannel { machine, channel }).await?;
+            let read = |m: ChannelInput| match m.kind {
+                Some(channel_input::Kind::Data(data)) => Ok(data),
+                _ => Err(convert::invalid("channel", "data", "only the first message may attach")),
+            };
+            relay::both_ways(call.clone(), place, socket, stream, None, read, |data| ChannelOutput { data })
         })
         .await
     }

@@ -88,7 +88,8 @@ const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpu
     m.acceleration, m.screen, m.cpu_percent, m.description, m.slot, m.applied, m.created_ns, m.started_ns,
     (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader,
     m.limit_memory_mib, m.limit_tasks, m.limit_pcpu, m.limit_read_bps, m.limit_write_bps, m.limit_read_iops, m.limit_write_iops,
-    m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired, m.unenforced";
+    m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired, m.unenforced,
+    m.sound, m.tpm, m.channels";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
     use MachineState::*;
@@ -137,18 +138,33 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
                 protect: row.get(32)?,
                 wired: row.get(33)?,
             },
+            sound: row.get("sound")?,
+            tpm: row.get("tpm")?,
+            channels: row.get::<_, String>("channels")?.split_whitespace().map(Text::lossy).collect(),
         },
         unenforced: row.get_ref(34)?.as_str()?.lines().map(Text::lossy).collect(),
         description: row.get::<_, Id<_>>(14)?.0,
         slot: row.get(15)?,
         // One that an older broker wrote otherwise: unknown.
-        applied: applied.and_then(|bytes| wire::decode(&bytes).ok()),
+        applied: applied.and_then(as_applied),
         created_ns: row.get(17)?,
         started_ns: row.get(18)?,
         files: (text(19)?, text(20)?),
         disk_names: Vec::new(),
         nic_names: Vec::new(),
     })
+}
+
+/// What an older broker wrote may lack fields at the end: zeros are the defaults of those.
+fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
+    const ADDED: usize = 16;
+    for _ in 0..=ADDED {
+        if let Ok(spec) = wire::decode(&bytes) {
+            return Some(spec);
+        }
+        bytes.push(0);
+    }
+    None
 }
 
 /// Reads about machines, in or outside of a change.
@@ -288,6 +304,7 @@ impl Change<'_> {
             limits.wired,
             Id(machine.id)
         ])?;
+        self.set_devices(machine)?;
         self.prepare_cached("DELETE FROM machine_disks WHERE machine = ?")?.execute([Id(machine.id)])?;
         let sql = "INSERT INTO machine_disks (machine, position, disk, controller, read_only) VALUES (?, ?, ?, ?, ?)";
         let mut statement = self.prepare_cached(sql)?;
@@ -295,6 +312,14 @@ impl Change<'_> {
             let controller = controller::number(disk.controller);
             statement.execute(params![Id(machine.id), position, Id(disk.disk), controller, disk.read_only])?;
         }
+        Ok(())
+    }
+
+    fn set_devices(&self, machine: &MachineRow) -> Result<(), Fault> {
+        let Spec { sound, tpm, channels, .. } = &machine.spec;
+        let channels = channels.iter().map(Text::as_str).collect::<Vec<_>>().join(" ");
+        let sql = "UPDATE machines SET sound = ?, tpm = ?, channels = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![sound, tpm, channels, Id(machine.id)])?;
         Ok(())
     }
 
@@ -340,5 +365,21 @@ impl Change<'_> {
     pub fn remove_machine(&self, id: MachineId) -> Result<(), Fault> {
         self.prepare_cached("DELETE FROM machines WHERE id = ?")?.execute([Id(id)])?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_broker_applied_is_read_with_the_defaults_of_what_came_since() {
+        let spec = Spec { cpus: 3, screen: true, ..Spec::default() };
+        let bytes = wire::encode(&spec).expect("encodes");
+        // Sound, TPM, channels.
+        let older = bytes.get(..bytes.len() - 3).expect("longer").to_vec();
+        wire::decode::<Spec>(&older).expect_err("it lacks something");
+        assert_eq!(as_applied(older), Some(spec));
+        assert_eq!(as_applied(vec![0xff; 40]), None);
     }
 }

@@ -44,6 +44,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_nics_that_go_along.sql"),
     include_str!("../../migrations/0004_snapshots.sql"),
     include_str!("../../migrations/0005_limits.sql"),
+    include_str!("../../migrations/0006_devices.sql"),
 ];
 
 /// The open database.

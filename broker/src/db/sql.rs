@@ -58,6 +58,7 @@ use skep_proto::storage::DiskKind;
 
 numbered! {
     disk_kind: DiskKind = DiskKind::Raw, DiskKind::Qcow2, DiskKind::Zvol;
-    controller: Controller = Controller::VirtioBlk, Controller::Nvme;
+    controller: Controller = Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd,
+        Controller::VirtioScsi;
     acceleration: Acceleration = Acceleration::Auto, Acceleration::Tcg, Acceleration::Kvm;
 }

@@ -56,6 +56,9 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         limits: spec.limits,
         // Of a cell that is no more there is nothing to say.
         unenforced: if slot.is_some() { unenforced } else { Vec::new() },
+        sound: spec.sound,
+        tpm: spec.tpm,
+        channels: spec.channels,
     })
 }
 

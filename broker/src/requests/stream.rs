@@ -2,10 +2,12 @@
 
 use super::{Cx, find_machine};
 use crate::db::machines::MachineRow;
-use skep_proto::broker::{ConsoleAttached, Done, MachineConsole, MachineLog, MachineScreen, MachineStats, StatsView};
+use skep_proto::broker::{
+    ConsoleAttached, Done, MachineChannel, MachineConsole, MachineLog, MachineScreen, MachineStats, StatsView,
+};
 use skep_proto::cell::CellUsage;
 use skep_proto::console::{AttachScreen, AttachSerial};
-use skep_proto::runner::{ConnectScreen, Stats};
+use skep_proto::runner::{ConnectChannel, ConnectScreen, Stats};
 use skep_proto::storage::OpenLogReader;
 use skep_proto::{OneFd, Reason, Refusal, UpTo};
 
@@ -44,6 +46,30 @@ pub async fn screen(cx: &Cx, c: MachineScreen) -> Result<(Done, OneFd), Refusal>
         return Err(Refusal::new(Reason::WrongState, object(&machine)).note("it runs without a screen"));
     }
     let (_, [hypervisor]) = cx.broker.ask_runner(&cx.who, machine.id, ConnectScreen {}).await?;
+    let (client, proxy) = pair(&machine)?;
+    cx.broker.ask_console(&cx.who, machine.id, AttachScreen {}, [proxy, hypervisor]).await?;
+    Ok((Done {}, [client]))
+}
+
+/// `MachineChannel`.
+pub async fn channel(cx: &Cx, c: MachineChannel) -> Result<(Done, OneFd), Refusal> {
+    let machine = running(cx, c.machine.as_str())?;
+    let has = machine.applied.as_ref().map_or(&[][..], |spec| &spec.channels);
+    let place = has.iter().position(|name| *name == c.channel).and_then(|at| u8::try_from(at).ok());
+    let port = place.ok_or_else(|| {
+        let has: Vec<&str> = has.iter().map(skep_proto::Text::as_str).collect();
+        let note =
+            if has.is_empty() { "it runs without channels".to_owned() } else { format!("it runs with {}", has.join(", ")) };
+        Refusal::new(Reason::NotFound, format_args!("channel {} of {}", c.channel, object(&machine))).note(note)
+    })?;
+    let connected = cx.broker.ask_runner(&cx.who, machine.id, ConnectChannel { port }).await;
+    let (_, [hypervisor]) = connected.map_err(|mut refusal| {
+        // The runner knows it by its number.
+        if refusal.reason != Reason::Unavailable {
+            refusal.object = skep_proto::Text::lossy(&format!("channel {} of {}", c.channel, object(&machine)));
+        }
+        refusal
+    })?;
     let (client, proxy) = pair(&machine)?;
     cx.broker.ask_console(&cx.who, machine.id, AttachScreen {}, [proxy, hypervisor]).await?;
     Ok((Done {}, [client]))

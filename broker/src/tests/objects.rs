@@ -180,11 +180,18 @@ fn a_nic_goes_to_a_stopped_machine_only() {
 fn streams_are_joined_by_descriptor() {
     Suite::new().live(async |life: Life| {
         let (mut s, _) = web(&life).await;
+        let settings = Settings { channels: Some(vec![text("a"), text("b")]), ..Settings::default() };
+        s.ask(MachineSet { machine: text("web"), settings, revision: 0 }).await.expect("set");
+        let channel = |name: &str| MachineChannel { machine: text("web"), channel: text(name) };
+        assert_eq!(reason(s.ask_with(channel("b"), []).await), Reason::WrongState);
         let console = || MachineConsole { machine: text("web"), write: true, take: false };
         assert_eq!(reason(s.ask_with(console(), []).await), Reason::WrongState);
         s.act("web", Act::Start).await.expect("started");
         assert!(s.ask_with(console(), []).await.expect("attached").0.writer);
         s.ask_with(MachineScreen { machine: text("web") }, []).await.expect("attached");
+        s.ask_with(channel("b"), []).await.expect("attached");
+        let refusal = s.ask_with(channel("c"), []).await.expect_err("no such channel");
+        assert_eq!((refusal.reason, refusal.note.as_str()), (Reason::NotFound, "it runs with a, b"));
         let log = MachineLog { machine: text("web"), log: LogKind::Serial };
         let (_, UpTo(files)) = s.ask_with(log, []).await.expect("opened");
         assert_eq!(files.len(), 1);

@@ -89,6 +89,10 @@ fn a_machine_that_cannot_be_is_refused_with_its_field() {
     Suite::new().live(async |life: Life| {
         let (mut s, _) = web(&life).await;
         let disk = |name: &str| DiskDraft { disk: text(name), controller: Controller::Nvme, read_only: false };
+        let ahci = |name: &str| DiskDraft { disk: text(name), controller: Controller::Ahci, read_only: false };
+        for n in 0..7 {
+            s.disk(&format!("d{n}")).await.expect("a disk");
+        }
         let direct = |kernel: &str, cmdline: &str| {
             Some(BootDraft::Direct { kernel: text(kernel), initrd: None, cmdline: Text::lossy(cmdline) })
         };
@@ -105,8 +109,12 @@ fn a_machine_that_cannot_be_is_refused_with_its_field() {
             (limited(LimitsDraft { pins: "1:0".parse().ok(), ..LimitsDraft::default() }), "limits.pins"),
             (limited(LimitsDraft { priority: Some(20), ..LimitsDraft::default() }), "limits.priority"),
             (Settings { disks: Some(vec![disk("root"), disk("root")]), ..none() }, "disks"),
+            (Settings { disks: Some((0..7).map(|n| ahci(&format!("d{n}"))).collect()), ..none() }, "disks[6].slot"),
             (Settings { disks: Some(vec![disk("missing")]), ..none() }, "disks"),
             (Settings { boot: direct("missing", ""), ..none() }, "boot.kernel"),
+            (Settings { channels: Some(vec![text("a/b")]), ..none() }, "channels"),
+            (Settings { channels: Some(vec![text("a"), text("a")]), ..none() }, "channels"),
+            (Settings { channels: Some(vec![text("a"); 5]), ..none() }, "channels"),
             (Settings { boot: direct("root", "with \" quote"), ..none() }, "boot.cmdline"),
         ];
         for (settings, field) in cases {
@@ -284,6 +292,39 @@ fn a_dead_console_proxy_is_replaced() {
             }
         };
         assert!(attached.0.writer);
+    });
+}
+
+#[test]
+fn devices_are_kept_shown_and_told_as_changes() {
+    Suite::new().live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        s.act("web", Act::Start).await.expect("started");
+        let given =
+            Settings { sound: Some(true), tpm: Some(true), channels: Some(vec![text("b"), text("a.0")]), ..Settings::default() };
+        let edited = s.ask(MachineSet { machine: text("web"), settings: given, revision: 0 }).await.expect("set");
+        let names: Vec<_> = edited.changes.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["sound", "tpm", "channels"]);
+        let view = s.get("web").await.expect("it is there");
+        assert_eq!((view.sound, view.tpm, &view.channels[..]), (true, true, &[text("b"), text("a.0")][..]));
+        assert_eq!(view.pending.iter().map(Text::as_str).collect::<Vec<_>>(), names);
+        let none = Settings { sound: Some(false), tpm: Some(false), channels: Some(vec![]), ..Settings::default() };
+        let edited = s.ask(MachineSet { machine: text("web"), settings: none, revision: 0 }).await.expect("set");
+        assert_eq!(
+            (edited.machine.sound, edited.machine.tpm, edited.machine.channels, edited.machine.pending),
+            (false, false, vec![], vec![])
+        );
+    });
+}
+
+#[test]
+fn a_machine_that_its_host_cannot_run_says_why_when_it_is_started() {
+    Suite::new().live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        let settings = Settings { tpm: Some(true), ..Settings::default() };
+        s.ask(MachineSet { machine: text("web"), settings, revision: 0 }).await.expect("set");
+        let refusal = s.act("web", Act::Start).await.expect_err("refused");
+        assert!(refusal.reason == Reason::Unsupported && refusal.note.as_str().starts_with("tpm asks for a TPM: "), "{refusal}");
     });
 }
 

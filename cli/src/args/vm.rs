@@ -33,6 +33,9 @@ pub enum VmCommand {
         /// Take all disks away
         #[arg(long, conflicts_with = "disk")]
         no_disks: bool,
+        /// Take all channels away
+        #[arg(long, conflicts_with = "channel")]
+        no_channels: bool,
         /// Refuse if the machine's revision is another
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
         revision: u64,
@@ -60,6 +63,19 @@ pub enum VmCommand {
     Resume(ActArgs),
     /// Join its serial console; `~.` leaves, `~?` helps
     Console(ConsoleArgs),
+    /// Talk with a program in its guest over a channel: standard input and output, until the channel's end or ^C
+    Channel {
+        /// Name or id
+        machine: String,
+        /// The channel's name
+        channel: String,
+        /// Leave when so many lines have come
+        #[arg(long, value_name = "N")]
+        lines: Option<u64>,
+        /// Give up after this time
+        #[arg(long, value_name = "TIME", value_parser = size::duration)]
+        timeout: Option<Duration>,
+    },
     /// Offer its screen to a VNC viewer until ^C
     Vnc {
         /// Name or id
@@ -194,8 +210,9 @@ pub struct SettingsArgs {
     /// With this command line
     #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
-    /// A disk, in boot order; may be repeated. `,nvme` attaches it as NVMe instead of virtio, `,ro` read-only
-    #[arg(long, value_name = "DISK[,nvme][,ro]", action = ArgAction::Append)]
+    /// A disk, in boot order; may be repeated. Attached as virtio, or as `,nvme`, `,ahci`, `,cd` (AHCI, read-only) or `,scsi`
+    /// (virtio SCSI; not on FreeBSD); `,ro`: read-only
+    #[arg(long, value_name = "DISK[,KIND][,ro]", action = ArgAction::Append)]
     pub disk: Vec<String>,
     /// Whether it has a screen
     #[arg(long, value_enum, value_name = "ON|OFF")]
@@ -209,6 +226,15 @@ pub struct SettingsArgs {
     /// Free text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub description: Option<String>,
+    /// Whether it has a sound card, which nobody hears yet; not on FreeBSD [default of a new machine: off]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub sound: Option<Switched>,
+    /// Whether it has a TPM; no host has one for machines yet [default of a new machine: off]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub tpm: Option<Switched>,
+    /// A channel to a program in the guest, like org.qemu.guest_agent.0; up to 4 times. See `skep vm channel`
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub channel: Vec<String>,
     /// What its cell may use besides
     #[command(flatten)]
     pub limits: LimitsArgs,

@@ -186,7 +186,7 @@ async fn interactive(ctx: &Ctx, args: &ConsoleArgs) -> Result<u8, Failure> {
 }
 
 /// Standard input, read by a thread: it may be a terminal, a pipe or a file.
-fn keyboard() -> mpsc::Receiver<Vec<u8>> {
+pub fn keyboard() -> mpsc::Receiver<Vec<u8>> {
     let (to, keys) = mpsc::channel(8);
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];

@@ -1,5 +1,6 @@
 //! The commands, one module for each noun. Each gives its exit code.
 
+mod channel;
 mod console;
 mod disk;
 mod doctor;

@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::{Ctx, console, stopping, vnc};
+use super::{Ctx, channel, console, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, LimitsArgs, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::output::harmless;
@@ -33,10 +33,10 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             let machine = api.get(GetMachineRequest { machine: which.machine }).await?.into_inner();
             ctx.output.object(&view::machine(&machine));
         }
-        VmCommand::Set { machine, settings, no_disks, revision } => {
+        VmCommand::Set { machine, settings, no_disks, no_channels, revision } => {
             let settings = given(&settings)?;
-            let paths = if no_disks { mask(&settings) } else { Vec::new() };
-            if !no_disks && settings == MachineSettings::default() {
+            let paths = if no_disks || no_channels { mask(&settings, no_disks, no_channels) } else { Vec::new() };
+            if paths.is_empty() && settings == MachineSettings::default() {
                 return Err(Failure::new(Reason::InvalidValue, format_args!("machine {machine}"), "nothing to change was given"));
             }
             let update_mask = Some(FieldMask { paths });
@@ -55,6 +55,9 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         VmCommand::Pause(args) => act(&ctx, args, "pause").await?,
         VmCommand::Resume(args) => act(&ctx, args, "resume").await?,
         VmCommand::Console(args) => return console::run(ctx, args).await,
+        VmCommand::Channel { machine, channel, lines, timeout } => {
+            return channel::run(&ctx, machine, channel, lines, timeout).await;
+        }
         VmCommand::Vnc { machine, listen, path } => return vnc::run(ctx, machine, listen, path).await,
         VmCommand::Log { machine, hypervisor, lines } => log(&ctx, machine, hypervisor, lines).await?,
         VmCommand::Stats(which) => {
@@ -130,6 +133,9 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         cpu_percent: args.cpu_percent,
         description: args.description.clone(),
         limits: limits(&args.limits)?,
+        sound: args.sound.map(|s| s == Switched::On),
+        tpm: args.tpm.map(|s| s == Switched::On),
+        channels: args.channel.clone(),
     })
 }
 
@@ -157,7 +163,7 @@ fn limits(args: &LimitsArgs) -> Result<Option<v1::MachineLimits>, Failure> {
     Ok((limits != v1::MachineLimits::default()).then_some(limits))
 }
 
-/// `NAME[,nvme][,ro]`.
+/// `NAME[,KIND][,ro]`.
 fn disk(text: &str) -> Result<DiskAttachment, Failure> {
     let mut parts = text.split(',');
     let mut disk = DiskAttachment { disk: parts.next().unwrap_or_default().to_owned(), ..DiskAttachment::default() };
@@ -165,9 +171,12 @@ fn disk(text: &str) -> Result<DiskAttachment, Failure> {
         match part {
             "nvme" => disk.set_controller(Controller::Nvme),
             "virtio" => disk.set_controller(Controller::VirtioBlk),
+            "ahci" => disk.set_controller(Controller::Ahci),
+            "cd" => disk.set_controller(Controller::AhciCd),
+            "scsi" => disk.set_controller(Controller::VirtioScsi),
             "ro" => disk.read_only = true,
             _ => {
-                let note = format!("--disk {text}: `{part}` is none of nvme, virtio, ro");
+                let note = format!("--disk {text}: `{part}` is none of virtio, nvme, ahci, cd, scsi, ro");
                 return Err(Failure::new(Reason::InvalidValue, format_args!("disk {}", disk.disk), note));
             }
         }
@@ -175,8 +184,8 @@ fn disk(text: &str) -> Result<DiskAttachment, Failure> {
     Ok(disk)
 }
 
-/// The fields that are set, and the disks.
-fn mask(settings: &MachineSettings) -> Vec<String> {
+/// The fields that are set, and the lists that are to become empty.
+fn mask(settings: &MachineSettings, no_disks: bool, no_channels: bool) -> Vec<String> {
     let set = [
         ("cpus", settings.cpus.is_some()),
         ("memory_mib", settings.memory_mib.is_some()),
@@ -186,7 +195,10 @@ fn mask(settings: &MachineSettings) -> Vec<String> {
         ("cpu_percent", settings.cpu_percent.is_some()),
         ("description", settings.description.is_some()),
         ("limits", settings.limits.is_some()),
-        ("disks", true),
+        ("disks", no_disks || !settings.disks.is_empty()),
+        ("sound", settings.sound.is_some()),
+        ("tpm", settings.tpm.is_some()),
+        ("channels", no_channels || !settings.channels.is_empty()),
     ];
     set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()).collect()
 }

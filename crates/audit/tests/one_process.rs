@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::platform::FREEBSD;
 use common::{TABLE, WIDE, is_root, place};
 use skep_audit::{Process, Report, Verdict};
 
@@ -32,7 +33,7 @@ fn a_process_in_its_sandbox_is_confirmed_line_by_line() {
     }
     let network = verdict(&process, "network");
     // Of capability mode the kernel says only that a process is in it.
-    let declared = cfg!(target_os = "freebsd") && matches!(network, Verdict::Declared { .. });
+    let declared = FREEBSD && matches!(network, Verdict::Declared { .. });
     assert!(declared || *network == Verdict::Confirmed, "{network:?}");
     for name in ["threads", "open files", "descriptors", "descriptor log of acts", "descriptor connection"] {
         assert_eq!(*verdict(&process, name), Verdict::Confirmed, "{name}");
@@ -72,7 +73,7 @@ fn a_descriptor_of_a_kind_that_the_table_lacks_is_named() {
 
 #[test]
 fn one_capability_too_many_is_named() {
-    if !is_root() || cfg!(target_os = "freebsd") {
+    if !is_root() || FREEBSD {
         println!("SKIP one_capability_too_many_is_named: only root's process on Linux can hold a capability of the host's");
         return;
     }
@@ -87,8 +88,7 @@ fn one_capability_too_many_is_named() {
 fn a_process_outside_any_sandbox_differs_in_every_line_that_confines() {
     let place = place();
     let process = skep_audit::process(std::process::id().cast_signed(), &TABLE, &place.options).unwrap().unwrap();
-    let confining: &[&str] =
-        if cfg!(target_os = "freebsd") { &["capsicum"] } else { &["namespaces", "no_new_privs", "seccomp", "network"] };
+    let confining: &[&str] = if FREEBSD { &["capsicum"] } else { &["namespaces", "no_new_privs", "seccomp", "network"] };
     for name in confining {
         assert!(verdict(&process, name).differs(), "{name}\n{process}");
     }

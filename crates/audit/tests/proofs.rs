@@ -3,22 +3,21 @@
 
 mod common;
 
+use common::platform::FREEBSD;
 use common::{TABLE, place};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 
 /// On FreeBSD nothing has a path any more in capability mode: what a table grants is held as a directory (ECAPMODE, ENOTCAPABLE).
-const WITHIN: &str = if cfg!(target_os = "freebsd") { "refused" } else { "succeeded" };
+const WITHIN: &str = if FREEBSD { "refused" } else { "succeeded" };
 const CAPSICUM: [i32; 2] = [93, 94];
 
 fn outcome<T>(result: std::io::Result<T>) -> String {
     match result {
         Ok(_) => "succeeded".into(),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => "refused".into(),
-        Err(error) if cfg!(target_os = "freebsd") && error.raw_os_error().is_some_and(|n| CAPSICUM.contains(&n)) => {
-            "refused".into()
-        }
+        Err(error) if FREEBSD && error.raw_os_error().is_some_and(|n| CAPSICUM.contains(&n)) => "refused".into(),
         Err(error) => error.to_string(),
     }
 }

@@ -51,7 +51,7 @@ pub enum Pci {
     H,
     /// AHCI port.
     PortType(u8),
-    /// AHCI port.
+    /// AHCI port, or port of a virtio console.
     PortPath(u8),
     /// AHCI port.
     PortRo(u8),
@@ -59,6 +59,10 @@ pub enum Pci {
     PortSer(u8),
     /// USB slot, from 1.
     SlotDevice(u8),
+    Play,
+    Rec,
+    /// Port of a virtio console.
+    PortName(u8),
 }
 
 impl Key {
@@ -115,6 +119,9 @@ impl Display for Pci {
             Self::PortPath(port) => return write!(f, "port.{port}.path"),
             Self::PortRo(port) => return write!(f, "port.{port}.ro"),
             Self::PortSer(port) => return write!(f, "port.{port}.ser"),
+            Self::Play => "play",
+            Self::Rec => "rec",
+            Self::PortName(port) => return write!(f, "port.{port}.name"),
             Self::SlotDevice(slot) => return write!(f, "slot.{slot}.device"),
         })
     }

@@ -59,6 +59,16 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
     if spec.rng {
         device(&mut c, place::RNG, "virtio-rnd")?;
     }
+    if spec.sound {
+        let device_of_host = names.sound.as_ref().ok_or(Error::Unsupported("sound without a sound device of the host"))?;
+        device(&mut c, place::SOUND, "hda")?;
+        c.set(Key::Pci(place::SOUND, Pci::Play), device_of_host)?;
+        c.set(Key::Pci(place::SOUND, Pci::Rec), device_of_host)?;
+    }
+    if spec.tpm {
+        return Err(Error::Unsupported("a TPM without the host's own or swtpm"));
+    }
+    channels(&mut c, spec, names)?;
     device(&mut c, 31, "lpc")?;
     for port in 0..spec.serial_ports {
         let fd = names.serials.get(usize::from(port)).ok_or_else(|| Error::NoDescriptor(format!("serial port {port}")))?;
@@ -127,6 +137,8 @@ fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
             (Controller::Nvme, Some(at)) => single(c, disk, at, "nvme", *fd)?,
             (Controller::Ahci, _) => port(c, disk, &mut ports, "hd", *fd)?,
             (Controller::AhciCd, _) => port(c, disk, &mut ports, "cd", *fd)?,
+            // Its only disks are those of ctl(4): all that the host serves as targets.
+            (Controller::VirtioScsi, _) => return Err(Error::Unsupported("a virtio-scsi disk of the machine's own")),
             (_, None) => return Err(Error::NoDescriptor(format!("disk {}", disk.slot))),
         }
     }
@@ -186,6 +198,20 @@ fn screen(c: &mut Config, screen: Screen, names: &Names) -> Result<(), Error> {
     Ok(())
 }
 
+/// Ports of a virtio console; bhyve listens on each one's socket and serves one client at a time.
+fn channels(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error> {
+    if !spec.channels.is_empty() {
+        device(c, place::CHANNELS, "virtio-console")?;
+    }
+    for (port, channel) in (0..).zip(&spec.channels) {
+        let missing = || Error::NoDescriptor(format!("channel {}", channel.name));
+        let path = names.channels.get(usize::from(port)).ok_or_else(missing)?;
+        c.set(Key::Pci(place::CHANNELS, Pci::PortName(port)), &channel.name)?;
+        c.set(Key::Pci(place::CHANNELS, Pci::PortPath(port)), path)?;
+    }
+    Ok(())
+}
+
 impl Names {
     fn check(&self, spec: &MachineSpec, release: BhyveRelease) -> Result<(), Error> {
         let bad = |what, name: &str, must| Err(Error::BadName { what, name: name.to_owned(), must });
@@ -201,6 +227,17 @@ impl Names {
                     "must begin with \"tap\" and have at most 15 letters and digits, or bhyve takes it for another backend",
                 );
             }
+        }
+        if let Some(device) = &self.sound
+            && !device
+                .strip_prefix("/dev/dsp")
+                .is_some_and(|n| n.len() <= 8 && n.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
+        {
+            return bad("sound device", device, "must be /dev/dsp or one of its numbers");
+        }
+        // sun_path, its end included.
+        if let Some(path) = self.channels.iter().find(|path| !path.starts_with('/') || path.len() > 103) {
+            return bad("channel socket", path, "must be an absolute path of at most 103 bytes");
         }
         match (&self.screen, spec.screen) {
             (_, None) => Ok(()),

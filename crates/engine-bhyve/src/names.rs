@@ -28,13 +28,18 @@ pub struct Names {
     pub taps: BTreeMap<u8, String>,
     /// The screen's address.
     pub screen: ScreenAddress,
+    /// The host's sound device as the cell's devfs shows it; bhyve's card has no codec without one.
+    pub sound: Option<String>,
+    /// UNIX sockets that bhyve binds for the channels, in their order. An old one must be gone.
+    pub channels: Vec<String>,
 }
 
 impl Names {
     /// The numbers and names that skep uses: variable store 8, serial ports from 4, disks from 16, `tapfd` for the first NIC and
-    /// `tapfd1` to `tapfd7` for the others (symbolic links to descriptors 32 to 39), `/tmp/vnc.sock`.
+    /// `tapfd1` to `tapfd7` for the others (symbolic links to descriptors 32 to 39), `/tmp/vnc.sock`, `/tmp/channel0.sock` and so on; no sound
+    /// device.
     pub fn standard(vm: &str) -> Self {
-        use skep_machine::limits::{DISKS, NICS, SERIAL_PORTS};
+        use skep_machine::limits::{CHANNELS, DISKS, NICS, SERIAL_PORTS};
         let tap = |slot| {
             if slot == 0 { "tapfd".to_owned() } else { format!("tapfd{slot}") }
         };
@@ -46,6 +51,8 @@ impl Names {
             disks: (0..DISKS).map(|slot| (slot, 16 + i32::from(slot))).collect(),
             taps: (0..NICS).map(|slot| (slot, tap(slot))).collect(),
             screen: ScreenAddress::Socket("/tmp/vnc.sock".to_owned()),
+            sound: None,
+            channels: (0..CHANNELS).map(|port| format!("/tmp/channel{port}.sock")).collect(),
         }
     }
 }

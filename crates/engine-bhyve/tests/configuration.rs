@@ -42,6 +42,7 @@ fn full() -> MachineSpec {
         screen: Some(Screen { width: 1920, height: 1080, tablet: true }),
         serial_ports: 4,
         clock: Clock::LocalTime,
+        channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
         ..small()
     }
 }
@@ -113,6 +114,13 @@ fn the_check_against_the_manual_page_sees_a_wrong_key() {
 }
 
 #[test]
+fn a_sound_card_plays_to_the_device_of_the_cell() {
+    let heard = Names { sound: Some("/dev/dsp0.1".into()), ..names(BhyveRelease::V13) };
+    let text = configure(&MachineSpec { sound: true, ..small() }, &heard, BhyveRelease::V13).unwrap();
+    assert!(text.contains("\npci.0.7.0.device=hda\npci.0.7.0.play=/dev/dsp0.1\npci.0.7.0.rec=/dev/dsp0.1\n"), "{text}");
+}
+
+#[test]
 fn keys_are_written_only_for_releases_that_have_them() {
     for release in BhyveRelease::ALL {
         let text = configure(&full(), &names(release), release).unwrap();
@@ -144,6 +152,10 @@ fn what_bhyve_cannot_do_is_refused() {
     assert!(refused(MachineSpec { acceleration: Acceleration::Tcg, ..small() }));
     assert!(refused(MachineSpec { boot: Boot::Direct { cmdline: String::new(), initrd: false }, ..small() }));
     assert!(refused(MachineSpec { disks: vec![Disk { format: Format::Qcow2, ..Disk::default() }], ..small() }));
+    assert!(refused(MachineSpec { tpm: true, ..small() }));
+    assert!(refused(MachineSpec { sound: true, ..small() }));
+    let scsi = Disk { controller: Controller::VirtioScsi, ..Disk::default() };
+    assert!(refused(MachineSpec { disks: vec![scsi], ..small() }));
     assert!(matches!(configure(&MachineSpec { memory_mib: 1, ..small() }, &names(release), release), Err(Error::Invalid(_))));
     let large = MachineSpec { screen: Some(Screen { width: 3840, height: 2160, tablet: true }), ..small() };
     configure(&large, &names(release), release).unwrap();
@@ -160,6 +172,7 @@ fn a_device_without_a_descriptor_is_refused_by_name() {
     };
     assert_eq!(with(|n| n.disks.retain(|slot, _| *slot != 2)), Error::NoDescriptor("disk 2".into()));
     assert_eq!(with(|n| n.taps.clear()), Error::NoDescriptor("NIC 0".into()));
+    assert_eq!(with(|n| n.channels.truncate(1)), Error::NoDescriptor("channel b".into()));
     assert_eq!(with(|n| n.serials.truncate(3)), Error::NoDescriptor("serial port 3".into()));
 }
 
@@ -175,6 +188,12 @@ fn names_that_bhyve_would_take_for_something_else_are_refused() {
     }
     for tap in ["", "slirp", "netgraph", "tap/../null", "tap0\nx=y", "tap%(name)", "tap0123456789012"] {
         refused(&|n| drop(n.taps.insert(0, tap.into())), BhyveRelease::V15);
+    }
+    for device in ["", "dsp", "/dev/mem", "/dev/dsp/../mem", "/dev/dsp0\nx=y"] {
+        refused(&|n| n.sound = Some(device.into()), BhyveRelease::V15);
+    }
+    for path in ["", "a.sock", &format!("/{}", "a".repeat(103))] {
+        refused(&|n| n.channels = vec![path.into()], BhyveRelease::V14);
     }
     for path in ["", "vnc.sock", &format!("/{}", "a".repeat(103))] {
         refused(&|n| n.screen = ScreenAddress::Socket(path.into()), BhyveRelease::V15);
@@ -221,8 +240,9 @@ fn exit_codes_are_judged_by_release() {
 }
 
 prop_compose! {
-    fn disk()(slot in 0u8..9, kind in 0..4, read_only: bool, serial in prop_oneof!["[a-z0-9]{0,20}", "(?s).{0,24}"]) -> Disk {
-        let controller = [Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd][kind as usize];
+    fn disk()(slot in 0u8..9, kind in 0..5, read_only: bool, serial in prop_oneof!["[a-z0-9]{0,20}", "(?s).{0,24}"]) -> Disk {
+        let all = [Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd, Controller::VirtioScsi];
+        let controller = all[kind as usize];
         Disk { slot, controller, read_only, serial, ..Disk::default() }
     }
 }
@@ -230,7 +250,7 @@ prop_compose! {
 prop_compose! {
     fn spec()(
         disks in proptest::collection::vec(disk(), 0..4), nics in proptest::collection::btree_set(0u8..9, 0..4), e1000: bool,
-        uefi: bool, serial_ports in 0u8..6, rng: bool, local: bool, cpus in 0u16..20,
+        uefi: bool, sound: bool, channels in 0usize..6, serial_ports in 0u8..6, rng: bool, local: bool, cpus in 0u16..20,
         screen in proptest::option::of((600u16..4000, 400u16..2200, any::<bool>())),
     ) -> MachineSpec {
         let model = if e1000 { NicModel::E1000 } else { NicModel::VirtioNet };
@@ -243,6 +263,8 @@ prop_compose! {
             serial_ports,
             rng,
             clock: if local { Clock::LocalTime } else { Clock::Utc },
+            sound,
+            channels: (0..channels).map(|n| Channel { name: format!("c{n}") }).collect(),
             ..small()
         }
     }
@@ -252,7 +274,8 @@ proptest! {
     #[test]
     fn every_key_that_is_written_is_in_the_releases_manual_page(spec in spec(), text in "(?s).{0,40}") {
         for release in BhyveRelease::ALL {
-            if let Ok(config) = configure(&spec, &names(release), release) {
+            let heard = Names { sound: Some("/dev/dsp".into()), ..names(release) };
+            if let Ok(config) = configure(&spec, &heard, release) {
                 prop_assert_eq!(undocumented(&config, release), Vec::<String>::new());
                 let keys: BTreeSet<_> = config.lines().map(|l| l.split_once('=').unwrap().0).collect();
                 prop_assert_eq!(keys.len(), config.lines().count(), "a key is written once");

@@ -1,7 +1,9 @@
 //! Model to configuration.
 
 use crate::{Fds, INITRD, KERNEL, UEFI_CODE, argv, config::Config, config::Unwritable, qmp};
-use skep_machine::{Acceleration, Boot, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, place};
+use skep_machine::{
+    Acceleration, Boot, Channel, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, limits, place,
+};
 
 /// What starts a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +53,9 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     }
     let mut disks: Vec<_> = spec.disks.iter().collect();
     disks.sort_by_key(|d| d.slot);
+    if disks.iter().any(|d| d.controller == Controller::VirtioScsi) {
+        device(&mut c, "scsi", "virtio-scsi-pci", Some(place::SCSI))?;
+    }
     for d in disks {
         disk(&mut c, d, fds)?;
     }
@@ -66,6 +71,14 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
         c.with_id("object", "rng0").set("qom-type", "rng-builtin")?;
         device(&mut c, "rng", "virtio-rng-pci", Some(place::RNG))?.set("rng", "rng0")?;
     }
+    if spec.sound {
+        device(&mut c, "sound", "intel-hda", Some(place::SOUND))?;
+        device(&mut c, "codec", "hda-duplex", None)?.set("bus", "sound.0")?.set("audiodev", "silence")?;
+    }
+    if spec.tpm {
+        return Err(Error::Unsupported("a TPM without swtpm at its side"));
+    }
+    channels(&mut c, &spec.channels)?;
     device(&mut c, "panic", "pvpanic", None)?;
     Ok(Launch { argv: argv(spec.uuid), config: c.finish(), qmp_first: vec![qmp::capabilities(0), qmp::cont(1)] })
 }
@@ -152,11 +165,14 @@ fn disk(c: &mut Config, disk: &Disk, fds: &Fds) -> Result<(), Error> {
         Controller::Nvme => ("nvme", place::disk(slot)),
         Controller::Ahci => ("ide-hd", None),
         Controller::AhciCd => ("ide-cd", None),
+        Controller::VirtioScsi => ("scsi-hd", None),
     };
     let mut group = device(c, &format!("dev-{id}"), driver, at)?;
-    if at.is_none() {
-        group = group.set("bus", format_args!("ide.{slot}"))?;
-    }
+    group = match disk.controller {
+        Controller::Ahci | Controller::AhciCd => group.set("bus", format_args!("ide.{slot}"))?,
+        Controller::VirtioScsi => group.set("bus", "scsi.0")?.set("scsi-id", slot)?.set("lun", 0)?,
+        Controller::VirtioBlk | Controller::Nvme => group,
+    };
     // 0 is the option ROM of a direct boot.
     group.set("drive", &id)?.set("serial", disk.serial())?.set("bootindex", slot + 1)?;
     Ok(())
@@ -186,6 +202,22 @@ fn screen(c: &mut Config, screen: Screen) -> Result<(), Error> {
     if screen.tablet {
         device(c, "usb", "qemu-xhci", Some(place::USB))?;
         device(c, "tablet", "usb-tablet", None)?.set("bus", "usb.0")?;
+    }
+    Ok(())
+}
+
+/// Ports of a virtio console. Nobody is at the host's end of one before [`qmp::connect_channel`], which the guest sees; what it writes
+/// until then is dropped.
+fn channels(c: &mut Config, channels: &[Channel]) -> Result<(), Error> {
+    if !channels.is_empty() {
+        device(c, "channels", "virtio-serial-pci", Some(place::CHANNELS))?.set("max_ports", limits::CHANNELS + 1)?;
+    }
+    for (port, channel) in (0..).zip(channels) {
+        let id = qmp::channel_id(port);
+        c.with_id("chardev", &id).set("backend", "null")?;
+        // Port 0 would be a console.
+        let group = device(c, &format!("dev-{id}"), "virtserialport", None)?.set("bus", "channels.0")?.set("nr", port + 1)?;
+        group.set("chardev", &id)?.set("name", &channel.name)?;
     }
     Ok(())
 }

@@ -75,7 +75,7 @@ fn removing_a_device_moves_no_other() {
         places
     };
     let before = places(&full());
-    for without in 0..5 {
+    for without in 0..6 {
         let mut spec = full();
         spec.disks.remove(without);
         spec.screen = None;
@@ -98,6 +98,8 @@ fn a_device_without_a_descriptor_is_refused_by_name() {
 fn what_qemu_cannot_do_or_no_machine_may_be_is_refused() {
     let loader = MachineSpec { boot: Boot::Loader, ..direct() };
     assert!(matches!(configure(&loader, &Fds::standard()), Err(Error::Unsupported(_))));
+    let trusted = MachineSpec { tpm: true, ..direct() };
+    assert!(matches!(configure(&trusted, &Fds::standard()), Err(Error::Unsupported(_))));
     let none = MachineSpec { memory_mib: 0, ..direct() };
     assert!(matches!(configure(&none, &Fds::standard()), Err(Error::Invalid(_))));
 }

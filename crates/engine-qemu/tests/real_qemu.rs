@@ -13,7 +13,6 @@ use skep_engine_qemu::*;
 use skep_machine::*;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 fn doing(command: &str) -> MachineSpec {
@@ -47,6 +46,7 @@ fn qemu_has_the_devices_that_the_model_names_and_no_others() {
         "disk0 qcow2 false",
         "disk1 raw true",
         "disk2 raw false",
+        "disk3 raw false",
         "disk5 raw true",
         "disk7 raw false",
     ];
@@ -64,17 +64,30 @@ fn qemu_has_the_devices_that_the_model_names_and_no_others() {
         (place::SCREEN, "screen".to_owned()),
         (place::RNG, "rng".into()),
         (place::USB, "usb".into()),
+        (place::SCSI, "scsi".into()),
+        (place::SOUND, "sound".into()),
         (place::disk(0).unwrap(), "dev-disk0".into()),
         (place::disk(1).unwrap(), "dev-disk1".into()),
         (place::disk(7).unwrap(), "dev-disk7".into()),
     ];
     want.extend(spec.nics.iter().map(|n| (place::nic(n.slot).unwrap(), format!("dev-net{}", n.slot))));
+    want.push((place::CHANNELS, "channels".into()));
     assert_eq!(places, want);
+    q.qmp
+        .write_all(
+            format!(
+                "{}\n",
+                json!({"execute": "qom-get", "id": 7, "arguments": {"path": "/machine/peripheral/codec", "property": "audiodev"}})
+            )
+            .as_bytes(),
+        )
+        .unwrap();
+    assert_eq!(q.ask(7, ""), "silence");
     let chardevs = q.query("query-chardev");
     let ours = chardevs.as_array().unwrap().iter().filter(|c| c["label"].as_str().unwrap().starts_with("com")).count();
     assert_eq!(ours, 4);
     let stats = q.ask(3, &qmp::query_block_stats(3));
-    assert_eq!(qmp::block_stats(&stats).iter().map(|d| d.slot).collect::<Vec<_>>(), [0, 1, 2, 5, 7]);
+    assert_eq!(qmp::block_stats(&stats).iter().map(|d| d.slot).collect::<Vec<_>>(), [0, 1, 2, 3, 5, 7]);
     q.qmp.write_all(qmp::quit(4).as_bytes()).unwrap();
     assert_eq!(q.end(), Ended::HostStop);
 }
@@ -118,6 +131,28 @@ fn a_guest_boots_runs_pauses_and_obeys_its_power_button() {
 }
 
 #[test]
+fn a_guest_finds_its_disks_on_the_scsi_controller() {
+    if !qemu_is_there() || guest().is_none() {
+        return;
+    }
+    let disk = Disk { slot: 6, controller: Controller::VirtioScsi, ..Disk::default() };
+    let spec = MachineSpec { disks: vec![Disk { slot: 7, read_only: true, ..disk.clone() }, disk], ..direct() };
+    let mut q = Running::start(&spec, None);
+    q.run();
+    q.serial_until("skep-guest ready");
+    // The kernel looks for disks while the shell comes up.
+    let write = "until [ -b /dev/sda ] && [ -b /dev/sdb ]; do sleep 0.1; done; for d in a b; do dd if=/dev/zero of=/dev/sd$d bs=1M count=3 oflag=direct 2>/dev/null; echo sd$d=$?; done\n";
+    q.serial.write_all(write.as_bytes()).unwrap();
+    let said = q.serial_until("sdb=1");
+    assert!(said.contains("sda=0"), "{said}");
+    let stats = q.ask(6, &qmp::query_block_stats(6));
+    let written: Vec<_> = qmp::block_stats(&stats).iter().map(|d| (d.slot, d.write_bytes)).collect();
+    assert_eq!(written, [(6, 3 << 20), (7, 0)]);
+    q.qmp.write_all(qmp::quit(7).as_bytes()).unwrap();
+    assert_eq!(q.end(), Ended::HostStop);
+}
+
+#[test]
 fn reboot_power_off_reset_quit_and_kill_are_told_apart() {
     if !qemu_is_there() || guest().is_none() {
         return;
@@ -144,27 +179,13 @@ fn reboot_power_off_reset_quit_and_kill_are_told_apart() {
 
 #[test]
 fn a_serial_line_can_be_given_a_new_peer_and_a_screen_takes_viewers() {
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     if !qemu_is_there() || guest().is_none() {
         return;
     }
     let mut q = Running::start(&MachineSpec { screen: Some(Screen::default()), ..direct() }, None);
-    let give = |q: &mut Running, theirs: OwnedFd, id: u64| {
-        let line = qmp::getfd(id, "given");
-        let rights = [theirs.as_raw_fd()];
-        let sent = sendmsg::<()>(
-            q.qmp.as_raw_fd(),
-            &[std::io::IoSlice::new(line.as_bytes())],
-            &[ControlMessage::ScmRights(&rights)],
-            MsgFlags::empty(),
-            None,
-        );
-        assert_eq!(sent, Ok(line.len()));
-        assert_eq!(q.ask(id, ""), json!({}));
-    };
     for id in [3, 5] {
         let (mut viewer, theirs) = pair();
-        give(&mut q, theirs, id);
+        q.give(theirs, id);
         assert_eq!(q.ask(id + 1, &qmp::add_vnc_client(id + 1, "given")), json!({}));
         let mut banner = [0; 12];
         viewer.read_exact(&mut banner).unwrap();
@@ -172,11 +193,48 @@ fn a_serial_line_can_be_given_a_new_peer_and_a_screen_takes_viewers() {
     }
     let (ours, theirs) = pair();
     q.serial = ours; // the old peer is gone
-    give(&mut q, theirs, 7);
+    q.give(theirs, 7);
     assert_eq!(q.ask(8, &qmp::replace_serial(8, 0, "given")), json!({}));
     q.run();
     q.serial_until("skep-guest ready");
     q.qmp.write_all(qmp::quit(9).as_bytes()).unwrap();
+    assert_eq!(q.end(), Ended::HostStop);
+}
+
+#[test]
+fn a_channel_carries_bytes_both_ways_for_one_after_the_other() {
+    if !qemu_is_there() || guest().is_none() {
+        return;
+    }
+    let names = ["org.example.a", "org.example.b"];
+    let channels = names.map(|name| Channel { name: name.into() }).into();
+    let mut q = Running::start(&MachineSpec { channels, sound: true, ..direct() }, None);
+    q.run();
+    q.serial_until("skep-guest ready");
+    q.serial.write_all(b"cat /sys/class/virtio-ports/*/name /sys/bus/pci/devices/0000:00:07.0/class; echo al''l\n").unwrap();
+    let said = q.serial_until("all\r\n");
+    assert!(names.iter().all(|name| said.contains(name)) && said.contains("0x040300"), "{said}");
+    // The guest answers each line, whoever is there.
+    let echo = "p=$(echo /dev/vport*p2); exec 5<>$p; while :; do if read -r l <&5; then echo \"got $l\" >&5; else sleep 0.1; fi; done &\n";
+    q.serial.write_all(echo.as_bytes()).unwrap();
+    for id in [20, 30] {
+        let chardevs = q.ask(id, &qmp::query_chardevs(id));
+        assert_eq!([0, 1, 2].map(|port| qmp::channel(&chardevs, port)), [Some(false), Some(false), None]);
+        let (mut ours, theirs) = pair();
+        q.give(theirs, id + 1);
+        assert_eq!(q.ask(id + 2, &qmp::connect_channel(id + 2, 1, "given")), json!({}));
+        let chardevs = q.ask(id + 3, &qmp::query_chardevs(id + 3));
+        assert_eq!([0, 1].map(|port| qmp::channel(&chardevs, port)), [Some(false), Some(true)]);
+        ours.write_all(format!("line-{id}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(&ours), &mut answer).unwrap();
+        assert_eq!(answer, format!("got line-{id}\n"));
+        drop(ours);
+        // QEMU hears of it in its main loop, before the guest's next byte.
+        q.serial.write_all(b"echo go''ne\n").unwrap();
+        q.serial_until("gone");
+    }
+    q.qmp.write_all(qmp::quit(40).as_bytes()).unwrap();
     assert_eq!(q.end(), Ended::HostStop);
 }
 
@@ -188,13 +246,17 @@ fn a_guest_boots_through_uefi_from_its_disk() {
     if !disk.exists() || !Path::new(UEFI_CODE).exists() {
         return skipped("no disk.img, or ovmf is not installed");
     }
-    let mut spec = uefi();
-    spec.nics.clear();
-    let mut q = Running::start(&spec, Some(&disk));
-    q.run();
-    q.serial_until("skep-guest ready");
-    assert_eq!(q.ask(3, &qmp::system_powerdown(3)), json!({}));
-    assert_eq!(q.end(), Ended::GuestPowerOff);
+    // The firmware has a driver of its own for each, whatever the guest's kernel has.
+    for controller in [Controller::VirtioBlk, Controller::Ahci, Controller::VirtioScsi] {
+        let mut spec = uefi();
+        spec.nics.clear();
+        spec.disks = vec![Disk { controller, ..Disk::default() }];
+        let mut q = Running::start(&spec, Some(&disk));
+        q.run();
+        q.serial_until("skep-guest ready");
+        assert_eq!(q.ask(3, &qmp::system_powerdown(3)), json!({}));
+        assert_eq!(q.end(), Ended::GuestPowerOff, "{controller:?}");
+    }
 }
 
 #[test]

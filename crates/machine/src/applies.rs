@@ -41,7 +41,23 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
         }
     };
     // Taken apart, so that a new field does not compile until it is said here when it applies.
-    let MachineSpec { uuid, cpu, memory_mib, boot, acceleration, disks, nics, screen, serial_ports, rng, clock, limits } = old;
+    let MachineSpec {
+        uuid,
+        cpu,
+        memory_mib,
+        boot,
+        acceleration,
+        disks,
+        nics,
+        screen,
+        serial_ports,
+        rng,
+        clock,
+        limits,
+        sound,
+        tpm,
+        channels,
+    } = old;
     let next = When::NextStart;
     note("uuid".into(), next, *uuid != new.uuid);
     note("cpu.count".into(), next, cpu.count != new.cpu.count);
@@ -61,6 +77,9 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     note("serial_ports".into(), next, *serial_ports != new.serial_ports);
     note("rng".into(), next, *rng != new.rng);
     note("clock".into(), next, *clock != new.clock);
+    note("sound".into(), next, *sound != new.sound);
+    note("tpm".into(), next, *tpm != new.tpm);
+    note("channels".into(), next, *channels != new.channels);
     let crate::Limits {
         cpu_percent,
         memory_mib,

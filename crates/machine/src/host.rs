@@ -48,6 +48,12 @@ pub struct HostCapabilities {
     pub screen: Option<(u16, u16)>,
     /// Whether the cell has what the host's local time needs.
     pub local_time: bool,
+    /// Whether disks can be attached to a virtio SCSI controller.
+    pub virtio_scsi: bool,
+    /// Whether a sound card can be had in a cell.
+    pub sound: bool,
+    /// Whether a TPM can be had in a cell.
+    pub tpm: bool,
     /// What of [`crate::Limits`] can be enforced.
     pub limits: BTreeSet<Limit>,
 }
@@ -160,6 +166,18 @@ pub struct Unsupported {
     pub why: String,
 }
 
+/// pci_virtio_scsi.c knows no disk of its own: it passes the guest's commands to ctl(4).
+const HOSTS_SCSI: &str =
+    "bhyve passes its commands on to the host's own targets (/dev/cam/ctl), which no cell may have; use virtio, nvme or ahci";
+
+/// pci_hda.c makes a codec for a device of the host only; without one the guest finds a controller with nothing behind it.
+const HOSTS_SOUND: &str = "bhyve's card has a codec only where the cell has a sound device of the host, and no cell has one yet";
+/// tpm_ppi_qemu.c, pci_lpc.c; `-tpmdev` of QEMU.
+const HOSTS_TPM: [&str; 2] = [
+    "QEMU needs swtpm at its side for one, or takes the host's own; no cell holds either yet",
+    "bhyve takes the host's own, or from FreeBSD 15 on needs swtpm at its side; no cell holds either yet",
+];
+
 impl HostCapabilities {
     /// QEMU on Linux with everything that its engine writes, software emulation, and no limit known to be enforced.
     pub fn qemu(memory_mib: u32) -> Self {
@@ -176,6 +194,9 @@ impl HostCapabilities {
             screen: Some((3840, 2160)),
             local_time: false,
             limits: BTreeSet::new(),
+            virtio_scsi: true,
+            sound: true,
+            tpm: false,
         }
     }
     /// bhyve(8) with what every supported release has.
@@ -192,6 +213,8 @@ impl HostCapabilities {
             screen: Some((1920, 1200)),
             local_time: true,
             limits: BTreeSet::from([Limit::Pins, Limit::Wired]),
+            virtio_scsi: false,
+            sound: false,
             ..Self::qemu(memory_mib)
         }
     }
@@ -235,6 +258,8 @@ impl HostCapabilities {
             need(self.qcow2 || disk.format != Format::Qcow2, &field, "QCOW2", &why)?;
             let cd = disk.controller == Controller::AhciCd && disk.format == Format::Qcow2;
             need(!cd, &field, "a QCOW2 CD", "a CD is a raw image")?;
+            let scsi = self.virtio_scsi || disk.controller != Controller::VirtioScsi;
+            need(scsi, &format!("disks[{}].controller", disk.slot), "virtio-scsi", HOSTS_SCSI)?;
         }
         if let Some(screen) = spec.screen {
             let what = format!("{}x{}", screen.width, screen.height);
@@ -246,6 +271,9 @@ impl HostCapabilities {
         }
         let clock = self.local_time || spec.clock == Clock::Utc;
         need(clock, "clock", "local time", "the cell does not know the host's time zone; use UTC")?;
+        need(self.sound || !spec.sound, "sound", "a sound card", HOSTS_SOUND)?;
+        let [qemu, bhyve] = HOSTS_TPM;
+        need(self.tpm || !spec.tpm, "tpm", "a TPM", if name == Hypervisor::Qemu { qemu } else { bhyve })?;
         for (field, what, limit) in asked(&spec.limits) {
             need(self.limits.contains(&limit), field, &what, limit.why(name))?;
         }

@@ -22,6 +22,8 @@ pub use applies::{Change, When, applies};
 pub use ended::{Ended, Exit};
 pub use host::{HostCapabilities, Hypervisor, Limit, Unsupported};
 pub use mac::{BadMac, Mac};
-pub use spec::{Acceleration, Boot, Clock, Controller, Cpu, Disk, Format, Limits, MachineSpec, Nic, NicModel, Screen, Topology};
+pub use spec::{
+    Acceleration, Boot, Channel, Clock, Controller, Cpu, Disk, Format, Limits, MachineSpec, Nic, NicModel, Screen, Topology,
+};
 pub use uuid::Uuid;
 pub use validate::{Invalid, limits};

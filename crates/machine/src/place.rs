@@ -10,8 +10,14 @@ pub const RNG: u8 = 3;
 pub const USB: u8 = 4;
 /// AHCI controller (bhyve).
 pub const AHCI: u8 = 5;
+/// Virtio SCSI controller.
+pub const SCSI: u8 = 6;
+/// Sound card.
+pub const SOUND: u8 = 7;
 const FIRST_DISK: u8 = 8;
 const FIRST_NIC: u8 = 16;
+/// Virtio console of the channels.
+pub const CHANNELS: u8 = 24;
 
 /// Disk in a slot (virtio-blk, NVMe). `None` where there is no such slot.
 pub fn disk(slot: u8) -> Option<u8> {

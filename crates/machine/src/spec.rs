@@ -32,6 +32,12 @@ pub struct MachineSpec {
     pub clock: Clock,
     /// What the cell may use. Default: no limit.
     pub limits: Limits,
+    /// Whether there is a sound card: Intel HDA with one codec that plays and records. Default: no.
+    pub sound: bool,
+    /// Whether there is a TPM 2.0. Default: no.
+    pub tpm: bool,
+    /// Channels between guest and host, at most 4, each name once. Default: none.
+    pub channels: Vec<Channel>,
 }
 
 impl Default for MachineSpec {
@@ -49,6 +55,9 @@ impl Default for MachineSpec {
             rng: true,
             clock: Clock::default(),
             limits: Limits::default(),
+            sound: false,
+            tpm: false,
+            channels: Vec::new(),
         }
     }
 }
@@ -155,6 +164,8 @@ pub enum Controller {
     Ahci,
     /// A CD on the AHCI controller, at the port of its slot.
     AhciCd,
+    /// A disk on the virtio SCSI controller, at the target of its slot.
+    VirtioScsi,
 }
 
 /// How a disk's bytes lie in its file.
@@ -205,6 +216,15 @@ impl Default for Screen {
     fn default() -> Self {
         Self { width: 1024, height: 768, tablet: true }
     }
+}
+
+/// A stream of bytes between a program in the guest and one on the host: a port of a virtio console, which is no console.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Channel {
+    /// Name that the guest finds it by, like `org.qemu.guest_agent.0`: 1 to 63 letters, digits, `.`, `_` and `-`, beginning with a letter
+    /// or digit. Default: empty, which [`MachineSpec::validate`] refuses.
+    pub name: String,
 }
 
 /// What the real-time clock shows.

@@ -1,6 +1,6 @@
 //! What a machine may be, on any host.
 
-use crate::{Boot, Controller, Cpu, Disk, Limits, MachineSpec, Screen};
+use crate::{Boot, Channel, Controller, Cpu, Disk, Limits, MachineSpec, Screen};
 use std::{collections::BTreeSet, fmt::Display, ops::RangeInclusive};
 
 /// The limits that [`MachineSpec::validate`] enforces.
@@ -41,6 +41,10 @@ pub mod limits {
     pub const HOST_CPUS: RangeInclusive<u16> = 0..=1023;
     /// Nice values.
     pub const PRIORITY: RangeInclusive<i8> = -20..=19;
+    /// Channels.
+    pub const CHANNELS: usize = 4;
+    /// Bytes of a channel's name.
+    pub const CHANNEL_NAME: usize = 63;
 }
 
 /// A field with a value that no machine may have.
@@ -97,8 +101,28 @@ impl MachineSpec {
         }
         self.screen.iter().try_for_each(Screen::validate)?;
         within("serial_ports", self.serial_ports, &limits::SERIAL_PORTS)?;
-        self.limits.validate(self.memory_mib, self.cpu.count)
+        self.limits.validate(self.memory_mib, self.cpu.count)?;
+        channels(&self.channels)
     }
+}
+
+fn channels(channels: &[Channel]) -> Result<(), Invalid> {
+    if channels.len() > limits::CHANNELS {
+        return Err(invalid("channels", format_args!("{} channels", channels.len()), format!("at most {}", limits::CHANNELS)));
+    }
+    for (at, Channel { name }) in channels.iter().enumerate() {
+        let field = || format!("channels[{at}].name");
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        if !begins || name.len() > limits::CHANNEL_NAME || !name.bytes().all(plain) {
+            let limit = format!("1 to {} letters, digits, ., _ or -, a letter or digit first", limits::CHANNEL_NAME);
+            return Err(invalid(field(), name, limit));
+        }
+        if channels.iter().take(at).any(|other| other.name == *name) {
+            return Err(invalid(field(), name, "another than those of the machine's other channels"));
+        }
+    }
+    Ok(())
 }
 
 impl Cpu {

@@ -13,6 +13,10 @@ fn sound() -> MachineSpec {
     }
 }
 
+fn channel(name: &str) -> Channel {
+    Channel { name: name.into() }
+}
+
 #[test]
 fn the_default_machine_needs_only_an_identity() {
     assert_eq!(MachineSpec::default().validate().unwrap_err().field, "uuid");
@@ -23,7 +27,7 @@ fn the_default_machine_needs_only_an_identity() {
 #[test]
 fn each_wrong_field_is_named_with_its_value_and_limit() {
     type Edit = fn(&mut MachineSpec);
-    let cases: [(Edit, &str); 23] = [
+    let cases: [(Edit, &str); 28] = [
         (|s| s.cpu.count = 0, "cpu.count is 0: it must be 1 to 256"),
         (
             |s| s.cpu.topology = Some(Topology { sockets: 2, cores: 3, threads: 1 }),
@@ -68,6 +72,23 @@ fn each_wrong_field_is_named_with_its_value_and_limit() {
             "limits.pins is 0:2: it must be a CPU that limits.cpus allows",
         ),
         (|s| s.limits.priority = 20, "limits.priority is 20: it must be -20 to 19"),
+        (|s| s.channels = vec![channel("a"); 5], "channels is 5 channels: it must be at most 4"),
+        (
+            |s| s.channels = vec![channel("a"), channel("b"), channel("a")],
+            "channels[2].name is a: it must be another than those of the machine's other channels",
+        ),
+        (
+            |s| s.channels = vec![channel("")],
+            "channels[0].name is empty: it must be 1 to 63 letters, digits, ., _ or -, a letter or digit first",
+        ),
+        (
+            |s| s.channels = vec![channel("a"), channel(".b")],
+            "channels[1].name is .b: it must be 1 to 63 letters, digits, ., _ or -, a letter or digit first",
+        ),
+        (
+            |s| s.channels = vec![channel("a/\n")],
+            "channels[0].name is a/\\n: it must be 1 to 63 letters, digits, ., _ or -, a letter or digit first",
+        ),
     ];
     for (edit, want) in cases {
         let mut spec = sound();
@@ -87,11 +108,15 @@ fn an_edit_says_field_by_field_when_it_applies() {
     new.limits.wired = true;
     new.disks.remove(1);
     new.nics[0].model = NicModel::E1000;
+    (new.sound, new.tpm, new.channels) = (true, true, vec![channel("a")]);
     let changes: Vec<_> = applies(&old, &new).into_iter().map(|c| format!("{} {}", c.field, c.when)).collect();
     let want = [
         "memory_mib at the next start",
         "disks[3] at the next start",
         "nics[1] at the next start",
+        "sound at the next start",
+        "tpm at the next start",
+        "channels at the next start",
         "limits.cpu_percent now",
         "limits.cpus now",
         "limits.wired at the next start",
@@ -107,7 +132,7 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     let linux = HostCapabilities::qemu(8192);
     linux.check(&sound()).unwrap();
     type Edit = fn(&mut MachineSpec);
-    let cases: [(Edit, &str); 6] = [
+    let cases: [(Edit, &str); 7] = [
         (|s| s.cpu.count = 256, "cpu.count asks for 256 CPUs: QEMU on this host gives a machine at most 255"),
         (|s| s.memory_mib = 8192, "memory_mib asks for 8192 MiB: this host has 8192 MiB"),
         (|s| s.boot = Boot::Loader, "boot asks for bhyveload: QEMU has no such loader; use UEFI"),
@@ -118,6 +143,10 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
         (
             |s| s.limits.tasks = Some(64),
             "limits.tasks asks for a limit of 64: this host does not let it be enforced; `skep doctor` says why",
+        ),
+        (
+            |s| s.tpm = true,
+            "tpm asks for a TPM: QEMU needs swtpm at its side for one, or takes the host's own; no cell holds either yet",
         ),
         (|s| s.clock = Clock::LocalTime, "clock asks for local time: the cell does not know the host's time zone; use UTC"),
     ];
@@ -163,6 +192,17 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     let mut spec = sound();
     spec.disks[1].format = Format::Qcow2;
     assert_eq!(bhyve.check(&spec).unwrap_err().field, "disks[3].format");
+    spec.disks[1] = Disk { slot: 3, controller: Controller::VirtioScsi, ..Disk::default() };
+    linux.check(&spec).unwrap();
+    let why = bhyve.check(&spec).unwrap_err().to_string();
+    assert!(why.starts_with("disks[3].controller asks for virtio-scsi: bhyve passes") && why.contains("/dev/cam/ctl"), "{why}");
+    let mut loud = MachineSpec { sound: true, channels: vec![channel("org.qemu.guest_agent.0")], ..sound() };
+    linux.check(&loud).unwrap();
+    assert_eq!(bhyve.check(&loud).unwrap_err().field, "sound");
+    loud.sound = false;
+    bhyve.check(&loud).unwrap();
+    loud.tpm = true;
+    assert!(bhyve.check(&loud).unwrap_err().to_string().contains("from FreeBSD 15 on needs swtpm"));
     spec.disks.clear();
     spec.acceleration = Acceleration::Tcg;
     assert_eq!(bhyve.check(&spec).unwrap_err().field, "acceleration");
@@ -193,7 +233,7 @@ fn addresses_are_unicast_and_locally_administered_however_they_come() {
 
 #[test]
 fn every_device_has_a_place_of_its_own() {
-    let mut places = vec![0, 31, place::SCREEN, place::RNG, place::USB, place::AHCI];
+    let mut places = vec![0, 31, place::SCREEN, place::RNG, place::USB, place::AHCI, place::SCSI, place::SOUND, place::CHANNELS];
     places.extend((0..limits::DISKS).map(|s| place::disk(s).unwrap()));
     places.extend((0..limits::NICS).map(|s| place::nic(s).unwrap()));
     let count = places.len();
@@ -210,7 +250,7 @@ fn the_encoding_is_what_it_was() {
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         hex,
-        "1111222233334444555566667777888801008008000002000000000003010000000101000200000000070001010000000000000000000000000000"
+        "1111222233334444555566667777888801008008000002000000000003010000000101000200000000070001010000000000000000000000000000000000"
     );
     assert_eq!(postcard::from_bytes::<MachineSpec>(&bytes).unwrap(), sound());
 }

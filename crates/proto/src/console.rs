@@ -22,7 +22,7 @@ pub struct Attached {
     pub scrollback: u32,
 }
 
-/// Joins a client's stream to a VNC connection. Descriptors: the client's stream, the hypervisor's.
+/// Joins a client's stream to a connection to the screen, or to a channel. Descriptors: the client's stream, the hypervisor's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachScreen {}
 

@@ -93,6 +93,14 @@ pub struct TakeSerial {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectScreen {}
 
+/// Connects to a channel of the guest's and returns the other end. Refused as in use while another connection stands, as far as the
+/// hypervisor can tell; bhyve closes a second one at once. A runner that is older than this operation closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectChannel {
+    /// Its place in the configuration, from 0.
+    pub port: u8,
+}
+
 /// Asks for counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {}
@@ -159,5 +167,6 @@ protocol! {
         10 Stats [NoFds] => StatsState [NoFds];
         11 Watch [NoFds] => Done [OneFd];
         12 Leave [NoFds] => Done [NoFds];
+        13 ConnectChannel [NoFds] => Done [OneFd];
     }
 }

@@ -130,6 +130,7 @@ pub static TABLE: Process = Process {
         op("MachineDelete", "has a machine's files deleted", "a_deleted_machine_takes_its_disks_along"),
         op("MachineConsole", "has a stream joined to a serial line", "streams_are_joined_by_descriptor"),
         op("MachineScreen", "has a stream joined to a screen", "streams_are_joined_by_descriptor"),
+        op("MachineChannel", "has a stream joined to a channel", "streams_are_joined_by_descriptor"),
         op("MachineLog", "has a log opened for reading", "streams_are_joined_by_descriptor"),
         op("MachineStats", "nothing; asks runner and spawner", "a_machine_starts_stops_and_leaves_nothing"),
         op("DiskCreate", "has a disk made", "a_helper_may_die_in_any_call"),

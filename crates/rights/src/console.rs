@@ -63,7 +63,7 @@ pub static TABLE: Process = Process {
             most: Most::Many,
             rights: UNLIMITED,
             ioctls: &[],
-            why: "readers, the writer, screens",
+            why: "readers, the writer, screens, channels",
         },
     ],
     paths: Paths::Only(&[]),

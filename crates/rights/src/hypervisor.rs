@@ -173,6 +173,22 @@ const CONST_TABLE: Process = Process {
             ioctls: &[],
             why: "bhyve, FreeBSD 15 and later: listens in the cell's /tmp; the runner connects",
         },
+        Descriptor {
+            name: "channel",
+            kind: FdKind::Unix,
+            most: Most::N(4),
+            rights: &["ACCEPT", "EVENT", "READ", "WRITE"],
+            ioctls: &[],
+            why: "a client of a channel: given over QMP, or accepted by bhyve",
+        },
+        Descriptor {
+            name: "channel's socket",
+            kind: FdKind::Listener,
+            most: Most::N(4),
+            rights: &["ACCEPT", "EVENT", "READ", "WRITE"],
+            ioctls: &[],
+            why: "bhyve: listens in the cell's /tmp; the runner connects",
+        },
         Descriptor { name: "null", kind: FdKind::Null, most: Most::N(1), rights: &["READ"], ioctls: &[], why: "standard input" },
         Descriptor {
             name: "disk",

@@ -124,6 +124,7 @@ pub static TABLE: Process = Process {
         op("Stats", "nothing", "counters_rise"),
         op("Watch", "hands out a stream of events", "boots_answers_and_powers_off"),
         op("Leave", "ends the cell", "boots_answers_and_powers_off"),
+        op("ConnectChannel", "hands out a connection to a channel of the guest's", "a_channel_carries_bytes_both_ways"),
     ],
     freebsd: FreeBsd {
         capability_mode: false,

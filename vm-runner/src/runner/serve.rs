@@ -46,6 +46,7 @@ impl Service<runner::Runner> for Runner {
             RunnerRequest::Stats(c) => ask.answer(c, |_, _, []| self.stats()),
             RunnerRequest::Watch(c) => ask.answer(c, |_, _, []| self.watch()),
             RunnerRequest::Leave(c) => ask.answer(c, |_, _, []| self.leave()),
+            RunnerRequest::ConnectChannel(c) => ask.answer(c, |_, c, []| self.connect_channel(c.port)),
         };
         // What happened while it waited for the hypervisor.
         self.settle();
@@ -199,6 +200,12 @@ impl Runner {
         self.engine_up()?;
         let engine = self.engine.as_mut().ok_or_else(|| Refusal::new(Reason::WrongState, "hypervisor"))?;
         Ok((Done {}, [engine.connect_screen()?]))
+    }
+
+    fn connect_channel(&mut self, port: u8) -> Answer<Done, OneFd> {
+        self.engine_up()?;
+        let engine = self.engine.as_mut().ok_or_else(|| Refusal::new(Reason::WrongState, "hypervisor"))?;
+        Ok((Done {}, [engine.connect_channel(port)?]))
     }
 
     fn stats(&mut self) -> Answer<StatsState> {

@@ -257,6 +257,13 @@ pub fn config(append: &str, disk: bool, screen: bool) -> String {
     configure(&spec, &Fds::standard()).unwrap().config
 }
 
+/// The same with a channel, and without a disk.
+pub fn config_with_channel(name: &str) -> String {
+    use skep_engine_qemu::{Fds, configure};
+    let channels = vec![skep_machine::Channel { name: name.into() }];
+    configure(&skep_machine::MachineSpec { channels, ..spec("", false, false) }, &Fds::standard()).unwrap().config
+}
+
 fn spec(append: &str, disk: bool, screen: bool) -> skep_machine::MachineSpec {
     use skep_machine::{Acceleration, Boot, Disk, MachineSpec, Screen};
     MachineSpec {

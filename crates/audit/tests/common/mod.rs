@@ -1,6 +1,8 @@
 //! A child that enters a made-up table, and stays until it is told to end.
 #![allow(dead_code, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod platform;
+
 use skep_audit::Options;
 use skep_rights::{
     Access, CONNECTION, Capability, Descriptor, FdKind, FreeBsd, LOG_OF_ACTS, Most, Namespace, Network, Operation, PathRule,

@@ -56,6 +56,29 @@ pub fn replace_serial(id: u64, port: u8, name: &str) -> String {
     command(id, "chardev-change", json!({ "id": serial_id(port), "backend": { "type": "socket", "data": socket } }))
 }
 
+/// Asks for what [`channel`] reads.
+pub fn query_chardevs(id: u64) -> String {
+    command(id, "query-chardev", Value::Null)
+}
+/// Makes the descriptor given by [`getfd`] the host's end of a channel, whose former one is gone.
+pub fn connect_channel(id: u64, port: u8, name: &str) -> String {
+    let socket = json!({ "addr": { "type": "fd", "data": { "str": name } }, "server": false });
+    command(id, "chardev-change", json!({ "id": channel_id(port), "backend": { "type": "socket", "data": socket } }))
+}
+
+/// What QEMU calls a channel's character device.
+pub fn channel_id(port: u8) -> String {
+    format!("channel{port}")
+}
+/// Reads the answer to [`query_chardevs`]: whether somebody is at the host's end of a channel; `None`: there is no such channel.
+pub fn channel(answer: &Value, port: u8) -> Option<bool> {
+    let id = channel_id(port);
+    let is_it = |entry: &&Value| entry.get("label").and_then(Value::as_str) == Some(&id);
+    let file = answer.as_array()?.iter().find(is_it)?.get("filename").and_then(Value::as_str)?;
+    // What it begins with, and what a socket becomes whose peer is gone (chardev/char-socket.c).
+    Some(file != "null" && !file.starts_with("disconnected:"))
+}
+
 /// What QEMU calls the disk in a slot.
 pub fn disk_id(slot: u8) -> String {
     format!("disk{slot}")

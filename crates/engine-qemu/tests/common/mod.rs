@@ -22,6 +22,7 @@ pub fn full() -> MachineSpec {
             Disk { format: Format::Qcow2, serial: "root-1".into(), ..disk(0, Controller::VirtioBlk) },
             Disk { read_only: true, ..disk(1, Controller::Nvme) },
             disk(2, Controller::Ahci),
+            disk(3, Controller::VirtioScsi),
             disk(5, Controller::AhciCd),
             disk(7, Controller::VirtioBlk),
         ],
@@ -31,6 +32,8 @@ pub fn full() -> MachineSpec {
         ],
         screen: Some(Screen { width: 3840, height: 2160, tablet: true }),
         serial_ports: 4,
+        sound: true,
+        channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
         ..direct()
     }
 }

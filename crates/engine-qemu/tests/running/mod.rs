@@ -1,7 +1,7 @@
 //! The real QEMU, started on a generated configuration.
 
 use crate::platform;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use serde_json::{Value, json};
 use skep_engine_qemu::qmp::{self, Line, Reader, Reply};
 use skep_engine_qemu::*;
@@ -162,6 +162,15 @@ impl Running {
             }
         }
     }
+    /// Sends a descriptor, which is then called `given`.
+    pub fn give(&mut self, theirs: OwnedFd, id: u64) {
+        let line = qmp::getfd(id, "given");
+        let rights = [theirs.as_raw_fd()];
+        let parts = [std::io::IoSlice::new(line.as_bytes())];
+        let sent = sendmsg::<()>(self.qmp.as_raw_fd(), &parts, &[ControlMessage::ScmRights(&rights)], MsgFlags::empty(), None);
+        assert_eq!(sent, Ok(line.len()));
+        assert_eq!(self.ask(id, ""), json!({}));
+    }
     pub fn query(&mut self, name: &str) -> Value {
         self.next += 1;
         let line = format!("{}\n", json!({"execute": name, "id": self.next}));
@@ -170,14 +179,17 @@ impl Running {
     pub fn run(&mut self) {
         assert_eq!(self.ask(1, &qmp::cont(1)), json!({}));
     }
-    pub fn serial_until(&mut self, mark: &str) {
+    /// Reads until the mark has come; gives what came.
+    pub fn serial_until(&mut self, mark: &str) -> String {
         let mut seen = Vec::new();
         let mut bytes = [0; 4096];
         while !String::from_utf8_lossy(&seen).contains(mark) {
-            let n = self.serial.read(&mut bytes).unwrap();
+            let n =
+                self.serial.read(&mut bytes).unwrap_or_else(|e| panic!("{e} before {mark}: {}", String::from_utf8_lossy(&seen)));
             assert!(n > 0, "serial ended: {}", String::from_utf8_lossy(&seen));
             seen.extend_from_slice(&bytes[..n]);
         }
+        String::from_utf8_lossy(&seen).into_owned()
     }
     /// Reads both lines to their ends and judges.
     pub fn end(mut self) -> Ended {

@@ -29,6 +29,12 @@ pub enum Controller {
     VirtioBlk,
     /// NVMe.
     Nvme,
+    /// The AHCI controller: disks of the first six places only.
+    Ahci,
+    /// The same, as a CD: read-only.
+    AhciCd,
+    /// A virtio SCSI controller (QEMU).
+    VirtioScsi,
 }
 
 /// A disk of a machine.
@@ -133,6 +139,12 @@ pub struct Settings {
     pub description: Option<Text<256>>,
     /// Further limits; default none.
     pub limits: LimitsDraft,
+    /// Whether it has a sound card; default no.
+    pub sound: Option<bool>,
+    /// Whether it has a TPM; default no.
+    pub tpm: Option<bool>,
+    /// Names of its channels, at most 4; default none.
+    pub channels: Option<Vec<Text<63>>>,
 }
 
 /// Defines a machine.
@@ -202,6 +214,12 @@ pub struct MachineView {
     pub limits: Limits,
     /// Limits that the host does not enforce while it runs this time: which, and why.
     pub unenforced: Vec<Text<200>>,
+    /// Whether it has a sound card.
+    pub sound: bool,
+    /// Whether it has a TPM.
+    pub tpm: bool,
+    /// Names of its channels.
+    pub channels: Vec<Text<63>>,
 }
 
 /// A disk as a machine has it.
@@ -360,6 +378,15 @@ pub struct ConsoleAttached {
 pub struct MachineScreen {
     /// Which.
     pub machine: Ref,
+}
+
+/// Connects to a channel of the guest's; the descriptor is a stream socket. One client at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineChannel {
+    /// Which machine.
+    pub machine: Ref,
+    /// The channel's name.
+    pub channel: Text<63>,
 }
 
 /// Opens a machine's log for reading, older half first.

@@ -59,5 +59,6 @@ protocol! {
         36 SnapshotList [NoFds] => SnapshotPage [NoFds];
         37 SnapshotRollBack [NoFds] => DiskView [NoFds];
         38 SnapshotDelete [NoFds] => Done [NoFds];
+        39 MachineChannel [NoFds] => Done [OneFd];
     }
 }

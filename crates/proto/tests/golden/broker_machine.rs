@@ -31,6 +31,9 @@ fn settings() -> Settings {
             protect: Some(true),
             wired: Some(false),
         },
+        sound: Some(true),
+        tpm: Some(false),
+        channels: Some(vec![parse("org.qemu.guest_agent.0")]),
     }
 }
 
@@ -73,6 +76,9 @@ fn view() -> MachineView {
             wired: false,
         },
         unenforced: vec![parse("rates: the disk has no device")],
+        sound: true,
+        tpm: false,
+        channels: vec![parse("a"), parse("b")],
     }
 }
 
@@ -95,6 +101,7 @@ pub fn machines(golden: &mut Golden) {
     golden
         .call(MachineConsole { machine: web1(), write: true, take: true }, ConsoleAttached { writer: true, scrollback: 65_536 });
     golden.call(MachineScreen { machine: web1() }, Done {});
+    golden.call(MachineChannel { machine: web1(), channel: parse("org.qemu.guest_agent.0") }, Done {});
     golden.call(MachineLog { machine: web1(), log: LogKind::Serial }, Done {});
     let disk = DiskStats { slot: 1, read_bytes: 4096, write_bytes: 1 << 33, read_ops: 2, write_ops: 3 };
     golden.call(MachineStats { machine: web1() }, StatsView { cpu_ns: 1 << 40, memory: 1 << 28, disks: vec![disk] });
@@ -103,7 +110,10 @@ pub fn machines(golden: &mut Golden) {
 /// Each variant of what they are made of.
 pub fn parts(golden: &mut Golden) {
     every!(golden, BootDraft { Uefi {} => BootDraft::Uefi; Direct { .. } => direct(); Loader {} => BootDraft::Loader; });
-    every!(golden, Controller { VirtioBlk {} => Controller::VirtioBlk; Nvme {} => Controller::Nvme; });
+    every!(golden, Controller {
+        VirtioBlk {} => Controller::VirtioBlk; Nvme {} => Controller::Nvme; Ahci {} => Controller::Ahci;
+        AhciCd {} => Controller::AhciCd; VirtioScsi {} => Controller::VirtioScsi;
+    });
     every!(golden, Acceleration { Auto {} => Acceleration::Auto; Tcg {} => Acceleration::Tcg; Kvm {} => Acceleration::Kvm; });
     every!(golden, MachineState {
         Stopped {} => MachineState::Stopped; Starting {} => MachineState::Starting; Running {} => MachineState::Running;

@@ -96,6 +96,13 @@ impl Engine {
         destroy(&facts.name)?;
         let (errors, errors_theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         fd::set_nonblocking(errors.as_fd(), true)?;
+        // bhyve does not start over the sockets of an earlier run.
+        for path in Names::standard(&facts.name).channels {
+            match std::fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
         let given = given(kit)?;
         let (program, args) = if facts.loader {
             let disk = given.iter().map(|(_, number)| *number).find(|n| (16..32).contains(n));
@@ -194,6 +201,18 @@ impl Engine {
                 Err(Refusal::new(Reason::WrongState, "screen").note("the machine has none"))
             }
             Err(e) => Err(Refusal::io("screen", "connect", &e)),
+        }
+    }
+
+    /// Connects to the socket of a channel. bhyve serves one client, and closes the connection of another at once.
+    pub fn connect_channel(&mut self, port: u8) -> Result<OwnedFd, Refusal> {
+        let object = format!("channel {port}");
+        let missing = || Refusal::new(Reason::WrongState, &object).note("the machine runs without it");
+        let path = Names::standard(&self.facts.name).channels.into_iter().nth(port.into()).ok_or_else(missing)?;
+        match UnixStream::connect(path) {
+            Ok(stream) => Ok(stream.into()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Err(missing()),
+            Err(e) => Err(Refusal::io(object, "connect", &e)),
         }
     }
 

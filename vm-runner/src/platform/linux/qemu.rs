@@ -150,6 +150,21 @@ impl Engine {
         Ok(ours)
     }
 
+    /// Becomes the host's end of a channel, and returns its own other end.
+    pub fn connect_channel(&mut self, port: u8) -> Result<OwnedFd, Refusal> {
+        let object = format!("channel {port}");
+        let chardevs = self.call(&object, &[], qmp::query_chardevs)?;
+        match qmp::channel(&chardevs, port) {
+            None => return Err(Refusal::new(Reason::WrongState, object).note("the machine runs without it")),
+            Some(true) => return Err(Refusal::new(Reason::InUse, object).note("another client is connected to it")),
+            Some(false) => {}
+        }
+        let (ours, theirs) = sock::stream_pair().map_err(|e| Refusal::io(&object, "make a socket pair", &e))?;
+        self.call(&object, &[theirs.as_fd()], |id| qmp::getfd(id, "channel"))?;
+        self.call(&object, &[], |id| qmp::connect_channel(id, port, "channel"))?;
+        Ok(ours)
+    }
+
     /// CPU time, and counters of disks.
     pub fn stats(&mut self) -> Result<(u64, Vec<DiskStats>), Refusal> {
         let answer = self.call("counters", &[], qmp::query_block_stats)?;
