@@ -8,6 +8,7 @@ use skep_machine::{Ended, Exit};
 use skep_proto::cell::FdRole;
 use skep_proto::runner::{self, Done, End, Phase, RunnerEvent, RunnerRequest, RunnerState, StatsState};
 use skep_proto::{NoFds, OneFd, Reason, Refusal, wire};
+use skep_rights::runner::TABLE;
 use skep_sys::sock::Peer;
 use skep_sys::{msg, sock};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -182,6 +183,9 @@ impl Runner {
         if kind != Ok(nix::libc::S_IFREG) {
             return Err(Refusal::new(Reason::InvalidValue, object(self)).note("a memory file is expected"));
         }
+        // As those that came with the cell: it is held as long.
+        skep_sandbox::limit_one(&TABLE, "configuration", config.as_fd())
+            .map_err(|e| Refusal::new(Reason::Internal, object(self)).note(e.to_string()))?;
         for (role, fd) in &mut self.kit.fds {
             if *role == FdRole::Config {
                 *fd = config;
