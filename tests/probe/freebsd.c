@@ -143,9 +143,19 @@ static long device_events(void) { return rd("/dev/devctl2"); }
 static long memory_disks(void) { return rd("/dev/mdctl"); }
 static long geom_control(void) { return rd("/dev/geom.ctl"); }
 static long console_device(void) { return rd("/dev/console"); }
-static long kernel_log_device(void) { return rd("/dev/klog"); }
 static long packet_filter(void) { return rd("/dev/bpf"); }
-static long new_tap(void) { return rd("/dev/tap"); }
+static long new_tap(void)
+{
+	struct ifreq interface = { 0 };
+	int fd = open("/dev/tap", O_RDWR), control = socket(AF_LOCAL, SOCK_DGRAM, 0);
+	if (fd < 0) return -1;
+	/* Outside it is made, and goes again. */
+	fdevname_r(fd, interface.ifr_name, sizeof interface.ifr_name);
+	close(fd);
+	ioctl(control, SIOCIFDESTROY, &interface);
+	close(control);
+	return 0;
+}
 static long hosts_disk(void) { return rd(fact("disk")); }
 static long hosts_terminal(void) { return rd(fact("tty")); }
 
@@ -353,7 +363,7 @@ static const struct { const char *name; long (*what)(void); } attempts[] = {
 	A(secret_file), A(secret_by_dots), A(password_file), A(state_directory), A(home_of_root), A(kernel_file), A(write_root),
 	A(write_programs), A(write_libraries), A(make_device), A(file_handle), A(immutable_file), A(inherited_directory),
 	A(memory_device), A(kernel_memory), A(port_device), A(pci_device), A(device_events), A(memory_disks), A(geom_control),
-	A(console_device), A(kernel_log_device), A(packet_filter), A(new_tap), A(hosts_disk), A(hosts_terminal),
+	A(console_device), A(packet_filter), A(new_tap), A(hosts_disk), A(hosts_terminal),
 	A(other_machine), A(destroy_other_machine),
 	A(signal_host), A(signal_init), A(trace_process), A(kernel_trace), A(process_facts), A(process_arguments), A(process_files),
 	A(process_priority), A(process_real_time), A(process_cores), A(real_time),
@@ -374,6 +384,8 @@ int main(int argc, char **argv)
 	}
 	close(fd);
 	setvbuf(stderr, 0, _IOLBF, 0);
+	/* A call that this kernel has not is then an error like others. */
+	signal(SIGSYS, SIG_IGN);
 	for (size_t i = 0; i < sizeof attempts / sizeof *attempts; i++) {
 		errno = 0;
 		long r = attempts[i].what();

@@ -67,7 +67,7 @@ fn in_the_hypervisors_place(mode: Mode) -> Result<()> {
     victim.kill()?;
     victim.wait()?;
 
-    escape::judge(&outside, &inside, "docs/escape.md").with_context(|| message.clone())?;
+    escape::judge(&outside, &inside, "docs/escape.md", &[]).with_context(|| message.clone())?;
     suite.finish()
 }
 

@@ -279,6 +279,11 @@ impl CellHost for Host {
         if !self.counts {
             lines.push(format!("limits of memory, tasks, pcpu and rates are not enforced: {UNCOUNTED}"));
         }
+        if self.newer {
+            lines.push(
+                "a cell can ask whether an interface of the host is up: its jail has no network stack of its own".to_owned(),
+            );
+        }
         if !self.newer {
             lines.push(
                 "bhyve is root in its jail, which has a network stack with nothing in it: this release knows no other way"
