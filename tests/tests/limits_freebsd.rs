@@ -216,23 +216,22 @@ fn limits_act_on_a_guest() -> Result<()> {
     ensure!(threads > 16, "{threads} threads");
     suite.ok(&["vm", "kill", "m"])?;
 
-    // 4 MiB at 512 KiB a second: without a limit the same takes a fraction of that. The kernel slows the whole machine down, its
-    // console too, so that the minute that the answer is waited for may not be enough.
+    // 4 MiB at 512 KiB a second: without a limit the same takes a fraction of that.
     suite.ok(&["vm", "set", "m", "--write-bps", "512K"])?;
     suite.boot("m")?;
-    let begun = Instant::now();
-    let _ = write();
-    let throttled = begun.elapsed();
+    let throttled = write()?;
     println!("4 MiB: {free:?} without a limit, {throttled:?} with 512 KiB in a second");
-    ensure!(suite.state_of("m")? == "running");
     ensure!(throttled > 3 * free, "{throttled:?} with a limit of 512 KiB in a second, {free:?} without");
     suite.ok(&["vm", "kill", "m"])?;
 
     // bhyve wants more threads than it may have: it goes on without, or ends.
     suite.ok(&["vm", "set", "m", "--write-bps", "0", "--tasks", "16"])?;
-    let _ = suite.skep(&["vm", "start", "m"])?;
-    let threads = usage(&jail, "nthr").unwrap_or(0);
-    ensure!(threads <= 16, "{threads} threads, where 16 were allowed");
+    let started = suite.skep(&["vm", "start", "m"])?;
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    ensure!(started.status.success() || said.contains("hypervisor"), "{said}");
+    let threads = usage(&jail, "nthr");
+    ensure!(threads.unwrap_or(0) <= 16, "{threads:?} threads, where 16 were allowed");
+    println!("--tasks 16: {:?}, {threads:?} threads: {said}", started.status);
     let _ = suite.skep(&["vm", "kill", "m"])?;
     suite.finish()
 }

@@ -123,8 +123,8 @@ pub fn recv_piece(
     let room = (max_bytes + 1).saturating_sub(bytes.len());
     let mut buffer = vec![0u8; room];
     let (got, flags, came) = match recvmsg(socket, &mut buffer, flags | MsgFlags::MSG_CMSG_CLOEXEC) {
-        // FreeBSD, where there is no number left for a descriptor: it has closed them all (sys/kern/uipc_usrreq.c).
-        Err(e) if e.raw_os_error() == Some(libc::EMSGSIZE) => return Err(RecvError::TooManyFds(max_fds)),
+        // FreeBSD, where there is no number left for a descriptor (EMFILE from 15 on): it has closed them all (sys/kern/uipc_usrreq.c).
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EMSGSIZE | libc::EMFILE)) => return Err(RecvError::TooManyFds(max_fds)),
         result => result?,
     };
     fds.extend(came);

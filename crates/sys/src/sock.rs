@@ -62,9 +62,10 @@ fn bind(path: &Path, mode: u32, kind: SockType) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Begins to listen.
+/// Begins to listen. FreeBSD refuses whoever comes when the queue is full, where Linux has him wait: it is as long as FreeBSD lets it be
+/// (`kern.ipc.soacceptqueue`).
 pub fn listen(fd: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(socket::listen(&fd, Backlog::new(64)?)?)
+    Ok(socket::listen(&fd, Backlog::new(128)?)?)
 }
 
 /// Accepts one connection.

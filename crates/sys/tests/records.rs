@@ -36,7 +36,8 @@ fn refused(bytes: &[u8], fds: usize, max_fds: usize) -> RecvError {
     let (ours, theirs) = sock::seqpacket_pair().unwrap();
     send_raw(&theirs, bytes, &files(fds));
     let before = open();
-    let error = msg::recv(ours.as_fd(), MAX, max_fds, None).unwrap_err();
+    // It is there already.
+    let error = msg::recv(ours.as_fd(), MAX, max_fds, Some(Instant::now())).unwrap_err();
     assert_eq!(open(), before, "{error}");
     error
 }
@@ -98,8 +99,14 @@ fn descriptors_for_which_there_is_no_number_left_are_an_error() {
 fn an_empty_record_is_the_end() {
     let (a, _b) = sock::seqpacket_pair().unwrap();
     assert_eq!(msg::send(a.as_fd(), &[], &[], None).unwrap_err().kind(), ErrorKind::InvalidInput);
-    assert!(matches!(refused(&[], 0, 16), RecvError::Closed));
-    assert!(matches!(refused(&[], 2, 16), RecvError::ClosedInside | RecvError::Closed));
+    // A kernel with end marks makes no record of nothing: nothing comes, and descriptors go with the socket.
+    let (nothing, bare) = (refused(&[], 0, 16), refused(&[], 2, 16));
+    if shortens() {
+        assert!(matches!((&nothing, &bare), (RecvError::TimedOut, RecvError::TimedOut)), "{nothing} {bare}");
+    } else {
+        assert!(matches!(nothing, RecvError::Closed), "{nothing}");
+        assert!(matches!(bare, RecvError::ClosedInside | RecvError::Closed), "{bare}");
+    }
 }
 
 #[test]
@@ -111,6 +118,23 @@ fn a_peer_that_is_gone_or_silent_is_told_apart() {
     assert_eq!(msg::recv(ours.as_fd(), MAX, 0, Some(Instant::now())).unwrap().bytes, b"last words");
     assert!(matches!(msg::recv(ours.as_fd(), MAX, 0, None), Err(RecvError::Closed)));
     assert!(msg::send(ours.as_fd(), b"x", &[], None).is_err(), "and no signal ends this process");
+}
+
+/// Whether this kernel takes a part of what does not fit (FreeBSD 15 and later).
+fn shortens() -> bool {
+    use nix::sys::socket::{MsgFlags, send};
+    use std::os::fd::AsRawFd;
+    let (a, _b) = sock::seqpacket_pair().unwrap();
+    loop {
+        match send(a.as_raw_fd(), &[7; MAX], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_EOR) {
+            Ok(MAX) => {}
+            Ok(_) => return true,
+            Err(error) => {
+                assert_eq!(error, nix::errno::Errno::EAGAIN);
+                return false;
+            }
+        }
+    }
 }
 
 #[test]
@@ -130,7 +154,11 @@ fn a_peer_that_reads_nothing_gets_whole_records_or_none() {
         let record = msg::recv(b.as_fd(), MAX, 1, None).unwrap();
         assert_eq!((record.bytes.len(), record.fds.len()), (MAX, 1));
     }
-    assert!(matches!(msg::recv(b.as_fd(), MAX, 1, None), Err(RecvError::Closed)));
+    // The beginning of one that did not fit is never taken for a record.
+    let rest = msg::recv(b.as_fd(), MAX, 1, None);
+    let as_expected =
+        if shortens() { matches!(rest, Err(RecvError::ClosedInside)) } else { matches!(rest, Err(RecvError::Closed)) };
+    assert!(as_expected, "{rest:?}");
     assert_eq!(open(), before - 1);
 }
 

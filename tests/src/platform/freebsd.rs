@@ -13,12 +13,12 @@ use std::process::Command;
 
 /// Typed into the guest: reboot at once.
 pub const REBOOT: &str = "reboot -qn";
-/// Typed into the guest: power off at once.
-pub const POWER_OFF: &str = "reboot -qnp";
+/// Typed into the guest: power off at once. Its kernel, which boots muted, is to be heard then.
+pub const POWER_OFF: &str = "sysctl kern.consmute=0; reboot -qnp";
 /// What the guest says when it does.
 pub const POWERED_OFF: &str = "acpi0: Powering system off";
-/// Prints `mem-N-`, where N is the guest's memory in units of 16 MiB, as it sees it.
-pub const MEMORY: &str = "echo mem-$(( ($(sysctl -n hw.physmem) + 12000000) / 16777216 ))-";
+/// Prints `mem-N-`, where N is the guest's memory in units of 16 MiB, as its loader gave it.
+pub const MEMORY: &str = "echo mem-$(( $(sysctl -n hw.realmem) / 16777216 ))-";
 /// The hypervisor's name below a cell's root.
 pub const HYPERVISOR: &str = "usr/sbin/bhyve";
 /// The firmware's name below a cell's root.

@@ -121,17 +121,24 @@ pub fn give(dev: BorrowedFd<'_>, mark: &Mark) -> io::Result<()> {
 pub fn of(dev: BorrowedFd<'_>, mark: &Mark) -> io::Result<Vec<u16>> {
     let mut found = Vec::new();
     for ruleset in rulesets(dev)?.into_iter().filter(|number| (FIRST..END).contains(number)) {
-        let mut first = rule(ruleset);
-        match control(dev, DEVFSIO_RGETNEXT, &mut first) {
-            Ok(()) if first.conditions == BY_PATTERN && first.basic == HIDE && pattern(&first) == mark.0.as_bytes() => {
-                found.push(ruleset);
-            }
-            // None yet, or somebody else's that went meanwhile.
-            Err(e) if !is_none(&e) => return Err(e),
-            _ => {}
+        // None yet, or somebody else's that went meanwhile, is not an error.
+        let first = next_rule(dev, &rule(ruleset))?;
+        if first.is_some_and(|r| r.conditions == BY_PATTERN && r.basic == HIDE && pattern(&r) == mark.0.as_bytes()) {
+            found.push(ruleset);
         }
     }
     Ok(found)
+}
+
+/// The rule behind `last` in its ruleset; none: it was the last, or there is no such ruleset.
+fn next_rule(dev: BorrowedFd<'_>, last: &DevfsRule) -> io::Result<Option<DevfsRule>> {
+    // Only the id counts, and it must be a rule that could be one.
+    let mut next = DevfsRule { id: last.id, ..rule(0) };
+    match control(dev, DEVFSIO_RGETNEXT, &mut next) {
+        Ok(()) => Ok(Some(next)),
+        Err(e) if is_none(&e) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 fn pattern(rule: &DevfsRule) -> &[u8] {
@@ -211,18 +218,12 @@ pub struct Seen {
 
 /// The rules of a ruleset, in their order; none, if there is no such.
 pub fn rules(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<Vec<Seen>> {
-    let (mut all, mut next) = (Vec::new(), rule(ruleset));
-    for _ in 0..=u16::MAX {
-        match control(dev, DEVFSIO_RGETNEXT, &mut next) {
-            Ok(()) => {}
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => break,
-            Err(e) => return Err(e),
-        }
+    let (mut all, mut last) = (Vec::new(), rule(ruleset));
+    while let Some(next) = next_rule(dev, &last)? {
         let has = |action: libc::c_int| next.actions & action != 0;
-        let pattern = next.pattern.split(|b| *b == 0).next().unwrap_or_default();
         let by_pattern = next.conditions & BY_PATTERN != 0;
         all.push(Seen {
-            pattern: if by_pattern { String::from_utf8_lossy(pattern).into_owned() } else { String::new() },
+            pattern: if by_pattern { String::from_utf8_lossy(pattern(&next)).into_owned() } else { String::new() },
             more: next.conditions & !BY_PATTERN != 0,
             shows: has(ACT_BASIC) && next.basic & UNHIDE != 0,
             hides: has(ACT_BASIC) && next.basic & HIDE != 0,
@@ -230,10 +231,7 @@ pub fn rules(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<Vec<Seen>> {
             mode: has(8).then_some(next.mode),
             include: has(16).then_some(next.include),
         });
-        // The kernel looks for the one behind this number.
-        let id = next.id;
-        next = rule(ruleset);
-        next.id = id;
+        last = next;
     }
     Ok(all)
 }
@@ -241,28 +239,12 @@ pub fn rules(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<Vec<Seen>> {
 /// Empties a ruleset; it is then no more.
 fn clear(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<()> {
     // The mark goes last: cut off here, the ruleset is found again.
-    while let Some(last) = last_rule(dev, ruleset)? {
-        let mut id = last;
-        control(dev, DEVFSIO_RDEL, &mut id)?;
+    let (mut ids, mut last) = (Vec::new(), rule(ruleset));
+    while let Some(next) = next_rule(dev, &last)? {
+        ids.push(next.id);
+        last = next;
     }
-    Ok(())
-}
-
-/// The id of a ruleset's last rule.
-fn last_rule(dev: BorrowedFd<'_>, ruleset: u16) -> io::Result<Option<u32>> {
-    let (mut next, mut last) = (rule(ruleset), None);
-    loop {
-        match control(dev, DEVFSIO_RGETNEXT, &mut next) {
-            Ok(()) => {
-                last = Some(next.id);
-                // Only the id counts in the next request, and it must be a rule that could be one.
-                let id = next.id;
-                next = DevfsRule { id, ..rule(ruleset) };
-            }
-            Err(e) if is_none(&e) => return Ok(last),
-            Err(e) => return Err(e),
-        }
-    }
+    ids.iter_mut().rev().try_for_each(|id| control(dev, DEVFSIO_RDEL, id))
 }
 
 fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
