@@ -376,10 +376,12 @@ mod tests {
     fn what_an_older_broker_applied_is_read_with_the_defaults_of_what_came_since() {
         let spec = Spec { cpus: 3, screen: true, ..Spec::default() };
         let bytes = wire::encode(&spec).expect("encodes");
-        // Sound, TPM, channels.
-        let older = bytes.get(..bytes.len() - 3).expect("longer").to_vec();
-        wire::decode::<Spec>(&older).expect_err("it lacks something");
-        assert_eq!(as_applied(older), Some(spec));
+        // Sound, TPM, channels; before them the twelve limits.
+        for lacks in [3, 15] {
+            let older = bytes.get(..bytes.len() - lacks).expect("longer").to_vec();
+            wire::decode::<Spec>(&older).expect_err("it lacks something");
+            assert_eq!(as_applied(older), Some(spec.clone()), "{lacks} bytes");
+        }
         assert_eq!(as_applied(vec![0xff; 40]), None);
     }
 }

@@ -140,11 +140,12 @@ fn a_guest_finds_its_disks_on_the_scsi_controller() {
     let mut q = Running::start(&spec, None);
     q.run();
     q.serial_until("skep-guest ready");
-    // The kernel looks for disks while the shell comes up.
-    let write = "until [ -b /dev/sda ] && [ -b /dev/sdb ]; do sleep 0.1; done; for d in a b; do dd if=/dev/zero of=/dev/sd$d bs=1M count=3 oflag=direct 2>/dev/null; echo sd$d=$?; done\n";
+    // The kernel looks for disks while the shell comes up, and names them as it finds them: they are known by their target, their slot.
+    let write = "for t in 6 7; do until d=$(ls -d /sys/bus/scsi/devices/*:0:$t:0/block/*) && [ -b /dev/${d##*/} ]; do sleep 0.1; done 2>/dev/null; \
+                 dd if=/dev/zero of=/dev/${d##*/} bs=1M count=3 oflag=direct 2>/dev/null; echo t$t=$?; done\n";
     q.serial.write_all(write.as_bytes()).unwrap();
-    let said = q.serial_until("sdb=1");
-    assert!(said.contains("sda=0"), "{said}");
+    let said = q.serial_until("t7=1");
+    assert!(said.contains("t6=0"), "{said}");
     let stats = q.ask(6, &qmp::query_block_stats(6));
     let written: Vec<_> = qmp::block_stats(&stats).iter().map(|d| (d.slot, d.write_bytes)).collect();
     assert_eq!(written, [(6, 3 << 20), (7, 0)]);
