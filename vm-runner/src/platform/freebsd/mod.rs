@@ -18,6 +18,7 @@ use skep_sys::freebsd::{rctl, vmm};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,9 @@ impl Host {
         for dir in [&cell, &cells] {
             std::fs::create_dir_all(dir).map_err(StartError::step(format!("make {}", dir.display())))?;
         }
+        // What is mounted there is the cells' own; they hold it themselves, and nobody else has to find it by a path.
+        std::fs::set_permissions(&cells, std::fs::Permissions::from_mode(0o700))
+            .map_err(StartError::step(format!("close {} to others", cells.display())))?;
         let dev = std::fs::File::open("/dev").map_err(StartError::step("open /dev"))?;
         Ok(Self {
             cell,
@@ -114,6 +118,9 @@ impl Host {
             }
             // Removal is asynchronous, and the kernel tells nobody when it is done (FREEBSD.md 49).
             let _ = poll(&mut [], 5u8);
+        }
+        if !self.newer && skep_sys::freebsd::jail::find_dying(name)?.is_some() {
+            jail::empty(name)?;
         }
         Ok(())
     }
@@ -289,6 +296,14 @@ impl CellHost for Host {
                 "bhyve is root in its jail, which has a network stack with nothing in it: this release knows no other way"
                     .to_owned(),
             );
+            let clones = [c"net.link.tap.devfs_cloning", c"net.link.tun.devfs_cloning"];
+            if clones.iter().any(|name| skep_sys::freebsd::sysctl_number(name).is_ok_and(|on| on != 0)) {
+                lines.push(
+                    "root of a cell can have the kernel make taps that nobody opens and that go with the cell, unless \
+                     net.link.tap.devfs_cloning=0 and net.link.tun.devfs_cloning=0 in sysctl.conf forbid it"
+                        .to_owned(),
+                );
+            }
         }
         lines
     }
