@@ -48,6 +48,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "screen": settings.screen(),
         "cpu_percent": settings.cpu_percent(),
         "limits": limits(settings.limits.as_ref()),
+        "upkeep": upkeep(settings.upkeep.as_ref()),
         "description": settings.description(),
         "sound": settings.sound(),
         "tpm": settings.tpm(),
@@ -59,6 +60,17 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "revision": machine.revision,
         "created": time(machine.create_time.as_ref()),
         "started": time(machine.start_time.as_ref()),
+    })
+}
+
+/// Whether it starts with the host, and again.
+fn upkeep(upkeep: Option<&v1::MachineUpkeep>) -> Value {
+    let upkeep = upkeep.copied().unwrap_or_default();
+    json!({
+        "autostart": upkeep.autostart(),
+        "order": upkeep.order(),
+        "delay_seconds": upkeep.delay_seconds(),
+        "restart": word(upkeep.restart().as_str_name(), "RESTART_POLICY_"),
     })
 }
 

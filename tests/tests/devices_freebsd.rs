@@ -44,8 +44,8 @@ fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
     suite.define("m", &["--disk", "sata,ahci", "--disk", "disc,cd", "--disk", "fast,nvme"])?;
     suite.boot("m")?;
     // Places stay what they are (crates/machine/src/place.rs): AHCI at 5, the fourth disk at 8 + 3.
-    suite.guest_runs("m", "pciconf -l", "pci0:0:5:0:\tclass=0x0106")?;
-    suite.guest_runs("m", "pciconf -l", "pci0:0:11:0:\tclass=0x0108")?;
+    suite.guest_runs("m", "/usr/sbin/pciconf -l", "pci0:0:5:0:\tclass=0x0106")?;
+    suite.guest_runs("m", "/usr/sbin/pciconf -l", "pci0:0:11:0:\tclass=0x0108")?;
     suite.guest_runs("m", "echo from-guest | dd of=/dev/ada0 bs=512 conv=sync 2>/dev/null; echo wrote-$?", "wrote-0")?;
     ensure!(first_bytes(&suite, "sata", 11)? == b"from-guest\n", "what the guest wrote is not on its SATA disk");
     suite.guest_runs("m", "set -- $(dd if=/dev/cd0 bs=2048 count=1 2>/dev/null); echo read:$1", "read:skep-on-cd")?;
@@ -80,7 +80,8 @@ fn a_program_in_the_guest_is_talked_with_over_a_channel() -> Result<()> {
     suite.boot("m")?;
     load(&suite, "virtio_console")?;
     // Its terminal repeats what comes before anybody reads it.
-    let answer = "(while read -r l; do echo \"got $l\"; done) </dev/vtcon/org.example.b >/dev/vtcon/org.example.b & echo $((6*7))-on";
+    let answer =
+        "(while read -r l; do echo \"got $l\"; done) </dev/vtcon/org.example.b >/dev/vtcon/org.example.b & echo $((6*7))-on";
     suite.guest_runs("m", answer, "42-on")?;
     for word in ["first", "second"] {
         let mut talk = suite.command(&["vm", "channel", "m", "org.example.b", "--lines", "2", "--timeout", "120"]);

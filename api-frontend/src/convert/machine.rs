@@ -7,7 +7,7 @@ use skep_api::v1;
 use skep_proto::Refusal;
 use skep_proto::broker::{
     Acceleration, Applies, BootDraft, Controller, DiskDraft, Limits, LimitsDraft, MachineCreate, MachineEdited, MachineLog,
-    MachineSet, MachineState, MachineView, Settings, StatsView,
+    MachineSet, MachineState, MachineView, Restart, Settings, StatsView, Upkeep, UpkeepDraft,
 };
 use skep_proto::storage::LogKind;
 
@@ -64,6 +64,7 @@ pub fn machine(view: MachineView) -> v1::Machine {
             sound: Some(view.sound),
             tpm: Some(view.tpm),
             channels: strings(&view.channels),
+            upkeep: Some(upkeep_view(view.upkeep)),
         }),
         nics: view.nics.iter().map(nic).collect(),
         pending: strings(&view.pending),
@@ -71,6 +72,41 @@ pub fn machine(view: MachineView) -> v1::Machine {
         start_time: time(view.started_ns),
         unenforced: strings(&view.unenforced),
     }
+}
+
+fn upkeep_view(upkeep: Upkeep) -> v1::MachineUpkeep {
+    let restart = match upkeep.restart {
+        Restart::Never => v1::RestartPolicy::Never,
+        Restart::OnFailure => v1::RestartPolicy::OnFailure,
+        Restart::Always => v1::RestartPolicy::Always,
+    };
+    v1::MachineUpkeep {
+        autostart: Some(upkeep.autostart),
+        order: Some(upkeep.order.into()),
+        delay_seconds: Some(upkeep.delay_s.into()),
+        restart: Some(restart.into()),
+    }
+}
+
+fn upkeep(given: &v1::MachineUpkeep) -> Result<UpkeepDraft, Refusal> {
+    let within = |field: &str, number: Option<u32>, most: u16| {
+        let number = number.map(|n| u16::try_from(n).ok().filter(|n| *n <= most).ok_or(n)).transpose();
+        number.map_err(|n| invalid("machine", field, format_args!("{n} is more than {most}")))
+    };
+    let restart = |number: i32| {
+        Ok(match known("machine", "settings.upkeep.restart", number)? {
+            v1::RestartPolicy::Unspecified => None,
+            v1::RestartPolicy::Never => Some(Restart::Never),
+            v1::RestartPolicy::OnFailure => Some(Restart::OnFailure),
+            v1::RestartPolicy::Always => Some(Restart::Always),
+        })
+    };
+    Ok(UpkeepDraft {
+        autostart: given.autostart,
+        order: within("settings.upkeep.order", given.order, 9_999)?,
+        delay_s: within("settings.upkeep.delay_seconds", given.delay_seconds, 3_600)?,
+        restart: given.restart.map(restart).transpose()?.flatten(),
+    })
 }
 
 fn limits_view(limits: &Limits) -> v1::MachineLimits {
@@ -185,6 +221,7 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         sound: given.sound,
         tpm: given.tpm,
         channels: if channels.is_empty() { None } else { Some(channels) },
+        upkeep: given.upkeep.as_ref().map(upkeep).transpose()?.unwrap_or_default(),
     })
 }
 
@@ -233,6 +270,13 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
             }
             "limits" => {
                 to.limits = std::mem::take(&mut from.limits);
+                Ok(())
+            }
+            "upkeep" if from.upkeep == UpkeepDraft::default() => {
+                Err(invalid("machine", "update_mask", "settings.upkeep is named here, once, but none of its fields is given"))
+            }
+            "upkeep" => {
+                to.upkeep = std::mem::take(&mut from.upkeep);
                 Ok(())
             }
             "sound" => take(path, &mut from.sound, &mut to.sound),

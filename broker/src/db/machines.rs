@@ -1,12 +1,12 @@
 //! Machines as rows.
 
 use super::disks::Stage;
-use super::sql::{acceleration, controller, disk_kind};
+use super::sql::{acceleration, controller, disk_kind, restart};
 use super::{Change, Db, Fault, Id, Number};
 use crate::life::state_word;
 use crate::spec::{Boot, Disk, Nic, Spec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use skep_proto::broker::{Limits, MachineState};
+use skep_proto::broker::{Limits, MachineState, Upkeep};
 use skep_proto::{MachineId, MachineName, Text, wire};
 use std::collections::HashMap;
 
@@ -29,6 +29,10 @@ pub struct MachineRow {
     pub spec: Spec,
     /// Free text.
     pub description: Text<256>,
+    /// Whether it starts with the host, and again.
+    pub upkeep: Upkeep,
+    /// Its user wants it to run: it was started, and nobody stopped it.
+    pub wanted: bool,
     /// Its number as long as anything of it may be on the host.
     pub slot: Option<u16>,
     /// What the running hypervisor was configured with.
@@ -59,6 +63,8 @@ impl MachineRow {
             revision: 1,
             spec: Spec::default(),
             description: Text::default(),
+            upkeep: Upkeep::default(),
+            wanted: false,
             slot: None,
             applied: None,
             unenforced: Vec::new(),
@@ -80,7 +86,7 @@ pub enum Which<'a> {
     Named(&'a str),
     /// Those that are ready, by name, after this name, up to so many.
     After(&'a str, u32),
-    /// All that are not ready, or of which something may be on the host, or that should be doing something.
+    /// All that are not ready, or of which something may be on the host, or that should be doing something or be started again.
     Unsettled,
 }
 
@@ -89,7 +95,7 @@ const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpu
     (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader,
     m.limit_memory_mib, m.limit_tasks, m.limit_pcpu, m.limit_read_bps, m.limit_write_bps, m.limit_read_iops, m.limit_write_iops,
     m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired, m.unenforced,
-    m.sound, m.tpm, m.channels";
+    m.sound, m.tpm, m.channels, m.autostart, m.start_order, m.start_delay_s, m.restart, m.wanted";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
     use MachineState::*;
@@ -144,6 +150,13 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
         },
         unenforced: row.get_ref(34)?.as_str()?.lines().map(Text::lossy).collect(),
         description: row.get::<_, Id<_>>(14)?.0,
+        upkeep: Upkeep {
+            autostart: row.get("autostart")?,
+            order: row.get("start_order")?,
+            delay_s: row.get("start_delay_s")?,
+            restart: restart::from(row.get("restart")?)?,
+        },
+        wanted: row.get("wanted")?,
         slot: row.get(15)?,
         // One that an older broker wrote otherwise: unknown.
         applied: applied.and_then(as_applied),
@@ -179,7 +192,7 @@ pub trait Machines {
             Which::Named(name) => ("m.stage <> 'deleting' AND (m.name = ?1 OR m.id = ?1)", name.to_owned(), 2),
             Which::After(name, limit) => ("m.stage = 'ready' AND m.name > ?1", name.to_owned(), limit),
             Which::Unsettled => (
-                "?1 = '' AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed'))",
+                "?1 = '' AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed') AND NOT m.wanted)",
                 String::new(),
                 u32::MAX,
             ),
@@ -320,6 +333,15 @@ impl Change<'_> {
         let channels = channels.iter().map(Text::as_str).collect::<Vec<_>>().join(" ");
         let sql = "UPDATE machines SET sound = ?, tpm = ?, channels = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![sound, tpm, channels, Id(machine.id)])?;
+        let Upkeep { autostart, order, delay_s, restart } = machine.upkeep;
+        let sql = "UPDATE machines SET autostart = ?, start_order = ?, start_delay_s = ?, restart = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![autostart, order, delay_s, restart::number(restart), Id(machine.id)])?;
+        Ok(())
+    }
+
+    /// Writes whether its user wants it to run.
+    pub fn set_machine_wanted(&self, id: MachineId, wanted: bool) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE machines SET wanted = ? WHERE id = ?")?.execute(params![wanted, Id(id)])?;
         Ok(())
     }
 

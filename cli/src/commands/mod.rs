@@ -14,6 +14,7 @@ mod op;
 mod pages;
 mod plain;
 mod service;
+mod starting;
 mod stopping;
 mod suite;
 mod switch;

@@ -1,7 +1,7 @@
 //! `skep vm`.
 
-use super::{Ctx, channel, console, stopping, vnc};
-use crate::args::{Acceleration, ActArgs, LimitsArgs, SettingsArgs, Switched, VmCommand};
+use super::{Ctx, channel, console, starting, stopping, vnc};
+use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::output::harmless;
 use crate::view;
@@ -47,7 +47,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             let renamed = api.rename(RenameMachineRequest { machine, name }).await?.into_inner();
             ctx.made(&view::machine(&renamed), "machine", "renamed");
         }
-        VmCommand::Start(args) => act(&ctx, args, "start").await?,
+        VmCommand::Start(args) => starting::run(&ctx, args).await?,
         VmCommand::Stop(args) => stopping::run(&ctx, args).await?,
         VmCommand::Kill(args) => act(&ctx, args, "kill").await?,
         VmCommand::Reboot(args) => act(&ctx, args, "reboot").await?,
@@ -136,7 +136,28 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         sound: args.sound.map(|s| s == Switched::On),
         tpm: args.tpm.map(|s| s == Switched::On),
         channels: args.channel.clone(),
+        upkeep: upkeep(args)?,
     })
+}
+
+/// What was typed of starting; none, if nothing was.
+fn upkeep(args: &SettingsArgs) -> Result<Option<v1::MachineUpkeep>, Failure> {
+    let seconds = |time: std::time::Duration| {
+        let note = format!("--start-delay: {time:?} is no number of seconds up to 3600");
+        let whole = u32::try_from(time.as_secs()).ok().filter(|_| time.subsec_nanos() == 0);
+        whole.ok_or_else(|| Failure::new(Reason::InvalidValue, "machine", note))
+    };
+    let upkeep = v1::MachineUpkeep {
+        autostart: args.autostart.map(|s| s == Switched::On),
+        order: args.start_order,
+        delay_seconds: args.start_delay.map(seconds).transpose()?,
+        restart: args.restart.map(|restart| match restart {
+            Restart::Never => v1::RestartPolicy::Never.into(),
+            Restart::OnFailure => v1::RestartPolicy::OnFailure.into(),
+            Restart::Always => v1::RestartPolicy::Always.into(),
+        }),
+    };
+    Ok((upkeep != v1::MachineUpkeep::default()).then_some(upkeep))
 }
 
 /// What was typed of limits; none, if nothing was.
@@ -196,6 +217,7 @@ fn mask(settings: &MachineSettings, no_disks: bool, no_channels: bool) -> Vec<St
         ("description", settings.description.is_some()),
         ("limits", settings.limits.is_some()),
         ("disks", no_disks || !settings.disks.is_empty()),
+        ("upkeep", settings.upkeep.is_some()),
         ("sound", settings.sound.is_some()),
         ("tpm", settings.tpm.is_some()),
         ("channels", no_channels || !settings.channels.is_empty()),

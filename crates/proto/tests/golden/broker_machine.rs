@@ -34,6 +34,7 @@ fn settings() -> Settings {
         sound: Some(true),
         tpm: Some(false),
         channels: Some(vec![parse("org.qemu.guest_agent.0")]),
+        upkeep: UpkeepDraft { autostart: Some(true), order: Some(9), delay_s: None, restart: Some(Restart::OnFailure) },
     }
 }
 
@@ -79,6 +80,7 @@ fn view() -> MachineView {
         sound: true,
         tpm: false,
         channels: vec![parse("a"), parse("b")],
+        upkeep: Upkeep { autostart: true, order: 9, delay_s: 30, restart: Restart::Always },
     }
 }
 
