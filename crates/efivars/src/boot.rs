@@ -136,6 +136,7 @@ pub fn describe(variable: &Variable) -> String {
     match variable.name() {
         ORDER | "DriverOrder" | "SysPrepOrder" if global => return list(&numbers(data)),
         NEXT | "BootCurrent" if global && data.len() == 2 => return list(&numbers(data)),
+        "ConIn" | "ConOut" | "ErrOut" if global => return path::text(data),
         "Timeout" if global && data.len() == 2 => return u16_at(data, 0).map_or_else(String::new, |s| format!("{s} s")),
         _ => {}
     }

@@ -178,6 +178,32 @@ fn damage_is_told_with_its_place() {
     Store::parse(&[0; 4096]).unwrap_err();
 }
 
+/// What Debian's OVMF 2022.11 wrote in a boot with a disk on each controller, numbered for the firmware: places and lengths of what is
+/// not 0xff, each with its bytes.
+#[test]
+fn what_ovmf_wrote_is_read_and_written() {
+    let (mut image, mut runs) = (vec![0xff; 540_672], &include_bytes!("booted.runs")[..]);
+    while let Some((head, rest)) = runs.split_first_chunk::<8>() {
+        let [at, length] = [0, 4].map(|n| u32::from_le_bytes(head[n..n + 4].try_into().unwrap()) as usize);
+        image[at..at + length].copy_from_slice(&rest[..length]);
+        runs = &rest[length..];
+    }
+    let mut store = store(&image);
+    assert_eq!(store.variables().len(), 30);
+    assert_eq!(boot::order(&store), [2, 3, 4, 1, 0, 5]);
+    let scsi = [path::pci(6, 0), path::scsi(2, 0)].concat();
+    let sata = [path::pci(0x1f, 2), path::sata(3)].concat();
+    let places = [path::pci(8, 0), path::pci(9, 0), scsi, sata];
+    assert_eq!(places.map(|place| boot::leading_to(&store, &place)), [Some(2), Some(3), Some(4), Some(1)]);
+    let meaning = boot::describe(store.find(Guid::GLOBAL, "Boot0003").unwrap());
+    assert_eq!(meaning, "UEFI QEMU NVMe Ctrl x 1  PciRoot(0x0)/Pci(0x9,0x0)/NVMe(0x1,0000000000000000)");
+    // What was deleted meanwhile is gone, and its room is free.
+    assert_eq!(boot::put_first(&mut store, &[3]), Ok(vec![3, 2, 4, 1, 0, 5]));
+    let after = written(&store, &image);
+    assert_eq!(Store::parse(&after).unwrap(), store);
+    assert_eq!((&after[..0x64], &after[0x40000..]), (&image[..0x64], &image[0x40000..]));
+}
+
 /// What Debian's ovmf ships for a new machine.
 #[test]
 fn the_template_of_this_host_is_read_and_written() {
