@@ -375,7 +375,7 @@ impl Actor {
     /// Settings that were changed while the cell was made.
     fn catch_up(&mut self) {
         let machine = self.broker.read(|db| db.machine(self.id)).ok().flatten();
-        if machine.is_some_and(|m| m.applied.as_ref() != Some(&m.spec)) {
+        if machine.is_some_and(|m| !m.applied.as_ref().is_some_and(|applied| applied.is_set_as(&m.spec))) {
             self.configure(Who::broker());
         }
     }

@@ -35,6 +35,9 @@ pub struct Spec {
     pub tpm: bool,
     /// Names of its channels.
     pub channels: Vec<Text<63>>,
+    /// Whether the firmware's variables say what is booted first, not the places of the disks. Looked up at each start: only in what a
+    /// machine runs with.
+    pub own_order: bool,
 }
 
 /// How a machine boots.
@@ -92,6 +95,7 @@ impl Default for Spec {
             sound: false,
             tpm: false,
             channels: Vec::new(),
+            own_order: false,
         }
     }
 }
@@ -221,6 +225,11 @@ impl Spec {
             channels: self.channels.iter().map(|name| model::Channel { name: name.as_str().to_owned() }).collect(),
             ..MachineSpec::default()
         })
+    }
+
+    /// Whether these are the same settings.
+    pub fn is_set_as(&self, other: &Spec) -> bool {
+        Spec { own_order: other.own_order, ..self.clone() } == *other
     }
 
     /// Names of what differs, and when each would apply to a machine that runs with `self`.

@@ -157,6 +157,42 @@ pub fn snapshot_row(snapshot: &v1::Snapshot) -> Vec<String> {
     vec![snapshot.name.clone(), bytes(snapshot.size_bytes), bytes(snapshot.used_bytes), created]
 }
 
+/// A variable of firmware, without its data.
+pub fn variable(variable: &v1::Variable) -> Value {
+    json!({
+        "name": variable.name,
+        "attributes": variable.attributes,
+        "size": variable.size_bytes,
+        "meaning": variable.meaning,
+    })
+}
+
+/// The same with its data, in hexadecimal.
+pub fn variable_with_data(with: &v1::Variable) -> Value {
+    let data: String = with.data.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut value = variable(with);
+    if let Value::Object(fields) = &mut value {
+        fields.insert("data".to_owned(), Value::String(data));
+    }
+    value
+}
+
+/// Columns of a list of variables.
+pub const VARIABLES: &[Column] =
+    &[Column::Left("VARIABLE"), Column::Left("SEEN BY"), Column::Right("BYTES"), Column::Left("MEANING")];
+
+/// A row of it. The GUID of the UEFI specification's own goes without saying.
+pub fn variable_row(variable: &v1::Variable) -> Vec<String> {
+    const GLOBAL: &str = "-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    let seen = match variable.attributes & 6 {
+        2 => "firmware",
+        6 => "firmware, system",
+        _ => "",
+    };
+    let name = variable.name.strip_suffix(GLOBAL).unwrap_or(&variable.name);
+    vec![name.to_owned(), seen.to_owned(), variable.size_bytes.to_string(), variable.meaning.clone()]
+}
+
 /// A switch.
 pub fn switch(switch: &v1::Switch) -> Value {
     json!({

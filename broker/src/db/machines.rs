@@ -147,6 +147,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
             sound: row.get("sound")?,
             tpm: row.get("tpm")?,
             channels: row.get::<_, String>("channels")?.split_whitespace().map(Text::lossy).collect(),
+            own_order: false,
         },
         unenforced: row.get_ref(34)?.as_str()?.lines().map(Text::lossy).collect(),
         description: row.get::<_, Id<_>>(14)?.0,

@@ -54,6 +54,46 @@ fn snapshots_are_made_rolled_back_to_and_deleted() {
 }
 
 #[test]
+fn firmware_is_changed_while_its_machine_stands_still() {
+    use skep_proto::storage::{BootRef, VarEdit};
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        let mut s = life.session().await;
+        life.up().await;
+        for disk in ["root", "data", "other"] {
+            s.disk(disk).await.expect("a disk");
+        }
+        s.machine("web", &["root", "data"]).await.expect("a machine");
+        let edit = |change| FirmwareEdit { machine: text("web"), change };
+        let disk = |name: &str| BootChoice::Disk(text(name));
+        let order = FirmwareChange::Order(vec![disk("data"), BootChoice::Entry(7)]);
+        assert_eq!(s.ask(edit(order.clone())).await.expect("done").order, [1]);
+        // The second disk's place on the bus.
+        let place = skep_machine::place::disk(1).expect("a slot");
+        let path = [&[2, 1, 12, 0, 0xd0, 0x41, 3, 0x0a, 0, 0, 0, 0][..], &[1, 1, 6, 0, 0, place]].concat();
+        let expected = VarEdit::Order(vec![BootRef::Path(path), BootRef::Entry(7)]);
+        assert_eq!(suite.world.lock().edits.pop(), Some(expected));
+        assert_eq!(reason(s.ask(edit(FirmwareChange::Next(Some(disk("other"))))).await), Reason::NotFound);
+        assert_eq!(reason(s.ask(edit(FirmwareChange::Next(Some(disk("none"))))).await), Reason::NotFound);
+        assert_eq!(reason(s.ask(edit(FirmwareChange::Order(vec![]))).await), Reason::InvalidValue);
+        // One that is not there is not deleted.
+        let delete = FirmwareChange::Delete("Lang".parse().expect("a name"));
+        assert_eq!(reason(s.ask(edit(delete)).await), Reason::NotFound);
+        s.act("web", Act::Start).await.expect("started");
+        let refusal = s.ask(edit(order)).await.expect_err("it runs");
+        assert!(refusal.reason == Reason::WrongState && refusal.to_string().contains("stop it first"), "{refusal}");
+        assert_eq!(reason(s.ask(edit(FirmwareChange::Reset)).await), Reason::WrongState);
+        s.ask(FirmwareList { machine: text("web"), after: None }).await.expect("read");
+        // That the order is the firmware's own is no change of the settings.
+        assert_eq!(s.get("web").await.expect("it is there").pending, []);
+        s.act("web", Act::Kill).await.expect("killed");
+        s.ask(edit(FirmwareChange::Reset)).await.expect("done");
+        assert_eq!(suite.world.lock().edits, [VarEdit::Reset]);
+        suite.settled(&life.broker).await;
+    });
+}
+
+#[test]
 fn a_copied_disk_cannot_be_deleted_meanwhile() {
     let suite = Suite::new();
     suite.live(async |life: Life| {

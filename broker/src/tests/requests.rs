@@ -175,6 +175,7 @@ fn a_machine_starts_stops_and_leaves_nothing() {
         let calls = suite.world.lock().calls.clone();
         let start: Vec<_> = calls.into_iter().filter(|c| !c.starts_with("List") && !c.starts_with("Create")).collect();
         let order = [
+            "WhoseOrder",
             "Facilities",
             "OpenVars",
             "OpenDisk",

@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::Steps;
+use super::{FirmwareCommand, Steps};
 use crate::size;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -87,6 +87,9 @@ pub enum VmCommand {
         #[arg(long = "unix", value_name = "PATH")]
         path: Option<PathBuf>,
     },
+    /// Variables of its UEFI firmware: what it boots
+    #[command(subcommand)]
+    Firmware(FirmwareCommand),
     /// Print what came out of its serial line, or its hypervisor's last words
     Log {
         /// Name or id

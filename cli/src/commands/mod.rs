@@ -7,6 +7,7 @@ mod doctor;
 mod escape;
 mod events;
 mod expect;
+mod firmware;
 mod host;
 mod logs;
 mod nic;

@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::{Ctx, channel, console, starting, stopping, vnc};
+use super::{Ctx, channel, console, firmware, starting, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::output::harmless;
@@ -59,6 +59,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             return channel::run(&ctx, machine, channel, lines, timeout).await;
         }
         VmCommand::Vnc { machine, listen, path } => return vnc::run(ctx, machine, listen, path).await,
+        VmCommand::Firmware(command) => return firmware::run(ctx, command).await,
         VmCommand::Log { machine, hypervisor, lines } => log(&ctx, machine, hypervisor, lines).await?,
         VmCommand::Stats(which) => {
             let stats = api.stats(MachineStatsRequest { machine: which.machine }).await?.into_inner();

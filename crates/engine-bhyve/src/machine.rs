@@ -2,6 +2,7 @@
 
 use crate::keys::{Config, Key, Pci, Unwritable};
 use crate::{BhyveRelease, Names, ScreenAddress};
+use skep_efivars::path as firmware;
 use skep_machine::{Acceleration, Boot, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, place};
 
 /// Why there is no configuration.
@@ -168,6 +169,20 @@ fn port(c: &mut Config, disk: &Disk, ports: &mut u8, kind: &str, fd: i32) -> Res
     c.set(Key::Pci(place::AHCI, Pci::PortSer(*ports)), disk.serial())?;
     *ports += 1;
     Ok(())
+}
+
+/// How the firmware's device paths to a disk begin.
+pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
+    let is_ahci = |disk: &&Disk| matches!(disk.controller, Controller::Ahci | Controller::AhciCd);
+    let disk = spec.disks.iter().find(|disk| disk.slot == slot)?;
+    Some(match disk.controller {
+        Controller::VirtioBlk | Controller::Nvme => firmware::pci(place::disk(slot)?, 0),
+        Controller::Ahci | Controller::AhciCd => {
+            let before = spec.disks.iter().filter(is_ahci).filter(|other| other.slot < slot).count();
+            [firmware::pci(place::AHCI, 0), firmware::sata(u16::try_from(before).ok()?)].concat()
+        }
+        Controller::VirtioScsi => return None,
+    })
 }
 
 fn nic(c: &mut Config, nic: &Nic, names: &Names) -> Result<(), Error> {

@@ -15,7 +15,7 @@ pub mod qmp;
 pub use config::Unwritable;
 pub use ended::History;
 pub use fds::Fds;
-pub use machine::{Error, Launch, configure};
+pub use machine::{Error, Launch, boot_path, configure};
 
 pub use skep_machine::{Ended, Exit};
 

@@ -38,6 +38,8 @@ pub struct MachineSpec {
     pub tpm: bool,
     /// Channels between guest and host, at most 4, each name once. Default: none.
     pub channels: Vec<Channel>,
+    /// UEFI: whether the firmware's variables say what is booted first, not the slots of the disks. bhyve's always do. Default: no.
+    pub firmware_order: bool,
 }
 
 impl Default for MachineSpec {
@@ -58,6 +60,7 @@ impl Default for MachineSpec {
             sound: false,
             tpm: false,
             channels: Vec::new(),
+            firmware_order: false,
         }
     }
 }
