@@ -59,6 +59,7 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         sound: spec.sound,
         tpm: spec.tpm,
         channels: spec.channels,
+        shares: spec.shares,
     })
 }
 

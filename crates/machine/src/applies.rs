@@ -57,6 +57,7 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
         sound,
         tpm,
         channels,
+        shares,
     } = old;
     let next = When::NextStart;
     note("uuid".into(), next, *uuid != new.uuid);
@@ -80,6 +81,7 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     note("sound".into(), next, *sound != new.sound);
     note("tpm".into(), next, *tpm != new.tpm);
     note("channels".into(), next, *channels != new.channels);
+    note("shares".into(), next, *shares != new.shares);
     let crate::Limits {
         cpu_percent,
         memory_mib,

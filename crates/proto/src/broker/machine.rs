@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::Ref;
-use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Text, runner::DiskStats, storage::LogKind};
+use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Share, Text, runner::DiskStats, storage::LogKind};
 use serde::{Deserialize, Serialize};
 
 /// How a machine boots.
@@ -145,6 +145,8 @@ pub struct Settings {
     pub tpm: Option<bool>,
     /// Names of its channels, at most 4; default none.
     pub channels: Option<Vec<Text<63>>>,
+    /// Directories of the host that it shares, at most 4; default none.
+    pub shares: Option<Vec<Share>>,
 }
 
 /// Defines a machine.
@@ -220,6 +222,8 @@ pub struct MachineView {
     pub tpm: bool,
     /// Names of its channels.
     pub channels: Vec<Text<63>>,
+    /// Directories of the host that it shares.
+    pub shares: Vec<Share>,
 }
 
 /// A disk as a machine has it.

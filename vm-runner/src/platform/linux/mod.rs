@@ -169,6 +169,10 @@ impl CellHost for Host {
         [self.cgroups.limits(), vec!["cpus"]].concat()
     }
 
+    fn only_reads(&self) -> Option<&'static str> {
+        None
+    }
+
     fn cpus(&self) -> io::Result<BTreeSet<u16>> {
         let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
         let all = 0..nix::sched::CpuSet::count();
