@@ -83,7 +83,7 @@ mod linux {
 
     /// What a command prints in the guest, between its echo and its end.
     fn says(suite: &Suite, command: &str) -> Result<String> {
-        let typed = format!("echo be''gin; {command} 2>&1; echo en''d");
+        let typed = format!("echo be''gin; {command} 2>&1; echo; echo en''d");
         let all = suite.guest_runs("m", &typed, "\nend")?;
         let all = all.replace('\r', "");
         let said = all.rsplit_once("\nbegin\n").context("no answer")?.1;
@@ -122,8 +122,8 @@ mod linux {
         }
 
         // Writable: what it makes is there, belongs to the machine, and is nothing but files and directories.
-        let make = "cd /mnt/out && mkdir d && echo written > new && mv new d/new && ln d/new hard && chmod 4777 d/new && ln -s /etc/passwd soft \
-                    && mknod node c 1 3 && mkfifo pipe && truncate -s 3 hard && touch -t 200001010000 hard && chown 7:7 hard && ls -ln; cd /; sync";
+        let make = "cd /mnt/out && mkdir d && echo written > new && mv new d/new && ln d/new hard && ln -s /etc/passwd soft \
+                    && mknod node c 1 3 && mkfifo pipe && truncate -s 3 hard && touch -t 200001010000 hard && chown 7:7 hard && chmod 4777 d/new && ls -ln; cd /; sync";
         let said = says(make)?;
         ensure!(said.contains("soft -> /etc/passwd") && said.contains("1,   3"), "{said}");
         ensure!(says("cat /mnt/out/d/new; stat -c %a-%u /mnt/out/hard")? == "wri4777-7", "{}", says("ls -lnR /mnt/out")?);

@@ -58,7 +58,17 @@ pub(crate) const CALLS: &[Syscalls] = &[
 
 /// What QEMU needs besides where it shares directories: each call was seen, or is what the C library may choose in its place.
 pub(crate) const SHARE_CALLS: &[Syscalls] = &[Syscalls {
-    names: &["getdents64", "mkdirat", "unlinkat", "renameat", "renameat2", "linkat", "utimensat", "fchmod:private"],
+    names: &[
+        "getdents64",
+        "mkdirat",
+        "mknodat:file",
+        "unlinkat",
+        "renameat",
+        "renameat2",
+        "linkat",
+        "utimensat",
+        "fchmod:private",
+    ],
     why: "files and directories of shares",
 }];
 
