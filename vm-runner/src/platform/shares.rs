@@ -1,5 +1,6 @@
 //! The way to a directory that is shared.
 
+use super::PLACE;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -7,15 +8,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path};
 
-/// As a place only: whoever opens it need not be able to list what is on the way.
-#[cfg(target_os = "linux")]
-const HOW: OFlag = OFlag::O_PATH;
-#[cfg(target_os = "freebsd")]
-const HOW: OFlag = OFlag::O_DIRECTORY;
-
 /// Opens a directory by an absolute path, step by step, so that no symbolic link on the way leads elsewhere; `ELOOP`: there is one.
 pub fn walk(path: &Path) -> io::Result<OwnedFd> {
-    let how = HOW | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let how = PLACE | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at = open("/", how | OFlag::O_DIRECTORY, Mode::empty())?;
     for part in path.components().skip(1) {
         let Component::Normal(name) = part else { return Err(Errno::EINVAL.into()) };

@@ -9,6 +9,7 @@ pub use alarm::Alarm;
 pub use bhyve::Engine;
 
 use super::{CellHost, Made, Plan};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skep_proto::cell::{Limits, Usage};
 use skep_proto::{InstanceId, MachineId, Reason, Refusal, Text};
@@ -27,6 +28,9 @@ const REST_MS: u16 = 1_000;
 const UNCOUNTED: &str = "kern.racct.enable is not set in loader.conf";
 /// How long the kernel may take to end a removed jail.
 const END: Duration = Duration::from_secs(10);
+
+/// Opens a directory as a place: root may list it anyway.
+pub const PLACE: OFlag = OFlag::O_DIRECTORY;
 
 /// A serial line: the host's end and the hypervisor's. bhyve's must be a terminal, raw and non-blocking, since bhyve's own flags are
 /// lost on an inherited descriptor.
