@@ -438,7 +438,7 @@ fn admit(broker: &Broker, change: &Change<'_>, machine: &MachineRow) -> Result<u
     let full = || Refusal::new(Reason::LimitReached, format_args!("machine {}", machine.name)).note("too many machines run");
     match machine.slot {
         Some(slot) => Ok(slot),
-        None => change.free_slot()?.filter(|slot| *slot < cell::SLOTS).ok_or_else(full),
+        None => change.free_slot(machine.id, cell::SLOTS)?.ok_or_else(full),
     }
 }
 

@@ -71,6 +71,7 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
     }
     let mut host = platform::capabilities(u32::try_from(broker.facts.memory >> 20).unwrap_or(u32::MAX));
     host.uefi = found.uefi;
+    host.shares &= found.can_share;
     host.limits.extend(found.limits.iter().filter_map(|name| skep_machine::Limit::named(name.as_str())));
     let mut model = spec.model(machine.id)?;
     model.firmware_order = spec.own_order;
@@ -157,7 +158,7 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
         protect: asked.protect,
     };
     let fds = UpTo::from_vec(fds).map_err(|_| Refusal::new(Reason::LimitReached, &object).note("too many disks and NICs"))?;
-    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit };
+    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit, shares: spec.shares.clone() };
     // First, so that a broker that comes back to a running machine knows with what.
     broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
     let (made, []) = broker.cells.call_with(who, call, fds).await.map_err(|r| about(r, &object))?;

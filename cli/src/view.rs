@@ -35,6 +35,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
         let controller = word(disk.controller().as_str_name(), "CONTROLLER_");
         json!({"disk": disk.disk, "id": disk.id, "controller": controller, "read_only": disk.read_only})
     };
+    let share = |share: &v1::Share| json!({"share": share.name, "read_only": share.read_only});
     let nic = |nic: &v1::MachineNic| json!({"nic": nic.name, "id": nic.id, "switch": nic.switch, "mac": nic.mac});
     json!({
         "name": machine.name,
@@ -53,6 +54,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "sound": settings.sound(),
         "tpm": settings.tpm(),
         "channels": settings.channels,
+        "shares": settings.shares.iter().map(share).collect::<Vec<_>>(),
         "disks": settings.disks.iter().map(disk).collect::<Vec<_>>(),
         "nics": machine.nics.iter().map(nic).collect::<Vec<_>>(),
         "pending": machine.pending,
@@ -323,5 +325,6 @@ pub fn host(host: &v1::HostInfo) -> Value {
         "limits": host.limits,
         "weaker": host.weaker,
         "helpers": host.helpers,
+        "shares": host.shares,
     })
 }

@@ -4,12 +4,12 @@ use super::network::mac_text;
 use super::{invalid, known, maybe_named, named, strings, time, value};
 use prost_types::Duration;
 use skep_api::v1;
-use skep_proto::Refusal;
 use skep_proto::broker::{
     Acceleration, Applies, BootDraft, Controller, DiskDraft, Limits, LimitsDraft, MachineCreate, MachineEdited, MachineLog,
     MachineSet, MachineState, MachineView, Restart, Settings, StatsView, Upkeep, UpkeepDraft,
 };
 use skep_proto::storage::LogKind;
+use skep_proto::{Refusal, Share};
 
 /// A machine.
 pub fn machine(view: MachineView) -> v1::Machine {
@@ -65,6 +65,7 @@ pub fn machine(view: MachineView) -> v1::Machine {
             tpm: Some(view.tpm),
             channels: strings(&view.channels),
             upkeep: Some(upkeep_view(view.upkeep)),
+            shares: view.shares.iter().map(share).collect(),
         }),
         nics: view.nics.iter().map(nic).collect(),
         pending: strings(&view.pending),
@@ -196,7 +197,11 @@ fn disk(disk: &v1::DiskAttachment) -> Result<DiskDraft, Refusal> {
     })
 }
 
-/// Settings as they were given; `disks` and `channels` only if there are any.
+fn share(share: &Share) -> v1::Share {
+    v1::Share { name: share.name.to_string(), read_only: share.read_only }
+}
+
+/// Settings as they were given; `disks`, `channels` and `shares` only if there are any.
 fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
     let within = |field: &str, ok: bool, limits: &str| if ok { Ok(()) } else { Err(invalid("machine", field, limits)) };
     within("settings.cpus", given.cpus.is_none_or(|n| (1..=64).contains(&n)), "1 to 64 are expected")?;
@@ -208,6 +213,10 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
     within("settings.channels", given.channels.len() <= 4, "at most 4 are expected")?;
     let channel = |name: &String| value("machine", "settings.channels", name);
     let channels = given.channels.iter().map(channel).collect::<Result<Vec<_>, _>>()?;
+    within("settings.shares", given.shares.len() <= 4, "at most 4 are expected")?;
+    let share =
+        |share: &v1::Share| Ok(Share { name: value("machine", "settings.shares", &share.name)?, read_only: share.read_only });
+    let shares = given.shares.iter().map(share).collect::<Result<Vec<_>, Refusal>>()?;
     Ok(Settings {
         cpus: given.cpus,
         memory_mib: given.memory_mib,
@@ -222,6 +231,7 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         tpm: given.tpm,
         channels: if channels.is_empty() { None } else { Some(channels) },
         upkeep: given.upkeep.as_ref().map(upkeep).transpose()?.unwrap_or_default(),
+        shares: if shares.is_empty() { None } else { Some(shares) },
     })
 }
 
@@ -242,6 +252,9 @@ pub fn set(request: v1::UpdateMachineRequest) -> Result<MachineSet, Refusal> {
         }
         if mask.iter().any(|path| path == "channels") {
             settings.channels.get_or_insert_default();
+        }
+        if mask.iter().any(|path| path == "shares") {
+            settings.shares.get_or_insert_default();
         }
         settings = masked(settings, &mask)?;
     }
@@ -282,6 +295,7 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
             "sound" => take(path, &mut from.sound, &mut to.sound),
             "tpm" => take(path, &mut from.tpm, &mut to.tpm),
             "channels" => take(path, &mut from.channels, &mut to.channels),
+            "shares" => take(path, &mut from.shares, &mut to.shares),
             _ => Err(invalid("machine", "update_mask", format_args!("there is no field settings.{path}"))),
         }?;
     }
@@ -382,6 +396,11 @@ mod tests {
         }
         assert_eq!(field(v1::MachineSettings { channels: vec!["a".into(); 5], ..Default::default() }), "settings.channels");
         assert_eq!(field(v1::MachineSettings { channels: vec!["a".repeat(64)], ..Default::default() }), "settings.channels");
+        for name in ["", "/etc", "../a", ".", "a b", "a\n", &"a".repeat(32)] {
+            let shares = vec![v1::Share { name: name.into(), read_only: true }];
+            assert_eq!(field(v1::MachineSettings { shares, ..Default::default() }), "settings.shares", "{name:?}");
+        }
+        assert_eq!(field(v1::MachineSettings { shares: vec![v1::Share::default(); 5], ..Default::default() }), "settings.shares");
         let disks = vec![v1::DiskAttachment::default(); 9];
         assert_eq!(field(v1::MachineSettings { disks, ..Default::default() }), "settings.disks");
     }

@@ -46,6 +46,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0005_limits.sql"),
     include_str!("../../migrations/0006_devices.sql"),
     include_str!("../../migrations/0007_upkeep.sql"),
+    include_str!("../../migrations/0008_shares.sql"),
 ];
 
 /// The open database.

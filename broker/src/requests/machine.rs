@@ -74,6 +74,7 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         tpm: spec.tpm,
         channels: spec.channels,
         upkeep,
+        shares: spec.shares,
     })
 }
 

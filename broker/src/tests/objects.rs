@@ -1,6 +1,6 @@
 //! Disks, switches, NICs, streams, events, tokens: what users ask, and what becomes of it.
 
-use super::requests::{reason, text, web};
+use super::requests::{reason, share, text, web};
 use super::services::finish_job;
 use super::suite::{Life, Session, Suite};
 use skep_ipc::aio::Port;
@@ -288,5 +288,31 @@ fn a_host_is_shown_without_its_helpers() {
         life.up().await;
         let host = s.ask(HostShow {}).await.expect("shown");
         assert_eq!((host.hypervisor.as_str(), host.helpers.len()), ("QEMU of the tests", 3));
+    });
+}
+
+#[test]
+fn devices_are_kept_shown_and_told_as_changes() {
+    Suite::new().live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        s.act("web", Act::Start).await.expect("started");
+        let given =
+            Settings { sound: Some(true), tpm: Some(true), channels: Some(vec![text("b"), text("a.0")]), ..Settings::default() };
+        let shares = vec![share("src", true), share("out.d", false)];
+        let given = Settings { shares: Some(shares.clone()), ..given };
+        let edited = s.ask(MachineSet { machine: text("web"), settings: given, revision: 0 }).await.expect("set");
+        let names: Vec<_> = edited.changes.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["sound", "tpm", "channels", "shares"]);
+        assert_eq!(s.get("web").await.expect("it is there").shares, shares);
+        let view = s.get("web").await.expect("it is there");
+        assert_eq!((view.sound, view.tpm, &view.channels[..]), (true, true, &[text("b"), text("a.0")][..]));
+        assert_eq!(view.pending.iter().map(Text::as_str).collect::<Vec<_>>(), names);
+        let none = Settings { sound: Some(false), tpm: Some(false), channels: Some(vec![]), ..Settings::default() };
+        let none = Settings { shares: Some(vec![]), ..none };
+        let edited = s.ask(MachineSet { machine: text("web"), settings: none, revision: 0 }).await.expect("set");
+        assert_eq!(
+            (edited.machine.sound, edited.machine.tpm, edited.machine.channels, edited.machine.pending),
+            (false, false, vec![], vec![])
+        );
     });
 }

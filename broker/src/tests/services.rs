@@ -310,7 +310,18 @@ impl Service<Cell> for FakeSpawner {
             CellRequest::CellUsage(c) => act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None }, []))),
             CellRequest::Facilities(c) => act!(ask, c, fate, |_, _| {
                 let (hypervisor, limits) = (Text::lossy("QEMU of the tests"), ["cpu", "tasks", "cpus"].map(Text::lossy).to_vec());
-                Ok((FacilitiesState { hypervisor, uefi: true, limits, own_uids: false, weaker: vec![] }, []))
+                Ok((
+                    FacilitiesState {
+                        hypervisor,
+                        uefi: true,
+                        limits,
+                        own_uids: false,
+                        weaker: vec![],
+                        shares: vec![],
+                        can_share: true,
+                    },
+                    [],
+                ))
             }),
         }
     }

@@ -36,6 +36,9 @@ pub enum VmCommand {
         /// Take all channels away
         #[arg(long, conflicts_with = "channel")]
         no_channels: bool,
+        /// Share no directory any more
+        #[arg(long, conflicts_with = "share")]
+        no_shares: bool,
         /// Refuse if the machine's revision is another
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
         revision: u64,
@@ -275,6 +278,10 @@ pub struct SettingsArgs {
     /// When it is started again though nobody asked, after a pause that grows from 1 s to 5 min [default of a new machine: never]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub restart: Option<Restart>,
+    /// A directory of the host, by the name that its administrator gave it (`skep host show` lists them), which the guest mounts as 9p by the
+    /// same name; up to 4 times. `,ro`: the guest can only read it, which FreeBSD's hosts insist on
+    #[arg(long, value_name = "NAME[,ro]", action = ArgAction::Append)]
+    pub share: Vec<String>,
     /// What its cell may use besides
     #[command(flatten)]
     pub limits: LimitsArgs,

@@ -33,9 +33,10 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             let machine = api.get(GetMachineRequest { machine: which.machine }).await?.into_inner();
             ctx.output.object(&view::machine(&machine));
         }
-        VmCommand::Set { machine, settings, no_disks, no_channels, revision } => {
+        VmCommand::Set { machine, settings, no_disks, no_channels, no_shares, revision } => {
             let settings = given(&settings)?;
-            let paths = if no_disks || no_channels { mask(&settings, no_disks, no_channels) } else { Vec::new() };
+            let none = [no_disks, no_channels, no_shares];
+            let paths = if none.contains(&true) { mask(&settings, none) } else { Vec::new() };
             if paths.is_empty() && settings == MachineSettings::default() {
                 return Err(Failure::new(Reason::InvalidValue, format_args!("machine {machine}"), "nothing to change was given"));
             }
@@ -138,6 +139,7 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         tpm: args.tpm.map(|s| s == Switched::On),
         channels: args.channel.clone(),
         upkeep: upkeep(args)?,
+        shares: args.share.iter().map(|text| share(text)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -206,8 +208,24 @@ fn disk(text: &str) -> Result<DiskAttachment, Failure> {
     Ok(disk)
 }
 
+/// `NAME[,ro]`.
+fn share(text: &str) -> Result<v1::Share, Failure> {
+    let (name, read_only) = match text.split_once(',') {
+        None => (text, false),
+        Some((name, "ro")) => (name, true),
+        Some((name, more)) => {
+            return Err(Failure::new(
+                Reason::InvalidValue,
+                format_args!("share {name}"),
+                format_args!("--share {text}: `{more}` is not ro"),
+            ));
+        }
+    };
+    Ok(v1::Share { name: name.to_owned(), read_only })
+}
+
 /// The fields that are set, and the lists that are to become empty.
-fn mask(settings: &MachineSettings, no_disks: bool, no_channels: bool) -> Vec<String> {
+fn mask(settings: &MachineSettings, [no_disks, no_channels, no_shares]: [bool; 3]) -> Vec<String> {
     let set = [
         ("cpus", settings.cpus.is_some()),
         ("memory_mib", settings.memory_mib.is_some()),
@@ -222,6 +240,7 @@ fn mask(settings: &MachineSettings, no_disks: bool, no_channels: bool) -> Vec<St
         ("sound", settings.sound.is_some()),
         ("tpm", settings.tpm.is_some()),
         ("channels", no_channels || !settings.channels.is_empty()),
+        ("shares", no_shares || !settings.shares.is_empty()),
     ];
     set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()).collect()
 }
@@ -275,5 +294,13 @@ mod tests {
         let typed = disk("root,nvme,ro").expect("valid");
         assert_eq!((typed.disk.as_str(), typed.controller(), typed.read_only), ("root", Controller::Nvme, true));
         assert_eq!(disk("root,sata").expect_err("refused").exit, 8);
+    }
+
+    #[test]
+    fn a_share_is_typed_by_its_name() {
+        let typed = |text| share(text).map(|share| (share.name, share.read_only)).map_err(|failure| failure.exit);
+        assert_eq!(typed("src,ro"), Ok(("src".into(), true)));
+        assert_eq!(typed("src"), Ok(("src".into(), false)));
+        assert_eq!((typed("src,rw"), typed("src,ro,ro")), (Err(8), Err(8)));
     }
 }

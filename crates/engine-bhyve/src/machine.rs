@@ -70,6 +70,7 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
         return Err(Error::Unsupported("a TPM without the host's own or swtpm"));
     }
     channels(&mut c, spec, names)?;
+    shares(&mut c, spec, names)?;
     device(&mut c, 31, "lpc")?;
     for port in 0..spec.serial_ports {
         let fd = names.serials.get(usize::from(port)).ok_or_else(|| Error::NoDescriptor(format!("serial port {port}")))?;
@@ -223,6 +224,21 @@ fn channels(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Err
         let path = names.channels.get(usize::from(port)).ok_or_else(missing)?;
         c.set(Key::Pci(place::CHANNELS, Pci::PortName(port)), &channel.name)?;
         c.set(Key::Pci(place::CHANNELS, Pci::PortPath(port)), path)?;
+    }
+    Ok(())
+}
+
+/// A virtio-9p device for each; the guest finds it by its name.
+fn shares(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error> {
+    for (at, share) in (0..).zip(&spec.shares) {
+        let missing = || Error::NoDescriptor(format!("share {}", share.name));
+        let (path, slot) = names.shares.get(usize::from(at)).zip(place::share(at)).ok_or_else(missing)?;
+        device(c, slot, "virtio-9p")?;
+        c.set(Key::Pci(slot, Pci::Sharename), &share.name)?;
+        c.set(Key::Pci(slot, Pci::Path), path)?;
+        if share.read_only {
+            c.set(Key::Pci(slot, Pci::Ro), true)?;
+        }
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use crate::{Fds, INITRD, KERNEL, UEFI_CODE, argv, config::Config, config::Unwritable, qmp};
 use skep_efivars::path as firmware_path;
 use skep_machine::{
-    Acceleration, Boot, Channel, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, limits, place,
+    Acceleration, Boot, Channel, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, Share, limits,
+    place,
 };
 
 /// What starts a machine.
@@ -82,6 +83,7 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
         return Err(Error::Unsupported("a TPM without swtpm at its side"));
     }
     channels(&mut c, &spec.channels)?;
+    shares(&mut c, &spec.shares)?;
     device(&mut c, "panic", "pvpanic", None)?;
     Ok(Launch { argv: argv(spec.uuid), config: c.finish(), qmp_first: vec![qmp::capabilities(0), qmp::cont(1)] })
 }
@@ -236,6 +238,24 @@ fn channels(c: &mut Config, channels: &[Channel]) -> Result<(), Error> {
         // Port 0 would be a console.
         let group = device(c, &format!("dev-{id}"), "virtserialport", None)?.set("bus", "channels.0")?.set("nr", port + 1)?;
         group.set("chardev", &id)?.set("name", &channel.name)?;
+    }
+    Ok(())
+}
+
+/// A virtio-9p device for each, found by its name. What the guest may only read it sees as it is, symbolic links included, which it follows
+/// in its own tree. Where it writes, owners, modes, links and devices are kept in files (`.virtfs_metadata`), so that the host's files get no
+/// set-user-id bit and no link that a program of the host would follow; the other two models do as much, but reach names through /proc,
+/// which cells do not have (hw/9pfs/9p-util.h).
+fn shares(c: &mut Config, shares: &[Share]) -> Result<(), Error> {
+    for (at, share) in (0..).zip(shares) {
+        let place = place::share(at).ok_or_else(|| Error::NoDescriptor(format!("share {}", share.name)))?;
+        let id = format!("share{at}");
+        let group = c.with_id("fsdev", &id).set("fsdriver", "local")?.set("path", format_args!("{}{at}", crate::SHARE))?;
+        match share.read_only {
+            true => group.set("security_model", "none")?.set("readonly", "on")?,
+            false => group.set("security_model", "mapped-file")?,
+        };
+        device(c, &format!("dev-{id}"), "virtio-9p-pci", Some(place))?.set("fsdev", &id)?.set("mount_tag", &share.name)?;
     }
     Ok(())
 }

@@ -58,6 +58,7 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
         tpm,
         channels,
         firmware_order,
+        shares,
     } = old;
     let next = When::NextStart;
     note("uuid".into(), next, *uuid != new.uuid);
@@ -82,6 +83,7 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     note("tpm".into(), next, *tpm != new.tpm);
     note("channels".into(), next, *channels != new.channels);
     note("firmware_order".into(), next, *firmware_order != new.firmware_order);
+    note("shares".into(), next, *shares != new.shares);
     let crate::Limits {
         cpu_percent,
         memory_mib,

@@ -27,7 +27,7 @@ pub mod wire;
 
 pub use cpus::{BadCpus, CpuList, CpuPins};
 pub use ids::{DiskId, InstanceId, MachineId, NicId, OperationId, SnapshotId, SwitchId, TraceId};
-pub use names::{DiskName, IfName, MachineName, NicName, SnapshotName, SwitchName, Text};
+pub use names::{DiskName, IfName, MachineName, NicName, Share, ShareName, SnapshotName, SwitchName, Text};
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
 pub use refusal::{Reason, Refusal};
 pub use vars::VarName;

@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::Ref;
-use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Text, runner::DiskStats, storage::LogKind};
+use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Share, Text, runner::DiskStats, storage::LogKind};
 use serde::{Deserialize, Serialize};
 
 /// How a machine boots.
@@ -185,6 +185,8 @@ pub struct Settings {
     pub channels: Option<Vec<Text<63>>>,
     /// Whether it starts with the host, and again; default: neither.
     pub upkeep: UpkeepDraft,
+    /// Directories of the host that it shares, at most 4; default none.
+    pub shares: Option<Vec<Share>>,
 }
 
 /// Defines a machine.
@@ -262,6 +264,8 @@ pub struct MachineView {
     pub channels: Vec<Text<63>>,
     /// Whether it starts with the host, and again.
     pub upkeep: Upkeep,
+    /// Directories of the host that it shares.
+    pub shares: Vec<Share>,
 }
 
 /// A disk as a machine has it.

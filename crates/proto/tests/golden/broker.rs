@@ -83,6 +83,7 @@ fn sessions(golden: &mut Golden) {
         limits: vec![parse("memory")],
         weaker: vec![parse("no cgroup")],
         helpers: vec![parse("net-helper")],
+        shares: vec![parse("src")],
     };
     golden.call(HostShow {}, host);
     golden.call(HostRest {}, Done {});

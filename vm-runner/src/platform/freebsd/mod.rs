@@ -9,6 +9,7 @@ pub use alarm::Alarm;
 pub use bhyve::Engine;
 
 use super::{CellHost, Made, Plan};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skep_proto::cell::{Limits, Usage};
 use skep_proto::{InstanceId, MachineId, Reason, Refusal, Text};
@@ -28,6 +29,9 @@ const REST_MS: u16 = 1_000;
 const UNCOUNTED: &str = "kern.racct.enable is not set in loader.conf";
 /// How long the kernel may take to end a removed jail.
 const END: Duration = Duration::from_secs(10);
+
+/// Opens a directory as a place: root may list it anyway.
+pub const PLACE: OFlag = OFlag::O_DIRECTORY;
 
 /// A serial line: the host's end and the hypervisor's. bhyve's must be a terminal, raw and non-blocking, since bhyve's own flags are
 /// lost on an inherited descriptor.
@@ -177,6 +181,10 @@ impl Host {
         let ruleset = devfs::take(self.dev.as_fd(), &mark, &mounts::rules(owner)).map_err(failed("set devfs rules"))?;
         let uid = owner.unwrap_or(0);
         mounts::furnish(&self.cell.join(plan.root), &place, ruleset, uid).map_err(failed("mount the cell's root"))?;
+        for (number, share) in plan.shares.iter().enumerate() {
+            mounts::share(share, number, &place)
+                .map_err(|e| crate::spawner::refused(plan.machine, &share.name, e.raw_os_error().unwrap_or(0)))?;
+        }
         let unenforced = match plan.limits {
             Some(limits) => self.limit(&name, limits).map_err(failed("set limits"))?,
             None => Vec::new(),
@@ -274,6 +282,14 @@ impl CellHost for Host {
     fn limits(&self) -> Vec<&'static str> {
         let counted: &[&str] = if self.counts { &["memory", "tasks", "pcpu", "rates"] } else { &[] };
         [counted, &["cpus", "priority", "raise", "protect"]].concat()
+    }
+
+    fn only_reads(&self) -> Option<&'static str> {
+        Some(if self.newer {
+            "bhyve has the machine's uid here, and cannot give the files that a guest makes to the guest's users; add `ro`"
+        } else {
+            "bhyve is root before FreeBSD 15, and would let a guest leave programs on the host that run as root; add `ro`"
+        })
     }
 
     fn cpus(&self) -> io::Result<BTreeSet<u16>> {
