@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 /// Seconds until a test gives up what should come. So long, since a guest in an emulated host takes its time; nothing waits for it to
 /// pass.
-pub const PATIENCE: &str = "200";
+pub const PATIENCE: &str = "600";
 
 /// Skips the calling test: prints its name and the reason in the form that `./test` counts.
 #[macro_export]

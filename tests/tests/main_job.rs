@@ -47,7 +47,7 @@ fn a_machine_boots_through_uefi_from_an_imported_disk() -> Result<()> {
     suite.ok(&["disk", "import", "root", &disk.to_string_lossy()])?;
     suite.ok(&["vm", "create", "efi", "--memory", "256M", "--disk", "root"])?;
     suite.ok(&["vm", "start", "efi"])?;
-    suite.ok(&["vm", "console", "efi", "--expect", "skep-guest ready", "--timeout", "120"])?;
+    suite.ok(&["vm", "console", "efi", "--expect", "skep-guest ready", "--timeout", skep_tests::PATIENCE])?;
     suite.ok(&["vm", "kill", "efi"])?;
     suite.finish()
 }

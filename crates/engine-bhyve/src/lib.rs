@@ -20,8 +20,9 @@ pub use skep_machine::{Ended, Exit};
 
 /// The hypervisor in the cell.
 pub const BINARY: &str = "/usr/sbin/bhyve";
-/// UEFI firmware in the cell's root (package edk2-bhyve).
-pub const UEFI_CODE: &str = "/usr/local/share/uefi-firmware/BHYVE_UEFI.fd";
+/// UEFI firmware in the cell's root (package edk2-bhyve): its code alone. bhyve puts the variable store right below it, where this code
+/// looks for one; BHYVE_UEFI.fd has a store of its own there, read-only, and keeps nothing.
+pub const UEFI_CODE: &str = "/usr/local/share/uefi-firmware/BHYVE_UEFI_CODE.fd";
 /// What a new variable store is copied from, on the host.
 pub const UEFI_VARS: &str = "/usr/local/share/uefi-firmware/BHYVE_UEFI_VARS.fd";
 

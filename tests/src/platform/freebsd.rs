@@ -22,7 +22,9 @@ pub const MEMORY: &str = "echo mem-$(( $(sysctl -n hw.realmem) / 16777216 ))-";
 /// The hypervisor's name below a cell's root.
 pub const HYPERVISOR: &str = "usr/sbin/bhyve";
 /// The firmware's name below a cell's root.
-pub const FIRMWARE: &str = "usr/local/share/uefi-firmware/BHYVE_UEFI.fd";
+pub const FIRMWARE: &str = "usr/local/share/uefi-firmware/BHYVE_UEFI_CODE.fd";
+/// What UEFI firmware boots of a guest.
+const LOADER: &str = "/boot/loader.efi";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/shells";
 
@@ -75,8 +77,11 @@ pub fn has_link(name: &str) -> Result<bool> {
 /// Why no machine can boot by UEFI here, if so.
 pub fn no_uefi() -> Option<String> {
     let firmware = Path::new("/").join(FIRMWARE);
-    let missing = || format!("this host has no UEFI firmware (pkg install edk2-bhyve gives {})", firmware.display());
-    (!firmware.exists()).then(missing)
+    if !firmware.exists() {
+        return Some(format!("this host has no UEFI firmware (pkg install edk2-bhyve gives {})", firmware.display()));
+    }
+    // What the guest's EFI system partition is made of.
+    (!Path::new(LOADER).exists()).then(|| format!("this host has no {LOADER}, so the guest's disk has none"))
 }
 
 /// Imports what machines of [`define`] boot.

@@ -7,8 +7,8 @@ use std::path::Path;
 
 /// Where the hypervisor is, outside and inside.
 pub const HYPERVISOR: &str = "/usr/sbin/bhyve";
-/// The UEFI firmware's code.
-pub const UEFI: &str = "/usr/local/share/uefi-firmware/BHYVE_UEFI.fd";
+/// The UEFI firmware's code, without a variable store of its own.
+pub const UEFI: &str = "/usr/local/share/uefi-firmware/BHYVE_UEFI_CODE.fd";
 /// Empty directories of the root: mount points.
 pub const EMPTY_DIRS: &[&str] = &["run", "dev", "tmp", "share", "share/0", "share/1", "share/2", "share/3"];
 

@@ -15,6 +15,8 @@ use skep_machine::Exit;
 use skep_proto::cell::FdRole;
 use skep_proto::runner::DiskStats;
 use skep_proto::{Reason, Refusal};
+use skep_rights::hypervisor::TABLE as HYPERVISOR;
+use skep_sandbox::limit_one;
 use skep_sys::fd;
 use skep_sys::freebsd::process::{Fork, fork, signal};
 use skep_sys::freebsd::vmm;
@@ -351,7 +353,12 @@ fn given(kit: &Kit) -> io::Result<Vec<(OwnedFd, RawFd)>> {
             FdRole::Tap(slot) => 32 + i32::from(*slot),
             FdRole::Config | FdRole::Kernel | FdRole::Initrd | FdRole::Log => continue,
         };
-        list.push((fd.try_clone()?, number));
+        let copy = fd.try_clone()?;
+        // bhyve limits its disks and taps itself, but leaves this one as it came. Rights are each copy's own.
+        if *role == FdRole::Vars {
+            limit_one(&HYPERVISOR, "variable store", copy.as_fd()).map_err(|e| io::Error::other(e.to_string()))?;
+        }
+        list.push((copy, number));
     }
     Ok(list)
 }
