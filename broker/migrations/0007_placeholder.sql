@@ -1,0 +1,1 @@
+-- The number of another branch's migration; nothing happens here.
