@@ -151,7 +151,7 @@ impl Actor {
         let mut life = self.life.clone();
         let effects = life.step(Input::Ask(act)).map_err(|(reason, note)| Refusal::new(reason, &object).note(note))?;
         let slot = self.slot;
-        let (slot, operation) = Operation::begin(&self.broker, who, word(act), &object, |change| {
+        let (slot, operation) = Operation::begin(&self.broker, who, machine.group, word(act), &object, |change| {
             let slot = if act == Act::Start { Some(admit(&self.broker, change, &machine)?) } else { slot };
             record(change, &machine, &self.life, &life, slot)?;
             Ok(slot)

@@ -77,6 +77,10 @@ names! {
     SwitchName, "switch";
     /// What users call a NIC.
     NicName, "nic";
+    /// What a user of the API is called.
+    UserName, "user";
+    /// What users call a group of machines.
+    GroupName, "group";
 }
 
 /// A network interface on the host (`IFNAMSIZ` less its NUL: 15).

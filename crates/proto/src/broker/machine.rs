@@ -154,6 +154,8 @@ pub struct MachineCreate {
     pub name: MachineName,
     /// Its settings.
     pub settings: Settings,
+    /// Its group; none: the one that is there from the start.
+    pub group: Option<Ref>,
 }
 
 /// What a machine is doing.
@@ -220,6 +222,8 @@ pub struct MachineView {
     pub tpm: bool,
     /// Names of its channels.
     pub channels: Vec<Text<63>>,
+    /// Name of its group.
+    pub group: Text<63>,
 }
 
 /// A disk as a machine has it.

@@ -3,23 +3,27 @@
 //! The first request on a connection is [`OpenSession`]; everything after it is done in the name of who that turned out to be.
 //! Long work is answered with an operation; streams are answered with a descriptor. Lists come in pages that fit a record.
 
+mod access;
 mod disk;
 mod event;
 mod machine;
 mod network;
+mod rules;
 mod session;
 
+pub use access::*;
 pub use disk::*;
 pub use event::*;
 pub use machine::*;
 pub use network::*;
+pub use rules::*;
 pub use session::*;
 
 use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 3, oldest 3, BrokerRequest {
+    Broker = "broker", version 4, oldest 4, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -60,5 +64,22 @@ protocol! {
         37 SnapshotRollBack [NoFds] => DiskView [NoFds];
         38 SnapshotDelete [NoFds] => Done [NoFds];
         39 MachineChannel [NoFds] => Done [OneFd];
+        40 TokenList [NoFds] => TokenPage [NoFds];
+        41 TokenDelete [NoFds] => Done [NoFds];
+        42 UserCreate [NoFds] => UserView [NoFds];
+        43 UserGet [NoFds] => UserView [NoFds];
+        44 UserList [NoFds] => UserPage [NoFds];
+        45 UserDisable [NoFds] => UserView [NoFds];
+        46 UserPassword [NoFds] => Done [NoFds];
+        47 UserDelete [NoFds] => Done [NoFds];
+        48 GroupCreate [NoFds] => GroupView [NoFds];
+        49 GroupList [NoFds] => GroupPage [NoFds];
+        50 GroupQuota [NoFds] => GroupView [NoFds];
+        51 GroupAdd [NoFds] => Done [NoFds];
+        52 GroupDelete [NoFds] => Done [NoFds];
+        53 RoleGrant [NoFds] => Done [NoFds];
+        54 RoleRevoke [NoFds] => Done [NoFds];
+        55 RoleList [NoFds] => RolePage [NoFds];
+        56 SwitchOpen [NoFds] => SwitchView [NoFds];
     }
 }

@@ -79,6 +79,7 @@ fn view() -> MachineView {
         sound: true,
         tpm: false,
         channels: vec![parse("a"), parse("b")],
+        group: parse("default"),
     }
 }
 
@@ -89,7 +90,7 @@ fn direct() -> BootDraft {
 /// All that is about machines.
 pub fn machines(golden: &mut Golden) {
     let web1 = || -> Ref { parse("web1") };
-    golden.call(MachineCreate { name: parse("web1"), settings: settings() }, view());
+    golden.call(MachineCreate { name: parse("web1"), settings: settings(), group: Some(parse("shop")) }, view());
     golden.call(MachineGet { machine: web1() }, view());
     golden.call(MachineList { after: Some(parse("web0")) }, MachinePage { machines: vec![view()] });
     let edited = MachineEdited { machine: view(), changes: vec![(parse("cpus"), Applies::NextStart)] };
