@@ -98,6 +98,15 @@ impl Count {
         Ok(())
     }
 
+    /// It was no try after all: nothing was compared.
+    fn undo(&mut self, keys: &[Key]) {
+        for key in keys {
+            if let Some(tries) = self.0.get_mut(key) {
+                tries.failed = tries.failed.saturating_sub(1);
+            }
+        }
+    }
+
     /// It did not fail. What was counted of a user is forgotten; of an address only this one: it may have guessed at others.
     fn good(&mut self, keys: &[Key]) {
         for key in keys {
@@ -197,7 +206,7 @@ impl Broker {
                 Ok(Proof::Password(row.id))
             }
             (Err(refusal), _) => {
-                self.logins.count.borrow_mut().good(&keys);
+                self.logins.count.borrow_mut().undo(&keys);
                 Err(refusal)
             }
             _ => {
@@ -263,11 +272,20 @@ mod tests {
         for _ in 0..USER.0 {
             count.begin(&keys("alice", "203.0.113.9"), now).expect("free again");
         }
+        // What was not compared is not counted, and forgets nothing.
+        let carol = keys("carol", "203.0.113.10");
+        for _ in 0..=USER.0 {
+            count.begin(&carol, now).expect("free");
+        }
+        let later = now + Duration::from_secs(2);
+        count.begin(&carol, later).expect("after its wait");
+        count.undo(&carol);
+        assert_eq!(count.begin(&carol, later), Err(Duration::from_secs(2)));
         for n in 0..2 * KEPT {
             let _ = count.begin(&keys(&format!("u{n}"), &format!("10.{}.{}.1", n / 256, n % 256)), now);
         }
         assert!(count.0.len() <= KEPT, "{}", count.0.len());
-        let late = now + FORGOTTEN;
+        let late = later + FORGOTTEN;
         count.begin(&alice, late).expect("forgotten");
         assert_eq!(count.0.len(), 2);
     }

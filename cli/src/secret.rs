@@ -3,7 +3,7 @@
 use crate::error::Failure;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use skep_proto::{Reason, Secret};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use zeroize::Zeroizing;
 
 /// A terminal that shows nothing; as it was again when this is dropped. ^C comes as a character meanwhile, so that it is.
@@ -32,12 +32,11 @@ fn line() -> Result<Zeroizing<String>, Failure> {
     let wrong =
         || Failure::new(Reason::InvalidValue, "password", format_args!("at most {} bytes of UTF-8 are expected", Secret::MAX));
     let mut text = Zeroizing::new(Vec::with_capacity(Secret::MAX + 2));
-    let mut input = std::io::stdin().lock();
     let mut byte = [0u8];
     loop {
-        match input.read(&mut byte) {
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(failed(e)),
+        match nix::unistd::read(std::io::stdin(), &mut byte) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(failed(e.into())),
             Ok(0) => break,
             Ok(_) if byte == *b"\n" => break,
             Ok(_) if byte == [3] => return Err(Failure::interrupted("")),

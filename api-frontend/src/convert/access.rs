@@ -5,6 +5,7 @@ use prost_types::Duration;
 use skep_api::v1;
 use skep_proto::broker::{GroupView, Quota, Role, RoleView, TokenView, UserView};
 use skep_proto::{Refusal, Secret};
+use zeroize::Zeroize;
 
 /// A user.
 pub fn user(view: UserView) -> v1::User {
@@ -75,9 +76,11 @@ pub fn quota(quota: Option<&v1::Quota>) -> Result<Quota, Refusal> {
     })
 }
 
-/// A password. It is not repeated in the refusal.
-pub fn secret(field: &str, text: &str) -> Result<Secret, Refusal> {
-    text.parse().map_err(|e| invalid("password", field, e))
+/// A password. It is not repeated in the refusal, and wiped where it came from.
+pub fn secret(field: &str, mut text: String) -> Result<Secret, Refusal> {
+    let secret = text.parse().map_err(|e| invalid("password", field, e));
+    text.zeroize();
+    secret
 }
 
 /// Whole seconds of a time that something is good for.
@@ -95,10 +98,10 @@ mod tests {
     #[test]
     fn a_bad_password_is_not_repeated() {
         let text = "x".repeat(257);
-        let refusal = secret("password", &text).expect_err("too long");
+        let refusal = secret("password", text).expect_err("too long");
         assert!(!refusal.to_string().contains("xxx"), "{refusal}");
         assert_eq!(refusal.field.as_str(), "password");
-        assert!(secret("password", "a\nb").is_err());
+        assert!(secret("password", "a\nb".into()).is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl Users for Api {
         let (call, request) = self.enter("Users.Login", request)?;
         call.run(async {
             let user = convert::named("login", "user", &request.user)?;
-            let password = access::secret("password", &request.password)?;
+            let password = access::secret("password", request.password)?;
             let name = convert::named("token", "token", &request.token)?;
             let seconds = request.lifetime.map_or(Ok(LOGIN), access::seconds)?;
             let made = call.log_in(user, password, TokenCreate { name, user: None, seconds }).await?;
@@ -36,7 +36,7 @@ impl Users for Api {
         let (call, request) = self.enter("Users.Create", request)?;
         call.run(async {
             let name = convert::value("user", "name", &request.name)?;
-            let password = request.password.as_ref().map(|text| access::secret("password", text)).transpose()?;
+            let password = request.password.map(|text| access::secret("password", text)).transpose()?;
             Ok(access::user(call.act(UserCreate { name, password, local_uid: request.local_uid }).await?.0))
         })
         .await
@@ -81,8 +81,8 @@ impl Users for Api {
         let (call, request) = self.enter("Users.SetPassword", request)?;
         call.run(async {
             let user = convert::maybe_named("user", "user", &request.user)?;
-            let old = request.old_password.as_ref().map(|text| access::secret("old_password", text)).transpose()?;
-            let new = access::secret("new_password", &request.new_password)?;
+            let old = request.old_password.map(|text| access::secret("old_password", text)).transpose()?;
+            let new = access::secret("new_password", request.new_password)?;
             call.act(UserPassword { user, old, new }).await.map(drop)
         })
         .await

@@ -117,6 +117,11 @@ pub trait Groups {
         Ok(quota)
     }
 
+    /// NICs of a group.
+    fn nics_in(&self, group: GroupId) -> Result<u32, Fault> {
+        Ok(self.sql().prepare_cached("SELECT count(*) FROM nics WHERE grp = ?")?.query_row([Id(group)], |row| row.get(0))?)
+    }
+
     /// Whether a switch is open to a group.
     fn switch_is_open(&self, switch: SwitchId, group: GroupId) -> Result<bool, Fault> {
         let sql = "SELECT 1 FROM switch_groups WHERE switch = ? AND grp IN ('', ?)";

@@ -125,6 +125,10 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, OneFd), Re
     let group = broker.read(|db| group::named(db, c.group.as_ref()))?.id;
     let begin = Operation::begin(broker, who, group, "import", &object, |change| {
         let room = broker.disk_room(change, group)?;
+        if let Some(room) = room.filter(|room| c.expect > *room) {
+            let refusal = Refusal::new(Reason::QuotaReached, &object).field("disk");
+            return Err(refusal.note(format_args!("{} bytes are to come, its group may have {room} more", c.expect)));
+        }
         Ok((reserve(broker, change, &c.name, c.kind, 0, group)?, room))
     });
     let ((disk, room), mut operation) = begin?;

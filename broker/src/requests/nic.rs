@@ -2,6 +2,7 @@
 
 use super::{Cx, at_rest, find_machine, find_nic, find_switch, group, taken};
 use crate::db::Change;
+use crate::db::groups::Groups;
 use crate::db::machines::MachineRow;
 use crate::db::nics::{NicRow, Nics};
 use crate::page::{ROWS, fit};
@@ -31,6 +32,12 @@ pub(super) fn add(
 ) -> Result<NicRow, Refusal> {
     if change.find_nic(name.as_str())?.is_some() {
         return Err(taken("nic", name));
+    }
+    let quota = change.group(group)?.map_or(0, |row| row.quota.machines);
+    let most = quota.saturating_mul(u32::try_from(MAX_NICS).unwrap_or(u32::MAX));
+    if quota > 0 && change.nics_in(group)? >= most {
+        let refusal = Refusal::new(Reason::QuotaReached, format_args!("nic {name}")).field("nics");
+        return Err(refusal.note(format_args!("its group may have {most}, {MAX_NICS} for each machine")));
     }
     let id = NicId::random();
     let mac = mac.unwrap_or_else(|| Mac::from_id(id.as_u128()).bytes());

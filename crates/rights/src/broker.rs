@@ -117,7 +117,11 @@ pub static TABLE: Process = Process {
     ioctls: &[],
     max_descriptors: 8192,
     operations: &[
-        op("OpenSession", "binds a connection to who the kernel says is there", "only_root_and_the_owner_get_a_session"),
+        op(
+            "OpenSession",
+            "binds a connection to who the kernel says is there",
+            "only_root_the_owner_and_users_of_the_host_get_a_session",
+        ),
         op("HostShow", "nothing; reports the host", "a_host_is_shown_without_its_helpers"),
         op("HostRest", "has net-helper delete the switches' bridges", "the_bridges_go_with_the_suite_and_come_back"),
         op("TokenCreate", "keeps the hash of a new token", "a_token_opens_a_session_and_makes_no_other"),
