@@ -44,7 +44,8 @@ impl Listener for TcpListener {
     }
     fn way(io: &TcpStream) -> io::Result<(User, Way)> {
         io.set_nodelay(true)?;
-        Ok((User::Address(io.peer_addr()?.ip()), Way::Remote))
+        let address = io.peer_addr()?.ip();
+        Ok((User::Address(address), Way::Remote(address)))
     }
 }
 

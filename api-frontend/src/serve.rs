@@ -6,9 +6,9 @@ use crate::limits::Shares;
 use crate::services::Api;
 use crate::session::BrokerAt;
 use skep_api::v1::{
-    disks_server::DisksServer, events_server::EventsServer, firmware_server::FirmwareServer, host_server::HostServer,
-    machines_server::MachinesServer, nics_server::NicsServer, operations_server::OperationsServer,
-    switches_server::SwitchesServer,
+    disks_server::DisksServer, events_server::EventsServer, firmware_server::FirmwareServer, groups_server::GroupsServer,
+    host_server::HostServer, machines_server::MachinesServer, nics_server::NicsServer, operations_server::OperationsServer,
+    switches_server::SwitchesServer, users_server::UsersServer,
 };
 use skep_api::{DESCRIPTORS, MAX_MESSAGE};
 use skep_sandbox::Sandboxed;
@@ -49,7 +49,8 @@ pub fn serve(inside: Sandboxed<Acquired>) -> Result<(), Failed> {
             journal.info(None, format_args!("certificate SHA-256 {}", identity.fingerprint));
         }
         journal.info(None, format_args!("serves"));
-        let services = Services::new(journal).await?;
+        let fingerprint = remote.as_ref().map_or("", |(_, identity)| identity.fingerprint.as_str());
+        let services = Services::new(journal, fingerprint).await?;
         let over_tls = match remote {
             None => None,
             Some((socket, identity)) => {
@@ -78,7 +79,7 @@ pub fn serve(inside: Sandboxed<Acquired>) -> Result<(), Failed> {
 pub async fn over_local(socket: std::os::unix::net::UnixListener, broker: BrokerAt, journal: Journal) -> Result<(), Failed> {
     socket.set_nonblocking(true)?;
     let incoming = Incoming::new(UnixListener::from_std(socket)?, Arc::new(Shares::default()), Arc::new(broker));
-    Ok(limited(Server::builder()).serve_with_incoming(Services::new(journal).await?, incoming).await?)
+    Ok(limited(Server::builder()).serve_with_incoming(Services::new(journal, "").await?, incoming).await?)
 }
 
 fn limited(server: Server) -> Server {
@@ -98,8 +99,8 @@ type Route = Box<dyn Fn(Request) -> BoxFuture<Response, Infallible> + Send + Syn
 struct Services(Arc<Vec<(&'static str, Route)>>);
 
 impl Services {
-    async fn new(journal: Journal) -> Result<Self, Failed> {
-        let api = Arc::new(Api::new(journal));
+    async fn new(journal: Journal, certificate: &str) -> Result<Self, Failed> {
+        let api = Arc::new(Api::new(journal, certificate));
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut routes = vec![
             route(MachinesServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
@@ -109,6 +110,8 @@ impl Services {
             route(NicsServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
             route(OperationsServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
             route(EventsServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
+            route(UsersServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
+            route(GroupsServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
             route(HostServer::from_arc(api).max_decoding_message_size(MAX_MESSAGE)),
         ];
         for (name, _) in &routes {

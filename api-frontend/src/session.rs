@@ -3,8 +3,9 @@
 use crate::limits::{Kind, Place, Share};
 use skep_ipc::aio::Client;
 use skep_ipc::{CallError, ProtocolError};
-use skep_proto::broker::{Broker, Credential, OpenSession, OperationGet, OperationView};
-use skep_proto::{Call, NoFds, OperationId, Reason, Refusal, Text, TraceId, UpTo};
+use skep_proto::broker::{Broker, Credential, OpenSession, OperationGet, OperationView, Ref, TokenCreate, TokenMade};
+use skep_proto::{Call, NoFds, OperationId, Reason, Refusal, Secret, Text, TraceId, UpTo};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,8 +61,8 @@ impl AsFd for BrokerAt {
 pub enum Way {
     /// Over `RUN/api.sock`: the accepted socket, which the broker asks the kernel about.
     Local(OwnedFd),
-    /// Over TLS: it must show a token with each call.
-    Remote,
+    /// Over TLS, from this address: it must show a token with each call.
+    Remote(IpAddr),
 }
 
 struct Session {
@@ -113,15 +114,33 @@ impl Peer {
                 (Credential::LocalSocket, vec![socket])
             }
             (_, Some(token)) => (Credential::Token(token.clone()), vec![]),
-            (Way::Remote, None) => {
+            (Way::Remote(_), None) => {
                 let refusal = Refusal::new(Reason::Unauthenticated, "api-frontend");
                 return Err(refusal.note("a call over TLS needs `authorization: Bearer TOKEN`").into());
             }
         };
+        self.begin(caller, credential, fds, place).await
+    }
+
+    async fn begin(
+        &self, caller: &Caller, credential: Credential, fds: Vec<OwnedFd>, place: Place,
+    ) -> Result<Session, CallError> {
         let mut client = self.broker.reconnect().await?;
         let nobody = Text::default();
         let (state, []) = client.call(caller.trace, &nobody, OpenSession { credential }, UpTo(fds), PATIENCE).await?;
         Ok(Session { client, token: caller.token.clone(), user: state.user, _place: place })
+    }
+
+    /// Where the client is, for the count of tries.
+    fn place_of(&self) -> Text<64> {
+        let text = match &self.way {
+            Way::Remote(address) => address.to_canonical().to_string(),
+            Way::Local(socket) => match skep_sys::sock::peer(socket.as_fd()) {
+                Ok(peer) => format!("uid {}", peer.uid),
+                Err(_) => "uid ?".into(),
+            },
+        };
+        Text::lossy(&text)
     }
 }
 
@@ -171,6 +190,18 @@ impl Caller {
         }
     }
 
+    /// Opens a session with a password, makes a token in it, and forgets both.
+    pub async fn log_in(&self, user: Ref, password: Secret, token: TokenCreate) -> Result<TokenMade, Refusal> {
+        let made = async {
+            let place = self.peer.share.place(Kind::Session)?;
+            let credential = Credential::Password { user, password, peer: self.peer.place_of() };
+            let mut session = self.peer.begin(self, credential, Vec::new(), place).await?;
+            let (made, []) = session.client.call(self.trace, &session.user, token, [], PATIENCE).await?;
+            Ok::<_, CallError>(made)
+        };
+        made.await.map_err(CallError::into_refusal)
+    }
+
     /// A session is taken out of the pool for the time of the call; a call that is given up takes its session along.
     async fn ask<C>(&self, call: C, again: Again, patience: Duration) -> Result<(C::Reply, C::ReplyFds), CallError>
     where
@@ -192,8 +223,11 @@ impl Caller {
             session = self.peer.open(self).await?;
             result = session.client.call(self.trace, &session.user, call, [], patience).await;
         }
-        if matches!(result, Ok(_) | Err(CallError::Refused(_))) {
-            self.peer.keep(session);
+        match &result {
+            // The broker has closed it: its user is nobody any more.
+            Err(CallError::Refused(refusal)) if refusal.reason == Reason::Unauthenticated => {}
+            Ok(_) | Err(CallError::Refused(_)) => self.peer.keep(session),
+            Err(_) => {}
         }
         result
     }

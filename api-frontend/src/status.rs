@@ -46,6 +46,12 @@ pub fn status(refusal: &Refusal, trace: TraceId) -> Status {
         Reason::Unavailable => {
             details.set_retry_info(Some(Duration::from_secs(1)));
         }
+        Reason::TooManyTries => {
+            details.set_retry_info(Some(refusal.wait().unwrap_or(Duration::from_secs(1))));
+        }
+        Reason::QuotaReached | Reason::LimitReached => {
+            details.add_quota_failure_violation(object, &message);
+        }
         _ => {}
     }
     let mut metadata = MetadataMap::new();
@@ -79,6 +85,16 @@ mod tests {
             assert_eq!(details.bad_request().expect("BadRequest").field_violations[0].field, "size");
             assert_eq!(status.metadata().get(TRACE).expect("trace"), "0000000000000abc");
         }
+    }
+
+    #[test]
+    fn a_wait_and_a_quota_are_said() {
+        let later = status(&Refusal::later("login alice", Duration::from_millis(2500)), TraceId(1));
+        assert_eq!(later.code(), Code::ResourceExhausted);
+        assert_eq!(later.get_error_details().retry_info().and_then(|i| i.retry_delay), Some(Duration::from_secs(3)));
+        let quota = status(&Refusal::new(Reason::QuotaReached, "group web").field("cpus"), TraceId(1));
+        let details = quota.get_error_details();
+        assert_eq!(details.quota_failure().expect("QuotaFailure").violations[0].subject, "group web");
     }
 
     #[test]

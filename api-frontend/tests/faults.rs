@@ -115,7 +115,7 @@ async fn garbage_wrong_replies_and_unasked_descriptors_are_unavailable_and_harm_
 async fn wrong_values_are_refused_with_their_field_before_the_broker_is_asked() {
     let frontend = Frontend::start();
     let mut client = DisksClient::new(frontend.client().await);
-    let request = CreateDiskRequest { name: "../../etc/passwd".into(), size_bytes: 512, kind: 0 };
+    let request = CreateDiskRequest { name: "../../etc/passwd".into(), size_bytes: 512, ..Default::default() };
     let status = client.create(request).await.expect_err("refused");
     assert_eq!(status.code(), Code::InvalidArgument);
     let details = status.get_error_details();

@@ -172,7 +172,7 @@ impl Actor {
             Act::Stop | Act::Kill => Some(false),
             Act::Reboot | Act::Reset | Act::Pause | Act::Resume => None,
         };
-        let (slot, operation) = Operation::begin(&self.broker, who, word(act), &object, |change| {
+        let (slot, operation) = Operation::begin(&self.broker, who, machine.group, word(act), &object, |change| {
             let slot = if act == Act::Start { Some(admit(&self.broker, change, &machine)?) } else { slot };
             record(change, &machine, &self.life, &life, slot)?;
             if let Some(wanted) = wanted {

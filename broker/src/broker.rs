@@ -3,12 +3,14 @@
 use crate::actor::Post;
 use crate::db::{Change, Db, Fault, Who};
 use crate::helpers::Line;
+use crate::login::Logins;
 use crate::operations::Live;
 use crate::platform::{Facts, RunDir};
+use crate::rates::Rates;
 use skep_proto::cell::{Cell, Facilities, FacilitiesState};
 use skep_proto::net::Net;
 use skep_proto::storage::Storage;
-use skep_proto::{DiskId, InstanceId, MachineId, OperationId, Reason, Refusal, TraceId};
+use skep_proto::{DiskId, GroupId, InstanceId, MachineId, Op, OperationId, Reason, Refusal, TraceId};
 use skep_service::Journal;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -41,6 +43,12 @@ pub struct Broker {
     pub actors: RefCell<HashMap<MachineId, Post>>,
     /// Disks that jobs read or write: not to be started, resized or deleted.
     pub held: RefCell<Vec<DiskId>>,
+    /// Bytes that disks of groups are about to grow by.
+    pub growing: RefCell<Vec<(GroupId, u64)>>,
+    /// Passwords under way.
+    pub logins: Logins,
+    /// How often users called.
+    pub rates: RefCell<Rates>,
     db: RefCell<Db>,
     journal: Rc<RefCell<Journal>>,
     news: watch::Sender<u64>,
@@ -82,6 +90,9 @@ impl Broker {
             operations: RefCell::default(),
             actors: RefCell::default(),
             held: RefCell::default(),
+            growing: RefCell::default(),
+            logins: Logins::default(),
+            rates: RefCell::default(),
             facilities: RefCell::default(),
             db: RefCell::new(db),
             instance,
@@ -120,6 +131,11 @@ impl Broker {
     /// A line of the log.
     pub fn info(&self, trace: TraceId, what: fmt::Arguments<'_>) {
         self.journal.borrow_mut().info(Some(trace), what);
+    }
+
+    /// A line of the record of calls: who asked what, about what, with what outcome.
+    pub fn called(&self, who: &Who, op: &'static Op, about: &str, result: Result<(), &Refusal>) {
+        self.journal.borrow_mut().called(who.trace, &who.user, op, about, result);
     }
 
     /// Tells the supervisor that sessions are served.

@@ -3,7 +3,7 @@
 use crate::broker::Broker;
 use crate::db::{Fault, Who};
 use skep_proto::broker::{OperationState, OperationView};
-use skep_proto::{OperationId, Reason, Refusal, Text};
+use skep_proto::{GroupId, OperationId, Reason, Refusal, Text};
 use std::fmt::Display;
 use std::rc::Rc;
 use tokio::sync::watch;
@@ -24,9 +24,9 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Begins one, in the change that `act` makes.
+    /// Begins one in a group, in the change that `act` makes.
     pub fn begin<T>(
-        broker: &Rc<Broker>, who: &Who, kind: &str, object: impl Display,
+        broker: &Rc<Broker>, who: &Who, group: GroupId, kind: &str, object: impl Display,
         act: impl FnOnce(&crate::db::Change<'_>) -> Result<T, Refusal>,
     ) -> Result<(T, Self), Refusal> {
         let view = OperationView {
@@ -42,7 +42,7 @@ impl Operation {
         };
         let value = broker.change(who, |change| {
             let value = act(change)?;
-            change.begin_operation(&view)?;
+            change.begin_operation(&view, group)?;
             Ok::<_, Refusal>(value)
         })?;
         let id = view.id;
@@ -164,8 +164,8 @@ impl Broker {
     }
 
     /// Operations as rows, with the progress of those at work.
-    pub fn operations_after(&self, after: Option<OperationId>) -> Result<Vec<OperationView>, Refusal> {
-        let mut views = self.read(|db| db.operations(after))?;
+    pub fn operations_after(&self, after: Option<OperationId>, seen: Option<&str>) -> Result<Vec<OperationView>, Refusal> {
+        let mut views = self.read(|db| db.operations(after, seen))?;
         let live = self.operations.borrow();
         for view in &mut views {
             if let Some(live) = live.get(&view.id) {

@@ -1,6 +1,6 @@
 //! Every request, one line each.
 
-use crate::requests::{Cx, disk, event, firmware, host, machine, machine_jobs, nic, snapshot, stream, switch};
+use crate::requests::{Cx, disk, event, firmware, group, host, machine, machine_jobs, nic, snapshot, stream, switch, user};
 use crate::session::Desk;
 use skep_ipc::ProtocolError;
 use skep_proto::broker::*;
@@ -29,7 +29,23 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::OpenSession(_) => Err(ProtocolError::Order("OpenSession")),
         R::HostShow(c) => plain!(HostShow, c, host::show),
         R::HostRest(c) => plain!(HostRest, c, host::rest),
-        R::TokenCreate(c) => plain!(TokenCreate, c, host::token),
+        R::TokenCreate(c) => plain!(TokenCreate, c, user::token),
+        R::TokenList(c) => plain!(TokenList, c, user::tokens),
+        R::TokenDelete(c) => plain!(TokenDelete, c, user::delete_token),
+        R::UserCreate(c) => plain!(UserCreate, c, user::create),
+        R::UserGet(c) => plain!(UserGet, c, user::get),
+        R::UserList(c) => plain!(UserList, c, user::list),
+        R::UserDisable(c) => plain!(UserDisable, c, user::disable),
+        R::UserPassword(c) => plain!(UserPassword, c, user::password),
+        R::UserDelete(c) => plain!(UserDelete, c, user::delete),
+        R::RoleGrant(c) => plain!(RoleGrant, c, user::grant),
+        R::RoleRevoke(c) => plain!(RoleRevoke, c, user::revoke),
+        R::RoleList(c) => plain!(RoleList, c, user::roles),
+        R::GroupCreate(c) => plain!(GroupCreate, c, group::create),
+        R::GroupList(c) => plain!(GroupList, c, group::list),
+        R::GroupQuota(c) => plain!(GroupQuota, c, group::quota),
+        R::GroupAdd(c) => plain!(GroupAdd, c, group::add),
+        R::GroupDelete(c) => plain!(GroupDelete, c, group::delete),
         R::MachineCreate(c) => plain!(MachineCreate, c, machine::create),
         R::MachineGet(c) => plain!(MachineGet, c, machine::get),
         R::MachineList(c) => plain!(MachineList, c, machine::list),
@@ -60,6 +76,7 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::SwitchCreate(c) => plain!(SwitchCreate, c, switch::create),
         R::SwitchList(c) => plain!(SwitchList, c, switch::list),
         R::SwitchDelete(c) => plain!(SwitchDelete, c, switch::delete),
+        R::SwitchOpen(c) => plain!(SwitchOpen, c, switch::open),
         R::NicCreate(c) => plain!(NicCreate, c, nic::create),
         R::NicAttach(c) => plain!(NicAttach, c, nic::attach),
         R::NicDetach(c) => plain!(NicDetach, c, nic::detach),

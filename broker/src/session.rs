@@ -3,18 +3,18 @@
 
 use crate::broker::Broker;
 use crate::db::Who;
-use crate::policy::{User, permit};
+use crate::policy::{Proof, User, about, permit};
 use crate::requests::Cx;
 use crate::route::route;
 use skep_ipc::ProtocolError;
 use skep_ipc::aio::{Connection, Request};
-use skep_proto::broker::{self as proto, BrokerRequest, OpenSession, SessionState};
+use skep_proto::broker::{self as proto, BrokerRequest, Credential, OpenSession, SessionState};
 use skep_proto::wire::Origin;
-use skep_proto::{Call, Op, Refusal, TraceId};
+use skep_proto::{Call, Op, Reason, Refusal, TraceId};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -88,7 +88,7 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
     let mut connection = Connection::<proto::Broker>::accept(socket).await?;
     let first = timeout(OPENING, connection.next()).await;
     let first = first.unwrap_or(Err(ProtocolError::Order("silence")))?;
-    let Some((user, client)) = open(broker, &mut connection, first).await? else { return Ok(()) };
+    let Some(Opened { proof, mut user, client }) = open(broker, &mut connection, first).await? else { return Ok(()) };
     loop {
         let Request { origin, op, request, .. } = connection.next().await?;
         if matches!(request, BrokerRequest::OpenSession(_)) {
@@ -98,27 +98,56 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
         if client.as_ref().is_some_and(|client| skep_sys::sock::hung_up(client.as_fd())) {
             return Ok(());
         }
+        // What he may do may have changed since the last call; and he may be nobody any more.
+        let (permitted, ended) = match broker.user_of(&proof) {
+            Ok(now) => {
+                user = Rc::new(now);
+                let rate = broker.rates.borrow_mut().take(&proof, &user.name, op, Instant::now());
+                (rate.and_then(|()| broker.read(|db| permit(db, &user, &request))), false)
+            }
+            Err(refusal) => (Err(refusal), true),
+        };
         let who = Who { trace: origin.trace, user: user.name.clone() };
-        let mut desk = Desk { broker, connection: &mut connection, origin: &origin, op, user: &user };
-        route(&mut desk, Cx { broker: broker.clone(), who }, request).await?;
+        let about = about(&request);
+        let mut desk = Desk { broker, connection: &mut connection, origin: &origin, op, permitted: Some(permitted), about };
+        route(&mut desk, Cx { broker: broker.clone(), who, user: user.clone(), proof: proof.clone() }, request).await?;
+        if ended {
+            return Ok(());
+        }
     }
 }
 
-/// The first request. Gives who the client is and, of a local one, his connection.
+/// Whose session it is.
+struct Opened {
+    proof: Proof,
+    user: Rc<User>,
+    /// The connection of a local one.
+    client: Option<OwnedFd>,
+}
+
+/// The first request.
 async fn open(
     broker: &Rc<Broker>, connection: &mut Connection<proto::Broker>, first: Request<BrokerRequest>,
-) -> Result<Option<(User, Option<OwnedFd>)>, ProtocolError> {
+) -> Result<Option<Opened>, ProtocolError> {
     let Request { origin, op, request, mut fds } = first;
     let BrokerRequest::OpenSession(OpenSession { credential }) = request else { return Err(ProtocolError::Order(op.name)) };
     let client = fds.pop();
-    let user = broker.recognise(&credential, client.as_ref());
-    let result = user.as_ref().map(|user| (SessionState { user: user.name.clone() }, [])).map_err(Clone::clone);
-    match &user {
-        Ok(user) => broker.info(origin.trace, format_args!("session of {}", user.name)),
+    let how = format!("{credential:?}");
+    let tried = match &credential {
+        Credential::Password { user, peer, .. } => format!("{how} of {user} from {peer}"),
+        Credential::LocalSocket | Credential::Token(_) => how,
+    };
+    let known = broker.recognise(credential, client.as_ref()).await;
+    let result = known.as_ref().map(|(_, user)| (SessionState { user: user.name.clone() }, [])).map_err(Clone::clone);
+    match &known {
+        Ok((_, user)) => broker.info(origin.trace, format_args!("session of {}", user.name)),
         Err(refusal) => broker.warn(origin.trace, format_args!("no session: {refusal}")),
     }
+    let name = known.as_ref().map(|(_, user)| user.name.clone()).unwrap_or_default();
+    let who = Who { trace: origin.trace, user: name };
+    broker.called(&who, op, &tried, known.as_ref().map(|_| ()));
     connection.answer::<OpenSession>(origin.seq, result).await?;
-    Ok(user.ok().map(|user| (user, client)))
+    Ok(known.ok().map(|(proof, user)| Opened { proof, user: Rc::new(user), client }))
 }
 
 /// Where one request is answered.
@@ -127,7 +156,9 @@ pub struct Desk<'a> {
     connection: &'a mut Connection<proto::Broker>,
     origin: &'a Origin,
     op: &'static Op,
-    user: &'a User,
+    /// Whether the user may ask this; taken by the answer.
+    permitted: Option<Result<(), Refusal>>,
+    about: String,
 }
 
 impl Desk<'_> {
@@ -135,8 +166,9 @@ impl Desk<'_> {
     pub async fn answer<C: Call<Helper = proto::Broker>>(
         &mut self, who: &Who, act: impl Future<Output = Result<(C::Reply, C::ReplyFds), Refusal>>,
     ) -> Result<(), ProtocolError> {
+        let permitted = self.permitted.take().unwrap_or_else(|| Err(Refusal::new(Reason::Internal, self.op.name)));
         let act = async {
-            permit(self.user, self.op)?;
+            permitted?;
             act.await
         };
         let result = tokio::select! {
@@ -145,6 +177,7 @@ impl Desk<'_> {
             // Only whoever waits is given up so; what was begun goes on by itself.
             () = self.connection.hung_up(), if C::OP == <proto::OperationGet as Call>::OP => return Ok(()),
         };
+        self.broker.called(who, self.op, &self.about, result.as_ref().map(|_| ()));
         let op = self.op.name;
         match &result {
             Ok(_) => self.broker.info(who.trace, format_args!("{op} for {}: done", who.user)),

@@ -121,6 +121,10 @@ fn label(field: &str) -> String {
         "cpu_percent" => "CPU limit".into(),
         "cpu_ns" => "CPU time".into(),
         "memory_mib" => "Memory".into(),
+        "disk_bytes" => "Disks".into(),
+        "quota_memory_mib" => "Quota memory".into(),
+        "quota_disk_bytes" => "Quota disks".into(),
+        "local_uid" => "Local uid".into(),
         "nics" => "NICs".into(),
         "mac" => "MAC address".into(),
         "sha256" => "SHA-256".into(),
@@ -142,8 +146,10 @@ fn label(field: &str) -> String {
 /// A field's value with its unit.
 fn quantity(field: &str, value: &Value) -> String {
     match (field, value.as_u64()) {
-        ("memory_mib", Some(mib)) => bytes(mib.saturating_mul(1 << 20)),
-        ("size" | "allocated" | "memory" | "space" | "space_free", Some(number)) => bytes(number),
+        ("memory_mib" | "quota_memory_mib", Some(mib)) => bytes(mib.saturating_mul(1 << 20)),
+        ("size" | "allocated" | "memory" | "space" | "space_free" | "disk_bytes" | "quota_disk_bytes", Some(number)) => {
+            bytes(number)
+        }
         ("cpu_percent", Some(0)) => "none".into(),
         ("cpu_percent", Some(percent)) => format!("{percent} % of one CPU"),
         ("cpu_ns", Some(ns)) => format!("{}.{:03} s", ns / 1_000_000_000, ns / 1_000_000 % 1000),

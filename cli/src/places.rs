@@ -11,6 +11,8 @@ pub struct Places {
     dirs: up::Places,
     /// The socket of its API.
     pub socket: PathBuf,
+    /// Somebody said which suite.
+    pub chosen: bool,
 }
 
 impl Places {
@@ -19,11 +21,12 @@ impl Places {
         let installed = Installed::read()?;
         let theirs = installed.as_ref().map(|i| i.run.join(up::API));
         let dirs = up::Places::new(state, run, installed);
+        let chosen = socket.is_some() || !dirs.by_default;
         let socket = socket.unwrap_or_else(|| {
             let own = dirs.socket();
             if own.exists() { own } else { theirs.filter(|path| dirs.by_default && path.exists()).unwrap_or(own) }
         });
-        Ok(Self { dirs, socket })
+        Ok(Self { dirs, socket, chosen })
     }
 }
 

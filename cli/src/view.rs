@@ -14,7 +14,7 @@ pub fn time(time: Option<&Timestamp>) -> Value {
 }
 
 /// The last part of an enum value's name, in lower case: `MACHINE_STATE_RUNNING` is `running`.
-fn word(name: &str, prefix: &str) -> String {
+pub fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
 }
 
@@ -59,6 +59,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "nics": machine.nics.iter().map(nic).collect::<Vec<_>>(),
         "pending": machine.pending,
         "unenforced": machine.unenforced,
+        "group": machine.group,
         "revision": machine.revision,
         "created": time(machine.create_time.as_ref()),
         "started": time(machine.start_time.as_ref()),
@@ -124,6 +125,7 @@ pub fn disk(disk: &v1::Disk) -> Value {
         "allocated": disk.allocated_bytes,
         "sha256": disk.sha256,
         "machines": disk.machines,
+        "group": disk.group,
         "created": time(disk.create_time.as_ref()),
     })
 }
@@ -203,6 +205,8 @@ pub fn switch(switch: &v1::Switch) -> Value {
         "bridge": switch.bridge,
         "uplink": switch.uplink,
         "nics": switch.nics,
+        "open": switch.open,
+        "groups": switch.groups,
         "created": time(switch.create_time.as_ref()),
     })
 }
@@ -224,6 +228,7 @@ pub fn nic(nic: &v1::Nic) -> Value {
         "switch": nic.switch,
         "machine": nic.machine,
         "tap": nic.tap,
+        "group": nic.group,
         "created": time(nic.create_time.as_ref()),
     })
 }
@@ -326,5 +331,6 @@ pub fn host(host: &v1::HostInfo) -> Value {
         "weaker": host.weaker,
         "helpers": host.helpers,
         "shares": host.shares,
+        "certificate": host.certificate,
     })
 }

@@ -1,5 +1,7 @@
 //! docs/rights.md, printed from the tables of rights.
 
+use skep_proto::Helper;
+use skep_proto::broker::{Broker, RULES, Role};
 use skep_rights::{ALL, Access, BASE, FdKind, Most, Network, PathRule, Paths, Place, Process, Syscalls, Uid, VARIANTS};
 use std::fmt::Write;
 
@@ -67,7 +69,16 @@ fn process(page: &mut String, table: &Process) {
     for (_, variant, when) in VARIANTS.iter().filter(|(of, ..)| of.name == table.name) {
         more(page, table, variant, when);
     }
-    if !table.operations.is_empty() {
+    if table.name == Broker::NAME {
+        row(page, &["operation", "what it does", "least role", "on", "shown by the test"]);
+        row(page, &["---"; 5]);
+        for operation in table.operations {
+            let rule = RULES.iter().find(|rule| rule.op == operation.name);
+            let (role, on) = rule.map_or(("", ""), |rule| (rule.role.map_or("none", Role::word), rule.on));
+            row(page, &[operation.name, operation.does, role, on, &code(operation.test)]);
+        }
+        page.push('\n');
+    } else if !table.operations.is_empty() {
         row(page, &["operation", "what it does", "shown by the test"]);
         row(page, &["---"; 3]);
         for operation in table.operations {

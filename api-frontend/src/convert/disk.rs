@@ -1,6 +1,6 @@
 //! Disks.
 
-use super::{invalid, known, strings, time, value};
+use super::{invalid, known, maybe_named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
 use skep_proto::broker::{DiskCreate, DiskImport, DiskView, SnapshotView};
@@ -22,6 +22,7 @@ pub fn disk(view: DiskView) -> v1::Disk {
         sha256: view.sha256.to_string(),
         machines: strings(&view.machines),
         create_time: time(view.created_ns),
+        group: view.group.to_string(),
     }
 }
 
@@ -50,7 +51,8 @@ pub fn create(request: &v1::CreateDiskRequest) -> Result<DiskCreate, Refusal> {
     if request.size_bytes == 0 || !request.size_bytes.is_multiple_of(512) {
         return Err(invalid(&format!("disk {name}"), "size_bytes", "a multiple of 512 is expected"));
     }
-    Ok(DiskCreate { name, kind: kind(request.kind)?, size: request.size_bytes })
+    let group = maybe_named("disk", "group", &request.group)?;
+    Ok(DiskCreate { name, kind: kind(request.kind)?, size: request.size_bytes, group })
 }
 
 /// What to import.
@@ -62,7 +64,8 @@ pub fn import(header: &v1::ImportDiskHeader) -> Result<DiskImport, Refusal> {
     };
     let sha256 = if header.sha256.is_empty() { None } else { Some(digest(&header.sha256)?) };
     let name = value("disk", "name", &header.name)?;
-    Ok(DiskImport { name, kind: kind(header.kind)?, format, expect: header.expect_bytes, sha256 })
+    let group = maybe_named("disk", "group", &header.group)?;
+    Ok(DiskImport { name, kind: kind(header.kind)?, format, expect: header.expect_bytes, sha256, group })
 }
 
 fn digest(text: &str) -> Result<[u8; 32], Refusal> {
@@ -91,7 +94,10 @@ mod tests {
     #[test]
     fn a_wrong_name_or_size_is_named() {
         let with = |name: &str, size_bytes, kind| {
-            create(&v1::CreateDiskRequest { name: name.into(), size_bytes, kind }).expect_err("refused").field.to_string()
+            create(&v1::CreateDiskRequest { name: name.into(), size_bytes, kind, group: String::new() })
+                .expect_err("refused")
+                .field
+                .to_string()
         };
         assert_eq!(with("../etc", 512, 0), "name");
         assert_eq!(with("web1", 511, 0), "size_bytes");

@@ -74,5 +74,7 @@ pub fn host_info(view: HostView) -> v1::HostInfo {
         weaker: strings(&view.weaker),
         shares: view.shares.iter().map(ToString::to_string).collect(),
         helpers: strings(&view.helpers),
+        // The frontend's own.
+        certificate: String::new(),
     }
 }

@@ -72,6 +72,7 @@ pub fn machine(view: MachineView) -> v1::Machine {
         create_time: time(view.created_ns),
         start_time: time(view.started_ns),
         unenforced: strings(&view.unenforced),
+        group: view.group.to_string(),
     }
 }
 
@@ -238,7 +239,8 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
 /// What to define.
 pub fn create(request: v1::CreateMachineRequest) -> Result<MachineCreate, Refusal> {
     let name = value("machine", "name", &request.name)?;
-    Ok(MachineCreate { name, settings: settings(&request.settings.unwrap_or_default())? })
+    let group = maybe_named("machine", "group", &request.group)?;
+    Ok(MachineCreate { name, settings: settings(&request.settings.unwrap_or_default())?, group })
 }
 
 /// What to change: the fields that the mask names, or those that are set.

@@ -1,6 +1,7 @@
 //! API messages from and to the broker's. What comes in is validated by the types of skep-proto; a wrong value is refused with the
 //! name of its field.
 
+pub mod access;
 pub mod disk;
 pub mod event;
 pub mod firmware;

@@ -1,6 +1,6 @@
 //! Switches and NICs.
 
-use super::{invalid, maybe_named, time, value};
+use super::{invalid, maybe_named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
 use skep_proto::broker::{NicCreate, NicView, SwitchView};
@@ -14,6 +14,8 @@ pub fn switch(view: SwitchView) -> v1::Switch {
         uplink: view.uplink.to_string(),
         nics: view.nics,
         create_time: time(view.created_ns),
+        open: view.open,
+        groups: strings(&view.groups),
     }
 }
 
@@ -27,6 +29,7 @@ pub fn nic(view: NicView) -> v1::Nic {
         machine: view.machine.to_string(),
         tap: view.tap.to_string(),
         create_time: time(view.created_ns),
+        group: view.group.to_string(),
     }
 }
 
@@ -37,6 +40,7 @@ pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> 
         switch: maybe_named("switch", "switch", &request.switch)?,
         mac: if request.mac.is_empty() { None } else { Some(mac(&request.mac)?) },
         machine: maybe_named("machine", "machine", &request.machine)?,
+        group: maybe_named("nic", "group", &request.group)?,
     })
 }
 

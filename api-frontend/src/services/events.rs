@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 
-const OBJECTS: [&str; 6] = ["", "machine", "disk", "switch", "nic", "operation"];
+const OBJECTS: [&str; 8] = ["", "machine", "disk", "switch", "nic", "operation", "user", "group"];
 
 #[tonic::async_trait]
 impl Events for Api {
@@ -21,7 +21,11 @@ impl Events for Api {
         let (call, request) = self.enter("Events.Watch", request)?;
         call.run(async {
             if !OBJECTS.contains(&request.object.as_str()) {
-                return Err(convert::invalid("event", "object", "machine, disk, switch, nic or operation is expected"));
+                return Err(convert::invalid(
+                    "event",
+                    "object",
+                    "machine, disk, switch, nic, operation, user or group is expected",
+                ));
             }
             let place = call.peer.stream_place()?;
             let object = convert::value("event", "object", &request.object)?;

@@ -1,18 +1,20 @@
-//! The host.
+//! The host, and tokens.
 
 use super::{Answer, Api};
-use crate::convert::{self, event::host_info};
+use crate::convert::{self, access, event::host_info};
 use skep_api::v1::{
-    CreateTokenRequest, CreateTokenResponse, HostInfo, RestHostRequest, RestHostResponse, ShowHostRequest, host_server::Host,
+    CreateTokenRequest, CreateTokenResponse, DeleteTokenRequest, HostInfo, ListTokensRequest, ListTokensResponse,
+    RestHostRequest, RestHostResponse, ShowHostRequest, host_server::Host,
 };
-use skep_proto::broker::{HostRest, HostShow, TokenCreate};
+use skep_proto::broker::{HostRest, HostShow, TokenCreate, TokenDelete, TokenList};
 use tonic::Request;
 
 #[tonic::async_trait]
 impl Host for Api {
     async fn show(&self, request: Request<ShowHostRequest>) -> Answer<HostInfo> {
         let (call, _) = self.enter("Host.Show", request)?;
-        call.run(async { Ok(host_info(call.read(HostShow {}).await?.0)) }).await
+        let certificate = self.certificate.to_string();
+        call.run(async { Ok(HostInfo { certificate, ..host_info(call.read(HostShow {}).await?.0) }) }).await
     }
 
     async fn rest(&self, request: Request<RestHostRequest>) -> Answer<RestHostResponse> {
@@ -28,8 +30,39 @@ impl Host for Api {
         let (call, request) = self.enter("Host.CreateToken", request)?;
         call.run(async {
             let name = convert::named("token", "name", &request.name)?;
-            let (made, []) = call.act(TokenCreate { name }).await?;
-            Ok(CreateTokenResponse { token: made.token.to_string() })
+            let user = convert::maybe_named("token", "user", &request.user)?;
+            let seconds = request.lifetime.map_or(Ok(0), access::seconds)?;
+            let (made, []) = call.act(TokenCreate { name, user, seconds }).await?;
+            let expire_time = convert::time(made.expires_ns);
+            Ok(CreateTokenResponse { token: made.token.to_string(), user: made.user.to_string(), expire_time })
+        })
+        .await
+    }
+
+    async fn list_tokens(&self, request: Request<ListTokensRequest>) -> Answer<ListTokensResponse> {
+        let (call, request) = self.enter("Host.ListTokens", request)?;
+        call.run(async {
+            let user = convert::maybe_named("token", "user", &request.user)?;
+            let page = call.pages(
+                "token",
+                request.page_size,
+                &request.page_token,
+                |after| TokenList { user: user.clone(), after },
+                |page| page.tokens,
+                |v| &v.key,
+            );
+            let (got, next_page_token) = page.await?;
+            Ok(ListTokensResponse { tokens: got.into_iter().map(access::token).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn delete_token(&self, request: Request<DeleteTokenRequest>) -> Answer<()> {
+        let (call, request) = self.enter("Host.DeleteToken", request)?;
+        call.run(async {
+            let name = convert::named("token", "name", &request.name)?;
+            let user = convert::maybe_named("token", "user", &request.user)?;
+            call.act(TokenDelete { name, user }).await.map(drop)
         })
         .await
     }

@@ -3,11 +3,13 @@
 mod disks;
 mod events;
 mod firmware;
+mod groups;
 mod host;
 mod machines;
 mod nics;
 mod operations;
 mod switches;
+mod users;
 
 use crate::convert;
 use crate::session::{Caller, Peer};
@@ -30,6 +32,7 @@ use tonic::{Request, Response, Status};
 #[derive(Clone)]
 pub struct Api {
     journal: Arc<Mutex<Journal>>,
+    certificate: Arc<str>,
 }
 
 /// What a method gives back.
@@ -38,9 +41,9 @@ type Answer<T> = Result<Response<T>, Status>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Api {
-    /// Logs to `journal`.
-    pub fn new(journal: Journal) -> Self {
-        Self { journal: Arc::new(Mutex::new(journal)) }
+    /// Logs to `journal`. Clients of the remote API know this certificate by its SHA-256; empty: there are none.
+    pub fn new(journal: Journal, certificate: &str) -> Self {
+        Self { journal: Arc::new(Mutex::new(journal)), certificate: certificate.into() }
     }
 
     /// Takes a request apart: the call, and its message.

@@ -3,8 +3,10 @@
 use super::{Answer, Api};
 use crate::convert::{self, network};
 use skep_api::v1::switches_server::Switches;
-use skep_api::v1::{CreateSwitchRequest, DeleteSwitchRequest, ListSwitchesRequest, ListSwitchesResponse, Switch};
-use skep_proto::broker::{SwitchCreate, SwitchDelete, SwitchList};
+use skep_api::v1::{
+    CreateSwitchRequest, DeleteSwitchRequest, ListSwitchesRequest, ListSwitchesResponse, OpenSwitchRequest, Switch,
+};
+use skep_proto::broker::{SwitchCreate, SwitchDelete, SwitchList, SwitchOpen};
 use tonic::Request;
 
 #[tonic::async_trait]
@@ -32,6 +34,16 @@ impl Switches for Api {
             );
             let (got, next_page_token) = page.await?;
             Ok(ListSwitchesResponse { switches: got.into_iter().map(network::switch).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn open(&self, request: Request<OpenSwitchRequest>) -> Answer<Switch> {
+        let (call, request) = self.enter("Switches.Open", request)?;
+        call.run(async {
+            let switch = convert::named("switch", "switch", &request.switch)?;
+            let group = convert::maybe_named("switch", "group", &request.group)?;
+            Ok(network::switch(call.act(SwitchOpen { switch, group, open: request.open }).await?.0))
         })
         .await
     }

@@ -4,7 +4,7 @@ use super::sql::disk_kind;
 use super::{Change, Db, Fault, Id, Number};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::storage::DiskKind;
-use skep_proto::{DiskId, DiskName, MachineId, Text};
+use skep_proto::{DiskId, DiskName, GroupId, MachineId, Text};
 
 /// How far a disk's file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct DiskRow {
     pub stage: Stage,
     /// When it was made.
     pub created_ns: i64,
+    /// Its group.
+    pub group: GroupId,
 }
 
 /// A machine that has a disk.
@@ -67,9 +69,11 @@ pub struct DiskUser {
     pub writes: bool,
     /// Something of it is on the host.
     pub active: bool,
+    /// Its group.
+    pub group: GroupId,
 }
 
-const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns";
+const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns, grp";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
     let (Number(size), Number(allocated)) = (row.get(3)?, row.get(4)?);
@@ -82,6 +86,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
         sha256: row.get::<_, Id<_>>(5)?.0,
         stage: Stage::from(row.get_ref(6)?.as_str()?)?,
         created_ns: row.get(7)?,
+        group: row.get::<_, Id<_>>(8)?.0,
     })
 }
 
@@ -104,11 +109,14 @@ pub trait Disks {
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
 
-    /// Up to `limit` usable ones, by name, after this one.
-    fn disks_after(&self, name: &str, limit: u32) -> Result<Vec<DiskRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM disks WHERE state = 'ready' AND name > ? ORDER BY name LIMIT ?");
+    /// Up to `limit` usable ones of groups that `seen` holds, by name, after this one.
+    fn disks_after(&self, name: &str, limit: u32, seen: Option<&str>) -> Result<Vec<DiskRow>, Fault> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM disks WHERE state = 'ready' AND name > ?1
+             AND (?3 IS NULL OR grp IN (SELECT value FROM json_each(?3))) ORDER BY name LIMIT ?2"
+        );
         let mut statement = self.sql().prepare_cached(&sql)?;
-        let rows = statement.query_map(params![name, limit], row)?;
+        let rows = statement.query_map(params![name, limit, seen], row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -122,7 +130,7 @@ pub trait Disks {
 
     /// Machines that have it as a disk, kernel or initial RAM disk, by name.
     fn disk_users(&self, id: DiskId) -> Result<Vec<DiskUser>, Fault> {
-        let sql = "SELECT m.id, m.name, max(u.writes), m.slot IS NOT NULL FROM (
+        let sql = "SELECT m.id, m.name, max(u.writes), m.slot IS NOT NULL, m.grp FROM (
                        SELECT machine AS id, NOT read_only AS writes FROM machine_disks WHERE disk = ?1
                        UNION ALL SELECT id, 0 FROM machines WHERE kernel = ?1
                        UNION ALL SELECT id, 0 FROM machines WHERE initrd = ?1
@@ -135,6 +143,7 @@ pub trait Disks {
                 name: Text::lossy(&name),
                 writes: row.get(2)?,
                 active: row.get(3)?,
+                group: row.get::<_, Id<_>>(4)?.0,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -155,8 +164,8 @@ impl Disks for Change<'_> {
 impl Change<'_> {
     /// Adds a disk.
     pub fn add_disk(&self, disk: &DiskRow) -> Result<(), Fault> {
-        let sql =
-            "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns, grp)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![
             Id(disk.id),
             disk.name.as_str(),
@@ -165,7 +174,8 @@ impl Change<'_> {
             Number(disk.allocated),
             disk.sha256.as_str(),
             disk.stage.word(),
-            disk.created_ns
+            disk.created_ns,
+            Id(disk.group)
         ])?;
         Ok(())
     }

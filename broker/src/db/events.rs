@@ -16,7 +16,11 @@ impl Change<'_> {
     pub fn event(
         &self, object: &str, id: impl Display, name: impl Display, what: &str, detail: impl Display,
     ) -> Result<(), Fault> {
-        let sql = "INSERT INTO events (time_ns, object, id, name, what, detail, trace, user) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        // The group of its object at this time. Of a switch all may know; of users, those alone who have a role on the host.
+        let sql = "INSERT INTO events (time_ns, object, id, name, what, detail, trace, user, grp) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+                   CASE ?2 WHEN 'machine' THEN (SELECT grp FROM machines WHERE id = ?3) WHEN 'disk' THEN (SELECT grp FROM disks WHERE id = ?3)
+                   WHEN 'nic' THEN (SELECT grp FROM nics WHERE id = ?3) WHEN 'operation' THEN (SELECT grp FROM operations WHERE id = ?3)
+                   WHEN 'group' THEN ?3 WHEN 'switch' THEN '' END)";
         let detail = Text::<512>::lossy(&detail.to_string());
         let who = self.who();
         let now = skep_service::now_ns();
@@ -55,12 +59,13 @@ impl Db {
         Ok(token <= newest && (token == newest || (oldest > 0 && oldest <= token + 1)))
     }
 
-    /// Up to 64 events after `token`, about `object` or, if that is empty, about anything.
-    pub fn events_after(&self, token: u64, object: &str) -> Result<Vec<EventView>, Fault> {
-        let sql = "SELECT token, time_ns, object, id, name, what, detail, trace, user FROM events
-                   WHERE token > ?1 AND (?2 = '' OR object = ?2) ORDER BY token LIMIT 64";
+    /// Up to 64 events after `token`, about `object` or, if that is empty, about anything, in groups that `seen` holds.
+    pub fn events_after(&self, token: u64, object: &str, seen: Option<&str>) -> Result<Vec<EventView>, Fault> {
+        let sql = "SELECT token, time_ns, object, id, name, what, detail, trace, user FROM events WHERE token > ?1
+                   AND (?2 = '' OR object = ?2) AND (?3 IS NULL OR grp = '' OR grp IN (SELECT value FROM json_each(?3)))
+                   ORDER BY token LIMIT 64";
         let mut statement = self.read().prepare_cached(sql)?;
-        let rows = statement.query_map(params![Number(token), object], |row| {
+        let rows = statement.query_map(params![Number(token), object, seen], |row| {
             let Number(token) = row.get(0)?;
             let Number(trace) = row.get(7)?;
             Ok(EventView {

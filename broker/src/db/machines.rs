@@ -1,13 +1,14 @@
 //! Machines as rows.
 
 use super::disks::Stage;
+use super::groups::{DEFAULT, DEFAULT_NAME};
 use super::sql::{acceleration, controller, disk_kind, restart};
 use super::{Change, Db, Fault, Id, Number};
 use crate::life::state_word;
 use crate::spec::{Boot, Disk, Nic, Spec};
 use rusqlite::{Connection, Row, params};
 use skep_proto::broker::{Limits, MachineState, Upkeep};
-use skep_proto::{MachineId, MachineName, Share, Text, wire};
+use skep_proto::{GroupId, MachineId, MachineName, Share, Text, wire};
 use std::collections::{BTreeSet, HashMap};
 
 /// A machine.
@@ -49,6 +50,10 @@ pub struct MachineRow {
     pub disk_names: Vec<Text<63>>,
     /// Name of each NIC, and of its switch.
     pub nic_names: Vec<(Text<63>, Text<63>)>,
+    /// Its group.
+    pub group: GroupId,
+    /// Its group's name.
+    pub group_name: Text<63>,
 }
 
 impl MachineRow {
@@ -73,6 +78,8 @@ impl MachineRow {
             files: Default::default(),
             disk_names: Vec::new(),
             nic_names: Vec::new(),
+            group: DEFAULT,
+            group_name: Text::lossy(DEFAULT_NAME),
         }
     }
 }
@@ -84,8 +91,8 @@ pub enum Which<'a> {
     Id(MachineId),
     /// By name or id, unless it is being deleted.
     Named(&'a str),
-    /// Those that are ready, by name, after this name, up to so many.
-    After(&'a str, u32),
+    /// Those that are ready, by name, after this name, up to so many, of the groups that the last one holds.
+    After(&'a str, u32, Option<&'a str>),
     /// All that are not ready, or of which something may be on the host, or that should be doing something or be started again.
     Unsettled,
 }
@@ -95,7 +102,8 @@ const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpu
     (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader,
     m.limit_memory_mib, m.limit_tasks, m.limit_pcpu, m.limit_read_bps, m.limit_write_bps, m.limit_read_iops, m.limit_write_iops,
     m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired, m.unenforced,
-    m.sound, m.tpm, m.channels, m.autostart, m.start_order, m.start_delay_s, m.restart, m.wanted, m.shares";
+    m.sound, m.tpm, m.channels, m.autostart, m.start_order, m.start_delay_s, m.restart, m.wanted, m.shares,
+    m.grp, (SELECT name FROM machine_groups WHERE id = m.grp) AS group_name";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
     use MachineState::*;
@@ -167,6 +175,8 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
         files: (text(19)?, text(20)?),
         disk_names: Vec::new(),
         nic_names: Vec::new(),
+        group: row.get::<_, Id<_>>("grp")?.0,
+        group_name: Text::lossy(&row.get::<_, Option<String>>("group_name")?.unwrap_or_default()),
     })
 }
 
@@ -194,20 +204,30 @@ pub trait Machines {
 
     /// Some machines, with their disks and NICs: three statements, however many there are.
     fn machines(&self, which: Which<'_>) -> Result<Vec<MachineRow>, Fault> {
-        let (filter, text, limit) = match which {
-            Which::Id(id) => ("m.id = ?1", id.to_string(), 1),
-            Which::Named(name) => ("m.stage <> 'deleting' AND (m.name = ?1 OR m.id = ?1)", name.to_owned(), 2),
-            Which::After(name, limit) => ("m.stage = 'ready' AND m.name > ?1", name.to_owned(), limit),
+        // The third parameter stands in each, so that one list of them serves all.
+        let (filter, text, limit, seen) = match which {
+            Which::Id(id) => ("m.id = ?1 AND ?3 IS NULL", id.to_string(), 1, None),
+            Which::Named(name) => {
+                ("m.stage <> 'deleting' AND (m.name = ?1 OR m.id = ?1) AND ?3 IS NULL", name.to_owned(), 2, None)
+            }
+            Which::After(name, limit, seen) => (
+                "m.stage = 'ready' AND m.name > ?1 AND (?3 IS NULL OR m.grp IN (SELECT value FROM json_each(?3)))",
+                name.to_owned(),
+                limit,
+                seen,
+            ),
             Which::Unsettled => (
-                "?1 = '' AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed') AND NOT m.wanted)",
+                "?1 = '' AND ?3 IS NULL
+                 AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed') AND NOT m.wanted)",
                 String::new(),
                 u32::MAX,
+                None,
             ),
         };
         let chosen = format!("SELECT m.id FROM machines m WHERE {filter} ORDER BY m.name LIMIT ?2");
         let sql = format!("SELECT {COLUMNS} FROM machines m WHERE {filter} ORDER BY m.name LIMIT ?2");
         let mut statement = self.sql().prepare_cached(&sql)?;
-        let mut machines = statement.query_map(params![text, limit], row)?.collect::<Result<Vec<_>, _>>()?;
+        let mut machines = statement.query_map(params![text, limit, seen], row)?.collect::<Result<Vec<_>, _>>()?;
         let at: HashMap<MachineId, usize> = machines.iter().enumerate().map(|(at, m)| (m.id, at)).collect();
 
         let sql = format!(
@@ -215,7 +235,7 @@ pub trait Machines {
              WHERE u.machine IN ({chosen}) ORDER BY u.machine, u.position"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
-        let mut rows = statement.query(params![text, limit])?;
+        let mut rows = statement.query(params![text, limit, seen])?;
         while let Some(row) = rows.next()? {
             let Id(machine) = row.get(0)?;
             let Some(machine) = at.get(&machine).and_then(|at| machines.get_mut(*at)) else { continue };
@@ -233,7 +253,7 @@ pub trait Machines {
              WHERE n.machine IN ({chosen}) ORDER BY n.machine, n.position"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
-        let mut rows = statement.query(params![text, limit])?;
+        let mut rows = statement.query(params![text, limit, seen])?;
         while let Some(row) = rows.next()? {
             let Id(machine) = row.get(0)?;
             let Some(machine) = at.get(&machine).and_then(|at| machines.get_mut(*at)) else { continue };
@@ -272,7 +292,7 @@ impl Change<'_> {
     /// Adds a machine, without NICs.
     pub fn add_machine(&self, machine: &MachineRow) -> Result<(), Fault> {
         let sql = "INSERT INTO machines (id, name, stage, state, note, cpus, memory_mib, acceleration, screen, cpu_percent, description,
-                   created_ns) VALUES (?, ?, ?, ?, ?, 1, 16, 0, 0, 0, '', ?)";
+                   created_ns, grp) VALUES (?, ?, ?, ?, ?, 1, 16, 0, 0, 0, '', ?, ?)";
         let (stage, state) = (machine.stage.word(), state_word(machine.state));
         self.prepare_cached(sql)?.execute(params![
             Id(machine.id),
@@ -280,7 +300,8 @@ impl Change<'_> {
             stage,
             state,
             machine.note,
-            machine.created_ns
+            machine.created_ns,
+            Id(machine.group)
         ])?;
         self.set_machine(machine)
     }

@@ -6,6 +6,7 @@
 pub mod disks;
 pub mod events;
 mod fault;
+pub mod groups;
 pub mod machines;
 pub mod nics;
 pub mod operations;
@@ -13,6 +14,7 @@ pub mod snapshots;
 mod sql;
 pub mod switches;
 pub mod tokens;
+pub mod users;
 
 pub use fault::{Fault, OpenError};
 pub use sql::{Id, Number};
@@ -38,7 +40,7 @@ impl Who {
 }
 
 /// Applied in order; `PRAGMA user_version` counts them.
-const MIGRATIONS: &[&str] = &[
+pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_first.sql"),
     include_str!("../../migrations/0002_loader.sql"),
     include_str!("../../migrations/0003_nics_that_go_along.sql"),
@@ -47,6 +49,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0006_devices.sql"),
     include_str!("../../migrations/0007_upkeep.sql"),
     include_str!("../../migrations/0008_shares.sql"),
+    include_str!("../../migrations/0009_users.sql"),
 ];
 
 /// The open database.

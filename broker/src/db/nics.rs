@@ -2,7 +2,7 @@
 
 use super::{Change, Db, Fault, Id};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use skep_proto::{MachineId, NicId, NicName, SwitchId, Text};
+use skep_proto::{GroupId, MachineId, NicId, NicName, SwitchId, Text};
 
 /// A NIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +21,14 @@ pub struct NicRow {
     pub machine: Option<(MachineId, Text<63>)>,
     /// When it was made.
     pub created_ns: i64,
+    /// Its group.
+    pub group: GroupId,
+    /// Its group's name.
+    pub group_name: Text<63>,
 }
 
-const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns
+const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns,
+    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp)
     FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
@@ -44,6 +49,8 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
         switch,
         machine,
         created_ns: row.get(9)?,
+        group: row.get::<_, Id<_>>(10)?.0,
+        group_name: text(11)?,
     })
 }
 
@@ -64,11 +71,13 @@ pub trait Nics {
         Ok(self.sql().prepare_cached(&sql)?.query_row([mac], row).optional()?)
     }
 
-    /// Up to `limit`, by name, after this one.
-    fn nics_after(&self, name: &str, limit: u32) -> Result<Vec<NicRow>, Fault> {
-        let sql = format!("{SELECT} WHERE n.name > ? ORDER BY n.name LIMIT ?");
+    /// Up to `limit` of groups that `seen` holds, by name, after this one.
+    fn nics_after(&self, name: &str, limit: u32, seen: Option<&str>) -> Result<Vec<NicRow>, Fault> {
+        let sql = format!(
+            "{SELECT} WHERE n.name > ?1 AND (?3 IS NULL OR n.grp IN (SELECT value FROM json_each(?3))) ORDER BY n.name LIMIT ?2"
+        );
         let mut statement = self.sql().prepare_cached(&sql)?;
-        let rows = statement.query_map(params![name, limit], row)?;
+        let rows = statement.query_map(params![name, limit, seen], row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -100,9 +109,17 @@ impl Change<'_> {
 
     /// Adds a NIC, without a machine.
     pub fn add_nic(&self, nic: &NicRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns) VALUES (?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp) VALUES (?, ?, ?, ?, ?, ?, ?)";
         let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
-        self.prepare_cached(sql)?.execute(params![Id(nic.id), nic.name.as_str(), nic.number, nic.mac, switch, nic.created_ns])?;
+        self.prepare_cached(sql)?.execute(params![
+            Id(nic.id),
+            nic.name.as_str(),
+            nic.number,
+            nic.mac,
+            switch,
+            nic.created_ns,
+            Id(nic.group)
+        ])?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::{Change, Db, Fault, Id, Number};
 use rusqlite::{OptionalExtension, Row, params};
 use skep_proto::broker::{OperationState, OperationView};
-use skep_proto::{OperationId, Refusal, TraceId, wire};
+use skep_proto::{GroupId, OperationId, Refusal, TraceId, wire};
 
 /// Ended operations that are kept.
 const KEPT: i64 = 10_000;
@@ -33,16 +33,17 @@ fn view(row: &Row<'_>) -> rusqlite::Result<OperationView> {
 }
 
 impl Change<'_> {
-    /// An operation begins.
-    pub fn begin_operation(&self, op: &OperationView) -> Result<(), Fault> {
-        let sql = "INSERT INTO operations (id, kind, object, user, trace, started_ns) VALUES (?, ?, ?, ?, ?, ?)";
+    /// An operation begins, in a group.
+    pub fn begin_operation(&self, op: &OperationView, group: GroupId) -> Result<(), Fault> {
+        let sql = "INSERT INTO operations (id, kind, object, user, trace, started_ns, grp) VALUES (?, ?, ?, ?, ?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![
             Id(op.id),
             op.kind.as_str(),
             op.object.as_str(),
             op.user.as_str(),
             Number(op.trace.0),
-            op.started_ns
+            op.started_ns,
+            Id(group)
         ])?;
         let number = self.last_insert_rowid();
         if number % 100 == 0 {
@@ -83,14 +84,15 @@ impl Db {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Up to 64, newest first, after this one.
-    pub fn operations(&self, after: Option<OperationId>) -> Result<Vec<OperationView>, Fault> {
+    /// Up to 64 of groups that `seen` holds, newest first, after this one.
+    pub fn operations(&self, after: Option<OperationId>, seen: Option<&str>) -> Result<Vec<OperationView>, Fault> {
         let sql = format!(
             "SELECT {COLUMNS} FROM operations
-             WHERE ?1 IS NULL OR number < (SELECT number FROM operations WHERE id = ?1) ORDER BY number DESC LIMIT 64"
+             WHERE (?1 IS NULL OR number < (SELECT number FROM operations WHERE id = ?1))
+             AND (?2 IS NULL OR grp IN (SELECT value FROM json_each(?2))) ORDER BY number DESC LIMIT 64"
         );
         let mut statement = self.read().prepare_cached(&sql)?;
-        let rows = statement.query_map([after.map(Id)], view)?;
+        let rows = statement.query_map(params![after.map(Id), seen], view)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 }

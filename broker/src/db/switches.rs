@@ -2,7 +2,7 @@
 
 use super::{Change, Db, Fault, Id};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use skep_proto::{IfName, SwitchId, SwitchName};
+use skep_proto::{IfName, SwitchId, SwitchName, Text};
 
 /// A switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,9 +19,16 @@ pub struct SwitchRow {
     pub created_ns: i64,
     /// NICs connected to it.
     pub nics: u32,
+    /// Open to every group.
+    pub open: bool,
+    /// Names of groups that it is open to.
+    pub groups: Vec<Text<63>>,
 }
 
-const COLUMNS: &str = "id, name, number, uplink, created_ns, (SELECT count(*) FROM nics WHERE switch = switches.id)";
+const COLUMNS: &str = "id, name, number, uplink, created_ns, (SELECT count(*) FROM nics WHERE switch = switches.id),
+    EXISTS (SELECT 1 FROM switch_groups o WHERE o.switch = switches.id AND o.grp = ''),
+    (SELECT group_concat(name, ' ') FROM (SELECT g.name AS name FROM switch_groups o JOIN machine_groups g ON g.id = o.grp
+        WHERE o.switch = switches.id ORDER BY g.name LIMIT 50))";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
     let uplink = row.get_ref(3)?.as_str()?;
@@ -34,6 +41,9 @@ fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
         uplink,
         created_ns: row.get(4)?,
         nics: row.get(5)?,
+        open: row.get(6)?,
+        // No name has a blank in it.
+        groups: row.get::<_, Option<String>>(7)?.unwrap_or_default().split_whitespace().map(Text::lossy).collect(),
     })
 }
 

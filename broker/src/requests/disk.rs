@@ -1,30 +1,37 @@
 //! Disks.
 
-use super::{Cx, find_disk, taken};
+use super::{Cx, find_disk, group, taken};
 use crate::broker::Broker;
 use crate::db::disks::{DiskRow, Disks, Stage};
+use crate::db::groups::Groups;
 use crate::jobs::{self, Job};
 use crate::operations::Operation;
 use crate::page::{ROWS, fit};
+use crate::policy::Rights;
 use skep_proto::broker::{
     DiskClone, DiskCreate, DiskDelete, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskView, Done, OperationView,
 };
 use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space, VolumeSpace};
-use skep_proto::{DiskId, DiskName, OneFd, Reason, Refusal, Text};
+use skep_proto::{DiskId, DiskName, GroupId, OneFd, Reason, Refusal, Text};
 use std::fmt::Write;
 
 /// Names of machines in a view, at most.
 const MACHINES: usize = 50;
 
-fn view(db: &impl Disks, disk: DiskRow) -> Result<DiskView, Refusal> {
+/// Machines of groups that are not his to see are left out.
+fn view(db: &(impl Disks + Groups), disk: DiskRow, rights: &Rights) -> Result<DiskView, Refusal> {
     let users = db.disk_users(disk.id)?;
+    let group = db.group_name(disk.group)?;
     let DiskRow { id, name, kind, size, allocated, sha256, created_ns, .. } = disk;
-    let machines = users.into_iter().map(|user| user.name).take(MACHINES).collect();
-    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns })
+    let machines =
+        users.into_iter().filter(|user| rights.within(user.group).is_some()).map(|user| user.name).take(MACHINES).collect();
+    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group })
 }
 
 /// A row of which the file has yet to be made. The name is taken from now on.
-pub(super) fn reserve(db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKind, size: u64) -> Result<DiskRow, Refusal> {
+pub(super) fn reserve(
+    broker: &Broker, db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKind, size: u64, group: GroupId,
+) -> Result<DiskRow, Refusal> {
     if db.find_disk(name.as_str())?.is_some() {
         return Err(taken("disk", name));
     }
@@ -37,8 +44,9 @@ pub(super) fn reserve(db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKin
         sha256: Text::default(),
         stage: Stage::Creating,
         created_ns: skep_service::now_ns(),
+        group,
     };
-    db.add_disk(&disk)?;
+    broker.within_quota(db, group, || Ok(db.add_disk(&disk)?))?;
     Ok(disk)
 }
 
@@ -64,18 +72,29 @@ pub(super) fn finished(broker: &Broker, who: &crate::db::Who, disk: &DiskRow, do
         })
     });
     broker.change(who, |change| {
-        change.disk_ready(disk.id, done.disk.size, done.disk.allocated, sha256.as_deref())?;
+        // An image may be larger than anybody knew.
+        broker.within_quota(change, disk.group, || {
+            Ok(change.disk_ready(disk.id, done.disk.size, done.disk.allocated, sha256.as_deref())?)
+        })?;
         Ok(change.event("disk", disk.id, &disk.name, "created", format_args!("{} bytes", done.disk.size))?)
     })
 }
 
 /// `DiskCreate`.
 pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
-    let Cx { broker, who } = cx;
-    let disk = broker.change(who, |change| reserve(change, &c.name, c.kind, c.size))?;
+    let Cx { broker, who, .. } = cx;
+    let disk = broker.change(who, |change| {
+        let group = group::named(change, c.group.as_ref())?;
+        reserve(broker, change, &c.name, c.kind, c.size, group.id)
+    })?;
     let made = broker.storage.call(who, CreateDisk { disk: disk.id, kind: c.kind, size: c.size }).await;
     match made {
-        Ok((state, [])) => finished(broker, who, &disk, &JobDone { disk: state, sha256: None })?,
+        Ok((state, [])) => {
+            if let Err(refusal) = finished(broker, who, &disk, &JobDone { disk: state, sha256: None }) {
+                broker.undo_disk(who, &disk).await;
+                return Err(refusal);
+            }
+        }
         // Nothing was made, and nothing could be deleted.
         Err(refusal) if refusal.reason == Reason::Unsupported => {
             broker.change(who, |change| change.remove_disk(disk.id))?;
@@ -91,7 +110,7 @@ pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
 
 /// `DiskImport`: the stream goes from the frontend to storage-helper; nothing of it comes by here.
 pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, OneFd), Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let object = format!("disk {}", c.name);
     let (reader, writer) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
@@ -103,10 +122,18 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, OneFd), Re
         let note = format!("{} bytes are to come, {} are free", c.expect, space.free);
         return Err(Refusal::new(Reason::NoSpace, object).note(note));
     }
-    let begin = Operation::begin(broker, who, "import", &object, |change| reserve(change, &c.name, c.kind, 0));
-    let (disk, mut operation) = begin?;
-    let call =
-        ImportDisk { disk: disk.id, kind: c.kind, format: c.format, limit: space.free, expect: c.expect, sha256: c.sha256 };
+    let group = broker.read(|db| group::named(db, c.group.as_ref()))?.id;
+    let begin = Operation::begin(broker, who, group, "import", &object, |change| {
+        let room = broker.disk_room(change, group)?;
+        if let Some(room) = room.filter(|room| c.expect > *room) {
+            let refusal = Refusal::new(Reason::QuotaReached, &object).field("disk");
+            return Err(refusal.note(format_args!("{} bytes are to come, its group may have {room} more", c.expect)));
+        }
+        Ok((reserve(broker, change, &c.name, c.kind, 0, group)?, room))
+    });
+    let ((disk, room), mut operation) = begin?;
+    let limit = room.map_or(space.free, |room| room.min(space.free));
+    let call = ImportDisk { disk: disk.id, kind: c.kind, format: c.format, limit, expect: c.expect, sha256: c.sha256 };
     let view = operation.view();
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {
@@ -126,11 +153,11 @@ async fn end(broker: &Broker, who: &crate::db::Who, operation: Operation, disk: 
 
 /// `DiskClone`.
 pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     broker.read(|db| still(broker, &from, db))?;
-    let begin = Operation::begin(broker, who, "clone", format_args!("disk {}", c.name), |change| {
-        reserve(change, &c.name, from.kind, from.size)
+    let begin = Operation::begin(broker, who, from.group, "clone", format_args!("disk {}", c.name), |change| {
+        reserve(broker, change, &c.name, from.kind, from.size, from.group)
     });
     let (disk, mut operation) = begin?;
     let hold = broker.hold(vec![from.id]);
@@ -170,13 +197,16 @@ pub(super) fn idle(broker: &Broker, disk: &DiskRow) -> Result<(), Refusal> {
 
 /// `DiskResize`.
 pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     idle(broker, &disk)?;
     let hold = broker.hold(vec![disk.id]);
+    let grows = c.size.saturating_sub(disk.size);
+    let growing = broker.change(who, |change| broker.grow(change, disk.group, grows))?;
     let call = ResizeDisk { disk: disk.id, kind: disk.kind, size: c.size };
     let (state, []) = broker.storage.call(who, call).await.map_err(named(&disk))?;
     drop(hold);
+    drop(growing);
     broker.change(who, |change| {
         change.disk_ready(disk.id, state.size, state.allocated, None)?;
         change.event("disk", disk.id, &disk.name, "changed", format_args!("size {} bytes", state.size))
@@ -186,8 +216,13 @@ pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
 
 /// `DiskGet`.
 pub async fn get(cx: &Cx, c: DiskGet) -> Result<DiskView, Refusal> {
+    // Found before and looked at after: meanwhile the name may have become another's.
+    let id = cx.broker.read(|db| find_disk(db, c.disk.as_str()))?.id;
     cx.broker.refresh_disks(&cx.who).await;
-    cx.broker.read(|db| view(db, find_disk(db, c.disk.as_str())?))
+    cx.broker.read(|db| {
+        let row = db.disk(id)?.filter(|row| row.stage == Stage::Ready);
+        view(db, row.ok_or_else(|| super::not_found("disk", &c.disk))?, &cx.user.rights)
+    })
 }
 
 /// `DiskList`.
@@ -196,16 +231,17 @@ pub async fn list(cx: &Cx, c: DiskList) -> Result<DiskPage, Refusal> {
         cx.broker.refresh_disks(&cx.who).await;
     }
     let after = c.after.as_ref().map_or("", DiskName::as_str);
+    let seen = cx.user.rights.seen();
     let rows = cx.broker.read(|db| {
-        let rows = db.disks_after(after, ROWS)?;
-        rows.into_iter().map(|row| view(db, row)).collect::<Result<Vec<_>, _>>()
+        let rows = db.disks_after(after, ROWS, seen.as_deref())?;
+        rows.into_iter().map(|row| view(db, row, &cx.user.rights)).collect::<Result<Vec<_>, _>>()
     })?;
     Ok(DiskPage { disks: fit(rows) })
 }
 
 /// `DiskDelete`.
 pub async fn delete(cx: &Cx, c: DiskDelete) -> Result<Done, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     broker.free(disk.id, disk.name.as_str())?;
     if let Some(user) = broker.read(|db| db.disk_users(disk.id))?.first() {

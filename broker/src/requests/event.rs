@@ -3,6 +3,7 @@
 use super::Cx;
 use crate::broker::Broker;
 use crate::page::fit;
+use crate::policy::Proof;
 use skep_ipc::aio::Port;
 use skep_proto::broker::{Done, EventWatch, OperationCancel, OperationGet, OperationList, OperationPage, OperationView};
 use skep_proto::{OneFd, Reason, Refusal, wire};
@@ -18,7 +19,7 @@ pub async fn get(cx: &Cx, c: OperationGet) -> Result<OperationView, Refusal> {
 
 /// `OperationList`.
 pub async fn list(cx: &Cx, c: OperationList) -> Result<OperationPage, Refusal> {
-    Ok(OperationPage { operations: fit(cx.broker.operations_after(c.after)?) })
+    Ok(OperationPage { operations: fit(cx.broker.operations_after(c.after, cx.user.rights.seen().as_deref())?) })
 }
 
 /// `OperationCancel`.
@@ -41,13 +42,13 @@ pub async fn watch(cx: &Cx, c: EventWatch) -> Result<(Done, OneFd), Refusal> {
     let failed = |e| Refusal::io("events", "make a socket pair", &e);
     let (ours, theirs) = skep_sys::sock::seqpacket_pair().map_err(failed)?;
     let ours = Port::new(ours).map_err(failed)?;
-    tokio::task::spawn_local(send(broker.clone(), ours, after, c.object.to_string()));
+    tokio::task::spawn_local(send(broker.clone(), cx.proof.clone(), ours, after, c.object.to_string()));
     Ok((Done {}, [theirs]))
 }
 
 /// Sends every event after a token, as fast as the reader takes them. It ends when the reader is gone, and when it fell so far behind
 /// that events are no longer kept: its next watch with the last token is then refused as a gap.
-async fn send(broker: Rc<Broker>, port: Port, mut token: u64, object: String) {
+async fn send(broker: Rc<Broker>, proof: Proof, port: Port, mut token: u64, object: String) {
     let mut news = broker.news();
     let reader = async {
         // A reader has nothing to say.
@@ -56,14 +57,18 @@ async fn send(broker: Rc<Broker>, port: Port, mut token: u64, object: String) {
     let events = async {
         loop {
             news.mark_unchanged();
+            // What he may see by now; whoever lost his session has seen the last of it.
+            let Ok(user) = broker.user_of(&proof) else { return };
+            let seen = user.rights.seen();
+            let newest = *news.borrow();
             let batch = broker.read(|db| match db.keeps_after(token) {
-                Ok(true) => db.events_after(token, &object),
+                Ok(true) => db.events_after(token, &object, seen.as_deref()),
                 _ => Err(crate::db::Fault::Row("events")),
             });
             let Ok(batch) = batch else { return };
             if batch.is_empty() {
                 // Nothing of this kind up to now.
-                token = token.max(*news.borrow());
+                token = token.max(newest);
                 if news.changed().await.is_err() {
                     return;
                 }

@@ -44,7 +44,7 @@ async fn read(cx: &Cx, machine: &MachineRow, object: &str, c: FirmwareGet) -> Re
 
 /// `FirmwareEdit`.
 pub async fn edit(cx: &Cx, c: FirmwareEdit) -> Result<VarsEdited, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let (machine, object) = find(cx, c.machine.as_str())?;
     at_rest(&machine)?;
     if let FirmwareChange::Delete(name) = &c.change {

@@ -1,17 +1,16 @@
-//! The host's report, and tokens.
+//! The host's report.
 
-use super::{Cx, taken};
+use super::Cx;
 use crate::db::machines::{Machines, Which};
 use crate::db::switches::Switches;
-use sha2::{Digest, Sha256};
-use skep_proto::broker::{Done, HostRest, HostShow, HostView, TokenCreate, TokenMade};
+use skep_proto::broker::{Done, HostRest, HostShow, HostView};
 use skep_proto::net::DeleteSwitch;
 use skep_proto::storage::Space;
-use skep_proto::{OperationId, Reason, Refusal, Text};
+use skep_proto::{Reason, Refusal, Text};
 
 /// `HostShow`: what is known without the helpers that are away.
 pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let helpers =
         [("storage-helper", broker.storage.is_up()), ("net-helper", broker.net.is_up()), ("vm-runner", broker.cells.is_up())];
     let cell = if broker.cells.is_up() { broker.facilities(who).await.ok() } else { None };
@@ -38,7 +37,7 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
 
 /// `HostRest`: the database keeps the switches, so reconciliation makes their bridges anew.
 pub async fn rest(cx: &Cx, HostRest {}: HostRest) -> Result<Done, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let running = broker.read(|db| db.machines(Which::Unsettled))?;
     if let Some(machine) = running.first() {
         return Err(Refusal::new(Reason::InUse, "host").note(format_args!("machine {} is not stopped", machine.name)));
@@ -47,23 +46,4 @@ pub async fn rest(cx: &Cx, HostRest {}: HostRest) -> Result<Done, Refusal> {
         broker.net.call(who, DeleteSwitch { number: switch.number }).await?;
     }
     Ok(Done {})
-}
-
-/// `TokenCreate`: 244 random bits, of which the hash is kept.
-pub async fn token(cx: &Cx, c: TokenCreate) -> Result<TokenMade, Refusal> {
-    let name = c.name.as_str();
-    if name.is_empty() {
-        return Err(Refusal::new(Reason::InvalidValue, "token").field("name").note("it is empty"));
-    }
-    // Two random UUIDs: from the kernel's generator, 122 bits each.
-    let (high, low) = (OperationId::random().as_u128(), OperationId::random().as_u128());
-    let text = format!("skep_{high:032x}{low:032x}");
-    let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-    cx.broker.change(&cx.who, |change| {
-        if change.has_token(name)? {
-            return Err(taken("token", name));
-        }
-        Ok(change.add_token(&hash, name)?)
-    })?;
-    Ok(TokenMade { token: Text::lossy(&text) })
 }

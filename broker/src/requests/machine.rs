@@ -1,6 +1,6 @@
 //! Machines: definitions, and asking their actors.
 
-use super::{Cx, at_rest, find_disk, find_machine, taken};
+use super::{Cx, at_rest, find_disk, find_machine, group, taken};
 use crate::actor::Msg;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{MachineRow, Machines, Which};
@@ -33,6 +33,7 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         files,
         slot,
         unenforced,
+        group_name,
         ..
     } = machine;
     let disks = spec.disks.iter().zip(machine.disk_names).map(|(disk, name)| MachineDisk {
@@ -75,6 +76,7 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         channels: spec.channels,
         upkeep,
         shares: spec.shares,
+        group: group_name,
     })
 }
 
@@ -92,11 +94,12 @@ pub async fn create(cx: &Cx, c: MachineCreate) -> Result<MachineView, Refusal> {
     let id = cx.broker.change(&cx.who, |change| {
         free_name(change, &c.name)?;
         let mut machine = MachineRow::new(c.name);
+        machine.group = group::named(change, c.group.as_ref())?.id;
         machine.description = c.settings.description.clone().unwrap_or_default();
         machine.upkeep = upkeep::edited(machine.upkeep, &c.settings.upkeep, machine.name.as_str())?;
         machine.spec.edit(&c.settings, |name| find_disk(change, name))?;
         machine.spec.check(machine.id, machine.name.as_str())?;
-        change.add_machine(&machine)?;
+        cx.broker.within_quota(change, machine.group, || Ok(change.add_machine(&machine)?))?;
         change.event("machine", machine.id, &machine.name, "created", "")?;
         Ok::<_, Refusal>(machine.id)
     })?;
@@ -111,14 +114,15 @@ pub async fn get(cx: &Cx, c: MachineGet) -> Result<MachineView, Refusal> {
 /// `MachineList`.
 pub async fn list(cx: &Cx, c: MachineList) -> Result<MachinePage, Refusal> {
     let after = c.after.as_ref().map_or("", MachineName::as_str);
-    let rows = cx.broker.read(|db| db.machines(Which::After(after, ROWS)))?;
+    let seen = cx.user.rights.seen();
+    let rows = cx.broker.read(|db| db.machines(Which::After(after, ROWS, seen.as_deref())))?;
     let views = rows.into_iter().map(view).collect::<Result<Vec<_>, _>>()?;
     Ok(MachinePage { machines: fit(views) })
 }
 
 /// `MachineSet`.
 pub async fn set(cx: &Cx, c: MachineSet) -> Result<MachineEdited, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let (machine, changes) = broker.change(who, |change| {
         let old = find_machine(change, c.machine.as_str())?;
         if c.revision != 0 && c.revision != old.revision {
@@ -140,7 +144,7 @@ pub async fn set(cx: &Cx, c: MachineSet) -> Result<MachineEdited, Refusal> {
             new.revision += 1;
             // What it would write while others have it is refused here; by then its start could be far away.
             in_use(change, &old, &new)?;
-            change.set_machine(&new)?;
+            broker.within_quota(change, new.group, || Ok(change.set_machine(&new)?))?;
             let names: Vec<&str> = changes.iter().map(|(name, _)| name.as_str()).collect();
             change.event("machine", new.id, &new.name, "changed", names.join(", "))?;
         }

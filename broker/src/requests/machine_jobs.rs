@@ -35,20 +35,21 @@ fn reserve(broker: &Broker, change: &Change<'_>, c: &MachineClone) -> Result<Cop
     (machine.stage, machine.description) = (Stage::Creating, original.description.clone());
     machine.spec = original.spec.clone();
     machine.spec.nics.clear();
+    machine.group = original.group;
     let mut disks = Vec::new();
     for (number, drive) in machine.spec.disks.iter_mut().enumerate().filter(|(_, drive)| !drive.read_only) {
         let from = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
         disk::still(broker, &from, change)?;
         let name: DiskName = derived(&c.name, number)?;
-        let to = disk::reserve(change, &name, from.kind, from.size)?;
+        let to = disk::reserve(broker, change, &name, from.kind, from.size, machine.group)?;
         drive.disk = to.id;
         disks.push((from, to));
     }
-    change.add_machine(&machine)?;
+    broker.within_quota(change, machine.group, || Ok(change.add_machine(&machine)?))?;
     for (number, old) in original.spec.nics.iter().enumerate() {
         let name: NicName = derived(&c.name, number)?;
         let old = super::find_nic(change, &old.nic.to_string())?;
-        let new = nic::add(change, &name, old.switch, None)
+        let new = nic::add(change, &name, old.switch, None, machine.group)
             .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
         change.set_nic_made_for(new.id, machine.id)?;
     }
@@ -57,10 +58,12 @@ fn reserve(broker: &Broker, change: &Change<'_>, c: &MachineClone) -> Result<Cop
 
 /// `MachineClone`.
 pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
-    let Cx { broker, who } = cx;
-    let original = broker.read(|db| resting(db, c.machine.as_str()))?.id;
+    let Cx { broker, who, .. } = cx;
+    let original = broker.read(|db| resting(db, c.machine.as_str()))?;
     let object = format!("machine {}", c.name);
-    let (copy, mut operation) = Operation::begin(broker, who, "clone", object, |change| reserve(broker, change, &c))?;
+    let (copy, mut operation) =
+        Operation::begin(broker, who, original.group, "clone", object, |change| reserve(broker, change, &c))?;
+    let original = original.id;
     let view = operation.view();
     let hold = broker.hold(copy.disks.iter().flat_map(|(from, to)| [from.id, to.id]).collect());
     let (broker, who) = (broker.clone(), who.clone());
@@ -121,8 +124,8 @@ pub fn doom(change: &Change<'_>, id: MachineId) -> Result<(), Fault> {
             change.set_nic_machine(nic.nic, None)?;
             continue;
         }
-        change.remove_nic(nic.nic)?;
         change.event("nic", nic.nic, nic_name.as_str(), "deleted", format_args!("with machine {}", machine.name))?;
+        change.remove_nic(nic.nic)?;
     }
     machine.spec.disks.clear();
     machine.spec.boot = crate::spec::Boot::Uefi;
@@ -132,9 +135,9 @@ pub fn doom(change: &Change<'_>, id: MachineId) -> Result<(), Fault> {
 
 /// `MachineDelete`.
 pub async fn delete(cx: &Cx, c: MachineDelete) -> Result<OperationView, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let machine = broker.read(|db| resting(db, c.machine.as_str()))?;
-    let begin = Operation::begin(broker, who, "delete", format_args!("machine {}", machine.name), |change| {
+    let begin = Operation::begin(broker, who, machine.group, "delete", format_args!("machine {}", machine.name), |change| {
         let machine = resting(change, c.machine.as_str())?;
         doom(change, machine.id)?;
         change.event("machine", machine.id, &machine.name, "deleted", "")?;
@@ -142,6 +145,10 @@ pub async fn delete(cx: &Cx, c: MachineDelete) -> Result<OperationView, Refusal>
         if c.disks {
             for disk in &machine.spec.disks {
                 let Some(row) = change.disk(disk.disk)? else { continue };
+                // One of another group is not this group's to delete.
+                if row.group != machine.group {
+                    continue;
+                }
                 broker.free(row.id, row.name.as_str())?;
                 if change.disk_users(row.id)?.is_empty() {
                     change.disk_doomed(row.id)?;

@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod event;
 pub mod firmware;
+pub mod group;
 pub mod host;
 pub mod machine;
 pub mod machine_jobs;
@@ -10,6 +11,7 @@ pub mod nic;
 pub mod snapshot;
 pub mod stream;
 pub mod switch;
+pub mod user;
 
 use crate::broker::Broker;
 use crate::db::Who;
@@ -17,6 +19,7 @@ use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::{NicRow, Nics};
 use crate::db::switches::{SwitchRow, Switches};
+use crate::policy::{Proof, User};
 use skep_proto::{Reason, Refusal};
 use std::fmt::Display;
 use std::rc::Rc;
@@ -27,6 +30,10 @@ pub struct Cx {
     pub broker: Rc<Broker>,
     /// In whose name.
     pub who: Who,
+    /// Who that is, and what he may see.
+    pub user: Rc<User>,
+    /// How he showed it.
+    pub proof: Proof,
 }
 
 fn not_found(what: &str, name: impl Display) -> Refusal {

@@ -30,7 +30,7 @@ fn find(db: &impl Snapshots, disk: &DiskRow, name: &str) -> Result<SnapshotRow, 
 
 /// `SnapshotCreate`. Of a running machine's disk it holds what a power failure would have left.
 pub async fn create(cx: &Cx, c: SnapshotCreate) -> Result<SnapshotView, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     broker.free(disk.id, disk.name.as_str())?;
     let object = object(&disk, c.name.as_str());
@@ -71,7 +71,7 @@ pub async fn create(cx: &Cx, c: SnapshotCreate) -> Result<SnapshotView, Refusal>
 
 /// `SnapshotList`.
 pub async fn list(cx: &Cx, c: SnapshotList) -> Result<SnapshotPage, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     if c.after.is_none() && disk.kind == DiskKind::Zvol {
         broker.refresh_snapshots(who, &disk).await;
@@ -83,7 +83,7 @@ pub async fn list(cx: &Cx, c: SnapshotList) -> Result<SnapshotPage, Refusal> {
 
 /// `SnapshotRollBack`. The disk would change under a machine that runs.
 pub async fn roll_back(cx: &Cx, c: SnapshotRollBack) -> Result<DiskView, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     let snapshot = broker.read(|db| find(db, &disk, c.snapshot.as_str()))?;
     idle(broker, &disk)?;
@@ -104,7 +104,7 @@ pub async fn roll_back(cx: &Cx, c: SnapshotRollBack) -> Result<DiskView, Refusal
 
 /// `SnapshotDelete`.
 pub async fn delete(cx: &Cx, c: SnapshotDelete) -> Result<Done, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     let snapshot = broker.read(|db| find(db, &disk, c.snapshot.as_str()))?;
     // The intent first: a crash from here on finishes it.

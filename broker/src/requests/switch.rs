@@ -1,18 +1,19 @@
 //! Switches.
 
-use super::{Cx, find_switch, taken};
+use super::{Cx, find_switch, group, taken};
 use crate::db::Change;
+use crate::db::groups::Groups;
 use crate::db::switches::{SwitchRow, Switches};
 use crate::page::{ROWS, fit};
-use skep_proto::broker::{Done, SwitchCreate, SwitchDelete, SwitchList, SwitchPage, SwitchView};
+use skep_proto::broker::{Done, SwitchCreate, SwitchDelete, SwitchList, SwitchOpen, SwitchPage, SwitchView};
 use skep_proto::net;
 use skep_proto::{IfName, InstanceId, Reason, Refusal, SwitchId, SwitchName, Text};
 
 fn view(instance: InstanceId, switch: SwitchRow) -> SwitchView {
-    let SwitchRow { id, name, number, uplink, created_ns, nics } = switch;
+    let SwitchRow { id, name, number, uplink, created_ns, nics, open, groups } = switch;
     let bridge = Text::lossy(IfName::bridge(instance, number).as_str());
     let uplink = uplink.map(|u| Text::lossy(u.as_str())).unwrap_or_default();
-    SwitchView { id, name, bridge, uplink, nics, created_ns }
+    SwitchView { id, name, bridge, uplink, nics, created_ns, open, groups }
 }
 
 fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> {
@@ -27,6 +28,8 @@ fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> 
         uplink: c.uplink.clone(),
         created_ns: skep_service::now_ns(),
         nics: 0,
+        open: false,
+        groups: Vec::new(),
     };
     change.add_switch(&switch)?;
     change.event("switch", switch.id, &switch.name, "created", "")?;
@@ -35,7 +38,7 @@ fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> 
 
 /// `SwitchCreate`. A crash after the row finishes it: rows are made true whenever net-helper is there.
 pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     if c.uplink.as_ref().is_some_and(|uplink| uplink.is_of(broker.instance)) {
         let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("uplink");
         return Err(refusal.note("an interface of this suite cannot be an uplink"));
@@ -59,13 +62,24 @@ pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
 /// `SwitchList`.
 pub async fn list(cx: &Cx, c: SwitchList) -> Result<SwitchPage, Refusal> {
     let after = c.after.as_ref().map_or("", SwitchName::as_str);
-    let rows = cx.broker.read(|db| db.switches_after(after, ROWS))?;
+    let seen = cx.user.rights.seen();
+    let rows = cx.broker.read(|db| {
+        let mut rows = db.switches_after(after, ROWS)?;
+        // Of groups that are not his to see, not even the name.
+        if let Some(seen) = &seen {
+            let groups = db.groups_after("", u32::MAX, Some(seen))?;
+            for row in &mut rows {
+                row.groups.retain(|name| groups.iter().any(|group| group.name.as_str() == name.as_str()));
+            }
+        }
+        Ok::<_, Refusal>(rows)
+    })?;
     Ok(SwitchPage { switches: fit(rows.into_iter().map(|row| view(cx.broker.instance, row))) })
 }
 
 /// `SwitchDelete`.
 pub async fn delete(cx: &Cx, c: SwitchDelete) -> Result<Done, Refusal> {
-    let Cx { broker, who } = cx;
+    let Cx { broker, who, .. } = cx;
     let used = |switch: &SwitchRow| {
         let refusal = Refusal::new(Reason::InUse, format_args!("switch {}", switch.name));
         if switch.nics == 0 { Ok(()) } else { Err(refusal.note(format_args!("{} NICs are connected to it", switch.nics))) }
@@ -80,4 +94,17 @@ pub async fn delete(cx: &Cx, c: SwitchDelete) -> Result<Done, Refusal> {
         Ok::<_, Refusal>(change.event("switch", switch.id, &switch.name, "deleted", "")?)
     })?;
     Ok(Done {})
+}
+
+/// `SwitchOpen`.
+pub async fn open(cx: &Cx, c: SwitchOpen) -> Result<SwitchView, Refusal> {
+    cx.broker.change(&cx.who, |change| {
+        let switch = find_switch(change, c.switch.as_str())?;
+        let group = c.group.as_ref().map(|name| group::named(change, Some(name))).transpose()?;
+        change.open_switch(switch.id, group.as_ref().map(|group| group.id), c.open)?;
+        let whom = group.map_or("all groups".to_owned(), |group| format!("group {}", group.name));
+        let what = if c.open { "open to" } else { "closed to" };
+        change.event("switch", switch.id, &switch.name, "changed", format_args!("{what} {whom}"))?;
+        Ok(view(cx.broker.instance, find_switch(change, &switch.id.to_string())?))
+    })
 }

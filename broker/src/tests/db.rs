@@ -18,6 +18,7 @@ fn disk(name: &str) -> DiskRow {
         sha256: Text::default(),
         stage: Stage::Ready,
         created_ns: 7,
+        group: crate::db::groups::DEFAULT,
     }
 }
 
@@ -59,7 +60,7 @@ fn a_refused_change_leaves_neither_row_nor_event() {
         Err::<(), _>(Refusal::new(Reason::InUse, "test"))
     });
     assert_eq!(result.expect_err("refused").reason, Reason::InUse);
-    assert!(db.disks_after("", 9).expect("read").is_empty());
+    assert!(db.disks_after("", 9, None).expect("read").is_empty());
     assert_eq!(db.last_event().expect("read"), 0);
 }
 
@@ -136,6 +137,6 @@ fn old_events_go_and_a_token_before_them_is_a_gap() {
     assert!(db.keeps_after(3_000).expect("read"));
     assert!(db.keeps_after(count as u64).expect("read"));
     assert!(!db.keeps_after(count as u64 + 1).expect("read"), "never given out");
-    let next = db.events_after(3_000, "").expect("read");
+    let next = db.events_after(3_000, "", None).expect("read");
     assert_eq!(next.first().map(|e| e.token), Some(3_001));
 }

@@ -39,7 +39,7 @@ async fn scenario(s: &mut Session) -> Vec<Refusal> {
     step!(s.ask(DiskDelete { disk: Text::lossy("spare") }));
     let volume = || Text::lossy("volume");
     let kind = skep_proto::storage::DiskKind::Zvol;
-    step!(s.ask(DiskCreate { name: "volume".parse().expect("a name"), kind, size: 1 << 20 }));
+    step!(s.ask(DiskCreate { name: "volume".parse().expect("a name"), kind, size: 1 << 20, group: None }));
     for name in ["one", "two"] {
         step!(s.ask(SnapshotCreate { disk: volume(), name: name.parse().expect("a name") }));
     }

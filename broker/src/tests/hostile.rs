@@ -65,18 +65,34 @@ fn a_session_takes_a_socket_or_a_token_and_not_both() {
 }
 
 #[test]
-fn only_root_and_the_owner_get_a_session() {
+fn only_root_the_owner_and_users_of_the_host_get_a_session() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: only root can be somebody else");
         return;
     }
     Suite::new().live(async |life: Life| {
+        // Once: the whole process is somebody else for a moment, with the other tests in it.
         let (_client, socket) = life.client_as(nix::unistd::Uid::from_raw(4711));
+        let again = socket.try_clone().expect("a copy");
         let mut client = life.connect().await;
         match raw(&mut client, local(), UpTo(vec![socket])).await {
             Err(CallError::Refused(refusal)) => assert_eq!(refusal.reason, Reason::PermissionDenied),
             other => panic!("{other:?}"),
         }
+        // Made a user, he gets one, in which he may do nothing yet; and it ends with the user.
+        let mut root = life.session().await;
+        let user = |name: &str| UserCreate { name: name.parse().expect("a name"), password: None, local_uid: Some(4711) };
+        root.ask(user("alice")).await.expect("made");
+        assert_eq!(root.ask(user("bob")).await.expect_err("the same uid").reason, Reason::AlreadyExists);
+        let mut client = life.connect().await;
+        let state = raw(&mut client, local(), UpTo(vec![again])).await.expect("a session");
+        assert_eq!(state.user.as_str(), "alice");
+        let denied = |result| matches!(result, Err(CallError::Refused(r)) if r.reason == Reason::PermissionDenied);
+        assert!(denied(raw(&mut client, HostShow {}, []).await));
+        root.ask(RoleGrant { user: Text::lossy("alice"), group: None, role: Role::Viewer }).await.expect("granted");
+        raw(&mut client, HostShow {}, []).await.expect("shown");
+        root.ask(UserDelete { user: Text::lossy("alice") }).await.expect("deleted");
+        assert!(denied(raw(&mut client, HostShow {}, []).await));
         let mut client = life.connect().await;
         let state = raw(&mut client, local(), UpTo(vec![life.client()])).await.expect("root");
         assert_eq!(state.user.as_str(), "uid 0", "as the kernel says");
@@ -118,9 +134,9 @@ fn what_the_frontend_claims_is_not_what_is_written() {
         let mut client = life.connect().await;
         raw(&mut client, local(), UpTo(vec![life.client()])).await.expect("a session");
         let claim = Text::lossy("token admin");
-        let call = NicCreate { name: "n".parse().expect("a name"), switch: None, mac: None, machine: None };
+        let call = NicCreate { name: "n".parse().expect("a name"), switch: None, mac: None, machine: None, group: None };
         client.call(TraceId(7), &claim, call, [], PATIENCE).await.expect("made");
-        let events = life.broker.read(|db| db.events_after(0, "nic")).expect("read");
+        let events = life.broker.read(|db| db.events_after(0, "nic", None)).expect("read");
         let uid = nix::unistd::getuid();
         assert_eq!(events.iter().map(|e| e.user.to_string()).collect::<Vec<_>>(), [format!("uid {uid}")]);
     });

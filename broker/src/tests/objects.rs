@@ -16,7 +16,7 @@ fn snapshots_are_made_rolled_back_to_and_deleted() {
         let mut s = life.session().await;
         life.up().await;
         let name = |name: &str| name.parse().expect("a name");
-        s.ask(DiskCreate { name: name("vol"), kind: DiskKind::Zvol, size: 1 << 20 }).await.expect("a disk");
+        s.ask(DiskCreate { name: name("vol"), kind: DiskKind::Zvol, size: 1 << 20, group: None }).await.expect("a disk");
         s.disk("file").await.expect("a disk");
         s.machine("web", &["vol"]).await.expect("a machine");
         let create = |disk: &str, snapshot: &str| SnapshotCreate { disk: text(disk), name: snapshot.parse().expect("a name") };
@@ -161,6 +161,7 @@ fn an_import_fills_a_disk_or_leaves_nothing() {
             format: SourceFormat::Raw,
             expect: 0,
             sha256: None,
+            group: None,
         };
         let (op, [stream]) = s.ask_with(import("image"), []).await.expect("begun");
         assert_eq!(reason(s.disk("image").await), Reason::AlreadyExists);
@@ -207,7 +208,13 @@ fn a_nic_goes_to_a_stopped_machine_only() {
         s.nic("free", None, None).await.expect("a nic");
         assert_eq!(reason(s.ask(attach("free", "web")).await), Reason::WrongState);
         assert_eq!(s.ask(attach("free", "other")).await.expect("attached").machine.as_str(), "other");
-        let mac = NicCreate { name: "bad".parse().expect("a name"), switch: None, mac: Some([1, 0, 0, 0, 0, 0]), machine: None };
+        let mac = NicCreate {
+            name: "bad".parse().expect("a name"),
+            switch: None,
+            mac: Some([1, 0, 0, 0, 0, 0]),
+            machine: None,
+            group: None,
+        };
         assert_eq!(reason(s.ask(mac).await), Reason::InvalidValue);
         for n in 1..4 {
             s.nic(&format!("other-{n}"), None, Some("other")).await.expect("a nic");
@@ -265,7 +272,7 @@ fn a_watch_resumes_where_it_was_or_says_gap() {
 fn a_token_opens_a_session_and_makes_no_other() {
     Suite::new().live(async |life: Life| {
         let mut s = life.session().await;
-        let create = || TokenCreate { name: Text::lossy("laptop") };
+        let create = || TokenCreate { name: Text::lossy("laptop"), user: None, seconds: 0 };
         let made = s.ask(create()).await.expect("made");
         assert_eq!(reason(s.ask(create()).await), Reason::AlreadyExists);
         assert!(!format!("{made:?}").contains(made.token.as_str()));
@@ -273,7 +280,10 @@ fn a_token_opens_a_session_and_makes_no_other() {
         let open = OpenSession { credential: Credential::Token(made.token) };
         assert_eq!(remote.ask_with(open, UpTo(vec![])).await.expect("a session").0.user.as_str(), "token laptop");
         remote.ask(MachineList { after: None }).await.expect("a list");
-        assert_eq!(reason(remote.ask(TokenCreate { name: Text::lossy("x") }).await), Reason::PermissionDenied);
+        assert_eq!(
+            reason(remote.ask(TokenCreate { name: Text::lossy("x"), user: None, seconds: 0 }).await),
+            Reason::PermissionDenied
+        );
     });
 }
 

@@ -125,7 +125,8 @@ fn a_machine_that_cannot_be_is_refused_with_its_field() {
             (Settings { boot: direct("root", "with \" quote"), ..none() }, "boot.cmdline"),
         ];
         for (settings, field) in cases {
-            let refusal = s.ask(MachineCreate { name: "bad".parse().expect("a name"), settings }).await.expect_err("refused");
+            let refusal =
+                s.ask(MachineCreate { name: "bad".parse().expect("a name"), settings, group: None }).await.expect_err("refused");
             assert_eq!(refusal.field.as_str(), field, "{refusal}");
         }
         assert_eq!(reason(s.get("bad").await), Reason::NotFound);

@@ -56,6 +56,11 @@ impl Suite {
 
     /// Runs `act` in one life of the broker, which dies with it.
     pub fn live<T>(&self, act: impl AsyncFnOnce(Life) -> T) -> T {
+        self.live_with(skep_service::Journal::new("broker", None), act)
+    }
+
+    /// The same with a log of the test's.
+    pub fn live_with<T>(&self, journal: skep_service::Journal, act: impl AsyncFnOnce(Life) -> T) -> T {
         let db = Db::open(&self.dir.path().join("skep.db")).expect("a database");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let local = LocalSet::new();
@@ -67,7 +72,7 @@ impl Suite {
                 door: self.dir.path().join("api.sock"),
                 facts: Facts { system: "FreeBSD 13.2 of the tests".into(), cpus: 8, memory: 1 << 36 },
                 db,
-                journal: skep_service::Journal::new("broker", None),
+                journal,
             };
             let broker = Broker::start(setup).expect("start");
             broker.settle().expect("settle");
@@ -95,7 +100,7 @@ impl Suite {
 
     fn disagreement(&self, broker: &Rc<Broker>) -> Option<String> {
         let host = self.world.lock();
-        let disks = broker.read(|db| db.disks_after("", u32::MAX)).expect("disks");
+        let disks = broker.read(|db| db.disks_after("", u32::MAX, None)).expect("disks");
         let unready = broker.read(|db| db.unready_disks()).expect("disks");
         let snapshots = broker.read(|db| db.unready_snapshots()).expect("snapshots");
         let named = |id: DiskId| broker.read(|db| db.snapshots_after(id, "", u32::MAX)).expect("snapshots");
@@ -106,7 +111,7 @@ impl Suite {
         let switches = broker.read(|db| db.switches_after("", u32::MAX)).expect("switches");
         let numbers: BTreeSet<_> = switches.iter().map(|s| s.number).collect();
         let mut machines = broker.read(|db| db.machines(Which::Unsettled)).expect("machines");
-        machines.extend(broker.read(|db| db.machines(Which::After("", u32::MAX))).expect("machines"));
+        machines.extend(broker.read(|db| db.machines(Which::After("", u32::MAX, None))).expect("machines"));
         let slots: BTreeSet<_> = machines.iter().filter(|m| m.slot.is_some()).map(|m| m.id).collect();
         let cells: BTreeSet<_> = host.cells.keys().copied().collect();
         let ids: BTreeSet<_> = machines.iter().map(|m| m.id).collect();
@@ -213,12 +218,12 @@ impl Session {
         let draft = |name: &&str| DiskDraft { disk: Text::lossy(name), controller: Controller::VirtioBlk, read_only: false };
         let disks = Some(disks.iter().map(draft).collect());
         let settings = Settings { disks, memory_mib: Some(64), ..Settings::default() };
-        self.ask(MachineCreate { name: name.parse().expect("a name"), settings }).await
+        self.ask(MachineCreate { name: name.parse().expect("a name"), settings, group: None }).await
     }
 
     pub async fn disk(&mut self, name: &str) -> Result<DiskView, Refusal> {
         let kind = skep_proto::storage::DiskKind::Raw;
-        self.ask(DiskCreate { name: name.parse().expect("a name"), kind, size: 1 << 20 }).await
+        self.ask(DiskCreate { name: name.parse().expect("a name"), kind, size: 1 << 20, group: None }).await
     }
 
     pub async fn switch(&mut self, name: &str, uplink: Option<&str>) -> Result<SwitchView, Refusal> {
@@ -228,6 +233,6 @@ impl Session {
 
     pub async fn nic(&mut self, name: &str, switch: Option<&str>, machine: Option<&str>) -> Result<NicView, Refusal> {
         let (switch, machine) = (switch.map(Text::lossy), machine.map(Text::lossy));
-        self.ask(NicCreate { name: name.parse().expect("a name"), switch, mac: None, machine }).await
+        self.ask(NicCreate { name: name.parse().expect("a name"), switch, mac: None, machine, group: None }).await
     }
 }

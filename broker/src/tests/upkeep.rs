@@ -11,7 +11,10 @@ fn restart(restart: Restart) -> Settings {
 }
 
 async fn define(s: &mut Session, policy: Restart) -> MachineId {
-    s.ask(MachineCreate { name: "m".parse().expect("a name"), settings: restart(policy) }).await.expect("a machine").id
+    s.ask(MachineCreate { name: "m".parse().expect("a name"), settings: restart(policy), group: None })
+        .await
+        .expect("a machine")
+        .id
 }
 
 /// Waits for a machine's state, by what the broker says of it.
@@ -32,7 +35,7 @@ fn wanted(life: &Life, id: MachineId) -> bool {
 
 /// What was told about its next starts.
 fn told(life: &Life) -> Vec<String> {
-    let events = life.broker.read(|db| db.events_after(0, "machine")).expect("events");
+    let events = life.broker.read(|db| db.events_after(0, "machine", None)).expect("events");
     events.iter().filter(|e| e.what.as_str() == "restart").map(|e| e.detail.to_string()).collect()
 }
 
@@ -127,7 +130,8 @@ fn bounds_are_named() {
             (UpkeepDraft { delay_s: Some(3_601), ..UpkeepDraft::default() }, "upkeep.delay"),
         ] {
             let settings = Settings { upkeep: draft, ..Settings::default() };
-            let refusal = s.ask(MachineCreate { name: "m".parse().expect("a name"), settings }).await.expect_err("refused");
+            let refusal =
+                s.ask(MachineCreate { name: "m".parse().expect("a name"), settings, group: None }).await.expect_err("refused");
             assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, field));
         }
     });

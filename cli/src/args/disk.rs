@@ -40,6 +40,9 @@ pub enum DiskCommand {
         /// How to keep it
         #[arg(long, value_enum, default_value = "raw")]
         kind: Kind,
+        /// Its group [default: default]
+        #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
+        group: Option<String>,
     },
     /// Make a disk of an image
     Import {
@@ -56,6 +59,9 @@ pub enum DiskCommand {
         /// SHA-256 that the image must have
         #[arg(long, value_name = "HEX")]
         sha256: Option<String>,
+        /// Its group [default: default]
+        #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
+        group: Option<String>,
     },
     /// Copy a disk that no running machine writes to
     Clone {

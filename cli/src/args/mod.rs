@@ -1,5 +1,6 @@
 //! The command line. What stands here is also the help, the completions and the man pages.
 
+mod access;
 mod disk;
 mod firmware;
 mod network;
@@ -7,6 +8,7 @@ mod steps;
 mod suite;
 mod vm;
 
+pub use access::*;
 pub use disk::*;
 pub use firmware::*;
 pub use network::*;
@@ -14,6 +16,7 @@ pub use steps::*;
 pub use suite::*;
 pub use vm::*;
 
+use crate::remote::Address;
 use clap::{ArgAction, Parser, Subcommand};
 use skep_proto::Reason;
 use std::fmt::Write as _;
@@ -43,6 +46,16 @@ pub struct Global {
     /// The directory of its sockets [default: /var/run/skep for root's default state, otherwise STATE/run]
     #[arg(long, global = true, env = "SKEP_RUN", value_name = "DIR", help_heading = "Global options")]
     pub run: Option<PathBuf>,
+    /// The suite that you logged in to with `skep login` [default: the one here; without one here, the only login]
+    #[arg(
+        long,
+        global = true,
+        env = "SKEP_REMOTE",
+        value_name = "ADDRESS",
+        conflicts_with = "socket",
+        help_heading = "Global options"
+    )]
+    pub remote: Option<Address>,
     /// Print one JSON object a line; errors, too, on standard error
     #[arg(long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
     pub json: bool,
@@ -88,9 +101,22 @@ pub enum Command {
     /// Operations
     #[command(subcommand)]
     Op(OpCommand),
+    /// Log in to a suite elsewhere; the password is typed, or a line of standard input
+    Login(LoginArgs),
+    /// End a login
+    Logout(LogoutArgs),
+    /// Users of the API
+    #[command(subcommand)]
+    User(UserCommand),
     /// Tokens for the remote API
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Groups of machines, and what they may have
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Who may do what, on the host or in a group
+    #[command(subcommand)]
+    Role(RoleCommand),
     /// Ask the kernel what every process of the suite may do, and hold it against what is declared
     Audit(AuditArgs),
     /// Print the logs of the suite's processes

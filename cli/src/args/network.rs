@@ -16,6 +16,22 @@ pub enum SwitchCommand {
     /// List switches
     #[command(visible_alias = "ls")]
     List,
+    /// Open a switch to a group: its operators may connect NICs to it
+    Open {
+        /// Name or id
+        switch: String,
+        /// To which group [default: to all]
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+    },
+    /// Close a switch that was opened; NICs that are connected stay so
+    Close {
+        /// Name or id
+        switch: String,
+        /// To which group [default: what was opened to all]
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+    },
     /// Delete a switch that no NIC is connected to
     #[command(visible_alias = "rm")]
     Delete {
@@ -40,6 +56,9 @@ pub enum NicCommand {
         /// Its MAC address [default: one of its own]
         #[arg(long, value_name = "MAC")]
         mac: Option<String>,
+        /// Its group, unless a machine gets it [default: default]
+        #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
+        group: Option<String>,
     },
     /// Give it to a stopped machine
     Attach {

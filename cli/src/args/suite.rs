@@ -77,7 +77,7 @@ pub struct EventsArgs {
     /// Begin after this token [default: with what happens from now on]; 0: with the oldest that is kept
     #[arg(long, value_name = "TOKEN")]
     pub after: Option<u64>,
-    /// Only about this kind of object: machine, disk, switch, nic, operation
+    /// Only about this kind of object: machine, disk, switch, nic, operation, user, group
     #[arg(long, value_name = "KIND")]
     pub object: Option<String>,
     /// End when an event whose details hold TEXT was printed
@@ -110,16 +110,6 @@ pub enum OpCommand {
     Cancel {
         /// Its id
         operation: String,
-    },
-}
-
-/// Tokens.
-#[derive(Debug, Subcommand)]
-pub enum TokenCommand {
-    /// Make a token; it is shown once
-    Create {
-        /// What to call it
-        name: String,
     },
 }
 

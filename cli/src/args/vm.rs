@@ -14,6 +14,9 @@ pub enum VmCommand {
     Create {
         /// Its name
         name: String,
+        /// Its group [default: default]
+        #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
+        group: Option<String>,
         /// Its settings
         #[command(flatten)]
         settings: SettingsArgs,

@@ -33,18 +33,26 @@ fn kind(kind: Kind) -> i32 {
 pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.disks();
     match command {
-        DiskCommand::Create { name, size, kind: how } => {
-            let made = api.create(CreateDiskRequest { name, kind: kind(how), size_bytes: size }).await?.into_inner();
+        DiskCommand::Create { name, size, kind: how, group } => {
+            let group = group.unwrap_or_default();
+            let made = api.create(CreateDiskRequest { name, kind: kind(how), size_bytes: size, group }).await?.into_inner();
             ctx.made(&view::disk(&made), "disk", "made");
         }
-        DiskCommand::Import { name, file, kind: how, format, sha256 } => {
+        DiskCommand::Import { name, file, kind: how, format, sha256, group } => {
             let format = match format {
                 Format::Auto => ImageFormat::Unspecified,
                 Format::Raw => ImageFormat::Raw,
                 Format::Qcow2 => ImageFormat::Qcow2,
             };
             let sha256 = sha256.unwrap_or_default();
-            let header = ImportDiskHeader { name: name.clone(), kind: kind(how), format: format.into(), expect_bytes: 0, sha256 };
+            let header = ImportDiskHeader {
+                name: name.clone(),
+                kind: kind(how),
+                format: format.into(),
+                expect_bytes: 0,
+                sha256,
+                group: group.unwrap_or_default(),
+            };
             let begun = import(&ctx, header, &file).await?;
             let ended = operation::finish(&ctx.api, ctx.output, begun, Interrupt::Cancels).await?;
             if ctx.output.json {

@@ -1,5 +1,6 @@
 //! The commands, one module for each noun. Each gives its exit code.
 
+mod access;
 mod channel;
 mod console;
 mod disk;
@@ -9,6 +10,7 @@ mod events;
 mod expect;
 mod firmware;
 mod host;
+mod login;
 mod logs;
 mod nic;
 mod op;
@@ -28,6 +30,7 @@ use crate::error::Failure;
 use crate::operation::{self, Interrupt};
 use crate::output::Output;
 use crate::places::Places;
+use crate::remote::{self, Address};
 use crate::{audit, up, view};
 use clap::CommandFactory;
 use serde_json::json;
@@ -87,17 +90,25 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
     result
 }
 
+/// Which suite a command is for.
+struct At {
+    places: Places,
+    remote: Option<Address>,
+}
+
 /// Connects, and does what a command does.
 fn with_api<F: Future<Output = Result<u8, Failure>>>(
-    places: &Places, output: Output, work: impl FnOnce(Ctx) -> F,
+    at: &At, output: Output, work: impl FnOnce(Ctx) -> F,
 ) -> Result<u8, Failure> {
-    block_on(async { work(Ctx { api: Api::connect(places).await?, output }).await })
+    let login = remote::choose(at.remote.as_ref(), &at.places)?;
+    block_on(async { work(Ctx { api: Api::connect_to(&at.places, login).await?, output }).await })
 }
 
 /// Runs a command.
 pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
     let global = args.global;
     let places = Places::new(global.state, global.run, global.socket).map_err(up::UpError::from)?;
+    let at = At { places: places.clone(), remote: global.remote };
     match args.command {
         Command::Up(args) => suite::up(&places, &args, output),
         Command::Down(args) => suite::down(&places, &args, output),
@@ -108,14 +119,19 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Doctor(_) => doctor::run(&places, output),
         Command::Audit(args) => audit::run(&places, &args, output),
         Command::Log(args) => logs::run(&places, &args, output),
-        Command::Host(command) => with_api(&places, output, |ctx| host::run(ctx, command)),
-        Command::Vm(command) => with_api(&places, output, |ctx| vm::run(ctx, *command)),
-        Command::Disk(command) => with_api(&places, output, |ctx| disk::run(ctx, command)),
-        Command::Switch(command) => with_api(&places, output, |ctx| switch::run(ctx, command)),
-        Command::Nic(command) => with_api(&places, output, |ctx| nic::run(ctx, command)),
-        Command::Events(args) => with_api(&places, output, |ctx| events::run(ctx, args)),
-        Command::Op(command) => with_api(&places, output, |ctx| op::run(ctx, command)),
-        Command::Token(command) => with_api(&places, output, |ctx| host::token(ctx, command)),
+        Command::Host(command) => with_api(&at, output, |ctx| host::run(ctx, command)),
+        Command::Vm(command) => with_api(&at, output, |ctx| vm::run(ctx, *command)),
+        Command::Disk(command) => with_api(&at, output, |ctx| disk::run(ctx, command)),
+        Command::Switch(command) => with_api(&at, output, |ctx| switch::run(ctx, command)),
+        Command::Nic(command) => with_api(&at, output, |ctx| nic::run(ctx, command)),
+        Command::Events(args) => with_api(&at, output, |ctx| events::run(ctx, args)),
+        Command::Op(command) => with_api(&at, output, |ctx| op::run(ctx, command)),
+        Command::Login(args) => login::login(&args, output),
+        Command::Logout(args) => login::logout(args.address.or(at.remote), output),
+        Command::User(command) => with_api(&at, output, |ctx| access::user(ctx, command)),
+        Command::Token(command) => with_api(&at, output, |ctx| access::token(ctx, command)),
+        Command::Group(command) => with_api(&at, output, |ctx| access::group(ctx, command)),
+        Command::Role(command) => with_api(&at, output, |ctx| access::role(ctx, command)),
         Command::Version => {
             output.object(&json!({"version": env!("CARGO_PKG_VERSION")}));
             Ok(0)

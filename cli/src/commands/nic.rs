@@ -10,12 +10,13 @@ use skep_api::v1::{AttachNicRequest, CreateNicRequest, DeleteNicRequest, DetachN
 pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.nics();
     match command {
-        NicCommand::Create { name, switch, machine, mac } => {
+        NicCommand::Create { name, switch, machine, mac, group } => {
             let request = CreateNicRequest {
                 name,
                 switch: switch.unwrap_or_default(),
                 mac: mac.unwrap_or_default(),
                 machine: machine.unwrap_or_default(),
+                group: group.unwrap_or_default(),
             };
             let made = api.create(request).await?.into_inner();
             ctx.made(&view::nic(&made), "nic", "made");

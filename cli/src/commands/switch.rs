@@ -4,7 +4,7 @@ use super::Ctx;
 use crate::args::SwitchCommand;
 use crate::error::Failure;
 use crate::view;
-use skep_api::v1::{CreateSwitchRequest, DeleteSwitchRequest, ListSwitchesRequest};
+use skep_api::v1::{CreateSwitchRequest, DeleteSwitchRequest, ListSwitchesRequest, OpenSwitchRequest};
 
 /// Runs one.
 pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
@@ -26,6 +26,14 @@ pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
                 }
             }
             ctx.output.list(view::SWITCHES, all.iter().map(|s| (view::switch(s), view::switch_row(s))));
+        }
+        SwitchCommand::Open { switch, group } => {
+            let request = OpenSwitchRequest { switch, group: group.unwrap_or_default(), open: true };
+            ctx.made(&view::switch(&api.open(request).await?.into_inner()), "switch", "open");
+        }
+        SwitchCommand::Close { switch, group } => {
+            let request = OpenSwitchRequest { switch, group: group.unwrap_or_default(), open: false };
+            ctx.made(&view::switch(&api.open(request).await?.into_inner()), "switch", "closed");
         }
         SwitchCommand::Delete { switch } => {
             api.delete(DeleteSwitchRequest { switch: switch.clone() }).await?;

@@ -20,9 +20,9 @@ use std::io::{IsTerminal, Write};
 pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.machines();
     match command {
-        VmCommand::Create { name, settings } => {
+        VmCommand::Create { name, group, settings } => {
             let settings = Some(given(&settings)?);
-            let made = api.create(CreateMachineRequest { name, settings }).await?.into_inner();
+            let made = api.create(CreateMachineRequest { name, settings, group: group.unwrap_or_default() }).await?.into_inner();
             ctx.made(&view::machine(&made), "machine", "defined");
         }
         VmCommand::List => {

@@ -68,6 +68,10 @@ ids! {
     OperationId, "operation";
     /// A snapshot of a disk.
     SnapshotId, "snapshot";
+    /// A user of the API.
+    UserId, "user";
+    /// A group of machines.
+    GroupId, "group";
 }
 
 /// Text that is not an id.

@@ -19,6 +19,7 @@ pub mod net;
 mod protocol;
 pub mod refusal;
 pub mod runner;
+mod secret;
 pub mod storage;
 pub mod tunnel;
 pub mod upload;
@@ -26,10 +27,11 @@ pub mod vars;
 pub mod wire;
 
 pub use cpus::{BadCpus, CpuList, CpuPins};
-pub use ids::{DiskId, InstanceId, MachineId, NicId, OperationId, SnapshotId, SwitchId, TraceId};
-pub use names::{DiskName, IfName, MachineName, NicName, Share, ShareName, SnapshotName, SwitchName, Text};
+pub use ids::{DiskId, GroupId, InstanceId, MachineId, NicId, OperationId, SnapshotId, SwitchId, TraceId, UserId};
+pub use names::{DiskName, GroupName, IfName, MachineName, NicName, Share, ShareName, SnapshotName, SwitchName, Text, UserName};
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
 pub use refusal::{Reason, Refusal};
+pub use secret::{BadSecret, Secret};
 pub use vars::VarName;
 
 /// Bytes in the largest record, either way (DESIGN.md, settled 6: 13.2's default socket space is 8 KiB).

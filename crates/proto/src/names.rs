@@ -80,6 +80,10 @@ names! {
     SwitchName, "switch";
     /// What users call a NIC.
     NicName, "nic";
+    /// What a user of the API is called.
+    UserName, "user";
+    /// What users call a group of machines.
+    GroupName, "group";
 }
 
 /// A directory of the host that its administrator lets machines share; also the tag that the guest mounts it by.

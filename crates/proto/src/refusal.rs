@@ -3,6 +3,10 @@
 use crate::Text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
+
+/// How the note of a refusal begins that says when to try again.
+const AGAIN: &str = "again in ";
 
 /// A refused operation. Travels in every reply; names the object and, where it helps, the field and the kernel's reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,16 @@ impl Refusal {
         }
         self.errno = errno;
         self
+    }
+    /// Something that may be tried again when so much time has passed.
+    pub fn later(object: impl fmt::Display, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(Reason::TooManyTries, object).note(format_args!("{AGAIN}{} s", seconds.max(1)))
+    }
+    /// When it may be tried again: of what [`Refusal::later`] made.
+    pub fn wait(&self) -> Option<Duration> {
+        let seconds = self.note.as_str().strip_prefix(AGAIN)?.strip_suffix(" s")?;
+        (self.reason == Reason::TooManyTries).then(|| seconds.parse().ok().map(Duration::from_secs)).flatten()
     }
     /// From a failed system call.
     pub fn io(object: impl fmt::Display, what: &str, error: &std::io::Error) -> Self {
@@ -131,4 +145,6 @@ reasons! {
     Gap = "GAP", 11, 8, "events before this token are no longer kept", "read the present state, then watch without a token";
     HypervisorFailed = "HYPERVISOR_FAILED", 13, 1, "the hypervisor failed", "see `skep vm log` for its last words";
     BadVariables = "BAD_VARIABLES", 9, 5, "the firmware's variables cannot be read", "`skep vm firmware reset` brings back those of a new machine";
+    QuotaReached = "QUOTA_REACHED", 8, 9, "the quota of its group is reached", "delete something of the group, or ask an administrator for more";
+    TooManyTries = "TOO_MANY_TRIES", 8, 9, "it was tried too often", "wait as long as it says, then try again";
 }

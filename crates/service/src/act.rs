@@ -32,6 +32,14 @@ impl ActLog {
         }
     }
 
+    /// A call that is recorded when it has ended: about what, with what outcome.
+    pub(crate) fn called(&mut self, origin: &Origin, op: &'static Op, about: &str, result: Result<(), &Refusal>) {
+        match result {
+            Ok(()) => self.write(origin, op, "done", format_args!("{about}")),
+            Err(refusal) => self.write(origin, op, refusal.reason.row().name, format_args!("{about}: {refusal}")),
+        }
+    }
+
     fn write(&mut self, origin: &Origin, op: &Op, result: &str, detail: fmt::Arguments<'_>) {
         let detail: String = detail.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect();
         let pid = std::process::id();

@@ -5,7 +5,7 @@ use crate::kept::Kept;
 use crate::time::{iso8601, now_ns};
 use skep_ipc::{Observer, ProtocolError};
 use skep_proto::wire::Origin;
-use skep_proto::{Op, Refusal, TraceId};
+use skep_proto::{Op, Refusal, Text, TraceId};
 use skep_sys::sock::Peer;
 use std::cell::RefCell;
 use std::fmt;
@@ -87,6 +87,13 @@ impl Journal {
     /// Something that should not be.
     pub fn warn(&mut self, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
         self.line("warn", trace, what);
+    }
+
+    /// Records a call that has ended among the privileged acts; nothing in the log.
+    pub fn called(&mut self, trace: TraceId, user: &Text<64>, op: &'static Op, about: &str, result: Result<(), &Refusal>) {
+        if let Some(acts) = &mut self.acts {
+            acts.called(&Origin { seq: 0, trace, user: user.clone() }, op, about, result);
+        }
     }
 
     fn line(&mut self, level: &str, trace: Option<TraceId>, what: fmt::Arguments<'_>) {

@@ -16,6 +16,8 @@ pub struct DiskCreate {
     pub kind: DiskKind,
     /// Bytes.
     pub size: u64,
+    /// Its group; none: the one that is there from the start.
+    pub group: Option<Ref>,
 }
 
 /// Starts an import. The descriptor is the end that the image is written to, in [`crate::upload`]'s pieces; closing it without the
@@ -32,6 +34,8 @@ pub struct DiskImport {
     pub expect: u64,
     /// SHA-256 that they must have.
     pub sha256: Option<[u8; 32]>,
+    /// Its group; none: the one that is there from the start.
+    pub group: Option<Ref>,
 }
 
 /// Copies a disk that no running machine writes to.
@@ -92,6 +96,8 @@ pub struct DiskView {
     pub machines: Vec<Text<63>>,
     /// When it was made; nanoseconds since 1970.
     pub created_ns: i64,
+    /// Name of its group.
+    pub group: Text<63>,
 }
 
 /// A page; empty at the end.

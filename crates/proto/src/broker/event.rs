@@ -72,7 +72,8 @@ pub struct OperationCancel {
 pub struct EventWatch {
     /// Begin after this token; none: with what happens from now on. A token that is no longer kept is refused with `Gap`.
     pub after: Option<u64>,
-    /// Only events about this kind of object: `machine`, `disk`, `switch`, `nic`, `operation`; empty: all.
+    /// Only events about this kind of object: `machine`, `disk`, `switch`, `nic`, `operation`, `user`, `group`; empty:
+    /// all.
     pub object: Text<16>,
 }
 
@@ -83,7 +84,7 @@ pub struct EventView {
     pub token: u64,
     /// When; nanoseconds since 1970.
     pub time_ns: i64,
-    /// Kind of the object: `machine`, `disk`, `switch`, `nic`, `operation`.
+    /// Kind of the object: `machine`, `disk`, `switch`, `nic`, `operation`, `user`, `group`.
     pub object: Text<16>,
     /// Its id.
     pub id: Text<36>,

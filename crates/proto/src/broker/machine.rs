@@ -196,6 +196,8 @@ pub struct MachineCreate {
     pub name: MachineName,
     /// Its settings.
     pub settings: Settings,
+    /// Its group; none: the one that is there from the start.
+    pub group: Option<Ref>,
 }
 
 /// What a machine is doing.
@@ -266,6 +268,8 @@ pub struct MachineView {
     pub upkeep: Upkeep,
     /// Directories of the host that it shares.
     pub shares: Vec<Share>,
+    /// Name of its group.
+    pub group: Text<63>,
 }
 
 /// A disk as a machine has it.

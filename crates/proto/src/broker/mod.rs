@@ -3,19 +3,23 @@
 //! The first request on a connection is [`OpenSession`]; everything after it is done in the name of who that turned out to be.
 //! Long work is answered with an operation; streams are answered with a descriptor. Lists come in pages that fit a record.
 
+mod access;
 mod disk;
 mod event;
 mod firmware;
 mod machine;
 mod network;
+mod rules;
 mod session;
 
 pub use crate::vars::{VarPage, VarPiece, VarState, VarsEdited};
+pub use access::*;
 pub use disk::*;
 pub use event::*;
 pub use firmware::*;
 pub use machine::*;
 pub use network::*;
+pub use rules::*;
 pub use session::*;
 
 use crate::{NoFds, OneFd, UpTo, protocol::protocol};
@@ -66,5 +70,22 @@ protocol! {
         40 FirmwareList [NoFds] => VarPage [NoFds];
         41 FirmwareGet [NoFds] => VarPiece [NoFds];
         42 FirmwareEdit [NoFds] => VarsEdited [NoFds];
+        43 TokenList [NoFds] => TokenPage [NoFds];
+        44 TokenDelete [NoFds] => Done [NoFds];
+        45 UserCreate [NoFds] => UserView [NoFds];
+        46 UserGet [NoFds] => UserView [NoFds];
+        47 UserList [NoFds] => UserPage [NoFds];
+        48 UserDisable [NoFds] => UserView [NoFds];
+        49 UserPassword [NoFds] => Done [NoFds];
+        50 UserDelete [NoFds] => Done [NoFds];
+        51 GroupCreate [NoFds] => GroupView [NoFds];
+        52 GroupList [NoFds] => GroupPage [NoFds];
+        53 GroupQuota [NoFds] => GroupView [NoFds];
+        54 GroupAdd [NoFds] => Done [NoFds];
+        55 GroupDelete [NoFds] => Done [NoFds];
+        56 RoleGrant [NoFds] => Done [NoFds];
+        57 RoleRevoke [NoFds] => Done [NoFds];
+        58 RoleList [NoFds] => RolePage [NoFds];
+        59 SwitchOpen [NoFds] => SwitchView [NoFds];
     }
 }

@@ -27,6 +27,17 @@ pub struct SwitchDelete {
     pub switch: Ref,
 }
 
+/// Opens a switch to a group, or closes it: operators of that group may connect NICs to it. NICs that are connected stay so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchOpen {
+    /// Which.
+    pub switch: Ref,
+    /// To which group; none: to all.
+    pub group: Option<Ref>,
+    /// Whether it is open.
+    pub open: bool,
+}
+
 /// A switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchView {
@@ -42,6 +53,10 @@ pub struct SwitchView {
     pub nics: u32,
     /// When it was made; nanoseconds since 1970.
     pub created_ns: i64,
+    /// Open to every group.
+    pub open: bool,
+    /// Names of the groups that it is open to, at most 50.
+    pub groups: Vec<Text<63>>,
 }
 
 /// A page; empty at the end.
@@ -62,6 +77,8 @@ pub struct NicCreate {
     pub mac: Option<[u8; 6]>,
     /// The machine that gets it.
     pub machine: Option<Ref>,
+    /// Its group, unless a machine gets it; none: the one that is there from the start.
+    pub group: Option<Ref>,
 }
 
 /// Gives a NIC to a stopped machine.
@@ -111,6 +128,8 @@ pub struct NicView {
     pub tap: Text<15>,
     /// When it was made; nanoseconds since 1970.
     pub created_ns: i64,
+    /// Name of its group.
+    pub group: Text<63>,
 }
 
 /// A page; empty at the end.

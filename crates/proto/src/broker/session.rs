@@ -1,6 +1,6 @@
 //! Who asks, and where.
 
-use crate::{InstanceId, ShareName, Text};
+use crate::{InstanceId, Secret, ShareName, Text};
 use serde::{Deserialize, Serialize};
 
 /// An object by its name or its id, as the user typed it. What it resolves to depends on the request.
@@ -14,18 +14,36 @@ pub struct OpenSession {
 }
 
 /// What a client shows to say who it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Credential {
     /// The accepted UNIX socket, sent along: its peer's uid counts.
     LocalSocket,
     /// A bearer token, over TLS.
     Token(Text<128>),
+    /// A user's password.
+    Password {
+        /// The user's name, as it was typed.
+        user: Ref,
+        /// The password.
+        password: Secret,
+        /// Where the client is, as the frontend says: tries are counted for it, too.
+        peer: Text<64>,
+    },
+}
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Credential::LocalSocket => "LocalSocket",
+            Credential::Token(_) => "Token",
+            Credential::Password { .. } => "Password",
+        })
+    }
 }
 
 /// Who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
-    /// `uid 0`, `token laptop`.
+    /// `uid 0`, `alice`; `token laptop`: one without a user.
     pub user: Text<64>,
 }
 
@@ -68,25 +86,6 @@ pub struct HostView {
 /// start. Refused as in use while a machine runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRest {}
-
-/// Makes a token for the remote API. Its text is shown once and only its hash is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenCreate {
-    /// What to call it.
-    pub name: Text<63>,
-}
-
-/// A new token.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenMade {
-    /// The secret.
-    pub token: Text<128>,
-}
-impl std::fmt::Debug for TokenMade {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TokenMade { .. }")
-    }
-}
 
 /// Done, nothing to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

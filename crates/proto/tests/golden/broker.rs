@@ -3,7 +3,7 @@
 use super::{Golden, broker_machine, every, parse};
 use skep_proto::broker::*;
 use skep_proto::storage::{DiskKind, SourceFormat};
-use skep_proto::{DiskId, NicId, OperationId, Reason, Refusal, SnapshotId, SwitchId, TraceId};
+use skep_proto::{DiskId, GroupId, NicId, OperationId, Reason, Refusal, SnapshotId, SwitchId, TraceId};
 
 const WHEN: i64 = 1_700_000_000_000_000_000;
 
@@ -32,6 +32,7 @@ fn disk() -> DiskView {
         sha256: parse("5a"),
         machines: vec![parse("web1")],
         created_ns: WHEN,
+        group: parse("default"),
     }
 }
 
@@ -44,6 +45,7 @@ fn nic() -> NicView {
         machine: parse("web1"),
         tap: parse("skabcdt1"),
         created_ns: WHEN,
+        group: parse("default"),
     }
 }
 
@@ -52,6 +54,7 @@ fn bytes_of_the_broker_never_change() {
     let mut golden = Golden::new("broker");
     sessions(&mut golden);
     broker_machine::machines(&mut golden);
+    access(&mut golden);
     disks(&mut golden);
     firmware(&mut golden);
     networks(&mut golden);
@@ -60,11 +63,14 @@ fn bytes_of_the_broker_never_change() {
     broker_machine::parts(&mut golden);
     every!(golden, Credential {
         LocalSocket {} => Credential::LocalSocket; Token(_) => Credential::Token(parse("secret"));
+        Password { .. } => Credential::Password { user: parse("alice"), password: parse("secret"), peer: parse("192.0.2.1") };
     });
     every!(golden, OperationState {
         Running {} => OperationState::Running; Done {} => OperationState::Done;
         Failed(_) => OperationState::Failed(Refusal::new(Reason::Cancelled, "disk root"));
     });
+    every!(golden, Role { Viewer {} => Role::Viewer; Operator {} => Role::Operator; Admin {} => Role::Admin; });
+    every!(golden, Moved { Machine(_) => Moved::Machine(parse("web1")); Disk(_) => Moved::Disk(parse("root")); });
     golden.check();
 }
 
@@ -87,17 +93,56 @@ fn sessions(golden: &mut Golden) {
     };
     golden.call(HostShow {}, host);
     golden.call(HostRest {}, Done {});
-    golden.call(TokenCreate { name: parse("laptop") }, TokenMade { token: parse("secret") });
+}
+
+fn access(golden: &mut Golden) {
+    let made = TokenMade { token: parse("secret"), user: parse("alice"), expires_ns: WHEN };
+    golden.call(TokenCreate { name: parse("laptop"), user: Some(parse("alice")), seconds: 43_200 }, made);
+    let token = TokenView {
+        key: parse("alice/laptop"),
+        name: parse("laptop"),
+        user: parse("alice"),
+        created_ns: WHEN,
+        expires_ns: 0,
+        used_ns: WHEN,
+    };
+    golden.call(TokenList { user: None, after: Some(parse("alice/a")) }, TokenPage { tokens: vec![token] });
+    golden.call(TokenDelete { name: parse("laptop"), user: None }, Done {});
+    let user = || UserView { name: parse("alice"), disabled: false, password: true, local_uid: Some(1000), created_ns: WHEN };
+    golden.call(UserCreate { name: parse("alice"), password: Some(parse("secret")), local_uid: Some(1000) }, user());
+    golden.call(UserGet { user: None }, user());
+    golden.call(UserList { after: Some(parse("a")) }, UserPage { users: vec![user()] });
+    golden.call(UserDisable { user: parse("alice"), disabled: true }, user());
+    golden.call(UserPassword { user: None, old: Some(parse("old")), new: parse("new") }, Done {});
+    golden.call(UserDelete { user: parse("alice") }, Done {});
+    let quota = Quota { machines: 4, cpus: 8, memory_mib: 1 << 14, disk_bytes: 1 << 40 };
+    let group = || GroupView {
+        id: GroupId::from_u128(6),
+        name: parse("shop"),
+        quota,
+        used: Quota { machines: 1, ..Quota::default() },
+        created_ns: WHEN,
+    };
+    golden.call(GroupCreate { name: parse("shop"), quota }, group());
+    golden.call(GroupList { after: None }, GroupPage { groups: vec![group()] });
+    golden.call(GroupQuota { group: parse("shop"), quota }, group());
+    golden.call(GroupAdd { group: parse("shop"), what: Moved::Machine(parse("web1")) }, Done {});
+    golden.call(GroupDelete { group: parse("shop") }, Done {});
+    golden.call(RoleGrant { user: parse("alice"), group: Some(parse("shop")), role: Role::Operator }, Done {});
+    golden.call(RoleRevoke { user: parse("alice"), group: None }, Done {});
+    let role = RoleView { key: parse("alice/shop"), user: parse("alice"), group: parse("shop"), role: Role::Operator };
+    golden.call(RoleList { after: None }, RolePage { roles: vec![role] });
 }
 
 fn disks(golden: &mut Golden) {
-    golden.call(DiskCreate { name: parse("root"), kind: DiskKind::Raw, size: 1 << 30 }, disk());
+    golden.call(DiskCreate { name: parse("root"), kind: DiskKind::Raw, size: 1 << 30, group: Some(parse("shop")) }, disk());
     let import = DiskImport {
         name: parse("root"),
         kind: DiskKind::Raw,
         format: SourceFormat::Qcow2,
         expect: 512,
         sha256: Some([0x5a; 32]),
+        group: None,
     };
     golden.call(import, operation());
     golden.call(DiskClone { disk: parse("root"), name: parse("copy") }, operation());
@@ -141,12 +186,20 @@ fn networks(golden: &mut Golden) {
         uplink: parse("eth0"),
         nics: 1,
         created_ns: WHEN,
+        open: false,
+        groups: vec![parse("shop")],
     };
     golden.call(SwitchCreate { name: parse("lan"), uplink: Some(parse("eth0")) }, switch.clone());
-    golden.call(SwitchList { after: None }, SwitchPage { switches: vec![switch] });
+    golden.call(SwitchList { after: None }, SwitchPage { switches: vec![switch.clone()] });
+    golden.call(SwitchOpen { switch: parse("lan"), group: Some(parse("shop")), open: true }, switch);
     golden.call(SwitchDelete { switch: parse("lan") }, Done {});
-    let create =
-        NicCreate { name: parse("eth"), switch: Some(parse("lan")), mac: Some([2, 0, 0, 1, 2, 3]), machine: Some(parse("web1")) };
+    let create = NicCreate {
+        name: parse("eth"),
+        switch: Some(parse("lan")),
+        mac: Some([2, 0, 0, 1, 2, 3]),
+        machine: Some(parse("web1")),
+        group: None,
+    };
     golden.call(create, nic());
     golden.call(NicAttach { nic: parse("eth"), machine: parse("web1") }, nic());
     golden.call(NicDetach { nic: parse("eth") }, nic());

@@ -87,6 +87,7 @@ fn view() -> MachineView {
         channels: vec![parse("a"), parse("b")],
         upkeep: Upkeep { autostart: true, order: 9, delay_s: 30, restart: Restart::Always },
         shares: vec![share("src", true)],
+        group: parse("default"),
     }
 }
 
@@ -97,7 +98,7 @@ fn direct() -> BootDraft {
 /// All that is about machines.
 pub fn machines(golden: &mut Golden) {
     let web1 = || -> Ref { parse("web1") };
-    golden.call(MachineCreate { name: parse("web1"), settings: settings() }, view());
+    golden.call(MachineCreate { name: parse("web1"), settings: settings(), group: Some(parse("shop")) }, view());
     golden.call(MachineGet { machine: web1() }, view());
     golden.call(MachineList { after: Some(parse("web0")) }, MachinePage { machines: vec![view()] });
     let edited = MachineEdited { machine: view(), changes: vec![(parse("cpus"), Applies::NextStart)] };
