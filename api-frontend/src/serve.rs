@@ -6,8 +6,9 @@ use crate::limits::Shares;
 use crate::services::Api;
 use crate::session::BrokerAt;
 use skep_api::v1::{
-    disks_server::DisksServer, events_server::EventsServer, host_server::HostServer, machines_server::MachinesServer,
-    nics_server::NicsServer, operations_server::OperationsServer, switches_server::SwitchesServer,
+    disks_server::DisksServer, events_server::EventsServer, firmware_server::FirmwareServer, host_server::HostServer,
+    machines_server::MachinesServer, nics_server::NicsServer, operations_server::OperationsServer,
+    switches_server::SwitchesServer,
 };
 use skep_api::{DESCRIPTORS, MAX_MESSAGE};
 use skep_sandbox::Sandboxed;
@@ -102,6 +103,7 @@ impl Services {
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut routes = vec![
             route(MachinesServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
+            route(FirmwareServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
             route(DisksServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
             route(SwitchesServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
             route(NicsServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),

@@ -9,8 +9,9 @@ use crate::db::{Change, Who};
 use crate::life::{Effect, Input, Life, state_word, word};
 use crate::operations::Operation;
 use crate::spec::{Boot, Spec};
+use crate::upkeep::{Pauses, again};
 use skep_ipc::aio::Port;
-use skep_proto::broker::{Act, OperationView};
+use skep_proto::broker::{Act, MachineState, OperationView};
 use skep_proto::{DiskId, MachineId, OperationId, Reason, Refusal};
 use std::rc::Rc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub enum Msg {
     Changed(Who),
     /// The runner took this over for its next start of the hypervisor.
     Configured(u64, Box<Spec>),
+    /// The pause with this number is over: start it again.
+    Again(u64),
     /// The machine was deleted.
     End,
 }
@@ -71,6 +74,11 @@ struct Actor {
     work: Option<Task>,
     clock: Option<Task>,
     cell: u64,
+    /// Its user wants it to run.
+    wanted: bool,
+    pauses: Pauses,
+    /// Waits until it is started again; the number of the pause.
+    pause: (u64, Option<Task>),
     /// A console-proxy's, then the one that listens to the runner; none: there is no cell that is known to live.
     keepers: Vec<Task>,
 }
@@ -95,6 +103,9 @@ impl Broker {
             work: None,
             clock: None,
             cell: 0,
+            wanted: machine.wanted,
+            pauses: Pauses::default(),
+            pause: (0, None),
             keepers: Vec::new(),
         };
         tokio::task::spawn_local(actor.run(queue));
@@ -107,7 +118,11 @@ impl Actor {
     async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Msg>) {
         while let Some(message) = queue.recv().await {
             match message {
-                Msg::Act(act, who, reply) => drop(reply.send(self.act(act, &who))),
+                Msg::Act(act, who, reply) => {
+                    self.pauses = Pauses::default();
+                    drop(reply.send(self.act(act, &who)));
+                }
+                Msg::Again(number) if number == self.pause.0 => self.start_again(),
                 Msg::Cancel(id) if self.is_at(id) => drop(self.step(Input::Cancel)),
                 Msg::Late(id) if self.is_at(id) => drop(self.step(Input::Late)),
                 Msg::Work(number, input) if number == self.number => {
@@ -133,6 +148,7 @@ impl Actor {
                 Msg::Changed(who) => self.configure(who),
                 Msg::Configured(cell, spec) if cell == self.cell => self.next = Some(*spec),
                 Msg::End => return,
+                Msg::Again(_) => {}
                 // Late news of what was given up.
                 Msg::Cancel(_) | Msg::Late(_) | Msg::Work(..) | Msg::Runner(..) | Msg::Watch(..) | Msg::Configured(..) => {}
             }
@@ -151,11 +167,22 @@ impl Actor {
         let mut life = self.life.clone();
         let effects = life.step(Input::Ask(act)).map_err(|(reason, note)| Refusal::new(reason, &object).note(note))?;
         let slot = self.slot;
+        let wanted = match act {
+            Act::Start => Some(true),
+            Act::Stop | Act::Kill => Some(false),
+            Act::Reboot | Act::Reset | Act::Pause | Act::Resume => None,
+        };
         let (slot, operation) = Operation::begin(&self.broker, who, word(act), &object, |change| {
             let slot = if act == Act::Start { Some(admit(&self.broker, change, &machine)?) } else { slot };
             record(change, &machine, &self.life, &life, slot)?;
+            if let Some(wanted) = wanted {
+                change.set_machine_wanted(machine.id, wanted)?;
+            }
             Ok(slot)
         })?;
+        self.wanted = wanted.unwrap_or(self.wanted);
+        // Whoever acts decides anew.
+        self.pause = (self.pause.0 + 1, None);
         let view = operation.view();
         let (cancelled, post, id) = (operation.cancelled(), self.post.clone(), operation.id());
         tokio::task::spawn_local(async move {
@@ -193,10 +220,74 @@ impl Actor {
             }
             self.life = life;
         }
+        let refused = effects.iter().any(|e| matches!(e, Effect::Finish(Err(_)))) && self.life.state == MachineState::Stopped;
         for effect in effects {
             self.perform(effect);
         }
+        if refused {
+            // A start that the host cannot do, or that its user has cancelled, is not tried again.
+            self.give_up();
+        }
+        self.rest();
         Ok(())
+    }
+
+    /// When it is at rest against its user's will, it waits for its next start, or is no longer wanted.
+    fn rest(&mut self) {
+        let life = &self.life;
+        if !self.wanted || self.pause.1.is_some() || life.busy.is_some() || life.cell || !life.known {
+            return;
+        }
+        let Ok(Some(machine)) = self.broker.read(|db| db.machine(self.id)) else { return };
+        if !again(machine.upkeep.restart, life.state) {
+            return self.give_up();
+        }
+        let ran = skep_service::now_ns().saturating_sub(machine.started_ns);
+        let pause = self.pauses.next(Duration::from_nanos(u64::try_from(ran).unwrap_or(0)));
+        let number = self.pause.0 + 1;
+        let post = self.post.clone();
+        let waits = Task(tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            let _ = post.send(Msg::Again(number));
+        }));
+        self.pause = (number, Some(waits));
+        self.tell(&machine, &format!("again in {} s", pause.as_secs()));
+    }
+
+    /// Tells whoever watches about its next start.
+    fn tell(&self, machine: &MachineRow, text: &str) {
+        let told = self.broker.change(&Who::broker(), |change| {
+            Ok::<_, Refusal>(change.event("machine", self.id, &machine.name, "restart", text)?)
+        });
+        if let Err(refusal) = told {
+            self.broker.warn(Who::broker().trace, format_args!("machine {}: {refusal}", self.id));
+        }
+    }
+
+    /// The pause is over; its user may have changed his mind about such machines meanwhile.
+    fn start_again(&mut self) {
+        self.pause.1 = None;
+        let machine = self.broker.read(|db| db.machine(self.id)).ok().flatten();
+        let Some(machine) = machine else { return };
+        if !again(machine.upkeep.restart, self.life.state) {
+            self.give_up();
+            return self.tell(&machine, "not any more");
+        }
+        if let Err(refusal) = self.act(Act::Start, &Who::broker()) {
+            self.broker.warn(Who::broker().trace, format_args!("machine {}: {refusal}", self.id));
+            self.rest();
+        }
+    }
+
+    /// It stays as it is until somebody starts it.
+    fn give_up(&mut self) {
+        if !std::mem::replace(&mut self.wanted, false) {
+            return;
+        }
+        let written = self.broker.change(&Who::broker(), |change| Ok::<_, Refusal>(change.set_machine_wanted(self.id, false)?));
+        if let Err(refusal) = written {
+            self.broker.warn(Who::broker().trace, format_args!("machine {}: {refusal}", self.id));
+        }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -284,7 +375,7 @@ impl Actor {
     /// Settings that were changed while the cell was made.
     fn catch_up(&mut self) {
         let machine = self.broker.read(|db| db.machine(self.id)).ok().flatten();
-        if machine.is_some_and(|m| m.applied.as_ref() != Some(&m.spec)) {
+        if machine.is_some_and(|m| !m.applied.as_ref().is_some_and(|applied| applied.is_set_as(&m.spec))) {
             self.configure(Who::broker());
         }
     }
@@ -347,7 +438,7 @@ fn admit(broker: &Broker, change: &Change<'_>, machine: &MachineRow) -> Result<u
     let full = || Refusal::new(Reason::LimitReached, format_args!("machine {}", machine.name)).note("too many machines run");
     match machine.slot {
         Some(slot) => Ok(slot),
-        None => change.free_slot()?.filter(|slot| *slot < cell::SLOTS).ok_or_else(full),
+        None => change.free_slot(machine.id, cell::SLOTS)?.ok_or_else(full),
     }
 }
 

@@ -17,7 +17,7 @@ use skep_proto::net::{CreateTap, DeleteTap};
 use skep_proto::runner::{
     self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakeSerial, Watch,
 };
-use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars};
+use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
 use skep_proto::{Call, CpuList, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
@@ -71,8 +71,10 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
     }
     let mut host = platform::capabilities(u32::try_from(broker.facts.memory >> 20).unwrap_or(u32::MAX));
     host.uefi = found.uefi;
+    host.shares &= found.can_share;
     host.limits.extend(found.limits.iter().filter_map(|name| skep_machine::Limit::named(name.as_str())));
     let mut model = spec.model(machine.id)?;
+    model.firmware_order = spec.own_order;
     if spec.boot == Boot::Uefi && !host.uefi {
         return Err(Refusal::new(Reason::FirmwareMissing, &object));
     }
@@ -99,7 +101,12 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
     let object = format!("machine {}", machine.name);
     let slot = machine.slot.ok_or_else(|| Refusal::new(Reason::Internal, &object).note("it has no slot"))?;
     broker.read(|db| check_disks(broker, db, &machine))?;
-    let spec = &machine.spec;
+    let mut spec = machine.spec.clone();
+    if spec.boot == Boot::Uefi {
+        let (order, []) = broker.storage.call(who, WhoseOrder { machine: id }).await.map_err(|r| about(r, &object))?;
+        spec.own_order = order.own;
+    }
+    let spec = &spec;
 
     let (file, kvm) = config(broker, who, &machine, spec).await?;
     let mut parts = vec![(FdRole::Config, file)];
@@ -151,7 +158,7 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
         protect: asked.protect,
     };
     let fds = UpTo::from_vec(fds).map_err(|_| Refusal::new(Reason::LimitReached, &object).note("too many disks and NICs"))?;
-    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit };
+    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit, shares: spec.shares.clone() };
     // First, so that a broker that comes back to a running machine knows with what.
     broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
     let (made, []) = broker.cells.call_with(who, call, fds).await.map_err(|r| about(r, &object))?;

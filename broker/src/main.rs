@@ -18,6 +18,7 @@ mod requests;
 mod route;
 mod session;
 mod spec;
+mod upkeep;
 
 use broker::{Broker, Setup};
 use db::{Db, Fault, OpenError};

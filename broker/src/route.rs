@@ -1,6 +1,6 @@
 //! Every request, one line each.
 
-use crate::requests::{Cx, disk, event, host, machine, machine_jobs, nic, snapshot, stream, switch};
+use crate::requests::{Cx, disk, event, firmware, host, machine, machine_jobs, nic, snapshot, stream, switch};
 use crate::session::Desk;
 use skep_ipc::ProtocolError;
 use skep_proto::broker::*;
@@ -54,6 +54,9 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::SnapshotList(c) => plain!(SnapshotList, c, snapshot::list),
         R::SnapshotRollBack(c) => plain!(SnapshotRollBack, c, snapshot::roll_back),
         R::SnapshotDelete(c) => plain!(SnapshotDelete, c, snapshot::delete),
+        R::FirmwareList(c) => plain!(FirmwareList, c, firmware::list),
+        R::FirmwareGet(c) => plain!(FirmwareGet, c, firmware::get),
+        R::FirmwareEdit(c) => plain!(FirmwareEdit, c, firmware::edit),
         R::SwitchCreate(c) => plain!(SwitchCreate, c, switch::create),
         R::SwitchList(c) => plain!(SwitchList, c, switch::list),
         R::SwitchDelete(c) => plain!(SwitchDelete, c, switch::delete),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use skep_machine::{self as model, Mac, MachineSpec};
 use skep_proto::broker::{Acceleration, Applies, Controller, Limits, LimitsDraft, Settings};
 use skep_proto::storage::DiskKind;
-use skep_proto::{DiskId, MachineId, NicId, Reason, Refusal, Text};
+use skep_proto::{DiskId, MachineId, NicId, Reason, Refusal, Share, Text};
 
 /// Everything about a machine that the hypervisor or its cell is given. Names are resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,11 @@ pub struct Spec {
     pub tpm: bool,
     /// Names of its channels.
     pub channels: Vec<Text<63>>,
+    /// Whether the firmware's variables say what is booted first, not the places of the disks. Looked up at each start: only in what a
+    /// machine runs with.
+    pub own_order: bool,
+    /// Directories of the host that it shares.
+    pub shares: Vec<Share>,
 }
 
 /// How a machine boots.
@@ -92,6 +97,8 @@ impl Default for Spec {
             sound: false,
             tpm: false,
             channels: Vec::new(),
+            own_order: false,
+            shares: Vec::new(),
         }
     }
 }
@@ -117,6 +124,7 @@ impl Spec {
         self.sound = settings.sound.unwrap_or(self.sound);
         self.tpm = settings.tpm.unwrap_or(self.tpm);
         self.channels = settings.channels.clone().unwrap_or_else(|| self.channels.clone());
+        self.shares = settings.shares.clone().unwrap_or_else(|| self.shares.clone());
         let file = |name: &Text<63>, field: &'static str| {
             let row = disk(name.as_str()).map_err(at(field))?;
             if row.kind == DiskKind::Raw {
@@ -219,8 +227,14 @@ impl Spec {
             sound: self.sound,
             tpm: self.tpm,
             channels: self.channels.iter().map(|name| model::Channel { name: name.as_str().to_owned() }).collect(),
+            shares: self.shares.iter().map(shared).collect(),
             ..MachineSpec::default()
         })
+    }
+
+    /// Whether these are the same settings.
+    pub fn is_set_as(&self, other: &Spec) -> bool {
+        Spec { own_order: other.own_order, ..self.clone() } == *other
     }
 
     /// Names of what differs, and when each would apply to a machine that runs with `self`.
@@ -259,6 +273,10 @@ impl Spec {
         let channels = new.channels.clone();
         Spec { cpus: new.cpus, memory_mib: new.memory_mib, screen: new.screen, boot, channels, ..self.clone() }
     }
+}
+
+fn shared(share: &Share) -> model::Share {
+    model::Share { name: share.name.as_str().to_owned(), read_only: share.read_only }
 }
 
 /// Changes what the draft names.
@@ -311,6 +329,7 @@ fn setting(field: &str) -> &str {
         "memory_mib" => "memory",
         "limits.cpu_percent" => "cpu_percent",
         channel if channel.starts_with("channels[") => "channels",
+        share if share.starts_with("shares[") => "shares",
         other => other,
     }
 }

@@ -5,8 +5,9 @@ use crate::places::Places;
 use crate::up;
 use hyper_util::rt::TokioIo;
 use skep_api::v1::{
-    disks_client::DisksClient, events_client::EventsClient, host_client::HostClient, machines_client::MachinesClient,
-    nics_client::NicsClient, operations_client::OperationsClient, switches_client::SwitchesClient,
+    disks_client::DisksClient, events_client::EventsClient, firmware_client::FirmwareClient, host_client::HostClient,
+    machines_client::MachinesClient, nics_client::NicsClient, operations_client::OperationsClient,
+    switches_client::SwitchesClient,
 };
 use skep_proto::Reason;
 use std::error::Error;
@@ -37,6 +38,7 @@ macro_rules! services {
 }
 services! {
     machines: MachinesClient;
+    firmware: FirmwareClient;
     disks: DisksClient;
     switches: SwitchesClient;
     nics: NicsClient;

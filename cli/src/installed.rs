@@ -20,6 +20,8 @@ pub struct Installed {
     pub listen: Option<SocketAddr>,
     /// The host's interfaces that switches may have as uplinks, between commas, as they stand there.
     pub uplinks: Option<String>,
+    /// Directories that machines may share, with their names, between commas, as they stand there.
+    pub shares: Option<String>,
     /// The dataset below which ZFS volumes are kept (FreeBSD).
     pub dataset: Option<String>,
 }
@@ -30,7 +32,7 @@ pub const RUN: &str = "/var/run/skep";
 const MACHINES: u32 = 72_000;
 
 /// What the file lets one choose.
-const NAMES: [&str; 6] = ["state", "run", "machines", "listen", "uplinks", "dataset"];
+const NAMES: [&str; 7] = ["state", "run", "machines", "listen", "uplinks", "shares", "dataset"];
 
 /// What is wrong with the file, or with the users of the services.
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +114,9 @@ impl Installed {
             text.parse().map_err(|_| (*number, format!("`{text}`: ADDRESS:PORT is expected, such as 192.0.2.1:8443")))
         });
         let uplinks = given.get("uplinks").map(|(_, text)| text.clone());
+        let shares = given.get("shares").map(|(_, text)| text.clone());
         let dataset = given.get("dataset").map(|(_, text)| text.clone());
-        Ok(Self { state, run, machines, listen: listen.transpose()?, uplinks, dataset })
+        Ok(Self { state, run, machines, listen: listen.transpose()?, uplinks, shares, dataset })
     }
 
     /// `--ids`: a system user for each service, and the machines' block.
@@ -181,11 +184,12 @@ mod tests {
 
     #[test]
     fn what_is_given_counts() {
-        let text = "state = /data/skep # here\nrun=/tmp/r\nmachines = 90000\nlisten = [::1]:8443\nuplinks = em0, em1\n";
+        let text = "state = /data/skep # here\nrun=/tmp/r\nmachines = 90000\nlisten = [::1]:8443\nuplinks = em0, em1\nshares = src=/srv/a, out=/b\n";
         let installed = Installed::parse(text).expect("valid");
         assert!(installed.lives_in(Path::new("/data/skep"), Path::new("/tmp/r")));
         assert_eq!((installed.machines, installed.listen.map(|a| a.port())), (90_000, Some(8443)));
         assert_eq!(installed.uplinks.as_deref(), Some("em0, em1"));
+        assert_eq!(installed.shares.as_deref(), Some("src=/srv/a, out=/b"));
         assert!(installed.is_machines(90_000) && installed.is_machines(93_999));
         assert!(!installed.is_machines(94_000) && !installed.is_machines(89_999));
     }
@@ -194,7 +198,7 @@ mod tests {
     fn a_wrong_line_is_named_with_what_is_wrong() {
         for (text, line, why) in [
             ("\nstate\n", 2, "`state`: NAME = VALUE is expected"),
-            ("stat = /x", 1, "`stat`: none of state, run, machines, listen, uplinks, dataset"),
+            ("stat = /x", 1, "`stat`: none of state, run, machines, listen, uplinks, shares, dataset"),
             ("run = /x\nrun = /y", 2, "`run` was given before"),
             ("state = x", 1, "`x`: an absolute path of letters, digits and /._- is expected"),
             ("state = /a b", 1, "`/a b`: an absolute path of letters, digits and /._- is expected"),

@@ -35,6 +35,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
         let controller = word(disk.controller().as_str_name(), "CONTROLLER_");
         json!({"disk": disk.disk, "id": disk.id, "controller": controller, "read_only": disk.read_only})
     };
+    let share = |share: &v1::Share| json!({"share": share.name, "read_only": share.read_only});
     let nic = |nic: &v1::MachineNic| json!({"nic": nic.name, "id": nic.id, "switch": nic.switch, "mac": nic.mac});
     json!({
         "name": machine.name,
@@ -48,10 +49,12 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "screen": settings.screen(),
         "cpu_percent": settings.cpu_percent(),
         "limits": limits(settings.limits.as_ref()),
+        "upkeep": upkeep(settings.upkeep.as_ref()),
         "description": settings.description(),
         "sound": settings.sound(),
         "tpm": settings.tpm(),
         "channels": settings.channels,
+        "shares": settings.shares.iter().map(share).collect::<Vec<_>>(),
         "disks": settings.disks.iter().map(disk).collect::<Vec<_>>(),
         "nics": machine.nics.iter().map(nic).collect::<Vec<_>>(),
         "pending": machine.pending,
@@ -59,6 +62,17 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "revision": machine.revision,
         "created": time(machine.create_time.as_ref()),
         "started": time(machine.start_time.as_ref()),
+    })
+}
+
+/// Whether it starts with the host, and again.
+fn upkeep(upkeep: Option<&v1::MachineUpkeep>) -> Value {
+    let upkeep = upkeep.copied().unwrap_or_default();
+    json!({
+        "autostart": upkeep.autostart(),
+        "order": upkeep.order(),
+        "delay_seconds": upkeep.delay_seconds(),
+        "restart": word(upkeep.restart().as_str_name(), "RESTART_POLICY_"),
     })
 }
 
@@ -143,6 +157,42 @@ pub fn snapshot_row(snapshot: &v1::Snapshot) -> Vec<String> {
     let created = time(snapshot.create_time.as_ref());
     let created = created.as_str().map_or_else(|| created.to_string(), str::to_owned);
     vec![snapshot.name.clone(), bytes(snapshot.size_bytes), bytes(snapshot.used_bytes), created]
+}
+
+/// A variable of firmware, without its data.
+pub fn variable(variable: &v1::Variable) -> Value {
+    json!({
+        "name": variable.name,
+        "attributes": variable.attributes,
+        "size": variable.size_bytes,
+        "meaning": variable.meaning,
+    })
+}
+
+/// The same with its data, in hexadecimal.
+pub fn variable_with_data(with: &v1::Variable) -> Value {
+    let data: String = with.data.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut value = variable(with);
+    if let Value::Object(fields) = &mut value {
+        fields.insert("data".to_owned(), Value::String(data));
+    }
+    value
+}
+
+/// Columns of a list of variables.
+pub const VARIABLES: &[Column] =
+    &[Column::Left("VARIABLE"), Column::Left("SEEN BY"), Column::Right("BYTES"), Column::Left("MEANING")];
+
+/// A row of it. The GUID of the UEFI specification's own goes without saying.
+pub fn variable_row(variable: &v1::Variable) -> Vec<String> {
+    const GLOBAL: &str = "-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    let seen = match variable.attributes & 6 {
+        2 => "firmware",
+        6 => "firmware, system",
+        _ => "",
+    };
+    let name = variable.name.strip_suffix(GLOBAL).unwrap_or(&variable.name);
+    vec![name.to_owned(), seen.to_owned(), variable.size_bytes.to_string(), variable.meaning.clone()]
 }
 
 /// A switch.
@@ -275,5 +325,6 @@ pub fn host(host: &v1::HostInfo) -> Value {
         "limits": host.limits,
         "weaker": host.weaker,
         "helpers": host.helpers,
+        "shares": host.shares,
     })
 }

@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["machines", "disks", "switches", "nics", "operations", "events", "host"];
+    let files = ["machines", "firmware", "disks", "switches", "nics", "operations", "events", "host"];
     let files = files.map(|name| format!("skep/v1/{name}.proto"));
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let mut compiler = protox::Compiler::new(["proto"])?;

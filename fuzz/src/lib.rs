@@ -17,7 +17,7 @@ pub type Target = fn(&[u8]);
 
 /// Name and function of each target.
 pub const TARGETS: &[(&str, Target)] =
-    &[("records", records), ("qmp", qmp), ("image", image), ("upload", upload), ("volumes", volumes)];
+    &[("records", records), ("qmp", qmp), ("image", image), ("upload", upload), ("volumes", volumes), ("variables", variables)];
 
 /// A request that decodes is encoded again, and means the same.
 fn request<H: Helper>(bytes: &[u8])
@@ -89,4 +89,32 @@ pub fn volumes(bytes: &[u8]) {
 /// Images: QCOW2 headers and tables.
 pub fn image(bytes: &[u8]) {
     skep_storage_helper::fuzz_import(bytes);
+}
+
+/// Variable stores: what is read is written, and read again as the same; so is what was changed.
+pub fn variables(bytes: &[u8]) {
+    use skep_efivars::{Guid, Store, boot};
+    let Ok(mut store) = Store::parse(bytes) else { return };
+    for variable in store.variables() {
+        assert!(!boot::describe(variable).chars().any(char::is_control));
+        let name = format!("{}-{}", variable.name(), variable.guid());
+        assert_eq!(name.parse::<skep_proto::VarName>().map(|n| n.to_string()), Ok(name));
+    }
+    let written = |store: &Store| {
+        let mut image = bytes.to_vec();
+        store.write(&mut image).ok().map(|()| assert_eq!(Store::parse(&image).as_ref(), Ok(store)))
+    };
+    // Only what the firmware has yet to finish is not written.
+    let could = written(&store).is_some();
+    let entries: Vec<u16> = boot::entries(&store).iter().map(|entry| entry.number).collect();
+    let _ = boot::leading_to(&store, bytes.get(..12).unwrap_or_default());
+    if boot::put_first(&mut store, entries.get(..1).unwrap_or_default()).is_ok() {
+        written(&store);
+    }
+    let _ = boot::set_next(&mut store, entries.last().copied());
+    let _ = store.set(Guid::GLOBAL, "Fuzz", Some(3), bytes.get(..64).unwrap_or(&[1]));
+    written(&store);
+    if store.delete(Guid::GLOBAL, "Fuzz") && store.delete(Guid::GLOBAL, boot::NEXT) && store.delete(Guid::GLOBAL, boot::ORDER) {
+        assert_eq!(written(&store).is_some(), could);
+    }
 }

@@ -1,7 +1,7 @@
 //! One line per operation.
 
 use crate::job::{Ended, Jobs};
-use crate::ops::{clone, disk, import, log, snapshot, space, vars};
+use crate::ops::{clone, disk, import, log, snapshot, space, variables, vars};
 use crate::store::Store;
 use nix::poll::PollFlags;
 use skep_ipc::{Answered, Ask, ProtocolError, Service, Watch};
@@ -46,6 +46,10 @@ impl Service<Storage> for StorageHelper {
             R::ListSnapshots(c) => ask.answer(c, |_, c, []| Ok((snapshot::list(store, &c)?, []))),
             R::RollBackDisk(c) => ask.answer(c, |_, c, []| Ok((snapshot::roll_back(store, &c)?, []))),
             R::DeleteSnapshot(c) => ask.answer(c, |_, c, []| Ok((snapshot::delete(store, &c)?, []))),
+            R::ListVars(c) => ask.answer(c, |_, c, []| Ok((variables::list(store, c)?, []))),
+            R::ReadVar(c) => ask.answer(c, |_, c, []| Ok((variables::read(store, c)?, []))),
+            R::EditVars(c) => ask.answer(c, |_, c, []| Ok((variables::edit(store, c)?, []))),
+            R::WhoseOrder(c) => ask.answer(c, |_, c, []| Ok((vars::whose_order(store, &c)?, []))),
         }
     }
 

@@ -30,6 +30,9 @@ pub struct Store {
     pub volumes: Option<Volumes>,
 }
 
+/// Mode of a file: its owner's alone.
+pub const MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+
 /// Ending of the name of a file that is not yet whole. Nobody opens one; they are swept at start.
 pub const PART: &str = ".part";
 
@@ -101,7 +104,7 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
 
 /// Opens a file of a held directory; never through a symbolic link.
 pub fn open_in(dir: BorrowedFd<'_>, name: &str, flags: OFlag) -> nix::Result<File> {
-    Ok(openat(dir, name, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::from_bits_truncate(0o600))?.into())
+    Ok(openat(dir, name, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, MODE)?.into())
 }
 
 /// The same; `None` if there is no such file.
@@ -156,10 +159,16 @@ pub struct Part {
 impl Part {
     /// Makes an empty one, in place of what an earlier failure left.
     pub fn begin(dir: BorrowedFd<'_>, name: &str) -> nix::Result<(Self, File)> {
+        Self::begin_as(dir, name, MODE)
+    }
+
+    /// The same with a mode of its own.
+    pub fn begin_as(dir: BorrowedFd<'_>, name: &str, mode: Mode) -> nix::Result<(Self, File)> {
         let part = Self { name: name.to_owned() };
         remove(dir, &part.part_name())?;
-        let file = open_in(dir, &part.part_name(), OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)?;
-        Ok((part, file))
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let file = openat(dir, part.part_name().as_str(), flags, mode)?;
+        Ok((part, file.into()))
     }
 
     fn part_name(&self) -> String {
@@ -185,6 +194,17 @@ impl Part {
         })
     }
 
+    /// It is whole: puts it in the place of what had its name, durably. Whatever fails, one of the two has the name.
+    pub fn replace(self, dir: BorrowedFd<'_>) -> nix::Result<()> {
+        let whole =
+            self.reopen(dir).and_then(fsync).and_then(|()| renameat(dir, self.part_name().as_str(), dir, self.name.as_str()));
+        if let Err(e) = whole {
+            self.discard(dir);
+            return Err(e);
+        }
+        fsync(dir)
+    }
+
     /// It failed.
     pub fn discard(self, dir: BorrowedFd<'_>) {
         // Nothing can be done about a failure here; the next start sweeps.
@@ -196,7 +216,14 @@ impl Part {
 pub fn make(
     dir: BorrowedFd<'_>, name: &str, object: &str, fill: impl FnOnce(&File) -> Result<(), Refusal>,
 ) -> Result<File, Refusal> {
-    let (part, file) = Part::begin(dir, name).at(object, "create")?;
+    make_as(dir, name, MODE, object, fill)
+}
+
+/// The same with a mode of its own.
+pub fn make_as(
+    dir: BorrowedFd<'_>, name: &str, mode: Mode, object: &str, fill: impl FnOnce(&File) -> Result<(), Refusal>,
+) -> Result<File, Refusal> {
+    let (part, file) = Part::begin_as(dir, name, mode).at(object, "create")?;
     match fill(&file) {
         Ok(()) => part.commit(dir).at(object, "finish").map(|()| file),
         Err(refusal) => {

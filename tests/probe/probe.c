@@ -351,7 +351,48 @@ static long inherited_directory(void)
 	return -1;
 }
 
+/* directories that it shares; in other cells they are not there */
+static int share(const char *name) { return open(strcmp(fact("where"), "outside") ? name : "/usr/share", O_RDONLY | O_DIRECTORY); }
+static long share_upwards(void)
+{
+	char path[600];
+	snprintf(path, sizeof path, "../../../..%s", fact("secret"));
+	int dir = share("/share/1");
+	return dir < 0 ? -1 : opened(openat(dir, path, O_RDONLY));
+}
+static long share_link(void) { return rd(strcmp(fact("where"), "outside") ? "/share/0/link" : fact("secret")); }
+static long share_program(void) { return run_program(strcmp(fact("where"), "outside") ? "/share/1/program" : "/bin/true"); }
+static long share_read_only(void)
+{
+	int dir = strcmp(fact("where"), "outside") ? open("/share/0", O_RDONLY) : open("/tmp", O_RDONLY);
+	long r = dir < 0 ? -1 : mkdirat(dir, "probe-made", 0700);
+	if (!r) unlinkat(dir, "probe-made", AT_REMOVEDIR);
+	return r;
+}
+static long make_directory_at(void)
+{
+	long r = mkdirat(AT_FDCWD, "/run/probe-at", 0700);
+	if (!r) rmdir("/run/probe-at");
+	return r;
+}
+static long remove_file_at(void)
+{
+	if (strcmp(fact("where"), "outside"))
+		return unlinkat(AT_FDCWD, "/run/machine.conf", 0);
+	wr("/run/probe-gone");
+	return unlinkat(AT_FDCWD, "/run/probe-gone", 0);
+}
+
 /* files of its own */
+static long expose_disk(void)
+{
+	struct stat s;
+	for (int fd = 3; fd < 1024; fd++)
+		if (!fstat(fd, &s) && S_ISREG(s.st_mode) && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR)
+			return fchmod(fd, 04777);
+	errno = EBADF;
+	return -1;
+}
 static long grow_disk(void)
 {
 	struct stat s;
@@ -378,7 +419,8 @@ static const struct { const char *name; long (*what)(void); } attempts[] = {
 	A(become_root), A(become_root_all), A(become_wheel), A(join_groups), A(take_capabilities), A(key_add), A(key_search),
 	A(load_bpf), A(user_faults), A(io_rings), A(kernel_log), A(set_clock), A(control_alt_delete), A(accounting),
 	A(set_host_name), A(know_host_name), A(watch_all_files), A(shared_memory), A(message_queue),
-	A(personality_change), A(grow_disk),
+	A(personality_change), A(grow_disk), A(expose_disk),
+	A(share_upwards), A(share_link), A(share_program), A(share_read_only), A(make_directory_at), A(remove_file_at),
 };
 
 int main(int argc, char **argv)

@@ -7,6 +7,7 @@ pub mod escape;
 pub mod held;
 pub mod host;
 pub mod platform;
+pub mod shares;
 pub mod suite;
 
 pub use host::Snapshot;

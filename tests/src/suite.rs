@@ -186,11 +186,15 @@ impl Suite {
     /// All logs, for a failed test.
     pub fn logs(&self) -> String {
         let mut text = String::new();
-        let Ok(entries) = std::fs::read_dir(self.state.join("logs")) else { return text };
-        for entry in entries.flatten() {
-            let all = std::fs::read(entry.path()).unwrap_or_default();
-            let from = all.len().saturating_sub(3000);
-            text += &format!("--- {}\n{}\n", entry.path().display(), String::from_utf8_lossy(&all[from..]));
+        // What hypervisors said comes last, where a reader of the end finds it; of guests' own lines tests show what they waited for.
+        let dirs = [self.state.join("logs"), self.state.join("logs/machines")].map(std::fs::read_dir);
+        let entries = dirs.into_iter().flatten().flatten().flatten().map(|entry| entry.path());
+        for path in entries.filter(|path| path.is_file() && !path.to_string_lossy().contains(".serial.")) {
+            let all = std::fs::read(&path).unwrap_or_default();
+            if !all.is_empty() {
+                let from = all.len().saturating_sub(3000);
+                text += &format!("--- {}\n{}\n", path.display(), String::from_utf8_lossy(&all[from..]));
+            }
         }
         text
     }

@@ -17,8 +17,14 @@ fn compile(to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn in_the_hypervisors_place(mode: Mode) -> Result<()> {
-    let suite = Suite::start(mode)?;
+fn in_the_hypervisors_place(mode: Mode, shares: &[&str]) -> Result<()> {
+    let suite = Suite::prepare(mode)?;
+    let shared = suite.dir().join("shared");
+    std::fs::create_dir(&shared)?;
+    std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    std::fs::copy("/bin/true", shared.join("program"))?;
+    std::os::unix::fs::symlink(suite.dir().canonicalize()?.join("secret"), shared.join("link"))?;
+    suite.ok(&["up", "--shares", &format!("dir={0},same={0}", shared.canonicalize()?.display())])?;
     let probe = suite.dir().join("probe");
     compile(&probe)?;
     let secret = suite.dir().join("secret");
@@ -59,7 +65,7 @@ fn in_the_hypervisors_place(mode: Mode) -> Result<()> {
     let line = facts("cell", "/usr/bin/qemu-system-x86_64", host.trim());
     suite.ok(&["disk", "create", "data", "--size", "8M"])?;
     let machine = ["vm", "create", "m", "--memory", "128M", "--kernel", "kernel", "--initrd", "initrd", "--disk", "data"];
-    let args = [&machine[..], &["--cmdline", &line]].concat();
+    let args = [&machine[..], &["--cmdline", &line], shares].concat();
     suite.ok(&args)?;
     let (_, message) = suite.fails(&["vm", "start", "m"])?;
     let inside = suite.ok(&["vm", "log", "m", "--hypervisor"])?;
@@ -86,7 +92,7 @@ fn nothing_that_a_taken_over_hypervisor_tries_gets_out_of_its_cell() -> Result<(
     if !is_root() {
         skip!("the attempts outside need root");
     }
-    in_the_hypervisors_place(Mode::Root)
+    in_the_hypervisors_place(Mode::Root, &[])
 }
 
 #[test]
@@ -94,5 +100,14 @@ fn nor_out_of_an_ordinary_users_cell() -> Result<()> {
     if !is_root() {
         skip!("the attempts outside need root");
     }
-    in_the_hypervisors_place(Mode::User)
+    in_the_hypervisors_place(Mode::User, &[])
+}
+
+/// The right to files of two directories is no right to anything else.
+#[test]
+fn nor_out_of_one_that_shares_directories() -> Result<()> {
+    if !is_root() {
+        skip!("the attempts outside need root");
+    }
+    in_the_hypervisors_place(Mode::Root, &["--share", "dir,ro", "--share", "same"])
 }

@@ -49,6 +49,13 @@ impl Drop for Victim {
     }
 }
 
+/// Devices of tuntap(4) that the host has.
+fn taps() -> Result<Vec<String>> {
+    let names = std::fs::read_dir("/dev")?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
+    let names = names.collect::<Result<Vec<_>>>()?;
+    Ok(names.into_iter().filter(|name| ["tap", "tun", "vmnet"].iter().any(|kind| name.starts_with(kind))).collect())
+}
+
 /// The first disk of the host, its first interface, the type of its root.
 fn of_host() -> Result<(String, String, String)> {
     let line = |program: &str, args: &[&str]| -> Result<String> {
@@ -92,6 +99,7 @@ fn nothing_that_a_taken_over_bhyve_tries_gets_out_of_its_jail() -> Result<()> {
     if !is_root() {
         skip!("the attempts outside need root");
     }
+    let before = taps()?;
     let suite = Suite::start(Mode::Root)?;
     let probe = suite.dir().join("probe");
     platform::probe(&probe)?;
@@ -141,5 +149,9 @@ fn nothing_that_a_taken_over_bhyve_tries_gets_out_of_its_jail() -> Result<()> {
     // Without a network stack of its own a jail still answers what flags an interface has.
     let known: &[&str] = if std::path::Path::new("/dev/vmmctl").exists() { &["hosts_interface"] } else { &[] };
     escape::judge(&String::from_utf8_lossy(&outside.stderr), &log, "docs/escape-freebsd.md", known)?;
-    suite.finish()
+    suite.finish()?;
+    // Before 15 the kernel makes a device for whoever is root of a network stack, and only then says that there is none to open.
+    let after = taps()?;
+    ensure!(after == before, "left in /dev: {after:?}, before {before:?}");
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use skep_tests::{Mode, Suite, is_root, platform};
+use skep_tests::{Mode, PATIENCE, Suite, is_root, platform};
 
 fn booted() -> Result<Suite> {
     let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
@@ -15,7 +15,7 @@ fn booted() -> Result<Suite> {
 
 /// Waits for an event of the machine whose detail holds `text`, from the beginning of the log.
 fn event(suite: &Suite, text: &str) -> Result<()> {
-    suite.ok(&["events", "--after", "0", "--until", text, "--timeout", skep_tests::PATIENCE]).map(drop)
+    suite.ok(&["events", "--after", "0", "--until", text, "--timeout", PATIENCE]).map(drop)
 }
 
 #[test]
@@ -61,6 +61,38 @@ fn all_that_run_are_stopped_at_once_and_whoever_does_not_listen_is_ended() -> Re
     ensure!(out.contains(how) && suite.state_of("m")? == "stopped", "{out}");
     for wrong in [&["vm", "stop"][..], &["vm", "stop", "m", "--all"], &["vm", "stop", "--all", "--timeout", "1s", "--no-wait"]] {
         ensure!(suite.fails(wrong)?.0 == 2, "skep {wrong:?}");
+    }
+    suite.finish()
+}
+
+#[test]
+fn one_that_dies_is_started_again_and_those_that_start_with_the_host_have_their_turns() -> Result<()> {
+    let suite = booted()?;
+    suite.define("first", &["--autostart", "on", "--start-order", "1"])?;
+    suite.define("second", &["--autostart", "on", "--start-order", "2"])?;
+    // Whatever was defined otherwise does not start, and one that cannot start keeps no other from it.
+    suite.define("broken", &["--autostart", "on", "--tpm", "on"])?;
+    suite.ok(&["vm", "set", "m", "--restart", "on-failure"])?;
+    let shown = suite.json(&["vm", "show", "second"])?;
+    ensure!(shown[0]["upkeep"]["order"] == 2 && shown[0]["upkeep"]["restart"] == "never", "{shown:?}");
+    let pid = *suite.pids("hypervisor")?.first().context("no hypervisor in the audit")?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    let told = suite.json(&["events", "--after", "0", "--until", "again in 1 s", "--timeout", PATIENCE])?;
+    let token = told.last().and_then(|event| event["token"].as_u64()).context("an event has no token")?.to_string();
+    suite.ok(&["events", "--after", &token, "--until", "running", "--timeout", PATIENCE])?;
+    suite.ok(&["vm", "kill", "m"])?;
+    ensure!(suite.state_of("m")? == "stopped", "what its user ends stays so");
+    let (code, message) = suite.fails(&["vm", "start", "--autostart"])?;
+    ensure!(code != 0 && message.contains("broken") && message.contains("tpm"), "{code} {message}");
+    let states = ["m", "first", "second", "broken"].map(|name| suite.state_of(name).unwrap_or_default());
+    ensure!(states == ["stopped", "running", "running", "stopped"], "{states:?}");
+    suite.expect("second", "skep-guest ready")?;
+    let out = suite.ok(&["vm", "stop", "--all", "--timeout", "120s"])?;
+    let at = |text: &str| out.find(text).with_context(|| out.clone());
+    ensure!(at("machine second: ")? < at("machine first: ")?, "{out}");
+    for (option, value) in [("--start-order", "10000"), ("--start-delay", "2h")] {
+        let (code, message) = suite.fails(&["vm", "set", "m", option, value])?;
+        ensure!(code == 8, "{option} {value}: {code} {message}");
     }
     suite.finish()
 }

@@ -26,6 +26,8 @@ pub struct RunnerArgs {
     pub kvm: bool,
     /// Bytes that a file of the hypervisor's may come to have.
     pub file_limit: u64,
+    /// Whether the cell shares directories of the host.
+    pub shares: bool,
 }
 
 impl RunnerArgs {
@@ -33,7 +35,9 @@ impl RunnerArgs {
     pub fn to_args(&self) -> Vec<String> {
         let roles: Vec<String> = self.roles.iter().map(word).collect();
         let accelerator = if self.kvm { "kvm" } else { "tcg" };
-        vec![RUNNER.into(), self.machine.to_string(), roles.join(","), accelerator.into(), self.file_limit.to_string()]
+        let shares = if self.shares { "shares" } else { "alone" };
+        let limit = self.file_limit.to_string();
+        vec![RUNNER.into(), self.machine.to_string(), roles.join(","), accelerator.into(), limit, shares.into()]
     }
 
     /// From a command line, the program's name left out.
@@ -43,7 +47,8 @@ impl RunnerArgs {
         let roles = args.next()?.split(',').map(role).collect::<Option<_>>()?;
         let kvm = args.next()? == "kvm";
         let file_limit = args.next()?.parse().ok()?;
-        args.next().is_none().then_some(Self { machine, roles, kvm, file_limit })
+        let shares = args.next()? == "shares";
+        args.next().is_none().then_some(Self { machine, roles, kvm, file_limit, shares })
     }
 }
 
@@ -79,7 +84,7 @@ mod tests {
     fn arguments_come_back_as_they_went() {
         let roles =
             vec![FdRole::Config, FdRole::Kernel, FdRole::Initrd, FdRole::Vars, FdRole::Disk(7), FdRole::Tap(0), FdRole::Log];
-        let args = RunnerArgs { machine: MachineId::from_u128(7), roles, kvm: false, file_limit: 1 << 40 };
+        let args = RunnerArgs { machine: MachineId::from_u128(7), roles, kvm: false, file_limit: 1 << 40, shares: true };
         assert_eq!(RunnerArgs::parse(args.to_args().into_iter()), Some(args));
     }
 }

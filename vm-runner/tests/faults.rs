@@ -236,7 +236,7 @@ fn wrong_descriptors_are_refused() {
     let mut spawner = spawner!("wrong_descriptors_are_refused");
     let machine = MachineId::random();
     let mut refused = |fds: Vec<FdRole>, given: Vec<std::os::fd::OwnedFd>| {
-        let call = MakeCell { machine, slot: 1, limits: Limits::default(), fds, kvm: false, file_limit: 0 };
+        let call = MakeCell { machine, slot: 1, limits: Limits::default(), fds, kvm: false, file_limit: 0, shares: vec![] };
         let refusal = spawner.ask(call, UpTo(given)).unwrap_err();
         assert_eq!(refusal.reason, Reason::InvalidValue, "{refusal}");
     };

@@ -1,6 +1,6 @@
 //! docs/rights.md, printed from the tables of rights.
 
-use skep_rights::{ALL, Access, BASE, FdKind, Most, Network, Paths, Place, Process, Uid};
+use skep_rights::{ALL, Access, BASE, FdKind, Most, Network, PathRule, Paths, Place, Process, Syscalls, Uid, VARIANTS};
 use std::fmt::Write;
 
 const HEAD: &str = "# Rights of each process
@@ -57,15 +57,15 @@ fn process(page: &mut String, table: &Process) {
     let _ = writeln!(page, "- FreeBSD: {mode}{note}\n");
     descriptors(page, table);
     paths(page, table);
-    for group in table.syscalls {
-        let names: Vec<String> = group.names.iter().map(|name| code(name)).collect();
-        let _ = writeln!(page, "- system calls {}: {}", names.join(" "), group.why);
-    }
+    calls(page, table.syscalls);
     for (request, why) in table.ioctls {
         let _ = writeln!(page, "- ioctl `{request:#x}`: {why}");
     }
     if !table.syscalls.is_empty() || !table.ioctls.is_empty() {
         page.push('\n');
+    }
+    for (_, variant, when) in VARIANTS.iter().filter(|(of, ..)| of.name == table.name) {
+        more(page, table, variant, when);
     }
     if !table.operations.is_empty() {
         row(page, &["operation", "what it does", "shown by the test"]);
@@ -75,6 +75,26 @@ fn process(page: &mut String, table: &Process) {
         }
         page.push('\n');
     }
+}
+
+fn calls(page: &mut String, groups: &[Syscalls]) {
+    for group in groups {
+        let names: Vec<String> = group.names.iter().map(|name| code(name)).collect();
+        let _ = writeln!(page, "- system calls {}: {}", names.join(" "), group.why);
+    }
+}
+
+/// What a variant has beyond its table.
+fn more(page: &mut String, table: &Process, variant: &Process, when: &str) {
+    let _ = writeln!(page, "Besides, {when}:\n");
+    calls(page, variant.syscalls.get(table.syscalls.len()..).unwrap_or_default());
+    if let (Paths::Only(own), Paths::Only(all)) = (table.paths, variant.paths) {
+        for rule in all.get(own.len()..).unwrap_or_default() {
+            let (place, access) = path(rule);
+            let _ = writeln!(page, "- path {}, to {access}: {}", code(&place), rule.why);
+        }
+    }
+    page.push('\n');
 }
 
 fn descriptors(page: &mut String, table: &Process) {
@@ -103,22 +123,28 @@ fn paths(page: &mut String, table: &Process) {
             row(page, &["path", "access", "why"]);
             row(page, &["---"; 3]);
             for rule in rules {
-                let place = match rule.place {
-                    Place::State(below) => format!("STATE/{below}"),
-                    Place::Run(below) => format!("RUN/{below}"),
-                    Place::Exact(path) => path.to_owned(),
-                };
-                let access = match rule.access {
-                    Access::Read => "read",
-                    Access::ReadWriteFile => "read and write the file",
-                    Access::ReadWrite => "read, write, make, delete",
-                    Access::Execute => "read and execute",
-                };
+                let (place, access) = path(rule);
                 row(page, &[&code(&place), access, rule.why]);
             }
             page.push('\n');
         }
     }
+}
+
+fn path(rule: &PathRule) -> (String, &'static str) {
+    let place = match rule.place {
+        Place::State(below) => format!("STATE/{below}"),
+        Place::Run(below) => format!("RUN/{below}"),
+        Place::Exact(path) => path.to_owned(),
+    };
+    let access = match rule.access {
+        Access::Read => "read",
+        Access::ReadWriteFile => "read and write the file",
+        Access::ReadWrite => "read, write, make, delete",
+        Access::Files => "read, write, make, delete files and directories",
+        Access::Execute => "read and execute",
+    };
+    (place, access)
 }
 
 fn kind(kind: FdKind) -> String {
@@ -135,6 +161,7 @@ fn kind(kind: FdKind) -> String {
         FdKind::Pipe => "pipe".into(),
         FdKind::Device(name) => format!("device `{name}`"),
         FdKind::DeviceBelow(name) => format!("device below `RUN/{name}`"),
+        FdKind::Shared => "file or directory below a shared one".into(),
         FdKind::Memory => "memory file".into(),
         FdKind::Event => "event, poll, timer".into(),
         FdKind::Process => "process".into(),

@@ -72,6 +72,7 @@ pub fn host_info(view: HostView) -> v1::HostInfo {
         reflink: view.reflink,
         limits: strings(&view.limits),
         weaker: strings(&view.weaker),
+        shares: view.shares.iter().map(ToString::to_string).collect(),
         helpers: strings(&view.helpers),
     }
 }

@@ -4,12 +4,12 @@ use super::network::mac_text;
 use super::{invalid, known, maybe_named, named, strings, time, value};
 use prost_types::Duration;
 use skep_api::v1;
-use skep_proto::Refusal;
 use skep_proto::broker::{
     Acceleration, Applies, BootDraft, Controller, DiskDraft, Limits, LimitsDraft, MachineCreate, MachineEdited, MachineLog,
-    MachineSet, MachineState, MachineView, Settings, StatsView,
+    MachineSet, MachineState, MachineView, Restart, Settings, StatsView, Upkeep, UpkeepDraft,
 };
 use skep_proto::storage::LogKind;
+use skep_proto::{Refusal, Share};
 
 /// A machine.
 pub fn machine(view: MachineView) -> v1::Machine {
@@ -64,6 +64,8 @@ pub fn machine(view: MachineView) -> v1::Machine {
             sound: Some(view.sound),
             tpm: Some(view.tpm),
             channels: strings(&view.channels),
+            upkeep: Some(upkeep_view(view.upkeep)),
+            shares: view.shares.iter().map(share).collect(),
         }),
         nics: view.nics.iter().map(nic).collect(),
         pending: strings(&view.pending),
@@ -71,6 +73,41 @@ pub fn machine(view: MachineView) -> v1::Machine {
         start_time: time(view.started_ns),
         unenforced: strings(&view.unenforced),
     }
+}
+
+fn upkeep_view(upkeep: Upkeep) -> v1::MachineUpkeep {
+    let restart = match upkeep.restart {
+        Restart::Never => v1::RestartPolicy::Never,
+        Restart::OnFailure => v1::RestartPolicy::OnFailure,
+        Restart::Always => v1::RestartPolicy::Always,
+    };
+    v1::MachineUpkeep {
+        autostart: Some(upkeep.autostart),
+        order: Some(upkeep.order.into()),
+        delay_seconds: Some(upkeep.delay_s.into()),
+        restart: Some(restart.into()),
+    }
+}
+
+fn upkeep(given: &v1::MachineUpkeep) -> Result<UpkeepDraft, Refusal> {
+    let within = |field: &str, number: Option<u32>, most: u16| {
+        let number = number.map(|n| u16::try_from(n).ok().filter(|n| *n <= most).ok_or(n)).transpose();
+        number.map_err(|n| invalid("machine", field, format_args!("{n} is more than {most}")))
+    };
+    let restart = |number: i32| {
+        Ok(match known("machine", "settings.upkeep.restart", number)? {
+            v1::RestartPolicy::Unspecified => None,
+            v1::RestartPolicy::Never => Some(Restart::Never),
+            v1::RestartPolicy::OnFailure => Some(Restart::OnFailure),
+            v1::RestartPolicy::Always => Some(Restart::Always),
+        })
+    };
+    Ok(UpkeepDraft {
+        autostart: given.autostart,
+        order: within("settings.upkeep.order", given.order, 9_999)?,
+        delay_s: within("settings.upkeep.delay_seconds", given.delay_seconds, 3_600)?,
+        restart: given.restart.map(restart).transpose()?.flatten(),
+    })
 }
 
 fn limits_view(limits: &Limits) -> v1::MachineLimits {
@@ -160,7 +197,11 @@ fn disk(disk: &v1::DiskAttachment) -> Result<DiskDraft, Refusal> {
     })
 }
 
-/// Settings as they were given; `disks` and `channels` only if there are any.
+fn share(share: &Share) -> v1::Share {
+    v1::Share { name: share.name.to_string(), read_only: share.read_only }
+}
+
+/// Settings as they were given; `disks`, `channels` and `shares` only if there are any.
 fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
     let within = |field: &str, ok: bool, limits: &str| if ok { Ok(()) } else { Err(invalid("machine", field, limits)) };
     within("settings.cpus", given.cpus.is_none_or(|n| (1..=64).contains(&n)), "1 to 64 are expected")?;
@@ -172,6 +213,10 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
     within("settings.channels", given.channels.len() <= 4, "at most 4 are expected")?;
     let channel = |name: &String| value("machine", "settings.channels", name);
     let channels = given.channels.iter().map(channel).collect::<Result<Vec<_>, _>>()?;
+    within("settings.shares", given.shares.len() <= 4, "at most 4 are expected")?;
+    let share =
+        |share: &v1::Share| Ok(Share { name: value("machine", "settings.shares", &share.name)?, read_only: share.read_only });
+    let shares = given.shares.iter().map(share).collect::<Result<Vec<_>, Refusal>>()?;
     Ok(Settings {
         cpus: given.cpus,
         memory_mib: given.memory_mib,
@@ -185,6 +230,8 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         sound: given.sound,
         tpm: given.tpm,
         channels: if channels.is_empty() { None } else { Some(channels) },
+        upkeep: given.upkeep.as_ref().map(upkeep).transpose()?.unwrap_or_default(),
+        shares: if shares.is_empty() { None } else { Some(shares) },
     })
 }
 
@@ -205,6 +252,9 @@ pub fn set(request: v1::UpdateMachineRequest) -> Result<MachineSet, Refusal> {
         }
         if mask.iter().any(|path| path == "channels") {
             settings.channels.get_or_insert_default();
+        }
+        if mask.iter().any(|path| path == "shares") {
+            settings.shares.get_or_insert_default();
         }
         settings = masked(settings, &mask)?;
     }
@@ -235,9 +285,17 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
                 to.limits = std::mem::take(&mut from.limits);
                 Ok(())
             }
+            "upkeep" if from.upkeep == UpkeepDraft::default() => {
+                Err(invalid("machine", "update_mask", "settings.upkeep is named here, once, but none of its fields is given"))
+            }
+            "upkeep" => {
+                to.upkeep = std::mem::take(&mut from.upkeep);
+                Ok(())
+            }
             "sound" => take(path, &mut from.sound, &mut to.sound),
             "tpm" => take(path, &mut from.tpm, &mut to.tpm),
             "channels" => take(path, &mut from.channels, &mut to.channels),
+            "shares" => take(path, &mut from.shares, &mut to.shares),
             _ => Err(invalid("machine", "update_mask", format_args!("there is no field settings.{path}"))),
         }?;
     }
@@ -338,6 +396,11 @@ mod tests {
         }
         assert_eq!(field(v1::MachineSettings { channels: vec!["a".into(); 5], ..Default::default() }), "settings.channels");
         assert_eq!(field(v1::MachineSettings { channels: vec!["a".repeat(64)], ..Default::default() }), "settings.channels");
+        for name in ["", "/etc", "../a", ".", "a b", "a\n", &"a".repeat(32)] {
+            let shares = vec![v1::Share { name: name.into(), read_only: true }];
+            assert_eq!(field(v1::MachineSettings { shares, ..Default::default() }), "settings.shares", "{name:?}");
+        }
+        assert_eq!(field(v1::MachineSettings { shares: vec![v1::Share::default(); 5], ..Default::default() }), "settings.shares");
         let disks = vec![v1::DiskAttachment::default(); 9];
         assert_eq!(field(v1::MachineSettings { disks, ..Default::default() }), "settings.disks");
     }

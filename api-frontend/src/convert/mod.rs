@@ -3,6 +3,7 @@
 
 pub mod disk;
 pub mod event;
+pub mod firmware;
 pub mod machine;
 pub mod network;
 

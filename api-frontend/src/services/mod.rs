@@ -2,6 +2,7 @@
 
 mod disks;
 mod events;
+mod firmware;
 mod host;
 mod machines;
 mod nics;

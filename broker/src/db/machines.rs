@@ -1,14 +1,14 @@
 //! Machines as rows.
 
 use super::disks::Stage;
-use super::sql::{acceleration, controller, disk_kind};
+use super::sql::{acceleration, controller, disk_kind, restart};
 use super::{Change, Db, Fault, Id, Number};
 use crate::life::state_word;
 use crate::spec::{Boot, Disk, Nic, Spec};
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use skep_proto::broker::{Limits, MachineState};
-use skep_proto::{MachineId, MachineName, Text, wire};
-use std::collections::HashMap;
+use rusqlite::{Connection, Row, params};
+use skep_proto::broker::{Limits, MachineState, Upkeep};
+use skep_proto::{MachineId, MachineName, Share, Text, wire};
+use std::collections::{BTreeSet, HashMap};
 
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,10 @@ pub struct MachineRow {
     pub spec: Spec,
     /// Free text.
     pub description: Text<256>,
+    /// Whether it starts with the host, and again.
+    pub upkeep: Upkeep,
+    /// Its user wants it to run: it was started, and nobody stopped it.
+    pub wanted: bool,
     /// Its number as long as anything of it may be on the host.
     pub slot: Option<u16>,
     /// What the running hypervisor was configured with.
@@ -59,6 +63,8 @@ impl MachineRow {
             revision: 1,
             spec: Spec::default(),
             description: Text::default(),
+            upkeep: Upkeep::default(),
+            wanted: false,
             slot: None,
             applied: None,
             unenforced: Vec::new(),
@@ -80,7 +86,7 @@ pub enum Which<'a> {
     Named(&'a str),
     /// Those that are ready, by name, after this name, up to so many.
     After(&'a str, u32),
-    /// All that are not ready, or of which something may be on the host, or that should be doing something.
+    /// All that are not ready, or of which something may be on the host, or that should be doing something or be started again.
     Unsettled,
 }
 
@@ -89,7 +95,7 @@ const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpu
     (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader,
     m.limit_memory_mib, m.limit_tasks, m.limit_pcpu, m.limit_read_bps, m.limit_write_bps, m.limit_read_iops, m.limit_write_iops,
     m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired, m.unenforced,
-    m.sound, m.tpm, m.channels";
+    m.sound, m.tpm, m.channels, m.autostart, m.start_order, m.start_delay_s, m.restart, m.wanted, m.shares";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
     use MachineState::*;
@@ -141,9 +147,18 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
             sound: row.get("sound")?,
             tpm: row.get("tpm")?,
             channels: row.get::<_, String>("channels")?.split_whitespace().map(Text::lossy).collect(),
+            own_order: false,
+            shares: row.get::<_, String>("shares")?.split_whitespace().map(share).collect::<Result<_, _>>()?,
         },
         unenforced: row.get_ref(34)?.as_str()?.lines().map(Text::lossy).collect(),
         description: row.get::<_, Id<_>>(14)?.0,
+        upkeep: Upkeep {
+            autostart: row.get("autostart")?,
+            order: row.get("start_order")?,
+            delay_s: row.get("start_delay_s")?,
+            restart: restart::from(row.get("restart")?)?,
+        },
+        wanted: row.get("wanted")?,
         slot: row.get(15)?,
         // One that an older broker wrote otherwise: unknown.
         applied: applied.and_then(as_applied),
@@ -155,9 +170,14 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
     })
 }
 
+fn share(text: &str) -> Result<Share, rusqlite::types::FromSqlError> {
+    let (name, read_only) = text.strip_suffix(",ro").map_or((text, false), |name| (name, true));
+    Ok(Share { name: name.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?, read_only })
+}
+
 /// What an older broker wrote may lack fields at the end: zeros are the defaults of those.
 fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
-    const ADDED: usize = 16;
+    const ADDED: usize = 17;
     for _ in 0..=ADDED {
         if let Ok(spec) = wire::decode(&bytes) {
             return Some(spec);
@@ -179,7 +199,7 @@ pub trait Machines {
             Which::Named(name) => ("m.stage <> 'deleting' AND (m.name = ?1 OR m.id = ?1)", name.to_owned(), 2),
             Which::After(name, limit) => ("m.stage = 'ready' AND m.name > ?1", name.to_owned(), limit),
             Which::Unsettled => (
-                "?1 = '' AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed'))",
+                "?1 = '' AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed') AND NOT m.wanted)",
                 String::new(),
                 u32::MAX,
             ),
@@ -316,16 +336,28 @@ impl Change<'_> {
     }
 
     fn set_devices(&self, machine: &MachineRow) -> Result<(), Fault> {
-        let Spec { sound, tpm, channels, .. } = &machine.spec;
+        let Spec { sound, tpm, channels, shares, .. } = &machine.spec;
         let channels = channels.iter().map(Text::as_str).collect::<Vec<_>>().join(" ");
-        let sql = "UPDATE machines SET sound = ?, tpm = ?, channels = ? WHERE id = ?";
-        self.prepare_cached(sql)?.execute(params![sound, tpm, channels, Id(machine.id)])?;
+        let share = |share: &Share| format!("{}{}", share.name, if share.read_only { ",ro" } else { "" });
+        let shares = shares.iter().map(share).collect::<Vec<_>>().join(" ");
+        let sql = "UPDATE machines SET sound = ?, tpm = ?, channels = ?, shares = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![sound, tpm, channels, shares, Id(machine.id)])?;
+        let Upkeep { autostart, order, delay_s, restart } = machine.upkeep;
+        let sql = "UPDATE machines SET autostart = ?, start_order = ?, start_delay_s = ?, restart = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![autostart, order, delay_s, restart::number(restart), Id(machine.id)])?;
+        Ok(())
+    }
+
+    /// Writes whether its user wants it to run.
+    pub fn set_machine_wanted(&self, id: MachineId, wanted: bool) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE machines SET wanted = ? WHERE id = ?")?.execute(params![wanted, Id(id)])?;
         Ok(())
     }
 
     /// Writes what it is doing. Without a slot nothing of it is on the host.
     pub fn set_machine_state(&self, id: MachineId, state: MachineState, note: &str, slot: Option<u16>) -> Result<(), Fault> {
-        let sql = "UPDATE machines SET state = ?1, note = ?2, slot = ?3, applied = iif(?3 IS NULL, NULL, applied) WHERE id = ?4";
+        let sql = "UPDATE machines SET state = ?1, note = ?2, slot = ?3, home = coalesce(?3, home),
+                   applied = iif(?3 IS NULL, NULL, applied) WHERE id = ?4";
         self.prepare_cached(sql)?.execute(params![state_word(state), note, slot, Id(id)])?;
         Ok(())
     }
@@ -351,14 +383,21 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The smallest slot that no machine has.
-    pub fn free_slot(&self) -> Result<Option<u16>, Fault> {
-        let sql = "SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM machines WHERE slot = 0) UNION ALL
-                   SELECT min(slot) + 1 FROM machines t WHERE slot IS NOT NULL
-                   AND NOT EXISTS (SELECT 1 FROM machines WHERE slot = t.slot + 1) LIMIT 1";
-        let slot: Option<i64> = self.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?.flatten();
-        // uids `machines + 2N` of the block that a suite has.
-        Ok(slot.and_then(|n| u16::try_from(n).ok()))
+    /// A slot that no machine has, of so many: the one that this machine had last, so that it keeps its uid; else the smallest that no
+    /// machine had last; else the smallest. With it go the uids `machines + 2N` of the suite's block.
+    pub fn free_slot(&self, machine: MachineId, slots: u16) -> Result<Option<u16>, Fault> {
+        let mut statement =
+            self.prepare_cached("SELECT id = ?, slot, home FROM machines WHERE slot IS NOT NULL OR home IS NOT NULL")?;
+        let (mut taken, mut homes, mut own) = (BTreeSet::new(), BTreeSet::new(), None);
+        let mut rows = statement.query([Id(machine)])?;
+        while let Some(row) = rows.next()? {
+            let (is_it, slot, home): (bool, Option<u16>, Option<u16>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            taken.extend(slot);
+            if is_it { own = home } else { homes.extend(home) }
+        }
+        let free = |slot: &u16| !taken.contains(slot);
+        let smallest = || (0..slots).find(|slot| free(slot) && !homes.contains(slot)).or_else(|| (0..slots).find(free));
+        Ok(own.filter(|slot| *slot < slots && free(slot)).or_else(smallest))
     }
 
     /// Removes a machine; its NICs stay, without one.
@@ -376,8 +415,8 @@ mod tests {
     fn what_an_older_broker_applied_is_read_with_the_defaults_of_what_came_since() {
         let spec = Spec { cpus: 3, screen: true, ..Spec::default() };
         let bytes = wire::encode(&spec).expect("encodes");
-        // Sound, TPM, channels; before them the twelve limits.
-        for lacks in [3, 15] {
+        // Shares; before them sound, TPM, channels; before them the twelve limits.
+        for lacks in [1, 4, 16] {
             let older = bytes.get(..bytes.len() - lacks).expect("longer").to_vec();
             wire::decode::<Spec>(&older).expect_err("it lacks something");
             assert_eq!(as_applied(older), Some(spec.clone()), "{lacks} bytes");

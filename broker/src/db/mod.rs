@@ -45,6 +45,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004_snapshots.sql"),
     include_str!("../../migrations/0005_limits.sql"),
     include_str!("../../migrations/0006_devices.sql"),
+    include_str!("../../migrations/0007_upkeep.sql"),
+    include_str!("../../migrations/0008_shares.sql"),
 ];
 
 /// The open database.

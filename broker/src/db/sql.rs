@@ -53,7 +53,7 @@ macro_rules! numbered {
     )*};
 }
 
-use skep_proto::broker::{Acceleration, Controller};
+use skep_proto::broker::{Acceleration, Controller, Restart};
 use skep_proto::storage::DiskKind;
 
 numbered! {
@@ -61,4 +61,5 @@ numbered! {
     controller: Controller = Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd,
         Controller::VirtioScsi;
     acceleration: Acceleration = Acceleration::Auto, Acceleration::Tcg, Acceleration::Kvm;
+    restart: Restart = Restart::Never, Restart::OnFailure, Restart::Always;
 }

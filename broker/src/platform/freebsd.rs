@@ -48,6 +48,11 @@ pub fn configure(spec: &MachineSpec, instance: InstanceId, facts: &Facts) -> Res
     skep_engine_bhyve::configure(spec, &names, release).map_err(|e| e.to_string())
 }
 
+/// How the firmware's device paths to the disk in a slot begin.
+pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
+    skep_engine_bhyve::boot_path(spec, slot)
+}
+
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {
     HostCapabilities::bhyve(memory_mib)

@@ -35,6 +35,11 @@ pub fn configure(spec: &MachineSpec, _instance: InstanceId, _facts: &Facts) -> R
     skep_engine_qemu::configure(spec, &Fds::standard()).map(|launch| launch.config).map_err(|e| e.to_string())
 }
 
+/// How the firmware's device paths to the disk in a slot begin.
+pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
+    skep_engine_qemu::boot_path(spec, slot)
+}
+
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {
     HostCapabilities::qemu(memory_mib)

@@ -30,7 +30,8 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         space: space.as_ref().map_or((0, 0), |s| (s.total, s.free)),
         reflink: space.is_some_and(|s| s.reflink),
         limits: cell.as_ref().map(|c| c.limits.iter().cloned().chain(own).collect()).unwrap_or_default(),
-        weaker: cell.map(|c| c.weaker).unwrap_or_default(),
+        weaker: cell.as_ref().map(|c| c.weaker.clone()).unwrap_or_default(),
+        shares: cell.map(|c| c.shares).unwrap_or_default(),
         helpers: helpers.iter().filter(|(_, up)| *up).map(|(name, _)| Text::lossy(name)).collect(),
     })
 }

@@ -6,6 +6,7 @@ use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{MachineRow, Machines, Which};
 use crate::page::{ROWS, fit};
 use crate::spec::Boot;
+use crate::upkeep;
 use skep_proto::broker::{
     BootDraft, MachineAct, MachineCreate, MachineDisk, MachineEdited, MachineGet, MachineList, MachineNic, MachinePage,
     MachineRename, MachineSet, MachineView, OperationView,
@@ -19,7 +20,20 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         None => Vec::new(),
     };
     let MachineRow {
-        id, name, state, note, revision, spec, description, created_ns, started_ns, files, slot, unenforced, ..
+        id,
+        name,
+        state,
+        note,
+        revision,
+        spec,
+        description,
+        upkeep,
+        created_ns,
+        started_ns,
+        files,
+        slot,
+        unenforced,
+        ..
     } = machine;
     let disks = spec.disks.iter().zip(machine.disk_names).map(|(disk, name)| MachineDisk {
         id: disk.disk,
@@ -59,6 +73,8 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         sound: spec.sound,
         tpm: spec.tpm,
         channels: spec.channels,
+        upkeep,
+        shares: spec.shares,
     })
 }
 
@@ -77,6 +93,7 @@ pub async fn create(cx: &Cx, c: MachineCreate) -> Result<MachineView, Refusal> {
         free_name(change, &c.name)?;
         let mut machine = MachineRow::new(c.name);
         machine.description = c.settings.description.clone().unwrap_or_default();
+        machine.upkeep = upkeep::edited(machine.upkeep, &c.settings.upkeep, machine.name.as_str())?;
         machine.spec.edit(&c.settings, |name| find_disk(change, name))?;
         machine.spec.check(machine.id, machine.name.as_str())?;
         change.add_machine(&machine)?;
@@ -110,13 +127,16 @@ pub async fn set(cx: &Cx, c: MachineSet) -> Result<MachineEdited, Refusal> {
         }
         let mut new = old.clone();
         new.description = c.settings.description.clone().unwrap_or(new.description);
+        new.upkeep = upkeep::edited(new.upkeep, &c.settings.upkeep, new.name.as_str())?;
         new.spec.edit(&c.settings, |name| find_disk(change, name))?;
         new.spec.check(new.id, new.name.as_str())?;
         let mut changes = old.spec.changes(&new.spec, old.id)?;
         if new.description != old.description {
             changes.push((Text::lossy("description"), skep_proto::broker::Applies::Now));
         }
-        if (&new.spec, &new.description) != (&old.spec, &old.description) {
+        let fields = upkeep::changed(old.upkeep, new.upkeep);
+        changes.extend(fields.map(|name| (Text::lossy(name), skep_proto::broker::Applies::Now)));
+        if (&new.spec, &new.description, new.upkeep) != (&old.spec, &old.description, old.upkeep) {
             new.revision += 1;
             // What it would write while others have it is refused here; by then its start could be far away.
             in_use(change, &old, &new)?;

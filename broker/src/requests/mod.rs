@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod event;
+pub mod firmware;
 pub mod host;
 pub mod machine;
 pub mod machine_jobs;

@@ -64,22 +64,37 @@ fn a_refused_change_leaves_neither_row_nor_event() {
 }
 
 #[test]
-fn the_smallest_free_slot_is_given() {
+fn a_machine_gets_its_slot_again_and_others_get_the_smallest_that_was_nobodys() {
     let mut db = Db::in_memory();
-    let machines: Vec<_> = (0..4).map(|n| MachineRow::new(format!("m{n}").parse().expect("a name"))).collect();
+    let machines: Vec<_> = (0..6).map(|n| MachineRow::new(format!("m{n}").parse().expect("a name"))).collect();
     let given = db.change(&Who::broker(), |change| {
         let mut given = Vec::new();
-        for machine in &machines {
-            change.add_machine(machine)?;
-            let slot = change.free_slot()?;
-            change.set_machine_state(machine.id, MachineState::Running, "", slot)?;
+        let id = |n: usize| machines.get(n).expect("six").id;
+        let mut start = |n: usize, slots: u16| {
+            let slot = change.free_slot(id(n), slots)?;
+            change.set_machine_state(id(n), MachineState::Running, "", slot)?;
             given.push(slot);
+            Ok::<_, Fault>(())
+        };
+        for (n, machine) in machines.iter().enumerate() {
+            change.add_machine(machine)?;
+            if n < 4 {
+                start(n, 9)?;
+            }
         }
-        change.set_machine_state(machines.get(1).expect("four").id, MachineState::Stopped, "", None)?;
-        given.push(change.free_slot()?);
+        change.set_machine_state(id(1), MachineState::Stopped, "", None)?;
+        change.set_machine_state(id(2), MachineState::Stopped, "", None)?;
+        // Both are somebody's; then there is no other; then they come back, one to find its own taken.
+        start(4, 9)?;
+        start(5, 5)?;
+        start(2, 9)?;
+        start(1, 9)?;
+        change.set_machine_state(id(1), MachineState::Stopped, "", None)?;
+        start(1, 2)?;
         Ok::<_, Fault>(given)
     });
-    assert_eq!(given.expect("written"), [Some(0), Some(1), Some(2), Some(3), Some(1)]);
+    let slots = [Some(0), Some(1), Some(2), Some(3), Some(4), Some(1), Some(2), Some(5), None];
+    assert_eq!(given.expect("written"), slots);
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod requests;
 mod runner;
 mod services;
 mod suite;
+mod upkeep;
 mod world;

@@ -1,6 +1,6 @@
 //! Disks, switches, NICs, streams, events, tokens: what users ask, and what becomes of it.
 
-use super::requests::{reason, text, web};
+use super::requests::{reason, share, text, web};
 use super::services::finish_job;
 use super::suite::{Life, Session, Suite};
 use skep_ipc::aio::Port;
@@ -50,6 +50,46 @@ fn snapshots_are_made_rolled_back_to_and_deleted() {
         s.ask(delete("before")).await.expect("deleted");
         s.ask(DiskDelete { disk: text("vol") }).await.expect("deleted");
         assert_eq!(suite.world.lock().snapshots.len(), 0);
+    });
+}
+
+#[test]
+fn firmware_is_changed_while_its_machine_stands_still() {
+    use skep_proto::storage::{BootRef, VarEdit};
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        let mut s = life.session().await;
+        life.up().await;
+        for disk in ["root", "data", "other"] {
+            s.disk(disk).await.expect("a disk");
+        }
+        s.machine("web", &["root", "data"]).await.expect("a machine");
+        let edit = |change| FirmwareEdit { machine: text("web"), change };
+        let disk = |name: &str| BootChoice::Disk(text(name));
+        let order = FirmwareChange::Order(vec![disk("data"), BootChoice::Entry(7)]);
+        assert_eq!(s.ask(edit(order.clone())).await.expect("done").order, [1]);
+        // The second disk's place on the bus.
+        let place = skep_machine::place::disk(1).expect("a slot");
+        let path = [&[2, 1, 12, 0, 0xd0, 0x41, 3, 0x0a, 0, 0, 0, 0][..], &[1, 1, 6, 0, 0, place]].concat();
+        let expected = VarEdit::Order(vec![BootRef::Path(path), BootRef::Entry(7)]);
+        assert_eq!(suite.world.lock().edits.pop(), Some(expected));
+        assert_eq!(reason(s.ask(edit(FirmwareChange::Next(Some(disk("other"))))).await), Reason::NotFound);
+        assert_eq!(reason(s.ask(edit(FirmwareChange::Next(Some(disk("none"))))).await), Reason::NotFound);
+        assert_eq!(reason(s.ask(edit(FirmwareChange::Order(vec![]))).await), Reason::InvalidValue);
+        // One that is not there is not deleted.
+        let delete = FirmwareChange::Delete("Lang".parse().expect("a name"));
+        assert_eq!(reason(s.ask(edit(delete)).await), Reason::NotFound);
+        s.act("web", Act::Start).await.expect("started");
+        let refusal = s.ask(edit(order)).await.expect_err("it runs");
+        assert!(refusal.reason == Reason::WrongState && refusal.to_string().contains("stop it first"), "{refusal}");
+        assert_eq!(reason(s.ask(edit(FirmwareChange::Reset)).await), Reason::WrongState);
+        s.ask(FirmwareList { machine: text("web"), after: None }).await.expect("read");
+        // That the order is the firmware's own is no change of the settings.
+        assert_eq!(s.get("web").await.expect("it is there").pending, []);
+        s.act("web", Act::Kill).await.expect("killed");
+        s.ask(edit(FirmwareChange::Reset)).await.expect("done");
+        assert_eq!(suite.world.lock().edits, [VarEdit::Reset]);
+        suite.settled(&life.broker).await;
     });
 }
 
@@ -248,5 +288,31 @@ fn a_host_is_shown_without_its_helpers() {
         life.up().await;
         let host = s.ask(HostShow {}).await.expect("shown");
         assert_eq!((host.hypervisor.as_str(), host.helpers.len()), ("QEMU of the tests", 3));
+    });
+}
+
+#[test]
+fn devices_are_kept_shown_and_told_as_changes() {
+    Suite::new().live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        s.act("web", Act::Start).await.expect("started");
+        let given =
+            Settings { sound: Some(true), tpm: Some(true), channels: Some(vec![text("b"), text("a.0")]), ..Settings::default() };
+        let shares = vec![share("src", true), share("out.d", false)];
+        let given = Settings { shares: Some(shares.clone()), ..given };
+        let edited = s.ask(MachineSet { machine: text("web"), settings: given, revision: 0 }).await.expect("set");
+        let names: Vec<_> = edited.changes.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["sound", "tpm", "channels", "shares"]);
+        assert_eq!(s.get("web").await.expect("it is there").shares, shares);
+        let view = s.get("web").await.expect("it is there");
+        assert_eq!((view.sound, view.tpm, &view.channels[..]), (true, true, &[text("b"), text("a.0")][..]));
+        assert_eq!(view.pending.iter().map(Text::as_str).collect::<Vec<_>>(), names);
+        let none = Settings { sound: Some(false), tpm: Some(false), channels: Some(vec![]), ..Settings::default() };
+        let none = Settings { shares: Some(vec![]), ..none };
+        let edited = s.ask(MachineSet { machine: text("web"), settings: none, revision: 0 }).await.expect("set");
+        assert_eq!(
+            (edited.machine.sound, edited.machine.tpm, edited.machine.channels, edited.machine.pending),
+            (false, false, vec![], vec![])
+        );
     });
 }

@@ -189,6 +189,21 @@ impl Service<Storage> for FakeStorage {
                 world.lock().snapshots.retain(|(_, snapshot, _)| *snapshot != c.snapshot);
                 Ok((storage::Done {}, []))
             }),
+            StorageRequest::ListVars(c) => {
+                act!(ask, c, fate, |_, _| Ok((storage::VarPage { vars: Vec::new(), used: 0, room: 1 }, [])))
+            }
+            StorageRequest::ReadVar(c) => act!(ask, c, fate, |c: storage::ReadVar, _| {
+                Err::<(storage::VarPiece, _), _>(Refusal::new(Reason::NotFound, c.name))
+            }),
+            StorageRequest::EditVars(c) => act!(ask, c, fate, |c: storage::EditVars, _| {
+                let own = matches!(c.edit, storage::VarEdit::Order(_));
+                world.lock().edits.push(c.edit);
+                world.lock().own_order = own;
+                Ok((storage::VarsEdited { order: vec![1], next: None }, []))
+            }),
+            StorageRequest::WhoseOrder(c) => {
+                act!(ask, c, fate, |_, _| Ok((storage::OrderState { own: world.lock().own_order }, [])))
+            }
         }
     }
 }
@@ -295,7 +310,18 @@ impl Service<Cell> for FakeSpawner {
             CellRequest::CellUsage(c) => act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None }, []))),
             CellRequest::Facilities(c) => act!(ask, c, fate, |_, _| {
                 let (hypervisor, limits) = (Text::lossy("QEMU of the tests"), ["cpu", "tasks", "cpus"].map(Text::lossy).to_vec());
-                Ok((FacilitiesState { hypervisor, uefi: true, limits, own_uids: false, weaker: vec![] }, []))
+                Ok((
+                    FacilitiesState {
+                        hypervisor,
+                        uefi: true,
+                        limits,
+                        own_uids: false,
+                        weaker: vec![],
+                        shares: vec![],
+                        can_share: true,
+                    },
+                    [],
+                ))
             }),
         }
     }

@@ -38,6 +38,9 @@ pub struct State {
     /// In the order in which they were made.
     pub snapshots: Vec<(DiskId, SnapshotId, u64)>,
     pub vars: BTreeSet<MachineId>,
+    /// Of variables, in their order; and whether the last one set a boot order.
+    pub edits: Vec<skep_proto::storage::VarEdit>,
+    pub own_order: bool,
     pub bridges: BTreeSet<u16>,
     pub cells: BTreeMap<MachineId, FakeCell>,
     /// Of the cell that was made last.

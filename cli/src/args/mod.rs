@@ -1,12 +1,14 @@
 //! The command line. What stands here is also the help, the completions and the man pages.
 
 mod disk;
+mod firmware;
 mod network;
 mod steps;
 mod suite;
 mod vm;
 
 pub use disk::*;
+pub use firmware::*;
 pub use network::*;
 pub use steps::*;
 pub use suite::*;

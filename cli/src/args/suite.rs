@@ -18,6 +18,10 @@ pub struct UpArgs {
     /// start; at first none]
     #[arg(long, value_name = "NAMES")]
     pub uplinks: Option<String>,
+    /// Directories of this host that machines may share, each with a name by which they ask for it, between commas; `none` takes them back
+    /// [default: as at the last start; at first none]
+    #[arg(long, value_name = "NAME=DIR,...")]
+    pub shares: Option<String>,
     /// Serve the API on TCP with TLS, too
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,

@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::Steps;
+use super::{FirmwareCommand, Steps};
 use crate::size;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -36,6 +36,9 @@ pub enum VmCommand {
         /// Take all channels away
         #[arg(long, conflicts_with = "channel")]
         no_channels: bool,
+        /// Share no directory any more
+        #[arg(long, conflicts_with = "share")]
+        no_shares: bool,
         /// Refuse if the machine's revision is another
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
         revision: u64,
@@ -47,8 +50,8 @@ pub enum VmCommand {
         /// The new name
         name: String,
     },
-    /// Start it
-    Start(ActArgs),
+    /// Start it, or all that start with the host
+    Start(StartArgs),
     /// Press its power button and wait until it is off
     Stop(StopArgs),
     /// End it at once
@@ -87,6 +90,9 @@ pub enum VmCommand {
         #[arg(long = "unix", value_name = "PATH")]
         path: Option<PathBuf>,
     },
+    /// Variables of its UEFI firmware: what it boots
+    #[command(subcommand)]
+    Firmware(FirmwareCommand),
     /// Print what came out of its serial line, or its hypervisor's last words
     Log {
         /// Name or id
@@ -149,21 +155,46 @@ pub struct ActArgs {
     pub wait: WaitArgs,
 }
 
+/// Machines to start.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Name or id
+    #[arg(required_unless_present = "autostart", conflicts_with = "autostart")]
+    pub machine: Option<String>,
+    /// All that are to start with the host and do not run, in their order, with their delays
+    #[arg(long)]
+    pub autostart: bool,
+    /// How to wait
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
 /// Machines to stop.
 #[derive(Debug, Args)]
 pub struct StopArgs {
     /// Name or id
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub machine: Option<String>,
-    /// All that run, at the same time
+    /// All that run: the highest order first, those of the same order at the same time
     #[arg(long)]
     pub all: bool,
-    /// How long a machine may take to power off before it is ended [default: as long as it wants]
+    /// How long a machine, or all of them, may take to power off before it is ended [default: as long as it wants]
     #[arg(long, value_name = "TIME", value_parser = size::duration, conflicts_with = "no_wait")]
     pub timeout: Option<Duration>,
     /// How to wait
     #[command(flatten)]
     pub wait: WaitArgs,
+}
+
+/// When a machine is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Restart {
+    /// Never
+    Never,
+    /// When it failed
+    OnFailure,
+    /// When it powered itself off, too
+    Always,
 }
 
 /// On or off.
@@ -235,6 +266,22 @@ pub struct SettingsArgs {
     /// A channel to a program in the guest, like org.qemu.guest_agent.0; up to 4 times. See `skep vm channel`
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub channel: Vec<String>,
+    /// Whether it starts with the host [default of a new machine: off]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub autostart: Option<Switched>,
+    /// Its turn then, 0 to 9999: the lowest first, and the last when the host goes down [default of a new machine: 0]
+    #[arg(long, value_name = "N")]
+    pub start_order: Option<u32>,
+    /// How long the next one waits after it, up to 1h [default of a new machine: 0s]
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
+    pub start_delay: Option<Duration>,
+    /// When it is started again though nobody asked, after a pause that grows from 1 s to 5 min [default of a new machine: never]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub restart: Option<Restart>,
+    /// A directory of the host, by the name that its administrator gave it (`skep host show` lists them), which the guest mounts as 9p by the
+    /// same name; up to 4 times. `,ro`: the guest can only read it, which FreeBSD's hosts insist on
+    #[arg(long, value_name = "NAME[,ro]", action = ArgAction::Append)]
+    pub share: Vec<String>,
     /// What its cell may use besides
     #[command(flatten)]
     pub limits: LimitsArgs,

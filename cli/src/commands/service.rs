@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Makes what the services need.
 pub fn prepare(places: &Places, output: Output) -> Result<u8, Failure> {
-    let prepared = up::prepare(places, None)?;
+    let prepared = up::prepare(places, &up::Options::default())?;
     if output.json {
         output.line(json!({"instance": prepared.instance.to_string(), "ids": prepared.ids}));
     }
@@ -29,7 +29,7 @@ pub fn become_it(places: &Places, args: &ServiceArgs) -> Result<u8, Failure> {
     let prepared = Prepared::load(places).map_err(|e| Failure::from(e).advice("`skep prepare` makes what is missing"))?;
     let installed = places.installed.as_ref();
     let options =
-        up::Options { listen: installed.and_then(|i| i.listen).map(|address| address.to_string()), uplinks: None, dataset: None };
+        up::Options { listen: installed.and_then(|i| i.listen).map(|address| address.to_string()), ..up::Options::default() };
     let (program, flags) = prepared.command(places, &args.name, &options);
     if let Some(jail) = &args.jail {
         platform::enter_jail(jail).map_err(|e| Failure::io(format_args!("jail {jail}"), "enter it", &e))?;

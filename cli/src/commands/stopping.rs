@@ -1,5 +1,6 @@
 //! `skep vm stop`, one machine or all: each is asked to power off, and ended if it takes too long.
 
+use super::starting::upkeep;
 use super::{Ctx, vm};
 use crate::args::{ActArgs, StopArgs};
 use crate::client::Api;
@@ -8,7 +9,8 @@ use crate::operation::{self, Interrupt};
 use crate::output::Output;
 use serde_json::json;
 use skep_api::v1::{GetMachineRequest, Machine, MachineActRequest, MachineState};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Stops what was named.
@@ -22,19 +24,28 @@ pub async fn run(ctx: &Ctx, args: StopArgs) -> Result<(), Failure> {
     all(ctx, machines, timeout, wait.no_wait).await
 }
 
-/// Stops those of them that run, at the same time; whatever does not power off in time is ended.
+/// Stops those of them that run, the highest order first, those of the same order at the same time; whatever has not powered off when the
+/// time for all is over is ended.
 pub async fn all(ctx: &Ctx, machines: Vec<Machine>, patience: Option<Duration>, no_wait: bool) -> Result<(), Failure> {
-    let mut stopping = JoinSet::new();
+    let deadline = patience.map(|patience| Instant::now() + patience);
+    let mut turns: BTreeMap<u32, Vec<Machine>> = BTreeMap::new();
     for machine in machines {
         if !matches!(machine.state(), MachineState::Stopped | MachineState::Failed) {
-            stopping.spawn(stop(ctx.api.clone(), machine.id, machine.name, patience, no_wait, ctx.output));
+            turns.entry(upkeep(&machine).order()).or_default().push(machine);
         }
     }
     let mut worst = Ok(());
-    while let Some(ended) = stopping.join_next().await {
-        if let Ok(Err(failure)) = ended {
-            ctx.output.failure(&failure);
-            worst = Err(failure);
+    for machines in turns.into_values().rev() {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let mut stopping = JoinSet::new();
+        for machine in machines {
+            stopping.spawn(stop(ctx.api.clone(), machine.id, machine.name, left, no_wait, ctx.output));
+        }
+        while let Some(ended) = stopping.join_next().await {
+            if let Ok(Err(failure)) = ended {
+                ctx.output.failure(&failure);
+                worst = Err(failure);
+            }
         }
     }
     worst

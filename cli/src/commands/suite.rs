@@ -35,6 +35,7 @@ pub fn up(places: &Places, args: &UpArgs, output: Output) -> Result<u8, Failure>
     let options = up::Options {
         listen: args.listen.map(|address| address.to_string()),
         uplinks: args.uplinks.clone(),
+        shares: args.shares.clone(),
         dataset: args.zfs_dataset.clone(),
     };
     let how = up::up(places, args.foreground, options)?;

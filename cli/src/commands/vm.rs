@@ -1,7 +1,7 @@
 //! `skep vm`.
 
-use super::{Ctx, channel, console, stopping, vnc};
-use crate::args::{Acceleration, ActArgs, LimitsArgs, SettingsArgs, Switched, VmCommand};
+use super::{Ctx, channel, console, firmware, starting, stopping, vnc};
+use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::output::harmless;
 use crate::view;
@@ -33,9 +33,10 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             let machine = api.get(GetMachineRequest { machine: which.machine }).await?.into_inner();
             ctx.output.object(&view::machine(&machine));
         }
-        VmCommand::Set { machine, settings, no_disks, no_channels, revision } => {
+        VmCommand::Set { machine, settings, no_disks, no_channels, no_shares, revision } => {
             let settings = given(&settings)?;
-            let paths = if no_disks || no_channels { mask(&settings, no_disks, no_channels) } else { Vec::new() };
+            let none = [no_disks, no_channels, no_shares];
+            let paths = if none.contains(&true) { mask(&settings, none) } else { Vec::new() };
             if paths.is_empty() && settings == MachineSettings::default() {
                 return Err(Failure::new(Reason::InvalidValue, format_args!("machine {machine}"), "nothing to change was given"));
             }
@@ -47,7 +48,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             let renamed = api.rename(RenameMachineRequest { machine, name }).await?.into_inner();
             ctx.made(&view::machine(&renamed), "machine", "renamed");
         }
-        VmCommand::Start(args) => act(&ctx, args, "start").await?,
+        VmCommand::Start(args) => starting::run(&ctx, args).await?,
         VmCommand::Stop(args) => stopping::run(&ctx, args).await?,
         VmCommand::Kill(args) => act(&ctx, args, "kill").await?,
         VmCommand::Reboot(args) => act(&ctx, args, "reboot").await?,
@@ -59,6 +60,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             return channel::run(&ctx, machine, channel, lines, timeout).await;
         }
         VmCommand::Vnc { machine, listen, path } => return vnc::run(ctx, machine, listen, path).await,
+        VmCommand::Firmware(command) => return firmware::run(ctx, command).await,
         VmCommand::Log { machine, hypervisor, lines } => log(&ctx, machine, hypervisor, lines).await?,
         VmCommand::Stats(which) => {
             let stats = api.stats(MachineStatsRequest { machine: which.machine }).await?.into_inner();
@@ -136,7 +138,29 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         sound: args.sound.map(|s| s == Switched::On),
         tpm: args.tpm.map(|s| s == Switched::On),
         channels: args.channel.clone(),
+        upkeep: upkeep(args)?,
+        shares: args.share.iter().map(|text| share(text)).collect::<Result<_, _>>()?,
     })
+}
+
+/// What was typed of starting; none, if nothing was.
+fn upkeep(args: &SettingsArgs) -> Result<Option<v1::MachineUpkeep>, Failure> {
+    let seconds = |time: std::time::Duration| {
+        let note = format!("--start-delay: {time:?} is no number of seconds up to 3600");
+        let whole = u32::try_from(time.as_secs()).ok().filter(|_| time.subsec_nanos() == 0);
+        whole.ok_or_else(|| Failure::new(Reason::InvalidValue, "machine", note))
+    };
+    let upkeep = v1::MachineUpkeep {
+        autostart: args.autostart.map(|s| s == Switched::On),
+        order: args.start_order,
+        delay_seconds: args.start_delay.map(seconds).transpose()?,
+        restart: args.restart.map(|restart| match restart {
+            Restart::Never => v1::RestartPolicy::Never.into(),
+            Restart::OnFailure => v1::RestartPolicy::OnFailure.into(),
+            Restart::Always => v1::RestartPolicy::Always.into(),
+        }),
+    };
+    Ok((upkeep != v1::MachineUpkeep::default()).then_some(upkeep))
 }
 
 /// What was typed of limits; none, if nothing was.
@@ -184,8 +208,24 @@ fn disk(text: &str) -> Result<DiskAttachment, Failure> {
     Ok(disk)
 }
 
+/// `NAME[,ro]`.
+fn share(text: &str) -> Result<v1::Share, Failure> {
+    let (name, read_only) = match text.split_once(',') {
+        None => (text, false),
+        Some((name, "ro")) => (name, true),
+        Some((name, more)) => {
+            return Err(Failure::new(
+                Reason::InvalidValue,
+                format_args!("share {name}"),
+                format_args!("--share {text}: `{more}` is not ro"),
+            ));
+        }
+    };
+    Ok(v1::Share { name: name.to_owned(), read_only })
+}
+
 /// The fields that are set, and the lists that are to become empty.
-fn mask(settings: &MachineSettings, no_disks: bool, no_channels: bool) -> Vec<String> {
+fn mask(settings: &MachineSettings, [no_disks, no_channels, no_shares]: [bool; 3]) -> Vec<String> {
     let set = [
         ("cpus", settings.cpus.is_some()),
         ("memory_mib", settings.memory_mib.is_some()),
@@ -196,9 +236,11 @@ fn mask(settings: &MachineSettings, no_disks: bool, no_channels: bool) -> Vec<St
         ("description", settings.description.is_some()),
         ("limits", settings.limits.is_some()),
         ("disks", no_disks || !settings.disks.is_empty()),
+        ("upkeep", settings.upkeep.is_some()),
         ("sound", settings.sound.is_some()),
         ("tpm", settings.tpm.is_some()),
         ("channels", no_channels || !settings.channels.is_empty()),
+        ("shares", no_shares || !settings.shares.is_empty()),
     ];
     set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()).collect()
 }
@@ -252,5 +294,13 @@ mod tests {
         let typed = disk("root,nvme,ro").expect("valid");
         assert_eq!((typed.disk.as_str(), typed.controller(), typed.read_only), ("root", Controller::Nvme, true));
         assert_eq!(disk("root,sata").expect_err("refused").exit, 8);
+    }
+
+    #[test]
+    fn a_share_is_typed_by_its_name() {
+        let typed = |text| share(text).map(|share| (share.name, share.read_only)).map_err(|failure| failure.exit);
+        assert_eq!(typed("src,ro"), Ok(("src".into(), true)));
+        assert_eq!(typed("src"), Ok(("src".into(), false)));
+        assert_eq!((typed("src,rw"), typed("src,ro,ro")), (Err(8), Err(8)));
     }
 }

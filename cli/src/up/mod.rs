@@ -101,20 +101,21 @@ pub struct Options {
     pub listen: Option<String>,
     /// The host's interfaces that switches may have from now on, between commas.
     pub uplinks: Option<String>,
+    /// Directories that machines may share from now on, with their names, between commas.
+    pub shares: Option<String>,
     /// Below which dataset ZFS volumes are kept.
     pub dataset: Option<String>,
 }
 
 /// Starts the suite and returns when its API answers; says so if it was up already. `foreground`: this process becomes the supervisor.
 pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'static str, UpError> {
-    let uplinks = options.uplinks.as_deref();
     if foreground {
-        let prepared = prepare(places, uplinks)?;
+        let prepared = prepare(places, &options)?;
         supervisor::run(places, &prepared, &options, io::stdout())?;
         return Ok("ended");
     }
-    if (uplinks.is_some() || options.dataset.is_some()) && is_up(places) {
-        let mend = "the suite is up already; other uplinks or volumes need a start: `skep down --keep-machines`, then this again";
+    if (options.uplinks.is_some() || options.shares.is_some() || options.dataset.is_some()) && is_up(places) {
+        let mend = "the suite is up already; other uplinks, shares or volumes need a start: `skep down --keep-machines`, then this again";
         return Err(UpError::Supervisor(mend.into()));
     }
     if wait_ready(places)? {
@@ -125,7 +126,7 @@ pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'stati
         return Err(UpError::Supervisor(format!("it runs already, and not by `skep up`: {}", crate::platform::MANAGED)));
     }
     // Here, since this process ends soon: the supervisor finds it done, and does not keep the memory that it takes for as long as it lives.
-    prepare(places, uplinks)?;
+    prepare(places, &options)?;
     let own = std::env::current_exe().map_err(step("own path"))?;
     let mut command = Command::new(own);
     command.arg("up").arg("--foreground").env("SKEP_STATE", &places.state).env("SKEP_RUN", &places.run);

@@ -23,6 +23,8 @@ pub struct Prepared {
     pub dataset: Option<String>,
     /// The host's interfaces that switches may have, between commas.
     pub uplinks: String,
+    /// Directories that machines may share, with their names, between commas.
+    pub shares: String,
     /// Where the services' programs are.
     pub programs: PathBuf,
 }
@@ -40,7 +42,14 @@ impl Prepared {
         let wrong = |e| step(places.state.join("instance").display())(io::Error::other(format!("{e}")));
         let instance = read("instance")?.parse().map_err(wrong)?;
         let ids = if geteuid().is_root() { Some(read("ids")?) } else { None };
-        Ok(Self { instance, ids, dataset: dataset(places)?, uplinks: uplinks(&places.state, None)?, programs: programs()? })
+        Ok(Self {
+            instance,
+            ids,
+            dataset: dataset(places)?,
+            uplinks: uplinks(&places.state, None)?,
+            shares: shares(places, None)?,
+            programs: programs()?,
+        })
     }
 
     /// A service's program and its flags, whoever starts it.
@@ -57,12 +66,15 @@ impl Prepared {
         if service == "net-helper" && !self.uplinks.is_empty() {
             args.extend(["--uplinks".to_owned(), self.uplinks.clone()]);
         }
+        if service == "vm-runner" && !self.shares.is_empty() {
+            args.extend(["--shares".to_owned(), self.shares.clone()]);
+        }
         (self.programs.join(format!("skep-{service}")), args)
     }
 }
 
-/// Makes what is missing and checks what is there. `given`: other uplinks from now on.
-pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError> {
+/// Makes what is missing and checks what is there. Uplinks and shares that are `given` are those from now on.
+pub fn prepare(places: &Places, given: &Options) -> Result<Prepared, UpError> {
     if places.run.as_os_str().len() > LONGEST_RUN {
         let error = io::Error::other(format!("a path of at most {LONGEST_RUN} bytes is needed; set SKEP_RUN"));
         return Err(step(places.run.display())(error));
@@ -80,9 +92,10 @@ pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError
     if let Some(ids) = &ids {
         keep_ids(&places.state.join("ids"), ids)?;
     }
-    // A line that was taken out of the file takes its interfaces back.
-    let installed = places.installed.as_ref().map(|i| i.uplinks.as_deref().unwrap_or("none"));
-    let uplinks = uplinks(&places.state, given.or(installed))?;
+    // A line that was taken out of the file takes its interfaces, or its directories, back.
+    let installed = places.installed.as_ref();
+    let uplinks = uplinks(&places.state, given.uplinks.as_deref().or(installed.map(|i| i.uplinks.as_deref().unwrap_or("none"))))?;
+    let shares = shares(places, given.shares.as_deref().or(installed.map(|i| i.shares.as_deref().unwrap_or("none"))))?;
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
     if prefixes.is_dir() {
@@ -100,7 +113,7 @@ pub fn prepare(places: &Places, given: Option<&str>) -> Result<Prepared, UpError
         // Not to be found again by a suite that is started otherwise in this STATE.
         forget(&places.state.join(DATASET))?;
     }
-    Ok(Prepared { instance, ids, dataset, uplinks, programs })
+    Ok(Prepared { instance, ids, dataset, uplinks, shares, programs })
 }
 
 /// The dataset of ZFS volumes: of an installed suite what the file says, and nothing else; otherwise as remembered.
@@ -204,14 +217,7 @@ fn keep_ids(path: &Path, ids: &str) -> Result<(), UpError> {
 /// The uplinks, kept beside the instance's mark: a file of whoever starts the suite, which no service can write to.
 fn uplinks(state: &Path, given: Option<&str>) -> Result<String, UpError> {
     let path = state.join("uplinks");
-    let text = match given {
-        Some(text) => text.to_owned(),
-        None => match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(step(format!("read {}", path.display()))(e)),
-        },
-    };
+    let text = kept(&path, given)?;
     let names = text.trim().split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "none");
     let wrong = |name: &str, e: String| step(format!("uplink {name}"))(io::Error::other(e));
     let names = names.map(|name| name.parse::<IfName>().map(|n| n.to_string()).map_err(|e| wrong(name, e.to_string())));
@@ -220,6 +226,25 @@ fn uplinks(state: &Path, given: Option<&str>) -> Result<String, UpError> {
         fs::write(&path, format!("{names}\n")).map_err(step(format!("write {}", path.display())))?;
     }
     Ok(names)
+}
+
+/// What is given, else what was the last time; at first nothing.
+fn kept(path: &Path, given: Option<&str>) -> Result<String, UpError> {
+    match given.map_or_else(|| fs::read_to_string(path), |text| Ok(text.to_owned())) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        text => text.map_err(step(format!("read {}", path.display()))),
+    }
+}
+
+/// The directories that machines may share, kept likewise.
+fn shares(places: &Places, given: Option<&str>) -> Result<String, UpError> {
+    let path = places.state.join("shares");
+    let all = skep_service::shares(&kept(&path, given)?, &[&places.state, &places.run]);
+    let text = skep_service::shares_text(&all.map_err(|why| step("shares")(io::Error::other(why)))?);
+    if given.is_some() {
+        fs::write(&path, format!("{text}\n")).map_err(step(format!("write {}", path.display())))?;
+    }
+    Ok(text)
 }
 
 /// A block of 4,096 uids above 1,000,000, chosen by the instance, so that two suites on a host do not share theirs.
@@ -267,6 +292,7 @@ mod tests {
             ids: None,
             dataset: dataset(places).expect("read"),
             uplinks: String::new(),
+            shares: String::new(),
             programs: "/".into(),
         };
         let flags = |text: &str| {

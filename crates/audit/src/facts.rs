@@ -143,6 +143,8 @@ pub struct Mount {
     pub filesystem: String,
     /// Whether it, or its file system as a whole, is read-only.
     pub read_only: bool,
+    /// Whether neither programs, device nodes nor set-user-id bits of it count.
+    pub plain: bool,
 }
 
 /// `kern.proc.pid` and jail_get(2).

@@ -46,6 +46,8 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
             entries.push(Entry::new(&Path::new("/").join(name).join(target.strip_prefix("/").unwrap_or(target)), source, &meta));
         }
     }
+    let root = cell.join(format!("{ROOT}.new"));
+    platform::users(&root).map_err(failed("make the list of users in", &root))?;
     let required_is_there = !missing.iter().any(|m| m.required);
     let report = Report {
         hypervisor: machine
@@ -53,6 +55,7 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
             .filter(|_| required_is_there)
             .map(|path| platform::version(path)),
         uefi: machine.contains_key(Path::new(platform::UEFI)),
+        shares: machine.get(Path::new(platform::HYPERVISOR)).is_some_and(|path| shares(path)),
         files: entries.len(),
         bytes: entries.iter().map(|e| e.size).sum(),
         missing,
@@ -66,6 +69,10 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
     }
     manifest::write(&list, &Manifest { inputs: manifest::inputs(config), entries, report: report.clone() })?;
     Ok(report)
+}
+
+fn shares(hypervisor: &Path) -> bool {
+    fs::read(hypervisor).is_ok_and(|bytes| memchr::memmem::find(&bytes, platform::SHARES).is_some())
 }
 
 const RUNNER: &str = "skep-vm-runner";

@@ -45,6 +45,8 @@ pub struct Report {
     pub hypervisor: Option<String>,
     /// Whether UEFI firmware is there.
     pub uefi: bool,
+    /// Whether the hypervisor can share directories of the host (virtio-9p): its file says so.
+    pub shares: bool,
     /// What machines would miss.
     pub missing: Vec<Missing>,
     /// Files in the root.

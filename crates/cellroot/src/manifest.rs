@@ -72,8 +72,8 @@ pub fn still_true(config: &Config, cell: &Path) -> Option<Report> {
 
 /// Writes it, by one rename.
 pub fn write(path: &Path, manifest: &Manifest) -> Result<(), Error> {
-    let Report { hypervisor, uefi, .. } = &manifest.report;
-    let mut text = format!("{}\n{}\t{uefi}\n", manifest.inputs, hypervisor.as_deref().unwrap_or_default());
+    let Report { hypervisor, uefi, shares, .. } = &manifest.report;
+    let mut text = format!("{}\n{}\t{uefi}\t{shares}\n", manifest.inputs, hypervisor.as_deref().unwrap_or_default());
     for Entry { target, source, size, modified } in &manifest.entries {
         text += &format!("{size}\t{modified}\t{}\t{}\n", target.display(), source.display());
     }
@@ -87,7 +87,8 @@ pub fn read(cell: &Path) -> Option<Manifest> {
     let text = fs::read_to_string(cell.join(crate::MANIFEST)).ok()?;
     let mut lines = text.lines();
     let inputs = lines.next()?.to_owned();
-    let (version, uefi) = lines.next()?.split_once('\t')?;
+    let (version, (uefi, shares)) =
+        lines.next()?.split_once('\t').and_then(|(version, rest)| Some((version, rest.split_once('\t')?)))?;
     let entry = |line: &str| {
         let mut fields = line.splitn(4, '\t');
         let (size, modified) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
@@ -101,6 +102,7 @@ pub fn read(cell: &Path) -> Option<Manifest> {
     let report = Report {
         hypervisor: (!version.is_empty()).then(|| version.to_owned()),
         uefi: uefi == "true",
+        shares: shares == "true",
         missing,
         files: entries.len(),
         bytes: entries.iter().map(|e| e.size).sum(),

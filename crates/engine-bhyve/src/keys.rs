@@ -63,6 +63,7 @@ pub enum Pci {
     Rec,
     /// Port of a virtio console.
     PortName(u8),
+    Sharename,
 }
 
 impl Key {
@@ -121,6 +122,7 @@ impl Display for Pci {
             Self::PortSer(port) => return write!(f, "port.{port}.ser"),
             Self::Play => "play",
             Self::Rec => "rec",
+            Self::Sharename => "sharename",
             Self::PortName(port) => return write!(f, "port.{port}.name"),
             Self::SlotDevice(slot) => return write!(f, "slot.{slot}.device"),
         })

@@ -2,6 +2,7 @@
 
 use crate::keys::{Config, Key, Pci, Unwritable};
 use crate::{BhyveRelease, Names, ScreenAddress};
+use skep_efivars::path as firmware;
 use skep_machine::{Acceleration, Boot, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, place};
 
 /// Why there is no configuration.
@@ -69,6 +70,7 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
         return Err(Error::Unsupported("a TPM without the host's own or swtpm"));
     }
     channels(&mut c, spec, names)?;
+    shares(&mut c, spec, names)?;
     device(&mut c, 31, "lpc")?;
     for port in 0..spec.serial_ports {
         let fd = names.serials.get(usize::from(port)).ok_or_else(|| Error::NoDescriptor(format!("serial port {port}")))?;
@@ -170,6 +172,20 @@ fn port(c: &mut Config, disk: &Disk, ports: &mut u8, kind: &str, fd: i32) -> Res
     Ok(())
 }
 
+/// How the firmware's device paths to a disk begin.
+pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
+    let is_ahci = |disk: &&Disk| matches!(disk.controller, Controller::Ahci | Controller::AhciCd);
+    let disk = spec.disks.iter().find(|disk| disk.slot == slot)?;
+    Some(match disk.controller {
+        Controller::VirtioBlk | Controller::Nvme => firmware::pci(place::disk(slot)?, 0),
+        Controller::Ahci | Controller::AhciCd => {
+            let before = spec.disks.iter().filter(is_ahci).filter(|other| other.slot < slot).count();
+            [firmware::pci(place::AHCI, 0), firmware::sata(u16::try_from(before).ok()?)].concat()
+        }
+        Controller::VirtioScsi => return None,
+    })
+}
+
 fn nic(c: &mut Config, nic: &Nic, names: &Names) -> Result<(), Error> {
     let missing = || Error::NoDescriptor(format!("NIC {}", nic.slot));
     let (tap, at) = names.taps.get(&nic.slot).zip(place::nic(nic.slot)).ok_or_else(missing)?;
@@ -208,6 +224,21 @@ fn channels(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Err
         let path = names.channels.get(usize::from(port)).ok_or_else(missing)?;
         c.set(Key::Pci(place::CHANNELS, Pci::PortName(port)), &channel.name)?;
         c.set(Key::Pci(place::CHANNELS, Pci::PortPath(port)), path)?;
+    }
+    Ok(())
+}
+
+/// A virtio-9p device for each; the guest finds it by its name.
+fn shares(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error> {
+    for (at, share) in (0..).zip(&spec.shares) {
+        let missing = || Error::NoDescriptor(format!("share {}", share.name));
+        let (path, slot) = names.shares.get(usize::from(at)).zip(place::share(at)).ok_or_else(missing)?;
+        device(c, slot, "virtio-9p")?;
+        c.set(Key::Pci(slot, Pci::Sharename), &share.name)?;
+        c.set(Key::Pci(slot, Pci::Path), path)?;
+        if share.read_only {
+            c.set(Key::Pci(slot, Pci::Ro), true)?;
+        }
     }
     Ok(())
 }

@@ -32,14 +32,16 @@ pub struct Names {
     pub sound: Option<String>,
     /// UNIX sockets that bhyve binds for the channels, in their order. An old one must be gone.
     pub channels: Vec<String>,
+    /// Where the cell has the directories that are shared, in their order.
+    pub shares: Vec<String>,
 }
 
 impl Names {
     /// The numbers and names that skep uses: variable store 8, serial ports from 4, disks from 16, `tapfd` for the first NIC and
-    /// `tapfd1` to `tapfd7` for the others (symbolic links to descriptors 32 to 39), `/tmp/vnc.sock`, `/tmp/channel0.sock` and so on; no sound
-    /// device.
+    /// `tapfd1` to `tapfd7` for the others (symbolic links to descriptors 32 to 39), `/tmp/vnc.sock`, `/tmp/channel0.sock` and `/share/0` and so
+    /// on; no sound device.
     pub fn standard(vm: &str) -> Self {
-        use skep_machine::limits::{CHANNELS, DISKS, NICS, SERIAL_PORTS};
+        use skep_machine::limits::{CHANNELS, DISKS, NICS, SERIAL_PORTS, SHARES};
         let tap = |slot| {
             if slot == 0 { "tapfd".to_owned() } else { format!("tapfd{slot}") }
         };
@@ -53,6 +55,7 @@ impl Names {
             screen: ScreenAddress::Socket("/tmp/vnc.sock".to_owned()),
             sound: None,
             channels: (0..CHANNELS).map(|port| format!("/tmp/channel{port}.sock")).collect(),
+            shares: (0..SHARES).map(|at| format!("/share/{at}")).collect(),
         }
     }
 }

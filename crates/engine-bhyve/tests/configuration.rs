@@ -43,6 +43,7 @@ fn full() -> MachineSpec {
         serial_ports: 4,
         clock: Clock::LocalTime,
         channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
+        shares: [("src", true), ("out", false)].map(|(name, read_only)| Share { name: name.into(), read_only }).into(),
         ..small()
     }
 }
@@ -173,6 +174,7 @@ fn a_device_without_a_descriptor_is_refused_by_name() {
     assert_eq!(with(|n| n.disks.retain(|slot, _| *slot != 2)), Error::NoDescriptor("disk 2".into()));
     assert_eq!(with(|n| n.taps.clear()), Error::NoDescriptor("NIC 0".into()));
     assert_eq!(with(|n| n.channels.truncate(1)), Error::NoDescriptor("channel b".into()));
+    assert_eq!(with(|n| n.shares.truncate(1)), Error::NoDescriptor("share out".into()));
     assert_eq!(with(|n| n.serials.truncate(3)), Error::NoDescriptor("serial port 3".into()));
 }
 
@@ -250,7 +252,7 @@ prop_compose! {
 prop_compose! {
     fn spec()(
         disks in proptest::collection::vec(disk(), 0..4), nics in proptest::collection::btree_set(0u8..9, 0..4), e1000: bool,
-        uefi: bool, sound: bool, channels in 0usize..6, serial_ports in 0u8..6, rng: bool, local: bool, cpus in 0u16..20,
+        uefi: bool, sound: bool, channels in 0usize..6, shares in 0usize..6, serial_ports in 0u8..6, rng: bool, local: bool, cpus in 0u16..20,
         screen in proptest::option::of((600u16..4000, 400u16..2200, any::<bool>())),
     ) -> MachineSpec {
         let model = if e1000 { NicModel::E1000 } else { NicModel::VirtioNet };
@@ -265,6 +267,7 @@ prop_compose! {
             clock: if local { Clock::LocalTime } else { Clock::Utc },
             sound,
             channels: (0..channels).map(|n| Channel { name: format!("c{n}") }).collect(),
+            shares: (0..shares).map(|n| Share { name: format!("s{n}"), read_only: n % 2 == 0 }).collect(),
             ..small()
         }
     }

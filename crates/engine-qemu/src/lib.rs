@@ -15,7 +15,7 @@ pub mod qmp;
 pub use config::Unwritable;
 pub use ended::History;
 pub use fds::Fds;
-pub use machine::{Error, Launch, configure};
+pub use machine::{Error, Launch, boot_path, configure};
 
 pub use skep_machine::{Ended, Exit};
 
@@ -29,6 +29,8 @@ pub const CONFIG: &str = "/run/machine.conf";
 pub const KERNEL: &str = "/run/kernel";
 /// Where it reads the initial RAM disk of a direct boot in the cell.
 pub const INITRD: &str = "/run/initrd";
+/// Where it finds the directories that are shared in the cell; their number follows.
+pub const SHARE: &str = "/share/";
 /// UEFI firmware in the cell's root.
 pub const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// What a new variable store is copied from, on the host; the copy must keep the size.

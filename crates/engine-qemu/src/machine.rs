@@ -1,8 +1,10 @@
 //! Model to configuration.
 
 use crate::{Fds, INITRD, KERNEL, UEFI_CODE, argv, config::Config, config::Unwritable, qmp};
+use skep_efivars::path as firmware_path;
 use skep_machine::{
-    Acceleration, Boot, Channel, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, limits, place,
+    Acceleration, Boot, Channel, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, Share, limits,
+    place,
 };
 
 /// What starts a machine.
@@ -57,7 +59,9 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
         device(&mut c, "scsi", "virtio-scsi-pci", Some(place::SCSI))?;
     }
     for d in disks {
-        disk(&mut c, d, fds)?;
+        // Whatever is named to the firmware, it puts first, in its variables too, and forgets its other entries for disks.
+        let first = !(spec.firmware_order && spec.boot == Boot::Uefi);
+        disk(&mut c, d, fds, first)?;
     }
     let mut nics: Vec<_> = spec.nics.iter().collect();
     nics.sort_by_key(|n| n.slot);
@@ -79,6 +83,7 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
         return Err(Error::Unsupported("a TPM without swtpm at its side"));
     }
     channels(&mut c, &spec.channels)?;
+    shares(&mut c, &spec.shares)?;
     device(&mut c, "panic", "pvpanic", None)?;
     Ok(Launch { argv: argv(spec.uuid), config: c.finish(), qmp_first: vec![qmp::capabilities(0), qmp::cont(1)] })
 }
@@ -150,7 +155,7 @@ fn firmware(c: &mut Config, vars: i32) -> Result<(), Error> {
     drive(c, "fw-vars", "raw", &file, false)
 }
 
-fn disk(c: &mut Config, disk: &Disk, fds: &Fds) -> Result<(), Error> {
+fn disk(c: &mut Config, disk: &Disk, fds: &Fds, in_order: bool) -> Result<(), Error> {
     let slot = disk.slot;
     let fd = *fds.disks.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("disk {slot}")))?;
     let file = fdset(c, i32::from(slot), fd)?;
@@ -173,9 +178,24 @@ fn disk(c: &mut Config, disk: &Disk, fds: &Fds) -> Result<(), Error> {
         Controller::VirtioScsi => group.set("bus", "scsi.0")?.set("scsi-id", slot)?.set("lun", 0)?,
         Controller::VirtioBlk | Controller::Nvme => group,
     };
-    // 0 is the option ROM of a direct boot.
-    group.set("drive", &id)?.set("serial", disk.serial())?.set("bootindex", slot + 1)?;
+    group = group.set("drive", &id)?.set("serial", disk.serial())?;
+    if in_order {
+        // 0 is the option ROM of a direct boot.
+        group.set("bootindex", slot + 1)?;
+    }
     Ok(())
+}
+
+/// How the firmware's device paths to a disk begin.
+pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
+    // The AHCI controller of the chip set.
+    const AHCI: (u8, u8) = (0x1f, 2);
+    let disk = spec.disks.iter().find(|disk| disk.slot == slot)?;
+    Some(match disk.controller {
+        Controller::VirtioBlk | Controller::Nvme => firmware_path::pci(place::disk(slot)?, 0),
+        Controller::Ahci | Controller::AhciCd => [firmware_path::pci(AHCI.0, AHCI.1), firmware_path::sata(slot.into())].concat(),
+        Controller::VirtioScsi => [firmware_path::pci(place::SCSI, 0), firmware_path::scsi(slot.into(), 0)].concat(),
+    })
 }
 
 fn nic(c: &mut Config, nic: &Nic, fds: &Fds) -> Result<(), Error> {
@@ -218,6 +238,24 @@ fn channels(c: &mut Config, channels: &[Channel]) -> Result<(), Error> {
         // Port 0 would be a console.
         let group = device(c, &format!("dev-{id}"), "virtserialport", None)?.set("bus", "channels.0")?.set("nr", port + 1)?;
         group.set("chardev", &id)?.set("name", &channel.name)?;
+    }
+    Ok(())
+}
+
+/// A virtio-9p device for each, found by its name. What the guest may only read it sees as it is, symbolic links included, which it follows
+/// in its own tree. Where it writes, owners, modes, links and devices are kept in files (`.virtfs_metadata`), so that the host's files get no
+/// set-user-id bit and no link that a program of the host would follow; the other two models do as much, but reach names through /proc,
+/// which cells do not have (hw/9pfs/9p-util.h).
+fn shares(c: &mut Config, shares: &[Share]) -> Result<(), Error> {
+    for (at, share) in (0..).zip(shares) {
+        let place = place::share(at).ok_or_else(|| Error::NoDescriptor(format!("share {}", share.name)))?;
+        let id = format!("share{at}");
+        let group = c.with_id("fsdev", &id).set("fsdriver", "local")?.set("path", format_args!("{}{at}", crate::SHARE))?;
+        match share.read_only {
+            true => group.set("security_model", "none")?.set("readonly", "on")?,
+            false => group.set("security_model", "mapped-file")?,
+        };
+        device(c, &format!("dev-{id}"), "virtio-9p-pci", Some(place))?.set("fsdev", &id)?.set("mount_tag", &share.name)?;
     }
     Ok(())
 }

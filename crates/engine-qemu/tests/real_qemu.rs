@@ -72,6 +72,7 @@ fn qemu_has_the_devices_that_the_model_names_and_no_others() {
     ];
     want.extend(spec.nics.iter().map(|n| (place::nic(n.slot).unwrap(), format!("dev-net{}", n.slot))));
     want.push((place::CHANNELS, "channels".into()));
+    want.extend((0..2).map(|at| (place::share(at).unwrap(), format!("dev-share{at}"))));
     assert_eq!(places, want);
     q.qmp
         .write_all(

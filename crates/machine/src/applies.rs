@@ -57,6 +57,8 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
         sound,
         tpm,
         channels,
+        firmware_order,
+        shares,
     } = old;
     let next = When::NextStart;
     note("uuid".into(), next, *uuid != new.uuid);
@@ -80,6 +82,8 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     note("sound".into(), next, *sound != new.sound);
     note("tpm".into(), next, *tpm != new.tpm);
     note("channels".into(), next, *channels != new.channels);
+    note("firmware_order".into(), next, *firmware_order != new.firmware_order);
+    note("shares".into(), next, *shares != new.shares);
     let crate::Limits {
         cpu_percent,
         memory_mib,

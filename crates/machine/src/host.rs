@@ -54,6 +54,10 @@ pub struct HostCapabilities {
     pub sound: bool,
     /// Whether a TPM can be had in a cell.
     pub tpm: bool,
+    /// Whether directories of the host can be shared.
+    pub shares: bool,
+    /// Whether the guest can be let write to them; if not, why.
+    pub writable_shares: Result<(), String>,
     /// What of [`crate::Limits`] can be enforced.
     pub limits: BTreeSet<Limit>,
 }
@@ -178,6 +182,13 @@ const HOSTS_TPM: [&str; 2] = [
     "bhyve takes the host's own, or from FreeBSD 15 on needs swtpm at its side; no cell holds either yet",
 ];
 
+/// contrib/lib9p/backend/fs.c, fs_icreate: fchown(2) to the guest's user after each file that is made. As root, before 15, it would leave
+/// set-user-id files of root's on the host at a guest's wish.
+const HOSTS_WRITES: &str = "bhyve gives each file that a guest makes to the guest's user, which takes root: where it is root, a guest could leave programs on the host that run as root; where it is not, it can make no file. Add `ro`";
+
+/// Asked of the program that is installed.
+const HOSTS_SHARES: &str = "the hypervisor that is installed has no virtio-9p";
+
 impl HostCapabilities {
     /// QEMU on Linux with everything that its engine writes, software emulation, and no limit known to be enforced.
     pub fn qemu(memory_mib: u32) -> Self {
@@ -197,6 +208,8 @@ impl HostCapabilities {
             virtio_scsi: true,
             sound: true,
             tpm: false,
+            shares: true,
+            writable_shares: Ok(()),
         }
     }
     /// bhyve(8) with what every supported release has.
@@ -215,6 +228,7 @@ impl HostCapabilities {
             limits: BTreeSet::from([Limit::Pins, Limit::Wired]),
             virtio_scsi: false,
             sound: false,
+            writable_shares: Err(HOSTS_WRITES.to_owned()),
             ..Self::qemu(memory_mib)
         }
     }
@@ -274,6 +288,13 @@ impl HostCapabilities {
         need(self.sound || !spec.sound, "sound", "a sound card", HOSTS_SOUND)?;
         let [qemu, bhyve] = HOSTS_TPM;
         need(self.tpm || !spec.tpm, "tpm", "a TPM", if name == Hypervisor::Qemu { qemu } else { bhyve })?;
+        for (at, share) in spec.shares.iter().enumerate() {
+            let what = format!("the directory {}", share.name);
+            need(self.shares, &format!("shares[{at}]"), &what, HOSTS_SHARES)?;
+            if let (Err(why), false) = (&self.writable_shares, share.read_only) {
+                need(false, &format!("shares[{at}].read_only"), &format!("{what} to write to"), why)?;
+            }
+        }
         for (field, what, limit) in asked(&spec.limits) {
             need(self.limits.contains(&limit), field, &what, limit.why(name))?;
         }

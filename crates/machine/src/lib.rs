@@ -23,7 +23,8 @@ pub use ended::{Ended, Exit};
 pub use host::{HostCapabilities, Hypervisor, Limit, Unsupported};
 pub use mac::{BadMac, Mac};
 pub use spec::{
-    Acceleration, Boot, Channel, Clock, Controller, Cpu, Disk, Format, Limits, MachineSpec, Nic, NicModel, Screen, Topology,
+    Acceleration, Boot, Channel, Clock, Controller, Cpu, Disk, Format, Limits, MachineSpec, Nic, NicModel, Screen, Share,
+    Topology,
 };
 pub use uuid::Uuid;
 pub use validate::{Invalid, limits};

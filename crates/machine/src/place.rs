@@ -18,10 +18,16 @@ const FIRST_DISK: u8 = 8;
 const FIRST_NIC: u8 = 16;
 /// Virtio console of the channels.
 pub const CHANNELS: u8 = 24;
+const FIRST_SHARE: u8 = 25;
 
 /// Disk in a slot (virtio-blk, NVMe). `None` where there is no such slot.
 pub fn disk(slot: u8) -> Option<u8> {
     (slot < crate::limits::DISKS).then(|| FIRST_DISK + slot)
+}
+
+/// Share by its place in the list. `None` where there is no such place.
+pub fn share(at: u8) -> Option<u8> {
+    (usize::from(at) < crate::limits::SHARES).then(|| FIRST_SHARE + at)
 }
 
 /// NIC in a slot. `None` where there is no such slot.

@@ -38,6 +38,10 @@ pub struct MachineSpec {
     pub tpm: bool,
     /// Channels between guest and host, at most 4, each name once. Default: none.
     pub channels: Vec<Channel>,
+    /// UEFI: whether the firmware's variables say what is booted first, not the slots of the disks. bhyve's always do. Default: no.
+    pub firmware_order: bool,
+    /// Directories of the host, by virtio-9p, at most 4, each name once. Default: none.
+    pub shares: Vec<Share>,
 }
 
 impl Default for MachineSpec {
@@ -58,6 +62,8 @@ impl Default for MachineSpec {
             sound: false,
             tpm: false,
             channels: Vec::new(),
+            firmware_order: false,
+            shares: Vec::new(),
         }
     }
 }
@@ -225,6 +231,17 @@ pub struct Channel {
     /// Name that the guest finds it by, like `org.qemu.guest_agent.0`: 1 to 63 letters, digits, `.`, `_` and `-`, beginning with a letter
     /// or digit. Default: empty, which [`MachineSpec::validate`] refuses.
     pub name: String,
+}
+
+/// A directory of the host that the guest mounts. Which directory a name stands for is the cell's to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Share {
+    /// Name, and tag that the guest mounts it by: 1 to 31 letters, digits, `.`, `_` and `-`, beginning with a letter or digit. Default:
+    /// empty, which [`MachineSpec::validate`] refuses.
+    pub name: String,
+    /// Whether the guest can only read it. Default: no.
+    pub read_only: bool,
 }
 
 /// What the real-time clock shows.

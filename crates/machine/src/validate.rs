@@ -1,6 +1,6 @@
 //! What a machine may be, on any host.
 
-use crate::{Boot, Channel, Controller, Cpu, Disk, Limits, MachineSpec, Screen};
+use crate::{Boot, Channel, Controller, Cpu, Disk, Limits, MachineSpec, Screen, Share};
 use std::{collections::BTreeSet, fmt::Display, ops::RangeInclusive};
 
 /// The limits that [`MachineSpec::validate`] enforces.
@@ -45,6 +45,10 @@ pub mod limits {
     pub const CHANNELS: usize = 4;
     /// Bytes of a channel's name.
     pub const CHANNEL_NAME: usize = 63;
+    /// Shares.
+    pub const SHARES: usize = 4;
+    /// Bytes of a share's name: what FreeBSD's and Linux's clients take as a tag without question.
+    pub const SHARE_NAME: usize = 31;
 }
 
 /// A field with a value that no machine may have.
@@ -102,7 +106,8 @@ impl MachineSpec {
         self.screen.iter().try_for_each(Screen::validate)?;
         within("serial_ports", self.serial_ports, &limits::SERIAL_PORTS)?;
         self.limits.validate(self.memory_mib, self.cpu.count)?;
-        channels(&self.channels)
+        channels(&self.channels)?;
+        shares(&self.shares)
     }
 }
 
@@ -112,17 +117,36 @@ fn channels(channels: &[Channel]) -> Result<(), Invalid> {
     }
     for (at, Channel { name }) in channels.iter().enumerate() {
         let field = || format!("channels[{at}].name");
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        if !begins || name.len() > limits::CHANNEL_NAME || !name.bytes().all(plain) {
-            let limit = format!("1 to {} letters, digits, ., _ or -, a letter or digit first", limits::CHANNEL_NAME);
-            return Err(invalid(field(), name, limit));
-        }
+        word(field, name, limits::CHANNEL_NAME)?;
         if channels.iter().take(at).any(|other| other.name == *name) {
             return Err(invalid(field(), name, "another than those of the machine's other channels"));
         }
     }
     Ok(())
+}
+
+fn shares(shares: &[Share]) -> Result<(), Invalid> {
+    if shares.len() > limits::SHARES {
+        return Err(invalid("shares", format_args!("{} shares", shares.len()), format!("at most {}", limits::SHARES)));
+    }
+    for (at, Share { name, .. }) in shares.iter().enumerate() {
+        let field = || format!("shares[{at}].name");
+        word(field, name, limits::SHARE_NAME)?;
+        if shares.iter().take(at).any(|other| other.name == *name) {
+            return Err(invalid(field(), name, "another than those of the machine's other shares"));
+        }
+    }
+    Ok(())
+}
+
+/// A name that guests find something by.
+fn word(field: impl Fn() -> String, name: &str, most: usize) -> Result<(), Invalid> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if begins && name.len() <= most && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(invalid(field(), name, format!("1 to {most} letters, digits, ., _ or -, a letter or digit first")))
 }
 
 impl Cpu {

@@ -13,6 +13,10 @@ fn sound() -> MachineSpec {
     }
 }
 
+fn share(name: &str, read_only: bool) -> Share {
+    Share { name: name.into(), read_only }
+}
+
 fn channel(name: &str) -> Channel {
     Channel { name: name.into() }
 }
@@ -27,7 +31,7 @@ fn the_default_machine_needs_only_an_identity() {
 #[test]
 fn each_wrong_field_is_named_with_its_value_and_limit() {
     type Edit = fn(&mut MachineSpec);
-    let cases: [(Edit, &str); 28] = [
+    let cases: [(Edit, &str); 33] = [
         (|s| s.cpu.count = 0, "cpu.count is 0: it must be 1 to 256"),
         (
             |s| s.cpu.topology = Some(Topology { sockets: 2, cores: 3, threads: 1 }),
@@ -89,6 +93,23 @@ fn each_wrong_field_is_named_with_its_value_and_limit() {
             |s| s.channels = vec![channel("a/\n")],
             "channels[0].name is a/\\n: it must be 1 to 63 letters, digits, ., _ or -, a letter or digit first",
         ),
+        (|s| s.shares = vec![share("a", true); 5], "shares is 5 shares: it must be at most 4"),
+        (
+            |s| s.shares = vec![share("a", true), share("a", false)],
+            "shares[1].name is a: it must be another than those of the machine's other shares",
+        ),
+        (
+            |s| s.shares = vec![share("../etc", true)],
+            "shares[0].name is ../etc: it must be 1 to 31 letters, digits, ., _ or -, a letter or digit first",
+        ),
+        (
+            |s| s.shares = vec![share("", false)],
+            "shares[0].name is empty: it must be 1 to 31 letters, digits, ., _ or -, a letter or digit first",
+        ),
+        (
+            |s| s.shares = vec![share("x", true), share(&"a".repeat(32), true)],
+            "shares[1].name is aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: it must be 1 to 31 letters, digits, ., _ or -, a letter or digit first",
+        ),
     ];
     for (edit, want) in cases {
         let mut spec = sound();
@@ -109,6 +130,7 @@ fn an_edit_says_field_by_field_when_it_applies() {
     new.disks.remove(1);
     new.nics[0].model = NicModel::E1000;
     (new.sound, new.tpm, new.channels) = (true, true, vec![channel("a")]);
+    new.shares = vec![share("src", true)];
     let changes: Vec<_> = applies(&old, &new).into_iter().map(|c| format!("{} {}", c.field, c.when)).collect();
     let want = [
         "memory_mib at the next start",
@@ -117,6 +139,7 @@ fn an_edit_says_field_by_field_when_it_applies() {
         "sound at the next start",
         "tpm at the next start",
         "channels at the next start",
+        "shares at the next start",
         "limits.cpu_percent now",
         "limits.cpus now",
         "limits.wired at the next start",
@@ -203,6 +226,15 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     bhyve.check(&loud).unwrap();
     loud.tpm = true;
     assert!(bhyve.check(&loud).unwrap_err().to_string().contains("from FreeBSD 15 on needs swtpm"));
+    let mut shared = MachineSpec { shares: vec![share("src", true), share("out", false)], ..sound() };
+    linux.check(&shared).unwrap();
+    let without = HostCapabilities { shares: false, ..linux.clone() };
+    let why = without.check(&shared).unwrap_err().to_string();
+    assert_eq!(why, "shares[0] asks for the directory src: the hypervisor that is installed has no virtio-9p");
+    let why = bhyve.check(&shared).unwrap_err();
+    assert_eq!((why.field.as_str(), why.what.as_str()), ("shares[1].read_only", "the directory out to write to"));
+    shared.shares.truncate(1);
+    bhyve.check(&shared).unwrap();
     spec.disks.clear();
     spec.acceleration = Acceleration::Tcg;
     assert_eq!(bhyve.check(&spec).unwrap_err().field, "acceleration");
@@ -236,12 +268,13 @@ fn every_device_has_a_place_of_its_own() {
     let mut places = vec![0, 31, place::SCREEN, place::RNG, place::USB, place::AHCI, place::SCSI, place::SOUND, place::CHANNELS];
     places.extend((0..limits::DISKS).map(|s| place::disk(s).unwrap()));
     places.extend((0..limits::NICS).map(|s| place::nic(s).unwrap()));
+    places.extend((0..4).map(|at| place::share(at).unwrap()));
     let count = places.len();
     places.sort_unstable();
     places.dedup();
     assert_eq!(places.len(), count);
     assert!(places.iter().all(|&p| p < 32));
-    assert_eq!((place::disk(8), place::nic(255)), (None, None));
+    assert_eq!((place::disk(8), place::nic(255), place::share(4)), (None, None, None));
 }
 
 #[test]
@@ -250,7 +283,7 @@ fn the_encoding_is_what_it_was() {
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         hex,
-        "1111222233334444555566667777888801008008000002000000000003010000000101000200000000070001010000000000000000000000000000000000"
+        "111122223333444455556666777788880100800800000200000000000301000000010100020000000007000101000000000000000000000000000000000000"
     );
     assert_eq!(postcard::from_bytes::<MachineSpec>(&bytes).unwrap(), sound());
 }

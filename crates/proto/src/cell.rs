@@ -1,6 +1,6 @@
 //! The spawner (`skep-vm-runner`): makes cells, starts runners and console-proxies in them, sweeps what is left.
 
-use crate::{CpuList, MAX_FDS, MachineId, NoFds, UpTo, names::Text, protocol::protocol};
+use crate::{CpuList, MAX_FDS, MachineId, NoFds, Share, ShareName, UpTo, names::Text, protocol::protocol};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
@@ -68,6 +68,8 @@ pub struct MakeCell {
     pub kvm: bool,
     /// Bytes that a file of the hypervisor's may come to have: those of its largest disk.
     pub file_limit: u64,
+    /// Directories that it shares, in their order; at most 4, each once. Which one a name stands for only the spawner knows.
+    pub shares: Vec<Share>,
 }
 
 /// A cell.
@@ -167,6 +169,10 @@ pub struct FacilitiesState {
     pub own_uids: bool,
     /// Lines that say where this host's cell is weaker than declared, and why.
     pub weaker: Vec<Text<200>>,
+    /// Names of the directories that machines may share, the first 64.
+    pub shares: Vec<ShareName>,
+    /// Whether the hypervisor can share them.
+    pub can_share: bool,
 }
 
 /// Done, nothing to say.
@@ -175,7 +181,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 3, oldest 3, CellRequest {
+    Cell = "vm-runner", version 4, oldest 4, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [[OwnedFd; 3]] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];

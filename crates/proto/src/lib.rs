@@ -22,13 +22,15 @@ pub mod runner;
 pub mod storage;
 pub mod tunnel;
 pub mod upload;
+pub mod vars;
 pub mod wire;
 
 pub use cpus::{BadCpus, CpuList, CpuPins};
 pub use ids::{DiskId, InstanceId, MachineId, NicId, OperationId, SnapshotId, SwitchId, TraceId};
-pub use names::{DiskName, IfName, MachineName, NicName, SnapshotName, SwitchName, Text};
+pub use names::{DiskName, IfName, MachineName, NicName, Share, ShareName, SnapshotName, SwitchName, Text};
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
 pub use refusal::{Reason, Refusal};
+pub use vars::VarName;
 
 /// Bytes in the largest record, either way (DESIGN.md, settled 6: 13.2's default socket space is 8 KiB).
 pub const MAX_RECORD: usize = 8000;

@@ -10,6 +10,9 @@ pub enum BadName {
     /// Rules of names that users give.
     #[error("a {0} name has 1 to 63 of the characters a-z, A-Z, 0-9, '.', '_', '-' and begins with a letter or digit")]
     Name(&'static str),
+    /// Rules of shares' names.
+    #[error("a share's name has 1 to 31 of the characters a-z, A-Z, 0-9, '.', '_', '-' and begins with a letter or digit")]
+    Share,
     /// Rules of interface names.
     #[error("an interface name has 1 to 15 of the characters a-z, A-Z, 0-9, '.', '_', '-'")]
     Interface,
@@ -77,6 +80,20 @@ names! {
     SwitchName, "switch";
     /// What users call a NIC.
     NicName, "nic";
+}
+
+/// A directory of the host that its administrator lets machines share; also the tag that the guest mounts it by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShareName(String);
+validated!(ShareName, |text| { user_name(text, "share").ok().filter(|()| text.len() <= 31).ok_or(BadName::Share) });
+
+/// A share of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Which.
+    pub name: ShareName,
+    /// Whether the guest can only read it.
+    pub read_only: bool,
 }
 
 /// A network interface on the host (`IFNAMSIZ` less its NUL: 15).

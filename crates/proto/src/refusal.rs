@@ -130,4 +130,5 @@ reasons! {
     Conflict = "CONFLICT", 10, 4, "it was changed by somebody else meanwhile", "look at it again and repeat the change";
     Gap = "GAP", 11, 8, "events before this token are no longer kept", "read the present state, then watch without a token";
     HypervisorFailed = "HYPERVISOR_FAILED", 13, 1, "the hypervisor failed", "see `skep vm log` for its last words";
+    BadVariables = "BAD_VARIABLES", 9, 5, "the firmware's variables cannot be read", "`skep vm firmware reset` brings back those of a new machine";
 }

@@ -4,6 +4,10 @@ use crate::{DiskId, MachineId, NoFds, OneFd, SnapshotId, UpTo, names::Text, prot
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
+pub use crate::vars::{
+    BootRef, EditVars, ListVars, OrderState, ReadVar, VarEdit, VarPage, VarPiece, VarState, VarsEdited, WhoseOrder,
+};
+
 /// How a disk is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DiskKind {
@@ -322,5 +326,9 @@ protocol! {
         15 ListSnapshots [NoFds] => SnapshotPage [NoFds];
         16 RollBackDisk [NoFds] => DiskState [NoFds];
         17 DeleteSnapshot [NoFds] => Done [NoFds];
+        18 ListVars [NoFds] => VarPage [NoFds];
+        19 ReadVar [NoFds] => VarPiece [NoFds];
+        20 EditVars [NoFds] => VarsEdited [NoFds];
+        21 WhoseOrder [NoFds] => OrderState [NoFds];
     }
 }

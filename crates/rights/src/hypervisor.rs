@@ -56,6 +56,29 @@ pub(crate) const CALLS: &[Syscalls] = &[
     },
 ];
 
+/// What QEMU needs besides where it shares directories: each call was seen, or is what the C library may choose in its place.
+pub(crate) const SHARE_CALLS: &[Syscalls] = &[Syscalls {
+    names: &[
+        "getdents64",
+        "mkdirat",
+        "mknodat:file",
+        "unlinkat",
+        "renameat",
+        "renameat2",
+        "linkat",
+        "utimensat",
+        "fchmod:private",
+    ],
+    why: "files and directories of shares",
+}];
+
+/// The same of paths.
+const SHARE: PathRule = PathRule {
+    place: Place::Exact("/share"),
+    access: Access::Files,
+    why: "the directories of the host that the machine shares; mounts say which of them can be written",
+};
+
 /// Ioctls of QEMU.
 pub(crate) const IOCTLS: &[(u64, &str)] = &[
     (0x8004_54d2, "TUNGETIFF: which kind of tap it was given"),
@@ -207,6 +230,14 @@ const CONST_TABLE: Process = Process {
             why: "FreeBSD: a disk that is a ZFS volume, likewise",
         },
         Descriptor {
+            name: "share",
+            kind: FdKind::Shared,
+            most: Most::Many,
+            rights: UNLIMITED,
+            ioctls: &[],
+            why: "only in cells that share directories of the host: those, and what of them the guest has open",
+        },
+        Descriptor {
             name: "variable store",
             kind: FdKind::File("firmware"),
             most: Most::N(2),
@@ -259,6 +290,9 @@ const CONST_TABLE: Process = Process {
     },
 };
 
+/// Most directories of the host that a machine shares; the cell has them at `/share/0` and so on.
+pub const SHARES: usize = 4;
+
 /// A node of devfs(5) that a cell shows (FreeBSD).
 #[derive(Debug, Clone, Copy)]
 pub struct Node {
@@ -298,3 +332,19 @@ const KVM_CALLS: &[Syscalls] =
 
 /// The same for a cell with `/dev/kvm`: a declared exception.
 pub static TABLE_KVM: Process = Process { syscalls: KVM_CALLS, ..CONST_TABLE };
+
+const SHARES_CALLS: &[Syscalls] =
+    &joined::<{ CALLS.len() + SHARE_CALLS.len() }>(CALLS, SHARE_CALLS, "files and directories of shares");
+
+const SHARES_ROOT: &[PathRule] = &with_path::<{ ROOT.len() + 1 }>(ROOT, SHARE);
+
+const CONST_SHARES: Process = Process { paths: Paths::Only(SHARES_ROOT), ..CONST_TABLE };
+
+/// For a cell that shares directories of the host: a declared exception.
+pub static TABLE_SHARES: Process = Process { syscalls: SHARES_CALLS, ..CONST_SHARES };
+
+const KVM_SHARES_CALLS: &[Syscalls] =
+    &joined::<{ KVM_CALLS.len() + SHARE_CALLS.len() }>(KVM_CALLS, SHARE_CALLS, "files and directories of shares");
+
+/// For a cell with both.
+pub static TABLE_KVM_SHARES: Process = Process { syscalls: KVM_SHARES_CALLS, ..CONST_SHARES };

@@ -32,3 +32,10 @@ pub const ALL: &[&Process] = &[
     &hypervisor::TABLE,
     &console::TABLE,
 ];
+
+/// What else is used in place of a table of [`ALL`], and when. Each has all that its table has.
+pub const VARIANTS: &[(&Process, &Process, &str)] = &[
+    (&runner::TABLE, &runner::TABLE_SHARES, "in cells that share directories of the host"),
+    (&hypervisor::TABLE, &hypervisor::TABLE_KVM, "in cells that have `/dev/kvm`"),
+    (&hypervisor::TABLE, &hypervisor::TABLE_SHARES, "in cells that share directories of the host"),
+];

@@ -16,8 +16,15 @@ pub(crate) const CALLS: &[Syscalls] = &[
 ];
 
 /// All of them.
-pub(crate) const TABLE_CALLS: &[Syscalls] =
+const TABLE_CALLS: &[Syscalls] =
     &joined::<{ CALLS.len() + super::hypervisor::CALLS.len() }>(CALLS, super::hypervisor::CALLS, "inherited by the hypervisor");
+
+/// All of them in a cell that shares directories of the host.
+pub(crate) const SHARES_CALLS: &[Syscalls] = &joined::<{ TABLE_CALLS.len() + super::hypervisor::SHARE_CALLS.len() }>(
+    TABLE_CALLS,
+    super::hypervisor::SHARE_CALLS,
+    "inherited by the hypervisor of a cell that shares directories",
+);
 
 const PASSED: &[&str] =
     &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "IOCTL", "EVENT", "FPATHCONF", "MMAP_RW", "FCNTL"];
@@ -43,8 +50,17 @@ const fn op(name: &'static str, does: &'static str, test: &'static str) -> Opera
     Operation { name, does, test }
 }
 
-/// See the module.
-pub static TABLE: Process = Process {
+const PATHS: &[PathRule] = &[
+    PathRule { place: Place::Exact("/run"), access: Access::ReadWrite, why: "writes what the hypervisor reads at its start" },
+    PathRule { place: Place::Exact("/usr"), access: Access::Execute, why: "the hypervisor" },
+    PathRule { place: Place::Exact("/lib"), access: Access::Execute, why: "likewise" },
+    PathRule { place: Place::Exact("/lib64"), access: Access::Execute, why: "likewise" },
+    PathRule { place: Place::Exact("/dev/null"), access: Access::ReadWriteFile, why: "the hypervisor's standard input" },
+    PathRule { place: Place::Exact("/dev/urandom"), access: Access::ReadWriteFile, why: "the hypervisor's" },
+    PathRule { place: Place::Exact("/dev/kvm"), access: Access::ReadWriteFile, why: "the hypervisor's, in cells that have it" },
+];
+
+const CONST_TABLE: Process = Process {
     name: "runner",
     program: "skep-vm-runner",
     task: "first process of a cell: starts the hypervisor, reports how it ends",
@@ -94,19 +110,7 @@ pub static TABLE: Process = Process {
         made("standard error", FdKind::Pipe, Most::N(2), "reads its last words; the other end for what is started next"),
         made("watcher", FdKind::Unix, Most::N(8), "told what happens"),
     ],
-    paths: Paths::Only(&[
-        PathRule { place: Place::Exact("/run"), access: Access::ReadWrite, why: "writes what the hypervisor reads at its start" },
-        PathRule { place: Place::Exact("/usr"), access: Access::Execute, why: "the hypervisor" },
-        PathRule { place: Place::Exact("/lib"), access: Access::Execute, why: "likewise" },
-        PathRule { place: Place::Exact("/lib64"), access: Access::Execute, why: "likewise" },
-        PathRule { place: Place::Exact("/dev/null"), access: Access::ReadWriteFile, why: "the hypervisor's standard input" },
-        PathRule { place: Place::Exact("/dev/urandom"), access: Access::ReadWriteFile, why: "the hypervisor's" },
-        PathRule {
-            place: Place::Exact("/dev/kvm"),
-            access: Access::ReadWriteFile,
-            why: "the hypervisor's, in cells that have it",
-        },
-    ]),
+    paths: Paths::Only(PATHS),
     syscalls: TABLE_CALLS,
     ioctls: &[],
     max_descriptors: 256,
@@ -132,3 +136,17 @@ pub static TABLE: Process = Process {
         note: "it starts programs, which capability mode forbids; the jail confines it",
     },
 };
+
+/// See the module.
+pub static TABLE: Process = CONST_TABLE;
+
+const SHARE: PathRule = PathRule {
+    place: Place::Exact("/share"),
+    access: Access::Files,
+    why: "the hypervisor's: the directories that the machine shares",
+};
+
+const SHARES_PATHS: &[PathRule] = &with_path::<{ PATHS.len() + 1 }>(PATHS, SHARE);
+
+/// For a cell that shares directories of the host: its hypervisor cannot have more than its runner.
+pub static TABLE_SHARES: Process = Process { syscalls: SHARES_CALLS, paths: Paths::Only(SHARES_PATHS), ..CONST_TABLE };

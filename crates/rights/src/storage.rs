@@ -142,10 +142,10 @@ pub static TABLE: Process = Process {
         Descriptor {
             name: "variable store",
             kind: FdKind::File("firmware"),
-            most: Most::N(2),
+            most: Most::N(4),
             rights: VARS,
             ioctls: &[],
-            why: "on its way to a hypervisor",
+            why: "on its way to a hypervisor, or while a child changes it",
         },
         Descriptor {
             name: "log",
@@ -269,6 +269,22 @@ pub static TABLE: Process = Process {
             does: "destroys a snapshot of a volume",
             test: "a_volume_is_rolled_back_to_its_newest_snapshot",
         },
+        Operation {
+            name: "ListVars",
+            does: "has a child read a variable store, or the template",
+            test: "variables_are_listed_read_and_changed",
+        },
+        Operation { name: "ReadVar", does: "likewise", test: "variables_are_listed_read_and_changed" },
+        Operation {
+            name: "EditVars",
+            does: "has a child write a variable store anew, of which nobody has the lock, and puts it in the old one's place; or deletes it",
+            test: "variables_are_listed_read_and_changed",
+        },
+        Operation {
+            name: "WhoseOrder",
+            does: "nothing; looks at the mode of a variable store",
+            test: "variables_are_listed_read_and_changed",
+        },
     ],
     freebsd: FreeBsd {
         capability_mode: true,
@@ -281,7 +297,7 @@ pub static TABLE: Process = Process {
 pub static JOB: Process = Process {
     name: "storage-job",
     program: "skep-storage-helper",
-    task: "fills or copies one disk through descriptors that it already holds",
+    task: "fills or copies one disk, or reads or writes one variable store, through descriptors that it already holds",
     descriptors: &[
         Descriptor {
             name: "stream",
@@ -306,6 +322,14 @@ pub static JOB: Process = Process {
             rights: DISK,
             ioctls: DIOCG,
             why: "FreeBSD: what is made, if it is a volume",
+        },
+        Descriptor {
+            name: "variable store",
+            kind: FdKind::File("firmware"),
+            most: Most::N(2),
+            rights: VARS,
+            ioctls: &[],
+            why: "instead of all these: what a guest wrote, and what is made of it",
         },
         Descriptor {
             name: "channel",

@@ -172,6 +172,8 @@ pub enum FdKind {
     Device(&'static str),
     /// A device below this directory of RUN.
     DeviceBelow(&'static str),
+    /// A file or directory below a directory of the host that a machine shares.
+    Shared,
     /// A memory file.
     Memory,
     /// An event, poll, timer or signal descriptor of the kernel's own kind.
@@ -222,6 +224,8 @@ pub enum Access {
     ReadWriteFile,
     /// Read, write, make, rename and delete files and sockets.
     ReadWrite,
+    /// Read, write, make, rename and delete files and directories; no links, sockets, pipes or devices.
+    Files,
     /// Read and execute files.
     Execute,
 }
@@ -247,6 +251,19 @@ pub(crate) const fn joined<const N: usize>(own: &[Syscalls], others: &[Syscalls]
         } else {
             all[n].names = others[n - own.len()].names;
         }
+        n += 1;
+    }
+    all
+}
+
+/// `own`, and one more, as one list of `N` rules.
+// Called in constants only: a wrong `N` does not compile.
+#[allow(clippy::indexing_slicing)]
+pub(crate) const fn with_path<const N: usize>(own: &[PathRule], more: PathRule) -> [PathRule; N] {
+    let mut all = [more; N];
+    let mut n = 0;
+    while n < own.len() {
+        all[n] = own[n];
         n += 1;
     }
     all

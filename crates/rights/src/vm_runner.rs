@@ -28,9 +28,9 @@ const CALLS: &[Syscalls] = &[
     },
 ];
 
-const ALL_CALLS: &[Syscalls] = &joined::<{ CALLS.len() + super::runner::TABLE_CALLS.len() }>(
+const ALL_CALLS: &[Syscalls] = &joined::<{ CALLS.len() + super::runner::SHARES_CALLS.len() }>(
     CALLS,
-    super::runner::TABLE_CALLS,
+    super::runner::SHARES_CALLS,
     "it and its children, down to the hypervisor: filters are inherited",
 );
 

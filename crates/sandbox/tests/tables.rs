@@ -1,10 +1,11 @@
 //! The tables against what enforces them, on whatever system: a name that no kernel knows would end a process at its start.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use skep_rights::{ALL, Process, hypervisor};
+use skep_rights::{ALL, Process, VARIANTS, hypervisor};
 
 fn tables() -> impl Iterator<Item = &'static Process> {
-    ALL.iter().copied().chain([&hypervisor::TABLE_KVM])
+    let variants = VARIANTS.iter().map(|(_, table, _)| *table);
+    ALL.iter().copied().chain(variants).chain([&hypervisor::TABLE_KVM_SHARES])
 }
 
 #[test]

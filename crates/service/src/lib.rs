@@ -4,6 +4,7 @@
 mod act;
 mod journal;
 mod kept;
+mod shares;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod time;
 pub use act::ActLog;
 pub use journal::{Journal, SharedJournal};
 pub use kept::{FULL, Kept, turn};
+pub use shares::{shares, shares_text};
 pub use start::{Ids, Role, SLOTS, Start, StartError};
 pub use time::{iso8601, now_ns};
 

@@ -1,17 +1,19 @@
 //! The child's side of a job, and how it is started.
 
 use crate::store::At;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use skep_proto::storage::JobRecord;
 use skep_proto::{MAX_RECORD, Reason, Refusal, wire};
 use skep_sys::child::{Child, Forked, fork};
 use skep_sys::{fd, msg, process, sock};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Progress is told each time this many bytes are done.
 const STEP: u64 = 16 << 20;
+/// How long an answer may take that is waited for; milliseconds, as a rule.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the work came to.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -76,9 +78,50 @@ pub(super) fn start<W: Work>(work: W, channel: BorrowedFd<'_>) -> std::io::Resul
 fn in_child<W: Work>(work: W, channel: BorrowedFd<'_>, result: BorrowedFd<'_>) -> Result<Made, Refusal> {
     let mut keep: Vec<_> = work.held().iter().map(AsRawFd::as_raw_fd).collect();
     keep.extend([channel.as_raw_fd(), result.as_raw_fd()]);
-    fd::close_all_but(&keep).at("job", "close other descriptors")?;
-    skep_sandbox::tighten(&skep_rights::storage::JOB).map_err(|e| Refusal::new(Reason::Internal, "job").note(e))?;
+    confine(&keep)?;
     work.run(&mut Progress { channel, total: 0, done: 0, told: 0 })
+}
+
+/// Keeps these descriptors, and what a job may call.
+fn confine(keep: &[i32]) -> Result<(), Refusal> {
+    fd::close_all_but(keep).at("job", "close other descriptors")?;
+    skep_sandbox::tighten(&skep_rights::storage::JOB).map_err(|e| Refusal::new(Reason::Internal, "job").note(e))
+}
+
+/// Has a child that holds only `held` work out an answer of at most a record, and waits for it: for what is done at once, on bytes that
+/// may be hostile.
+pub fn ask<T: Serialize + DeserializeOwned>(
+    object: &str, held: &[BorrowedFd<'_>], work: impl FnOnce() -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let (ours, theirs) = sock::seqpacket_pair().at(object, "make a channel")?;
+    match fork().at(object, "fork")? {
+        Forked::Parent(child) => {
+            drop(theirs);
+            let answer = msg::recv(ours.as_fd(), MAX_RECORD, 0, Some(Instant::now() + PATIENCE));
+            drop(child);
+            let refuse = |note: String| Refusal::new(Reason::Internal, object).note(note);
+            match answer {
+                Ok(record) => wire::decode(&record.bytes).unwrap_or_else(|e| Err(refuse(format!("its process sent {e}")))),
+                Err(msg::RecvError::Closed) => Err(refuse("its process was killed".to_owned())),
+                Err(msg::RecvError::TimedOut) => Err(Refusal::new(Reason::Timeout, object)),
+                Err(e) => Err(refuse(e.to_string())),
+            }
+        }
+        Forked::Child => {
+            // Nothing may leave this function here: it would run on as a second helper.
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                let mut keep: Vec<_> = held.iter().map(AsRawFd::as_raw_fd).collect();
+                keep.push(theirs.as_raw_fd());
+                confine(&keep)?;
+                work()
+            }));
+            let died = || Err(Refusal::new(Reason::Internal, object).note("its process failed unexpectedly"));
+            if let Ok(bytes) = wire::encode(&result.unwrap_or_else(|_| died())) {
+                let _ = msg::send(theirs.as_fd(), &bytes, &[], None);
+            }
+            process::exit_now(0)
+        }
+    }
 }
 
 /// What a child sent last, if it sent anything.

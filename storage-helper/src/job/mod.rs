@@ -6,7 +6,7 @@
 
 mod child;
 
-pub use child::{Made, Progress, Work};
+pub use child::{Made, Progress, Work, ask};
 
 use crate::ops::disk::{object, state};
 use crate::ops::import::checked_size;

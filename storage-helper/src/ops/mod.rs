@@ -6,5 +6,6 @@ pub mod import;
 pub mod log;
 pub mod snapshot;
 pub mod space;
+pub mod variables;
 pub mod vars;
 pub mod volume;

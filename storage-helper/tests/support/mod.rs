@@ -159,6 +159,11 @@ impl Helper {
         self.call(call, []).map(|(reply, _)| reply)
     }
 
+    /// One call of a program that may die in it; says whether it answered.
+    pub fn try_ask<C: Call<Helper = Storage, SendFds = NoFds>>(&mut self, call: C) -> bool {
+        self.client.call(TraceId::random(), &Text::lossy("tester"), call, [], PATIENCE).is_ok()
+    }
+
     pub fn create(&mut self, kind: DiskKind, size: u64) -> DiskId {
         let disk = DiskId::random();
         assert_eq!(self.ask(CreateDisk { disk, kind, size }).unwrap().size, size);

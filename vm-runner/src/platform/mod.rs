@@ -4,17 +4,19 @@
 mod freebsd;
 #[cfg(target_os = "linux")]
 mod linux;
+mod shares;
 #[cfg(target_os = "freebsd")]
-pub use freebsd::{Alarm, Engine, Host, serial_line};
+pub use freebsd::{Alarm, Engine, Host, PLACE, serial_line};
 #[cfg(target_os = "linux")]
-pub use linux::{Alarm, Engine, Host, serial_line};
+pub use linux::{Alarm, Engine, Host, PLACE, serial_line};
 
 use skep_machine::Ended;
 use skep_proto::cell::{Limits, Usage};
-use skep_proto::{MachineId, Refusal, Text};
+use skep_proto::{MachineId, Refusal, ShareName, Text};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// A program that is to be started in a cell.
 pub struct Plan<'a> {
@@ -40,6 +42,18 @@ pub struct Plan<'a> {
     /// `/dev/kvm` in the cell.
     #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve runs on the processor or not at all"))]
     pub kvm: bool,
+    /// Directories that it shares.
+    pub shares: Vec<SharePlan>,
+}
+
+/// A directory of the host that a cell gets, at `/share` and its place in the list.
+pub struct SharePlan {
+    /// What it is called.
+    pub name: ShareName,
+    /// Where it is.
+    pub dir: PathBuf,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
 }
 
 /// A started program.
@@ -55,7 +69,7 @@ pub trait CellHost {
     /// Descriptors that it holds, by their lines in the table.
     fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)>;
     /// `STATE/cell`, as a path that this process can use.
-    fn cell_dir(&self) -> std::path::PathBuf;
+    fn cell_dir(&self) -> PathBuf;
     /// Opens a file of the prepared root, to see that it is there.
     fn look(&self, path: &str) -> io::Result<()>;
     /// Makes a cell and starts a program as its first process. After a refusal nothing is left.
@@ -72,6 +86,8 @@ pub trait CellHost {
     fn usage(&self, machine: MachineId) -> Usage;
     /// Limits that can be enforced here, by the names of [`skep_machine::Limit`].
     fn limits(&self) -> Vec<&'static str>;
+    /// Why no guest may write to what is shared; none: it may.
+    fn only_reads(&self) -> Option<&'static str>;
     /// CPUs that this process may run on.
     fn cpus(&self) -> io::Result<BTreeSet<u16>>;
     /// Where cells are weaker here than declared.
@@ -103,4 +119,7 @@ pub struct Kit {
     pub kvm: bool,
     /// Bytes that a file of the hypervisor's may come to have.
     pub file_limit: u64,
+    /// Whether the cell shares directories of the host.
+    #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "a jail has no list of system calls"))]
+    pub shares: bool,
 }

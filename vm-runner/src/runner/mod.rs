@@ -13,7 +13,7 @@ use crate::platform::{Alarm, Engine, Kit, serial_line};
 use skep_ipc::{Server, Silent};
 use skep_proto::cell::FdRole;
 use skep_proto::runner::{End, Phase};
-use skep_rights::runner::TABLE;
+use skep_rights::runner::{TABLE, TABLE_SHARES};
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
 use skep_sys::{fd, msg, sock};
 use std::io;
@@ -106,8 +106,9 @@ pub fn main() -> Result<(), Error> {
         error
     };
     let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: false };
+    let table = if args.shares { &TABLE_SHARES } else { &TABLE };
     let acquired = acquire(args, report).map_err(&tell)?;
-    let inside = limit(acquired, &TABLE).and_then(|limited| enter(limited, &scene)).map_err(|e| tell(e.into()))?;
+    let inside = limit(acquired, table).and_then(|limited| enter(limited, &scene)).map_err(|e| tell(e.into()))?;
     let Acquired { report, listener, mut runner } = inside.into_inner();
     msg::send(report.as_fd(), READY, &[], None).map_err(|e| Error::Step("report", e))?;
     drop((report, tell));
@@ -124,8 +125,8 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
     let fds =
         args.roles.into_iter().zip(FIRST..).map(take).collect::<io::Result<Vec<_>>>().map_err(step("take over descriptors"))?;
     let (serial, theirs) = serial_line().map_err(step("make the serial line"))?;
-    let RunnerArgs { machine, kvm, file_limit, .. } = args;
-    let kit = Kit { machine, fds, serial: theirs, kvm, file_limit };
+    let RunnerArgs { machine, kvm, file_limit, shares, .. } = args;
+    let kit = Kit { machine, fds, serial: theirs, kvm, file_limit, shares };
     let runner = Runner {
         kit,
         serial,

@@ -89,7 +89,9 @@ impl Spawner {
         let root = skep_cellroot::describe(&self.host.cell_dir());
         FacilitiesState {
             hypervisor: Text::lossy(root.as_ref().and_then(|r| r.hypervisor.as_deref()).unwrap_or_default()),
-            uefi: root.is_some_and(|r| r.uefi),
+            uefi: root.as_ref().is_some_and(|r| r.uefi),
+            can_share: root.is_some_and(|r| r.shares),
+            shares: self.shares.keys().cloned().collect(),
             limits: self.host.limits().into_iter().map(Text::lossy).collect(),
             own_uids: self.machines.is_some(),
             weaker: self.host.weaker().iter().map(|line| Text::lossy(line)).collect(),

@@ -15,16 +15,17 @@ const SLOTS: u16 = skep_service::SLOTS;
 
 impl Spawner {
     pub(super) fn make_cell(&mut self, c: MakeCell, UpTo(fds): UpTo<MAX_FDS>) -> Result<(CellMade, NoFds), Refusal> {
-        let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit } = c;
+        let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit, shares } = c;
         check(machine, &roles, &fds)?;
         self.check_limits(machine, &limits)?;
+        let shares = self.shares(machine, &shares)?;
         self.look(skep_cellroot::HYPERVISOR, Reason::HypervisorMissing)?;
         if roles.contains(&FdRole::Vars) {
             self.look(skep_cellroot::UEFI, Reason::FirmwareMissing)?;
         }
         let identity = self.identity(slot, 0)?;
         let disks: Vec<bool> = roles.iter().map(|role| matches!(role, FdRole::Disk(_))).collect();
-        let args = RunnerArgs { machine, roles, kvm, file_limit };
+        let args = RunnerArgs { machine, roles, kvm, file_limit, shares: !shares.is_empty() };
         let path = self.runner_socket(machine);
         let listener = bind(machine, &path)?;
         let plan = Plan {
@@ -38,6 +39,7 @@ impl Spawner {
             identity,
             limits: Some(&limits),
             kvm,
+            shares,
         };
         match self.host.start(&plan) {
             Ok(made) => Ok((CellMade { runner: made.pid, unenforced: made.unenforced }, [])),
@@ -73,6 +75,7 @@ impl Spawner {
             identity,
             limits: None,
             kvm: false,
+            shares: Vec::new(),
         };
         match self.host.start(&plan) {
             Ok(made) => Ok((Started { pid: made.pid }, [])),

@@ -2,15 +2,20 @@
 
 mod cells;
 mod make;
+mod shares;
+
+pub use shares::refused;
 
 use crate::platform::{CellHost, Host};
 use nix::unistd::{Gid, chown};
 use skep_ipc::{Answered, Ask, ProtocolError, Server, Service};
+use skep_proto::ShareName;
 use skep_proto::cell::{Cell, CellRequest};
 use skep_rights::vm_runner::TABLE;
 use skep_sandbox::{EnterError, Held, enter, limit, limit_connection};
 use skep_service::{Journal, Role, Start, StartError};
 use skep_sys::sock::Peer;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -41,6 +46,8 @@ pub struct Spawner {
     run: PathBuf,
     /// The first uid of machines; none: an ordinary user's suite.
     machines: Option<u32>,
+    /// Directories of the host that machines may share.
+    shares: BTreeMap<ShareName, PathBuf>,
 }
 
 impl Held for Acquired {
@@ -54,7 +61,7 @@ impl Held for Acquired {
 
 /// acquire → limit → enter → serve.
 pub fn main() -> Result<(), Error> {
-    let start = Start::from_args(&[])?;
+    let start = Start::from_args(&["shares"])?;
     let limited = limit(acquire(&start)?, &TABLE)?;
     let mut scene = start.scene(Role::Spawner);
     if Host::STAYS_ROOT {
@@ -79,12 +86,14 @@ fn acquire(start: &Start) -> Result<Acquired, StartError> {
             chown(&dir, None, Some(Gid::from_raw(ids.group_of(Role::Broker)))).map_err(|e| step()(e.into()))?;
         }
     }
+    let text = start.extra.get("shares").map_or("", String::as_str);
+    let shares = skep_service::shares(text, &[&start.state, &start.run]).map_err(StartError::Flags)?;
     let host = Host::acquire(start)?;
     let machines = start.ids.as_ref().map(skep_service::Ids::machines);
     Ok(Acquired {
         listener: start.bind(Role::Spawner, Role::Broker)?,
         journal: start.journal("vm-runner")?,
-        spawner: Spawner { host, run: start.run.clone(), machines },
+        spawner: Spawner { host, run: start.run.clone(), machines, shares },
     })
 }
 

@@ -35,6 +35,15 @@ macro_rules! spawner {
         };
         spawner
     }};
+    ($name:literal, $flags:expr) => {{
+        if $crate::support::guest("kernel").is_none() {
+            return $crate::support::skip($name, "no test guest; see scripts/guest");
+        }
+        let Some(spawner) = $crate::support::Spawner::start_with($flags) else {
+            return $crate::support::skip($name, "no hypervisor; see scripts/packages");
+        };
+        spawner
+    }};
 }
 
 pub fn guest(name: &str) -> Option<PathBuf> {
@@ -50,6 +59,7 @@ pub fn is_root() -> bool {
 pub struct Spawner {
     pub dir: tempfile::TempDir,
     pub instance: InstanceId,
+    flags: Vec<String>,
     child: Child,
     pub client: Client<Cell>,
 }
@@ -61,6 +71,11 @@ pub fn programs() -> PathBuf {
 impl Spawner {
     /// With a prepared root; `None`: there is no hypervisor here.
     pub fn start() -> Option<Self> {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// The same with further flags, for what lies in its directory.
+    pub fn start_with(flags: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("skep-t").tempdir_in("/tmp").unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
         let config = skep_cellroot::Config { state: dir.path().join("state"), prefixes: Vec::new(), programs: programs() };
@@ -68,8 +83,9 @@ impl Spawner {
         report.hypervisor?;
         std::fs::set_permissions(dir.path().join("state"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let instance = InstanceId::random();
-        let (child, client) = launch(dir.path(), instance);
-        Some(Self { dir, instance, child, client })
+        let flags = flags(dir.path());
+        let (child, client) = launch(dir.path(), instance, &flags);
+        Some(Self { dir, instance, flags, child, client })
     }
 
     /// Puts another program in the hypervisor's place in the cell's root.
@@ -87,7 +103,7 @@ impl Spawner {
     pub fn replace(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        (self.child, self.client) = launch(self.dir.path(), self.instance);
+        (self.child, self.client) = launch(self.dir.path(), self.instance, &self.flags);
     }
 
     pub fn ask<C: Call<Helper = Cell>>(&mut self, call: C, fds: C::SendFds) -> Result<C::Reply, Refusal> {
@@ -111,10 +127,11 @@ impl Spawner {
     }
 }
 
-fn launch(dir: &Path, instance: InstanceId) -> (Child, Client<Cell>) {
+fn launch(dir: &Path, instance: InstanceId, flags: &[String]) -> (Child, Client<Cell>) {
     let log = File::options().create(true).append(true).open(dir.join("spawner.log")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_skep-vm-runner"));
     command.arg("--state").arg(dir.join("state")).arg("--run").arg(dir.join("run")).arg("--instance").arg(instance.to_string());
+    command.args(flags);
     if is_root() {
         command.arg("--ids").arg(IDS);
     }
@@ -188,13 +205,22 @@ pub struct Machine {
     pub config: String,
     pub limits: Limits,
     pub disk: bool,
+    pub shares: Vec<skep_proto::Share>,
 }
 
 impl Machine {
     pub fn new(append: &str) -> Self {
         let id = MachineId::random();
         let config = config(append, true, false);
-        Self { id, slot: 3, dir: tempfile::tempdir_in("/tmp").unwrap(), config, limits: Limits::default(), disk: true }
+        Self {
+            id,
+            slot: 3,
+            dir: tempfile::tempdir_in("/tmp").unwrap(),
+            config,
+            limits: Limits::default(),
+            disk: true,
+            shares: Vec::new(),
+        }
     }
 
     pub fn make(&self, spawner: &mut Spawner) -> Result<cell::CellMade, Refusal> {
@@ -220,6 +246,7 @@ impl Machine {
             fds: roles,
             kvm: false,
             file_limit: 8 << 20,
+            shares: self.shares.clone(),
         };
         spawner.ask(call, UpTo(fds))
     }

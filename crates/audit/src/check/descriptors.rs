@@ -173,6 +173,8 @@ impl Places {
             }
             (FdKind::Device(name), Kind::Device(path)) if name.ends_with('/') => path.starts_with(Path::new("/dev").join(name)),
             (FdKind::Device(name), Kind::Device(path)) => *path == Path::new("/dev").join(name),
+            // As its cell sees it.
+            (FdKind::Shared, Kind::File(path) | Kind::Directory(path)) => path.starts_with("/share"),
             (FdKind::DeviceBelow(below), Kind::Device(path)) => path.starts_with(self.run.join(below)),
             _ => false,
         }

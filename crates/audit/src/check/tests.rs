@@ -20,7 +20,8 @@ fn options() -> Options {
 fn hypervisor_facts(uid: u32, namespace: u64) -> Facts {
     let all =
         [Namespace::User, Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup];
-    let root = Mount { root: "/state/cell/root".into(), point: "/".into(), filesystem: "ext4".into(), read_only: true };
+    let root =
+        Mount { root: "/state/cell/root".into(), point: "/".into(), filesystem: "ext4".into(), read_only: true, plain: false };
     let linux = Linux {
         no_new_privs: true,
         seccomp: 2,
@@ -106,14 +107,24 @@ fn what_can_be_written_in_a_cell_is_memory_or_a_device() {
         point: point.into(),
         filesystem: filesystem.into(),
         read_only: false,
+        plain: point.starts_with("/share"),
     };
+    linux.mounts.push(mount("/srv/out", "/share/0", "ext4"));
     linux.mounts.extend([mount("/", "/run", "tmpfs"), mount("/null", "/dev/null", "devtmpfs")]);
     assert_eq!(differences(&judge(&hypervisor::TABLE, &facts, &[])), []);
     let Confinement::Linux(linux) = &mut facts.confinement else { panic!() };
     linux.mounts.push(mount("/etc", "/run/etc", "ext4"));
     linux.mounts.push(mount("/", "/", "ext4"));
+    linux.mounts.push(Mount { plain: false, ..mount("/srv", "/share/3", "ext4") });
+    linux.mounts.push(mount("/srv", "/share/4", "ext4"));
     let found = difference(&judge(&hypervisor::TABLE, &facts, &[]), "root");
-    assert_eq!(found, "its root can be written; /run/etc can be written (/etc of ext4)");
+    let shares = "/share/3: programs, devices or set-user-id files of it can be used";
+    assert_eq!(
+        found,
+        format!(
+            "its root can be written; {shares}; /run/etc can be written (/etc of ext4); /share/4 can be written (/srv of ext4)"
+        )
+    );
 }
 
 #[test]

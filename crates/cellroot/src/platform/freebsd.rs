@@ -10,7 +10,7 @@ pub const HYPERVISOR: &str = "/usr/sbin/bhyve";
 /// The UEFI firmware's code, without a variable store of its own.
 pub const UEFI: &str = "/usr/local/share/uefi-firmware/BHYVE_UEFI_CODE.fd";
 /// Empty directories of the root: mount points.
-pub const EMPTY_DIRS: &[&str] = &["run", "dev", "tmp"];
+pub const EMPTY_DIRS: &[&str] = &["run", "dev", "tmp", "share", "share/0", "share/1", "share/2", "share/3"];
 
 const fn base(path: &'static str, what: &'static str, program: bool) -> Item {
     Item { path, what, package: "the base system", program, required: true }
@@ -45,6 +45,28 @@ pub fn reflink(_to: BorrowedFd<'_>, _from: BorrowedFd<'_>) -> io::Result<()> {
 /// bhyve is a part of the base system and has its version.
 pub fn version(_path: &Path) -> String {
     nix::sys::utsname::uname().map_or_else(|_| "unknown".to_owned(), |u| u.release().to_string_lossy().into_owned())
+}
+
+/// What a hypervisor's file holds that can share directories.
+pub const SHARES: &[u8] = b"virtio-9p";
+
+/// FreeBSD's guests mount a share as `nobody`, whom bhyve looks up in the cell (sys/fs/p9fs, contrib/lib9p): a list with nobody else in it.
+/// Only pwd_mkdb(8) writes that format. Without it those guests cannot mount; others can.
+pub fn users(root: &Path) -> io::Result<()> {
+    const PROGRAM: &str = "/usr/sbin/pwd_mkdb";
+    if !Path::new(PROGRAM).exists() {
+        return Ok(());
+    }
+    let etc = root.join("etc");
+    std::fs::create_dir_all(&etc)?;
+    let (list, gone) = (etc.join("users"), [etc.join("master.passwd"), etc.join("spwd.db")]);
+    std::fs::write(&list, "nobody:*:65534:65534::0:0::/nonexistent:/usr/sbin/nologin\n")?;
+    let output = std::process::Command::new(PROGRAM).arg("-d").arg(&etc).arg(&list).env_clear().output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    // It has moved the list, and made a second one with the passwords that nobody has.
+    gone.iter().try_for_each(std::fs::remove_file)
 }
 
 /// Which directories are mounted in cells is not asked yet, so none is removed.

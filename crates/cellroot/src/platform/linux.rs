@@ -11,7 +11,7 @@ pub const HYPERVISOR: &str = "/usr/bin/qemu-system-x86_64";
 /// The UEFI firmware's code.
 pub const UEFI: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// Empty directories of the root: mount points.
-pub const EMPTY_DIRS: &[&str] = &["run", "dev"];
+pub const EMPTY_DIRS: &[&str] = &["run", "dev", "share", "share/0", "share/1", "share/2", "share/3"];
 
 const PACKAGE: &str = "qemu-system-x86";
 
@@ -52,11 +52,19 @@ pub fn reflink(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> io::Result<()> {
 pub fn version(path: &Path) -> String {
     const MARK: &[u8] = b"QEMU emulator version ";
     let found = std::fs::read(path).ok().and_then(|bytes| {
-        let at = bytes.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
+        let at = memchr::memmem::find(&bytes, MARK)? + MARK.len();
         let text: Vec<u8> = bytes.get(at..)?.iter().copied().take(64).take_while(|c| (b' '..=b'~').contains(c)).collect();
         String::from_utf8(text).ok()
     });
     found.filter(|v| v.starts_with(|c: char| c.is_ascii_digit())).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// What a hypervisor's file holds that can share directories.
+pub const SHARES: &[u8] = b"virtio-9p-pci";
+
+/// QEMU asks for no user's name.
+pub fn users(_root: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Device and inode of the root of every process that this one may look at, and no other is in a cell of its own.

@@ -34,6 +34,7 @@ pub fn full() -> MachineSpec {
         serial_ports: 4,
         sound: true,
         channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
+        shares: [("src", true), ("out", false)].map(|(name, read_only)| Share { name: name.into(), read_only }).into(),
         ..direct()
     }
 }

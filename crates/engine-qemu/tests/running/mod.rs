@@ -102,7 +102,11 @@ impl Running {
         }
         let launch = configure(spec, &fds).unwrap();
         // There is no cell here: what is at fixed places there is in a directory of the test's.
-        let here = |text: &str| text.replace("/run/", &format!("{}/", dir.path().display()));
+        let own = dir.path().display();
+        let here = |text: &str| text.replace("/run/", &format!("{own}/")).replace("\"/share/", &format!("\"{own}/share"));
+        for at in 0..spec.shares.len() {
+            std::fs::create_dir(dir.path().join(format!("share{at}"))).unwrap();
+        }
         std::fs::write(dir.path().join("machine.conf"), here(&launch.config)).unwrap();
         if let (Boot::Direct { .. }, Some(guest)) = (&spec.boot, guest()) {
             std::fs::copy(guest.join("kernel"), dir.path().join("kernel")).unwrap();

@@ -89,7 +89,7 @@ pub struct EventView {
     pub id: Text<36>,
     /// Its name then.
     pub name: Text<63>,
-    /// What happened: `created`, `changed`, `state`, `renamed`, `deleted`, `progress`, `ended`.
+    /// What happened: `created`, `changed`, `state`, `restart`, `renamed`, `deleted`, `progress`, `ended`.
     pub what: Text<24>,
     /// Details: the new state, the old name, the reason.
     pub detail: Text<512>,

@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::Ref;
-use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Text, runner::DiskStats, storage::LogKind};
+use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Share, Text, runner::DiskStats, storage::LogKind};
 use serde::{Deserialize, Serialize};
 
 /// How a machine boots.
@@ -118,6 +118,44 @@ pub struct Limits {
     pub wired: bool,
 }
 
+/// When a machine that came to its end though nobody asked for it is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Restart {
+    /// Never.
+    #[default]
+    Never,
+    /// When it failed: its guest panicked, its hypervisor or its host ended.
+    OnFailure,
+    /// When it powered itself off, too.
+    Always,
+}
+
+/// What is done with a machine when its host comes up, and when it ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Upkeep {
+    /// Whether it starts with the host.
+    pub autostart: bool,
+    /// Its turn among those that do, 0 to 9,999: the lowest first; when the host goes down, the highest first.
+    pub order: u16,
+    /// Seconds from its start to the next one's turn, 0 to 3,600.
+    pub delay_s: u16,
+    /// Whether it is started again.
+    pub restart: Restart,
+}
+
+/// Changes of [`Upkeep`]; `None`: the default (create) or as it is (set).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UpkeepDraft {
+    /// See [`Upkeep::autostart`].
+    pub autostart: Option<bool>,
+    /// See [`Upkeep::order`].
+    pub order: Option<u16>,
+    /// See [`Upkeep::delay_s`].
+    pub delay_s: Option<u16>,
+    /// See [`Upkeep::restart`].
+    pub restart: Option<Restart>,
+}
+
 /// Settings of a machine; `None`: the default (create) or as it is (set).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Settings {
@@ -145,6 +183,10 @@ pub struct Settings {
     pub tpm: Option<bool>,
     /// Names of its channels, at most 4; default none.
     pub channels: Option<Vec<Text<63>>>,
+    /// Whether it starts with the host, and again; default: neither.
+    pub upkeep: UpkeepDraft,
+    /// Directories of the host that it shares, at most 4; default none.
+    pub shares: Option<Vec<Share>>,
 }
 
 /// Defines a machine.
@@ -220,6 +262,10 @@ pub struct MachineView {
     pub tpm: bool,
     /// Names of its channels.
     pub channels: Vec<Text<63>>,
+    /// Whether it starts with the host, and again.
+    pub upkeep: Upkeep,
+    /// Directories of the host that it shares.
+    pub shares: Vec<Share>,
 }
 
 /// A disk as a machine has it.

@@ -5,12 +5,15 @@
 
 mod disk;
 mod event;
+mod firmware;
 mod machine;
 mod network;
 mod session;
 
+pub use crate::vars::{VarPage, VarPiece, VarState, VarsEdited};
 pub use disk::*;
 pub use event::*;
+pub use firmware::*;
 pub use machine::*;
 pub use network::*;
 pub use session::*;
@@ -19,7 +22,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 3, oldest 3, BrokerRequest {
+    Broker = "broker", version 4, oldest 4, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -60,5 +63,8 @@ protocol! {
         37 SnapshotRollBack [NoFds] => DiskView [NoFds];
         38 SnapshotDelete [NoFds] => Done [NoFds];
         39 MachineChannel [NoFds] => Done [OneFd];
+        40 FirmwareList [NoFds] => VarPage [NoFds];
+        41 FirmwareGet [NoFds] => VarPiece [NoFds];
+        42 FirmwareEdit [NoFds] => VarsEdited [NoFds];
     }
 }

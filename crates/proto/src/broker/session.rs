@@ -1,6 +1,6 @@
 //! Who asks, and where.
 
-use crate::{InstanceId, Text};
+use crate::{InstanceId, ShareName, Text};
 use serde::{Deserialize, Serialize};
 
 /// An object by its name or its id, as the user typed it. What it resolves to depends on the request.
@@ -60,6 +60,8 @@ pub struct HostView {
     pub weaker: Vec<Text<200>>,
     /// Helpers that answer at present.
     pub helpers: Vec<Text<32>>,
+    /// Names of the directories that machines may share.
+    pub shares: Vec<ShareName>,
 }
 
 /// Takes what belongs to no machine off the host, before the suite ends: the bridges of the switches, which come back at the next

@@ -53,6 +53,7 @@ fn bytes_of_the_broker_never_change() {
     sessions(&mut golden);
     broker_machine::machines(&mut golden);
     disks(&mut golden);
+    firmware(&mut golden);
     networks(&mut golden);
     events(&mut golden);
     golden.covers::<Broker>();
@@ -82,6 +83,7 @@ fn sessions(golden: &mut Golden) {
         limits: vec![parse("memory")],
         weaker: vec![parse("no cgroup")],
         helpers: vec![parse("net-helper")],
+        shares: vec![parse("src")],
     };
     golden.call(HostShow {}, host);
     golden.call(HostRest {}, Done {});
@@ -109,6 +111,26 @@ fn disks(golden: &mut Golden) {
     golden.call(SnapshotList { disk: parse("root"), after: None }, SnapshotPage { snapshots: vec![snapshot] });
     golden.call(SnapshotRollBack { disk: parse("root"), snapshot: parse("before") }, disk());
     golden.call(SnapshotDelete { disk: parse("root"), snapshot: parse("before") }, Done {});
+}
+
+fn firmware(golden: &mut Golden) {
+    let var = VarState { name: parse("Boot0001"), attributes: 7, size: 40, meaning: parse("Debian  PciRoot(0x0)/Pci(0x8,0x0)") };
+    let page = VarPage { vars: vec![var.clone()], used: 4000, room: 262_000 };
+    golden.call(FirmwareList { machine: parse("web1"), after: Some(parse("Boot0000")) }, page);
+    golden.call(FirmwareGet { machine: parse("web1"), name: parse("Boot0001"), from: 6000 }, VarPiece { var, data: vec![1, 2] });
+    let edited = VarsEdited { order: vec![3, 1], next: Some(1) };
+    golden.call(
+        FirmwareEdit { machine: parse("web1"), change: FirmwareChange::Next(Some(BootChoice::Disk(parse("data")))) },
+        edited,
+    );
+    every!(golden, BootChoice { Entry(_) => BootChoice::Entry(3); Disk(_) => BootChoice::Disk(parse("data")); });
+    every!(golden, FirmwareChange {
+        Set { .. } => FirmwareChange::Set { name: parse("BootNext"), attributes: None, data: vec![3, 0] };
+        Delete(_) => FirmwareChange::Delete(parse("BootNext"));
+        Order(_) => FirmwareChange::Order(vec![BootChoice::Entry(3)]);
+        Next(_) => FirmwareChange::Next(None);
+        Reset {} => FirmwareChange::Reset;
+    });
 }
 
 fn networks(golden: &mut Golden) {

@@ -4,7 +4,11 @@ use super::{Golden, every, parse};
 use skep_proto::broker::*;
 use skep_proto::runner::DiskStats;
 use skep_proto::storage::LogKind;
-use skep_proto::{DiskId, MachineId, NicId};
+use skep_proto::{DiskId, MachineId, NicId, Share};
+
+fn share(name: &str, read_only: bool) -> Share {
+    Share { name: parse(name), read_only }
+}
 
 fn settings() -> Settings {
     let disk = DiskDraft { disk: parse("root"), controller: Controller::Nvme, read_only: false };
@@ -34,6 +38,8 @@ fn settings() -> Settings {
         sound: Some(true),
         tpm: Some(false),
         channels: Some(vec![parse("org.qemu.guest_agent.0")]),
+        upkeep: UpkeepDraft { autostart: Some(true), order: Some(9), delay_s: None, restart: Some(Restart::OnFailure) },
+        shares: Some(vec![share("src", true), share("out", false)]),
     }
 }
 
@@ -79,6 +85,8 @@ fn view() -> MachineView {
         sound: true,
         tpm: false,
         channels: vec![parse("a"), parse("b")],
+        upkeep: Upkeep { autostart: true, order: 9, delay_s: 30, restart: Restart::Always },
+        shares: vec![share("src", true)],
     }
 }
 

@@ -1,9 +1,9 @@
 //! The spawner, and console-proxies.
 
 use super::{Golden, every, parse};
-use skep_proto::MachineId;
 use skep_proto::cell::*;
 use skep_proto::console::{self, AttachScreen, AttachSerial, Attached, Console, ConsoleState};
+use skep_proto::{MachineId, Share};
 
 const MACHINE: MachineId = MachineId::from_u128(9);
 
@@ -30,6 +30,7 @@ fn bytes_of_the_spawner_never_change() {
         fds: vec![FdRole::Config, FdRole::Disk(0), FdRole::Tap(1)],
         kvm: false,
         file_limit: 1 << 30,
+        shares: vec![Share { name: parse("src"), read_only: true }],
     };
     golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("rates: the disk has no device")] });
     golden.call(StartConsole { machine: MACHINE, slot: 1 }, Started { pid: 4712 });
@@ -44,6 +45,8 @@ fn bytes_of_the_spawner_never_change() {
         limits: vec![parse("cpu")],
         own_uids: true,
         weaker: vec![parse("no cgroup")],
+        shares: vec![parse("src")],
+        can_share: true,
     };
     golden.call(Facilities {}, facilities);
     golden.covers::<Cell>();

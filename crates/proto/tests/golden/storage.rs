@@ -44,6 +44,7 @@ fn bytes_of_storage_helper_never_change() {
     golden.call(ListSnapshots { disk: DISK, kind: DiskKind::Zvol, after: None }, SnapshotPage { snapshots: vec![snapshot] });
     golden.call(RollBackDisk { disk: DISK, kind: DiskKind::Zvol, snapshot: SNAPSHOT }, state());
     golden.call(DeleteSnapshot { disk: DISK, kind: DiskKind::Zvol, snapshot: SNAPSHOT }, Done {});
+    variables(&mut golden);
     golden.covers::<Storage>();
     every!(golden, DiskKind { Raw {} => DiskKind::Raw; Qcow2 {} => DiskKind::Qcow2; Zvol {} => DiskKind::Zvol; });
     every!(golden, SourceFormat {
@@ -56,4 +57,22 @@ fn bytes_of_storage_helper_never_change() {
     });
     golden.value("JobRecord Done refused", &JobRecord::Done(Err(Refusal::new(Reason::BadImage, "disk 7"))));
     golden.check();
+}
+
+fn variables(golden: &mut Golden) {
+    let var = VarState { name: parse("Boot0001"), attributes: 7, size: 40, meaning: parse("Debian  PciRoot(0x0)/Pci(0x8,0x0)") };
+    let page = VarPage { vars: vec![var.clone()], used: 4000, room: 262_000 };
+    golden.call(ListVars { machine: MACHINE, after: Some(parse("Boot0000")) }, page);
+    golden.call(ReadVar { machine: MACHINE, name: parse("Boot0001"), from: 6000 }, VarPiece { var, data: vec![1, 2] });
+    let edited = VarsEdited { order: vec![3, 1], next: Some(1) };
+    golden.call(EditVars { machine: MACHINE, edit: VarEdit::Order(vec![BootRef::Entry(3)]) }, edited);
+    golden.call(WhoseOrder { machine: MACHINE }, OrderState { own: true });
+    every!(golden, BootRef { Entry(_) => BootRef::Entry(3); Path(_) => BootRef::Path(vec![2, 1]); });
+    every!(golden, VarEdit {
+        Set { .. } => VarEdit::Set { name: parse("BootNext"), attributes: Some(7), data: vec![3, 0] };
+        Delete(_) => VarEdit::Delete(parse("BootNext"));
+        Order(_) => VarEdit::Order(vec![BootRef::Entry(3), BootRef::Path(vec![2, 1])]);
+        Next(_) => VarEdit::Next(Some(BootRef::Entry(1)));
+        Reset {} => VarEdit::Reset;
+    });
 }

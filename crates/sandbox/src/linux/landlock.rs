@@ -23,6 +23,10 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
         Access::ReadWrite => {
             AccessFs::from_all(NEWEST) & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev)
         }
+        Access::Files => {
+            use AccessFs::{MakeDir, MakeReg, ReadDir, ReadFile, Refer, RemoveDir, RemoveFile, Truncate, WriteFile};
+            ReadFile | ReadDir | WriteFile | Truncate | MakeReg | MakeDir | RemoveFile | RemoveDir | Refer
+        }
         Access::Execute => AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute,
     }
 }

@@ -147,6 +147,13 @@ fn limits(name: &str) -> Result<(i64, Option<SeccompRule>), EnterError> {
         }
         "clone:process" => (libc::SYS_clone, Some(rule(vec![condition(0, Len::Qword, Op::MaskedEq(NAMESPACES), 0)?])?)),
         "prctl:name" => (libc::SYS_prctl, Some(only(0, libc::PR_SET_NAME as u64)?)),
+        // In place of a device, which is kept as one for the guest.
+        "mknodat:file" => {
+            let (kind, file) = (u64::from(libc::S_IFMT), u64::from(libc::S_IFREG));
+            (libc::SYS_mknodat, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(kind), file)?])?))
+        }
+        // QEMU's own files beside those that it shares.
+        "fchmod:private" => (libc::SYS_fchmod, Some(only(1, 0o600)?)),
         "prctl:confine" => return Ok((libc::SYS_prctl, None)),
         "kill:self" => (libc::SYS_kill, Some(only(0, 0)?)),
         plain => (number(plain).ok_or_else(|| EnterError::Unsupported(format!("no system call {plain}")))?, None),

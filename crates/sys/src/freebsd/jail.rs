@@ -15,7 +15,9 @@ pub enum Value {
 }
 
 const CREATE: libc::c_int = 1;
+const UPDATE: libc::c_int = 2;
 const ATTACH: libc::c_int = 4;
+const DYING: libc::c_int = 8;
 
 fn vector(bytes: &[u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
@@ -45,14 +47,33 @@ pub fn create_and_enter(parameters: &[(&str, Value)]) -> io::Result<i32> {
     if id < 0 { Err(io::Error::last_os_error()) } else { Ok(id) }
 }
 
+/// Puts this process, for good, into a jail that is dying; its end ends the jail again. Fails with `ENOENT` if there is none of this name.
+pub fn enter_dying(name: &str) -> io::Result<()> {
+    let mut name = CString::new(name)?.into_bytes_with_nul();
+    let key = vector(c"name".to_bytes_with_nul());
+    let value = libc::iovec { iov_base: name.as_mut_ptr().cast(), iov_len: name.len() };
+    // SAFETY: both vectors are live, NUL-terminated texts with their true length; jail_set(2) reads them (there is no errmsg).
+    let id = unsafe { libc::jail_set([key, value].as_mut_ptr(), 2, UPDATE | ATTACH | DYING) };
+    if id < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The number of the jail of this name, if it lives; one that is dying does not.
 pub fn find(name: &str) -> io::Result<Option<i32>> {
+    get(name, 0)
+}
+
+/// Likewise, if it lives or is dying.
+pub fn find_dying(name: &str) -> io::Result<Option<i32>> {
+    get(name, DYING)
+}
+
+fn get(name: &str, flags: libc::c_int) -> io::Result<Option<i32>> {
     let mut name = CString::new(name)?.into_bytes_with_nul();
     let key = vector(c"name".to_bytes_with_nul());
     let value = libc::iovec { iov_base: name.as_mut_ptr().cast(), iov_len: name.len() };
     // SAFETY: both vectors are live, NUL-terminated texts with their true length. jail_get(2) reads the key, and writes the name that it
     // found back to where it read it, within its length.
-    let id = unsafe { libc::jail_get([key, value].as_mut_ptr(), 2, 0) };
+    let id = unsafe { libc::jail_get([key, value].as_mut_ptr(), 2, flags) };
     match id {
         0.. => Ok(Some(id)),
         _ => match io::Error::last_os_error() {

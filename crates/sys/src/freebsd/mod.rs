@@ -60,6 +60,20 @@ pub fn has_sysctl(name: &std::ffi::CStr) -> bool {
     result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EISDIR)
 }
 
+/// An integer of sysctl(3), by its name.
+pub fn sysctl_number(name: &std::ffi::CStr) -> io::Result<i32> {
+    let mut value: libc::c_int = 0;
+    let mut size = size_of::<libc::c_int>();
+    let at = (&raw mut value).cast();
+    // SAFETY: the name ends in NUL; at most `size` bytes, those of a live local, are written.
+    let result = unsafe { libc::sysctlbyname(name.as_ptr(), at, &raw mut size, std::ptr::null(), 0) };
+    match size {
+        _ if result != 0 => Err(io::Error::last_os_error()),
+        4 => Ok(value),
+        _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
+    }
+}
+
 /// Whether the kernel has this module, loaded or compiled in (modfind(2)).
 pub fn has_module(name: &std::ffi::CStr) -> bool {
     unsafe extern "C" {

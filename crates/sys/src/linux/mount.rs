@@ -16,10 +16,19 @@ pub fn clone_here() -> io::Result<OwnedFd> {
 
 /// The same for one file or directory by path (not following into mounts below it).
 pub fn clone_of(path: &CStr) -> io::Result<OwnedFd> {
+    open_tree(libc::AT_FDCWD, path, 0)
+}
+
+/// The same for an opened directory (`O_PATH` will do). `EINVAL`: in this user namespace, what is mounted below it may not be left out.
+pub fn clone_at(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    open_tree(dir.as_raw_fd(), c"", libc::AT_EMPTY_PATH as libc::c_uint)
+}
+
+fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
     const OPEN_TREE_CLONE: libc::c_uint = 1;
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    let flags = flags | OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
     // SAFETY: the path is NUL-terminated; the rest are integers.
-    let fd = checked(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let fd = checked(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -50,6 +59,8 @@ pub struct Forbid {
     pub exec: bool,
     /// Using device nodes.
     pub devices: bool,
+    /// Following symbolic links.
+    pub links: bool,
 }
 
 /// Sets what a mount forbids, beside set-user-id files (mount_setattr(2)). Nothing that it forbade before is allowed again.
@@ -65,12 +76,14 @@ pub fn forbid(tree: BorrowedFd<'_>, what: Forbid) -> io::Result<()> {
     const MOUNT_ATTR_NOSUID: u64 = 2;
     const MOUNT_ATTR_NODEV: u64 = 4;
     const MOUNT_ATTR_NOEXEC: u64 = 8;
+    const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
     let pick = |on: bool, flag: u64| if on { flag } else { 0 };
     let attr = MountAttr {
         set: MOUNT_ATTR_NOSUID
             | pick(what.write, MOUNT_ATTR_RDONLY)
             | pick(what.exec, MOUNT_ATTR_NOEXEC)
-            | pick(what.devices, MOUNT_ATTR_NODEV),
+            | pick(what.devices, MOUNT_ATTR_NODEV)
+            | pick(what.links, MOUNT_ATTR_NOSYMFOLLOW),
         clear: 0,
         propagation: 0,
         userns: 0,

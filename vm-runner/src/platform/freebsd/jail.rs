@@ -129,6 +129,32 @@ fn become_first(plan: &Plan<'_>, cell: &Cell, report: &OwnedFd) -> Result<Infall
     run(plan, report)
 }
 
+/// Takes what keeps a dying jail with a network stack of its own from its end: a device of tuntap(4) that its root had the kernel make, by
+/// asking devfs(5) for a name that is not there, holds the jail, which holds the stack, which holds the interface, which holds the
+/// device. Nobody is in the jail any more, so the one who goes in is alone there.
+pub fn empty(name: &str) -> io::Result<()> {
+    let child = match fork()? {
+        Fork::Parent(pid) => nix::unistd::Pid::from_raw(pid),
+        Fork::Child => {
+            let emptied = || -> io::Result<()> {
+                // The kernel lets nobody in who holds a directory.
+                fd::close_all_but(&[])?;
+                skep_sys::freebsd::jail::enter_dying(name)?;
+                let control = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+                for interface in net::list(control.as_fd())? {
+                    // The loopback stays, as whatever the kernel made with the stack.
+                    let _ = net::destroy(control.as_fd(), &interface);
+                }
+                Ok(())
+            };
+            // It fails if the jail has ended meanwhile, which is what is wanted.
+            exit_now(i32::from(emptied().is_err()))
+        }
+    };
+    nix::sys::wait::waitpid(child, None)?;
+    Ok(())
+}
+
 /// For each tap an interface of its name in the jail's own stack: bhyve raises that, the frames go through the tap (FREEBSD.md 26).
 fn stand_ins(fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let control = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;

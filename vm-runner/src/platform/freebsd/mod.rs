@@ -9,6 +9,7 @@ pub use alarm::Alarm;
 pub use bhyve::Engine;
 
 use super::{CellHost, Made, Plan};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skep_proto::cell::{Limits, Usage};
 use skep_proto::{InstanceId, MachineId, Reason, Refusal, Text};
@@ -18,6 +19,7 @@ use skep_sys::freebsd::{rctl, vmm};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,9 @@ const REST_MS: u16 = 1_000;
 const UNCOUNTED: &str = "kern.racct.enable is not set in loader.conf";
 /// How long the kernel may take to end a removed jail.
 const END: Duration = Duration::from_secs(10);
+
+/// Opens a directory as a place: root may list it anyway.
+pub const PLACE: OFlag = OFlag::O_DIRECTORY;
 
 /// A serial line: the host's end and the hypervisor's. bhyve's must be a terminal, raw and non-blocking, since bhyve's own flags are
 /// lost on an inherited descriptor.
@@ -71,6 +76,9 @@ impl Host {
         for dir in [&cell, &cells] {
             std::fs::create_dir_all(dir).map_err(StartError::step(format!("make {}", dir.display())))?;
         }
+        // What is mounted there is the cells' own; they hold it themselves, and nobody else has to find it by a path.
+        std::fs::set_permissions(&cells, std::fs::Permissions::from_mode(0o700))
+            .map_err(StartError::step(format!("close {} to others", cells.display())))?;
         let dev = std::fs::File::open("/dev").map_err(StartError::step("open /dev"))?;
         Ok(Self {
             cell,
@@ -114,6 +122,9 @@ impl Host {
             }
             // Removal is asynchronous, and the kernel tells nobody when it is done (FREEBSD.md 49).
             let _ = poll(&mut [], 5u8);
+        }
+        if !self.newer && skep_sys::freebsd::jail::find_dying(name)?.is_some() {
+            jail::empty(name)?;
         }
         Ok(())
     }
@@ -170,6 +181,10 @@ impl Host {
         let ruleset = devfs::take(self.dev.as_fd(), &mark, &mounts::rules(owner)).map_err(failed("set devfs rules"))?;
         let uid = owner.unwrap_or(0);
         mounts::furnish(&self.cell.join(plan.root), &place, ruleset, uid).map_err(failed("mount the cell's root"))?;
+        for (number, share) in plan.shares.iter().enumerate() {
+            mounts::share(share, number, &place)
+                .map_err(|e| crate::spawner::refused(plan.machine, &share.name, e.raw_os_error().unwrap_or(0)))?;
+        }
         let unenforced = match plan.limits {
             Some(limits) => self.limit(&name, limits).map_err(failed("set limits"))?,
             None => Vec::new(),
@@ -269,6 +284,14 @@ impl CellHost for Host {
         [counted, &["cpus", "priority", "raise", "protect"]].concat()
     }
 
+    fn only_reads(&self) -> Option<&'static str> {
+        Some(if self.newer {
+            "bhyve has the machine's uid here, and cannot give the files that a guest makes to the guest's users; add `ro`"
+        } else {
+            "bhyve is root before FreeBSD 15, and would let a guest leave programs on the host that run as root; add `ro`"
+        })
+    }
+
     fn cpus(&self) -> io::Result<BTreeSet<u16>> {
         Ok(skep_sys::freebsd::cpu::allowed()?.into_iter().filter_map(|cpu| u16::try_from(cpu).ok()).collect())
     }
@@ -289,6 +312,14 @@ impl CellHost for Host {
                 "bhyve is root in its jail, which has a network stack with nothing in it: this release knows no other way"
                     .to_owned(),
             );
+            let clones = [c"net.link.tap.devfs_cloning", c"net.link.tun.devfs_cloning"];
+            if clones.iter().any(|name| skep_sys::freebsd::sysctl_number(name).is_ok_and(|on| on != 0)) {
+                lines.push(
+                    "root of a cell can have the kernel make taps that nobody opens and that go with the cell, unless \
+                     net.link.tap.devfs_cloning=0 and net.link.tun.devfs_cloning=0 in sysctl.conf forbid it"
+                        .to_owned(),
+                );
+            }
         }
         lines
     }

@@ -1,5 +1,7 @@
 //! The cell's file systems: the prepared root, read-only; the few devices of bhyve; room for its configuration.
 
+use crate::platform::SharePlan;
+use crate::platform::shares::walk;
 use nix::mount::{MntFlags, Nmount, unmount};
 use skep_sys::freebsd::devfs::Rule;
 use std::io;
@@ -47,13 +49,29 @@ pub fn furnish(root: &Path, place: &Path, ruleset: u16, uid: u32) -> io::Result<
     mount("tmpfs", &place.join("tmp"), &room("4m"), MntFlags::MNT_NOSUID | MntFlags::MNT_NOEXEC)
 }
 
+/// Mounts a directory of the host below it. mount(2) knows only its path: what was mounted in the end has to be what the walk found.
+pub fn share(plan: &SharePlan, number: usize, place: &Path) -> io::Result<()> {
+    let dir = walk(&plan.dir)?;
+    let at = place.join("share").join(number.to_string());
+    let target = plan.dir.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+    let read_only = if plan.read_only { MntFlags::MNT_RDONLY } else { MntFlags::empty() };
+    mount("nullfs", &at, &[("target", target)], MntFlags::MNT_NOSUID | MntFlags::MNT_NOEXEC | read_only)?;
+    // nullfs shows the numbers of the files below it.
+    let (walked, mounted) = (nix::sys::stat::fstat(&dir)?, std::fs::metadata(&at)?);
+    if walked.st_ino == mounted.ino() && nix::sys::stat::fstat(walk(&plan.dir)?)?.st_ino == walked.st_ino {
+        return Ok(());
+    }
+    // Whoever called unmounts it with the rest.
+    Err(nix::errno::Errno::ESTALE.into())
+}
+
 /// Unmounts everything, innermost first; `EBUSY` if something stays: its ruleset must stay, too. The mount point does: it says that there
 /// is something to sweep.
 pub fn clear(place: &Path) -> io::Result<()> {
     if !place.exists() {
         return Ok(());
     }
-    for below in ["tmp", "run", "dev/fd", "dev", ""] {
+    for below in ["share/3", "share/2", "share/1", "share/0", "tmp", "run", "dev/fd", "dev", ""] {
         let at = if below.is_empty() { place.to_owned() } else { place.join(below) };
         // A dying jail's devices keep it busy until its devfs is read once more (FREEBSD.md 48); then the kernel needs a moment.
         for round in 0..200u8 {

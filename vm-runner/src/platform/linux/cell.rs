@@ -4,14 +4,20 @@
 //! over what is new there, it may mount. So a mistake in here cannot touch the host.
 
 use crate::handover::{FIRST, LISTENER, READY, REPORT};
-use crate::platform::Plan;
+use crate::platform::shares::walk;
+use crate::platform::{Plan, SharePlan};
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
-use nix::unistd::{Gid, Uid, chdir, execve, fchdir, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid};
+use nix::unistd::{
+    AccessFlags, Gid, Uid, chdir, execve, faccessat, fchdir, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid,
+};
 use skep_proto::{Reason, Refusal};
-use skep_sys::linux::mount::{Forbid, attach, clone_here, clone_of, forbid};
+use skep_sys::linux::mount::{Forbid, attach, clone_at, clone_here, clone_of, forbid};
 use skep_sys::process::{Fork, exit_now, fork};
 use skep_sys::{fd, linux, msg, sock};
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -26,9 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CHILD: &[u8] = b"child ";
 
 /// A step that failed.
-struct Failed(&'static str, io::Error);
+struct Failed(Cow<'static, str>, io::Error);
 
-fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Failed {
+fn at<E: Into<io::Error>>(step: impl Into<Cow<'static, str>>) -> impl FnOnce(E) -> Failed {
+    let step = step.into();
     move |e| Failed(step, e.into())
 }
 
@@ -42,7 +49,10 @@ pub fn start(root: BorrowedFd<'_>, plan: &Plan<'_>, joins: &[PathBuf]) -> Result
         Fork::Child => {
             drop(ours);
             let Err(Failed(step, error)) = become_first(root, plan, joins, &theirs);
-            let text = format!("{step}\t{}", error.raw_os_error().unwrap_or(0));
+            let text = match error.raw_os_error() {
+                Some(errno) => format!("{step}\t{errno}"),
+                None => format!("{step}: {error}"),
+            };
             // If even this fails, the spawner sees the end of the channel.
             let _ = msg::send(theirs.as_fd(), text.as_bytes(), &[], None);
             exit_now(1);
@@ -66,11 +76,18 @@ pub fn start(root: BorrowedFd<'_>, plan: &Plan<'_>, joins: &[PathBuf]) -> Result
     match (result, first) {
         (Ok(()), Some((pid, _))) => Ok(pid),
         (Ok(()), None) => Err(Refusal::new(Reason::Internal, object).note("a program that nobody started is ready")),
-        (Err((note, errno)), _) => Err(Refusal::new(Reason::Internal, object).note(note).errno(errno)),
+        (Err((step, errno)), _) => match step.strip_prefix(SHARE).and_then(|at| plan.shares.get(at.parse::<usize>().ok()?)) {
+            Some(share) => Err(crate::spawner::refused(plan.machine, &share.name, errno)),
+            None if errno == 0 => Err(Refusal::new(Reason::Internal, object).note(step)),
+            None => Err(refuse(&step, io::Error::from_raw_os_error(errno))),
+        },
     }
 }
 
-/// Reads the channel until the program is ready; else what went wrong, and the kernel's number for it.
+/// What a step that failed is called if it was about a share; its number follows.
+const SHARE: &str = "share ";
+
+/// Reads the channel until the program is ready; else the step that went wrong, and the kernel's number for it if it has one.
 fn listen(channel: &OwnedFd, first: &mut Option<(u32, OwnedFd)>) -> Result<(), (String, i32)> {
     let deadline = Some(Instant::now() + PATIENCE);
     let mut ready = false;
@@ -90,8 +107,7 @@ fn listen(channel: &OwnedFd, first: &mut Option<(u32, OwnedFd)>) -> Result<(), (
             (Some(pid), Some(process)) => *first = Some((pid, process)),
             _ => {
                 let (step, errno) = text.rsplit_once('\t').unwrap_or((&text, "0"));
-                let errno = errno.parse().unwrap_or(0);
-                return Err((format!("{step}: {}", io::Error::from_raw_os_error(errno)), errno));
+                return Err((step.to_owned(), errno.parse().unwrap_or(0)));
             }
         }
     }
@@ -147,19 +163,19 @@ fn become_first(root: BorrowedFd<'_>, plan: &Plan<'_>, joins: &[PathBuf], report
             exit_now(0);
         }
     }
-    furnish(plan.kvm)?;
+    furnish(plan.kvm, &plan.shares)?;
     sethostname("cell").map_err(at("sethostname"))?;
     // The program itself will not be allowed to: it begins without any capability.
-    skep_sandbox::empty_bounding_set().map_err(|e| Failed("empty the bounding set", io::Error::other(e.to_string())))?;
+    skep_sandbox::empty_bounding_set().map_err(|e| at("empty the bounding set")(io::Error::other(e.to_string())))?;
     run(plan, report)
 }
 
 /// The cell's file system: the prepared root, read-only, with an empty `/run` and a `/dev` of two files.
-fn furnish(kvm: bool) -> Result<(), Failed> {
+fn furnish(kvm: bool, shares: &[SharePlan]) -> Result<(), Failed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(at("make mounts private"))?;
     let root = clone_here().map_err(at("open_tree"))?;
-    forbid(root.as_fd(), Forbid { write: true, exec: false, devices: true }).map_err(at("read-only root"))?;
+    forbid(root.as_fd(), Forbid { write: true, devices: true, ..Forbid::default() }).map_err(at("read-only root"))?;
     attach(root.as_fd(), c".").map_err(at("mount the root"))?;
     fchdir(&root).map_err(at("enter the mounted root"))?;
     let locked = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -172,25 +188,43 @@ fn furnish(kvm: bool) -> Result<(), Failed> {
     let devices: &[(&CStr, &CStr)] = &[(c"/dev/null", c"dev/null"), (c"/dev/urandom", c"dev/urandom"), (c"/dev/kvm", c"dev/kvm")];
     for (from, to) in devices.iter().take(if kvm { 3 } else { 2 }) {
         let device = clone_of(from).map_err(at("open_tree of a device"))?;
-        forbid(device.as_fd(), Forbid { write: false, exec: true, devices: false }).map_err(at("limit a device"))?;
+        forbid(device.as_fd(), Forbid { exec: true, ..Forbid::default() }).map_err(at("limit a device"))?;
         fs::write(to.to_str().unwrap_or_default(), "").map_err(at("make a device's place"))?;
         attach(device.as_fd(), to).map_err(at("mount a device"))?;
     }
     let dev = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | no_exec;
     mount(none, "dev", none, dev, none).map_err(at("read-only /dev"))?;
+    for (number, plan) in shares.iter().enumerate() {
+        share(plan, number).map_err(at(format!("{SHARE}{number}")))?;
+    }
     pivot_root(".", ".").map_err(at("pivot_root"))?;
     // The host's tree now lies over the new one at the same place; nothing of it stays.
     umount2(".", MntFlags::MNT_DETACH).map_err(at("leave the host's files"))?;
     chdir("/").map_err(at("chdir /"))
 }
 
+/// Mounts a directory of the host. It is reached with the machine's uid, so that the host's modes decide; nothing that is mounted below it
+/// comes along, nothing of it is executed, and no symbolic link of it followed.
+fn share(plan: &SharePlan, number: usize) -> io::Result<()> {
+    let dir = walk(&plan.dir)?;
+    faccessat(&dir, ".", AccessFlags::R_OK | AccessFlags::X_OK, AtFlags::empty())?;
+    // EINVAL: something is mounted below it, and would be uncovered.
+    let tree = clone_at(dir.as_fd())?;
+    forbid(tree.as_fd(), Forbid { write: plan.read_only, exec: true, devices: true, links: true })?;
+    let place = CString::new(format!("share/{number}")).map_err(io::Error::from)?;
+    attach(tree.as_fd(), &place).map_err(|e| match e.raw_os_error() {
+        Some(errno) if errno == Errno::EINVAL as i32 => io::Error::from(Errno::EIO),
+        _ => e,
+    })
+}
+
 /// Becomes the program, with its descriptors at their numbers and no other.
 fn run(plan: &Plan<'_>, report: &OwnedFd) -> Result<Infallible, Failed> {
-    let text = |s: &str| CString::new(s).map_err(|_| Failed("arguments", io::Error::from(io::ErrorKind::InvalidInput)));
+    let text = |s: &str| CString::new(s).map_err(|_| at("arguments")(io::Error::from(io::ErrorKind::InvalidInput)));
     let program = text(plan.program)?;
     let args =
         std::iter::once(plan.program).chain(plan.args.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
-    nix::unistd::access(program.as_c_str(), nix::unistd::AccessFlags::X_OK).map_err(at("find the program in the cell's root"))?;
+    nix::unistd::access(program.as_c_str(), AccessFlags::X_OK).map_err(at("find the program in the cell's root"))?;
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(at("open /dev/null"))?;
     for number in 0..=2 {
         fd::place(null.as_fd(), number).map_err(at("standard descriptors"))?;

@@ -4,7 +4,7 @@ use super::super::Kit;
 use nix::sys::resource::{Resource, setrlimit};
 use skep_engine_qemu::{BINARY, Fds, argv};
 use skep_proto::cell::FdRole;
-use skep_rights::hypervisor::{TABLE, TABLE_KVM};
+use skep_rights::hypervisor::{TABLE, TABLE_KVM, TABLE_KVM_SHARES, TABLE_SHARES};
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
 use skep_sys::process::{Fork, exit_now, fork};
 use std::convert::Infallible;
@@ -76,7 +76,12 @@ fn become_hypervisor(kit: &Kit, qmp: &OwnedFd, errors: &OwnedFd) -> Result<Infal
     let program = text(BINARY)?;
     let words = argv(skep_machine::Uuid::from_u128(kit.machine.as_u128()));
     let args = std::iter::once(BINARY).chain(words.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
-    let table = if kit.kvm { &TABLE_KVM } else { &TABLE };
+    let table = match (kit.kvm, kit.shares) {
+        (false, false) => &TABLE,
+        (false, true) => &TABLE_SHARES,
+        (true, false) => &TABLE_KVM,
+        (true, true) => &TABLE_KVM_SHARES,
+    };
     // The cell was made by the spawner; this is a smaller one inside it, with nothing of the runner's.
     let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: true };
     let inside = enter(limit(given(kit, qmp), table)?, &scene)?;

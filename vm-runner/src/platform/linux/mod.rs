@@ -29,6 +29,9 @@ const END_MS: u16 = 10_000;
 /// How long a console-proxy whose line is closed may take to give its readers the rest.
 const REST_MS: u16 = 1_000;
 
+/// Opens a directory as a place only: whoever opens it need not be able to list what is on the way.
+pub const PLACE: OFlag = OFlag::O_PATH;
+
 /// A serial line: the host's end and the hypervisor's.
 pub fn serial_line() -> io::Result<(OwnedFd, OwnedFd)> {
     skep_sys::sock::stream_pair()
@@ -167,6 +170,10 @@ impl CellHost for Host {
 
     fn limits(&self) -> Vec<&'static str> {
         [self.cgroups.limits(), vec!["cpus"]].concat()
+    }
+
+    fn only_reads(&self) -> Option<&'static str> {
+        None
     }
 
     fn cpus(&self) -> io::Result<BTreeSet<u16>> {

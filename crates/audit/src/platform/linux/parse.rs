@@ -74,12 +74,13 @@ fn mount(line: &str) -> Option<Mount> {
     let (root, point, options) = (mount.next()?, mount.next()?, mount.next()?);
     let mut filesystem = filesystem.split(' ');
     let (kind, _source, of_all) = (filesystem.next()?, filesystem.next()?, filesystem.next()?);
-    let read_only = |options: &str| options.split(',').any(|option| option == "ro");
+    let has = |options: &str, wanted: &str| options.split(',').any(|option| option == wanted);
     Some(Mount {
         root: super::clean(root),
         point: super::clean(point),
         filesystem: super::clean(kind),
-        read_only: read_only(options) || read_only(of_all),
+        read_only: has(options, "ro") || has(of_all, "ro"),
+        plain: ["nosuid", "nodev", "noexec"].iter().all(|option| has(options, option)),
     })
 }
 

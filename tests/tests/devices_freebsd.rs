@@ -1,0 +1,99 @@
+//! Devices of bhyve, as a FreeBSD guest finds them, in a whole suite.
+#![cfg(target_os = "freebsd")]
+
+use anyhow::{Context, Result, ensure};
+use skep_tests::{Mode, Suite, is_root, skip};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Whether the guest, which has this host's kernel and a few of its modules, can have this driver.
+fn has_driver(driver: &str, module: &str) -> Result<bool> {
+    let in_kernel = Command::new("kldstat").args(["-q", "-m", driver]).status().context("kldstat")?.success();
+    Ok(in_kernel || Path::new(&format!("/boot/kernel/{module}.ko")).exists())
+}
+
+/// The first bytes of a disk, as the host has them.
+fn first_bytes(suite: &Suite, disk: &str, count: usize) -> Result<Vec<u8>> {
+    let shown = suite.json(&["disk", "show", disk])?;
+    let id = shown.first().and_then(|v| v["id"].as_str()).context("no id in disk show")?;
+    let mut bytes = vec![0; count];
+    std::fs::File::open(suite.state.join(format!("disks/{id}.raw")))?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Gives the guest what its kernel lacks; what it has already is no failure.
+fn load(suite: &Suite, module: &str) -> Result<()> {
+    suite.guest_runs("m", &format!("kldload /boot/kernel/{module}.ko; echo tried-$((6*7))"), "tried-42").map(drop)
+}
+
+#[test]
+fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
+    if !is_root() {
+        skip!("only root makes jails");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    for name in ["sata", "fast"] {
+        suite.ok(&["disk", "create", name, "--size", "8M"])?;
+    }
+    // Sectors of a CD have 2048 bytes.
+    let text = suite.dir().join("cd");
+    std::fs::write(&text, format!("{:<32768}", "skep-on-cd"))?;
+    suite.ok(&["disk", "import", "disc", &text.to_string_lossy()])?;
+    suite.define("m", &["--disk", "sata,ahci", "--disk", "disc,cd", "--disk", "fast,nvme"])?;
+    suite.boot("m")?;
+    // Places stay what they are (crates/machine/src/place.rs): AHCI at 5, the fourth disk at 8 + 3.
+    suite.guest_runs("m", "/usr/sbin/pciconf -l", "pci0:0:5:0:\tclass=0x0106")?;
+    suite.guest_runs("m", "/usr/sbin/pciconf -l", "pci0:0:11:0:\tclass=0x0108")?;
+    suite.guest_runs("m", "echo from-guest | dd of=/dev/ada0 bs=512 conv=sync 2>/dev/null; echo wrote-$?", "wrote-0")?;
+    ensure!(first_bytes(&suite, "sata", 11)? == b"from-guest\n", "what the guest wrote is not on its SATA disk");
+    suite.guest_runs("m", "set -- $(dd if=/dev/cd0 bs=2048 count=1 2>/dev/null); echo read:$1", "read:skep-on-cd")?;
+    suite.guest_runs("m", "dd if=/dev/zero of=/dev/cd0 bs=2048 count=1 2>/dev/null || echo refused-$((6*7))", "refused-42")?;
+    if has_driver("pci/nvme", "nvme")? {
+        load(&suite, "nvme")?;
+        load(&suite, "nvd")?;
+        let write = "for d in /dev/nvd0 /dev/nda0; do [ ! -e $d ] || echo by-nvme | dd of=$d bs=512 conv=sync 2>/dev/null; done; echo done-$?";
+        suite.guest_runs("m", write, "done-0")?;
+        ensure!(first_bytes(&suite, "fast", 8)? == b"by-nvme\n", "what the guest wrote is not on its NVMe disk");
+    } else {
+        eprintln!("the NVMe disk was seen by its place only: this host has no nvme(4) for its guest");
+    }
+    suite.ok(&["audit"])?;
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}
+
+#[test]
+fn a_program_in_the_guest_is_talked_with_over_a_channel() -> Result<()> {
+    if !is_root() {
+        skip!("only root makes jails");
+    }
+    if !has_driver("virtio_pci/vtcon", "virtio_console")? {
+        skip!("this host has no virtio_console(4) for its guest");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    suite.define("m", &["--channel", "org.example.a", "--channel", "org.example.b"])?;
+    let (code, message) = suite.fails(&["vm", "channel", "m", "org.example.b"])?;
+    ensure!(code == 5 && message.contains("does not run"), "{code} {message}");
+    suite.boot("m")?;
+    load(&suite, "virtio_console")?;
+    // Its terminal repeats what comes before anybody reads it.
+    let answer =
+        "(while read -r l; do echo \"got $l\"; done) </dev/vtcon/org.example.b >/dev/vtcon/org.example.b & echo $((6*7))-on";
+    suite.guest_runs("m", answer, "42-on")?;
+    for word in ["first", "second"] {
+        let mut talk = suite.command(&["vm", "channel", "m", "org.example.b", "--lines", "2", "--timeout", "120"]);
+        let mut talk = talk.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        talk.stdin.take().context("no input")?.write_all(format!("{word}\n").as_bytes())?;
+        let output = talk.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+        ensure!(output.status.success() && said == format!("{word}\ngot {word}\n"), "{output:?}");
+    }
+    let (code, message) = suite.fails(&["vm", "channel", "m", "org.example.c"])?;
+    ensure!(code == 3 && message.contains("org.example.a, org.example.b"), "{code} {message}");
+    suite.ok(&["audit"])?;
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}
