@@ -103,6 +103,10 @@ impl Count {
         for key in keys {
             if let Some(tries) = self.0.get_mut(key) {
                 tries.failed = tries.failed.saturating_sub(1);
+                // Names invented at will drive nobody out whose tries count.
+                if tries.failed == 0 {
+                    self.0.remove(key);
+                }
             }
         }
     }

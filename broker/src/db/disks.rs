@@ -101,11 +101,10 @@ pub trait Disks {
         Ok(self.sql().prepare_cached(&sql)?.query_row([Id(id)], row).optional()?)
     }
 
-    /// By name or id; one that is being deleted is not found.
+    /// By id or, if none has this one, by name; one that is being deleted is not found.
     fn find_disk(&self, name_or_id: &str) -> Result<Option<DiskRow>, Fault> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM disks WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY name <> ?1 LIMIT 1"
-        );
+        let sql =
+            format!("SELECT {COLUMNS} FROM disks WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY id <> ?1 LIMIT 1");
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
 

@@ -51,9 +51,9 @@ pub trait Groups {
     /// The connection.
     fn sql(&self) -> &Connection;
 
-    /// By name or id.
+    /// By id or, if none has this one, by name.
     fn find_group(&self, name_or_id: &str) -> Result<Option<GroupRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM machine_groups WHERE name = ?1 OR id = ?1 ORDER BY name <> ?1 LIMIT 1");
+        let sql = format!("SELECT {COLUMNS} FROM machine_groups WHERE name = ?1 OR id = ?1 ORDER BY id <> ?1 LIMIT 1");
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
 
@@ -85,12 +85,12 @@ pub trait Groups {
     fn group_of(&self, kind: Member, name_or_id: &str) -> Result<Option<GroupId>, Fault> {
         let sql = match kind {
             Member::Machine => {
-                "SELECT grp FROM machines WHERE stage <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY name <> ?1 LIMIT 1"
+                "SELECT grp FROM machines WHERE stage <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY id <> ?1 LIMIT 1"
             }
             Member::Disk => {
-                "SELECT grp FROM disks WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY name <> ?1 LIMIT 1"
+                "SELECT grp FROM disks WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY id <> ?1 LIMIT 1"
             }
-            Member::Nic => "SELECT grp FROM nics WHERE name = ?1 OR id = ?1 ORDER BY name <> ?1 LIMIT 1",
+            Member::Nic => "SELECT grp FROM nics WHERE name = ?1 OR id = ?1 ORDER BY id <> ?1 LIMIT 1",
         };
         let found = self.sql().prepare_cached(sql)?.query_row([name_or_id], |row| row.get::<_, Id<_>>(0)).optional()?;
         Ok(found.map(|Id(group)| group))

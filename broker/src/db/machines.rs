@@ -269,11 +269,11 @@ pub trait Machines {
         Ok(self.machines(Which::Id(id))?.pop())
     }
 
-    /// One machine by name or, if none is called so, by id.
+    /// One machine by id or, if none has this one, by name: nobody gets what is another's by a name that looks like its id.
     fn find_machine(&self, name: &str) -> Result<Option<MachineRow>, Fault> {
         let mut found = self.machines(Which::Named(name))?;
-        let by_name = found.iter().position(|m| m.name.as_str() == name).unwrap_or(0);
-        Ok(if found.is_empty() { None } else { Some(found.swap_remove(by_name)) })
+        let by_id = found.iter().position(|m| m.id.to_string() == name).unwrap_or(0);
+        Ok(if found.is_empty() { None } else { Some(found.swap_remove(by_id)) })
     }
 }
 

@@ -59,9 +59,9 @@ pub trait Nics {
     /// The connection.
     fn sql(&self) -> &Connection;
 
-    /// By name or id.
+    /// By id or, if none has this one, by name.
     fn find_nic(&self, name_or_id: &str) -> Result<Option<NicRow>, Fault> {
-        let sql = format!("{SELECT} WHERE n.name = ?1 OR n.id = ?1 ORDER BY n.name <> ?1 LIMIT 1");
+        let sql = format!("{SELECT} WHERE n.name = ?1 OR n.id = ?1 ORDER BY n.id <> ?1 LIMIT 1");
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
 

@@ -56,9 +56,9 @@ pub trait Users {
     /// The connection.
     fn sql(&self) -> &Connection;
 
-    /// By name or id.
+    /// By id or, if none has this one, by name.
     fn find_user(&self, name_or_id: &str) -> Result<Option<UserRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM users WHERE name = ?1 OR id = ?1 ORDER BY name <> ?1 LIMIT 1");
+        let sql = format!("SELECT {COLUMNS} FROM users WHERE name = ?1 OR id = ?1 ORDER BY id <> ?1 LIMIT 1");
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
 

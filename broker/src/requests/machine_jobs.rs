@@ -5,11 +5,13 @@ use super::{Cx, disk, nic, taken};
 use crate::actor::Msg;
 use crate::broker::Broker;
 use crate::db::disks::{DiskRow, Disks, Stage};
+use crate::db::groups::Groups;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::{Change, Fault, Who};
 use crate::jobs::{self, Job};
 use crate::operations::Operation;
-use skep_proto::broker::{MachineClone, MachineDelete, OperationView};
+use crate::policy::User;
+use skep_proto::broker::{MachineClone, MachineDelete, OperationView, Role};
 use skep_proto::storage::{CloneDisk, CloneVars, DeleteMachineFiles};
 use skep_proto::{DiskName, MachineId, MachineName, NicName, Reason, Refusal};
 use std::fmt::Display;
@@ -28,8 +30,10 @@ fn derived<T: FromStr<Err: Display>>(name: &MachineName, number: usize) -> Resul
 }
 
 /// Writes the copy as being made: names taken, nothing usable.
-fn reserve(broker: &Broker, change: &Change<'_>, c: &MachineClone) -> Result<Copy, Refusal> {
+fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone) -> Result<Copy, Refusal> {
+    let broker = &cx.broker;
     let original = resting(change, c.machine.as_str())?;
+    may_have(&cx.user, change, &original)?;
     free_name(change, &c.name)?;
     let mut machine = MachineRow::new(c.name.clone());
     (machine.stage, machine.description) = (Stage::Creating, original.description.clone());
@@ -56,13 +60,46 @@ fn reserve(broker: &Broker, change: &Change<'_>, c: &MachineClone) -> Result<Cop
     Ok(Copy { machine, disks })
 }
 
+/// Refuses a copy that its user could not define himself: what an administrator gave to the original is not his to give.
+fn may_have(user: &User, change: &Change<'_>, original: &MachineRow) -> Result<(), Refusal> {
+    if user.rights.host >= Some(Role::Operator) {
+        return Ok(());
+    }
+    let refused = |field: &str, note: String| {
+        let refusal = Refusal::new(Reason::PermissionDenied, format_args!("machine {}", original.name)).field(field);
+        Err(refusal.note(note))
+    };
+    let spec = &original.spec;
+    if !spec.shares.is_empty() {
+        return refused("shares", "the role operator on the host is needed to share its directories".into());
+    }
+    if spec.limits.priority < 0 || spec.limits.protect || spec.limits.wired {
+        return refused("limits", "the role operator on the host is needed for what goes before others".into());
+    }
+    for nic in &spec.nics {
+        let nic = super::find_nic(change, &nic.nic.to_string())?;
+        if let Some(switch) = &nic.switch
+            && !change.switch_is_open(switch.0, original.group)?
+        {
+            return refused("switch", format!("the switch of nic {} is not open to its group: `skep switch open`", nic.name));
+        }
+    }
+    for (drive, name) in spec.disks.iter().zip(&original.disk_names) {
+        let disk = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
+        let needed = if drive.read_only { Role::Viewer } else { Role::Operator };
+        if user.rights.within(disk.group) < Some(needed) {
+            return refused("disks", format!("the role {needed} in the group of disk {name} is needed"));
+        }
+    }
+    Ok(())
+}
+
 /// `MachineClone`.
 pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let original = broker.read(|db| resting(db, c.machine.as_str()))?;
     let object = format!("machine {}", c.name);
-    let (copy, mut operation) =
-        Operation::begin(broker, who, original.group, "clone", object, |change| reserve(broker, change, &c))?;
+    let (copy, mut operation) = Operation::begin(broker, who, original.group, "clone", object, |change| reserve(cx, change, &c))?;
     let original = original.id;
     let view = operation.view();
     let hold = broker.hold(copy.disks.iter().flat_map(|(from, to)| [from.id, to.id]).collect());

@@ -102,7 +102,8 @@ pub async fn open(cx: &Cx, c: SwitchOpen) -> Result<SwitchView, Refusal> {
         let switch = find_switch(change, c.switch.as_str())?;
         let group = c.group.as_ref().map(|name| group::named(change, Some(name))).transpose()?;
         change.open_switch(switch.id, group.as_ref().map(|group| group.id), c.open)?;
-        let whom = group.map_or("all groups".to_owned(), |group| format!("group {}", group.name));
+        // Everybody sees it, but not every group.
+        let whom = if group.is_some() { "a group" } else { "all groups" };
         let what = if c.open { "open to" } else { "closed to" };
         change.event("switch", switch.id, &switch.name, "changed", format_args!("{what} {whom}"))?;
         Ok(view(cx.broker.instance, find_switch(change, &switch.id.to_string())?))

@@ -36,10 +36,14 @@ fn find(db: &impl Users, name: &str) -> Result<UserRow, Refusal> {
 fn whose(cx: &Cx, user: Option<&Ref>) -> Result<Option<UserRow>, Refusal> {
     match (user, cx.user.id) {
         (Some(name), _) => cx.broker.read(|db| find(db, name.as_str())).map(Some),
-        (None, Some(id)) => Ok(cx.broker.read(|db| db.user(id))?),
+        // Nobody's would be an administrator's.
+        (None, Some(id)) => cx.broker.read(|db| db.user(id))?.ok_or_else(|| not_found("user", id)).map(Some),
         (None, None) => Ok(None),
     }
 }
+
+/// Whom nobody is told apart by (user_namespaces(7)).
+const OVERFLOW: u32 = 65_534;
 
 /// `UserCreate`.
 pub async fn create(cx: &Cx, c: UserCreate) -> Result<UserView, Refusal> {
@@ -48,8 +52,13 @@ pub async fn create(cx: &Cx, c: UserCreate) -> Result<UserView, Refusal> {
     if let Some(uid) = c.local_uid
         && (uid == 0 || uid == broker.owner)
     {
-        let refusal = Refusal::new(Reason::InvalidValue, object).field("local_uid");
+        let refusal = Refusal::new(Reason::InvalidValue, &object).field("local_uid");
         return Err(refusal.note(format_args!("uid {uid} is an administrator already")));
+    }
+    // In a user namespace the kernel calls everybody so who has no uid there.
+    if c.local_uid == Some(OVERFLOW) {
+        let refusal = Refusal::new(Reason::InvalidValue, object).field("local_uid");
+        return Err(refusal.note(format_args!("uid {OVERFLOW} is whoever has none in a namespace")));
     }
     let password = match c.password {
         Some(password) => Some(broker.new_password(c.name.as_str(), password).await?),

@@ -8,7 +8,7 @@ use skep_ipc::aio::Port;
 use skep_proto::broker::{self as proto, *};
 use skep_proto::storage::{DiskKind, LogKind, SourceFormat};
 use skep_proto::wire::{self, Hello, Origin, ReplyHead, Welcome};
-use skep_proto::{GroupId, Helper, OperationId, Reason, Refusal, Text, TraceId, UpTo};
+use skep_proto::{GroupId, Helper, OperationId, Reason, Refusal, Share, Text, TraceId, UpTo};
 use std::collections::BTreeMap;
 
 /// A session of somebody with this credential.
@@ -85,6 +85,9 @@ fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         MachineChannel { machine: vm(), channel: name() }.into(),
         MachineLog { machine: vm(), log: LogKind::Serial }.into(),
         MachineStats { machine: vm() }.into(),
+        FirmwareList { machine: vm(), after: None }.into(),
+        FirmwareGet { machine: vm(), name: "BootOrder".parse().expect("a name"), from: 0 }.into(),
+        FirmwareEdit { machine: vm(), change: FirmwareChange::Reset }.into(),
         DiskCreate { name: name(), kind: DiskKind::Raw, size: 512, group: group() }.into(),
         import.into(),
         DiskClone { disk: disk(), name: name() }.into(),
@@ -415,5 +418,62 @@ fn a_switch_is_open_to_whom_it_was_opened() {
         alice.ask(nic("c", None)).await.expect("open to all");
         root.ask(open(None, false)).await.expect("closed");
         root.ask(nic("d", None)).await.expect("the host's administrator");
+    });
+}
+
+#[test]
+fn what_is_the_host_s_is_given_by_nobody_of_a_group() {
+    Suite::new().live(async |life: Life| {
+        life.up().await;
+        let mut root = life.session().await;
+        group(&life, &mut root, "g").await;
+        let mut operator = user(&life, "op", Some((Some("g"), Role::Operator))).await;
+        let shares = |shares| Settings { shares: Some(shares), ..Settings::default() };
+        let src = || vec![Share { name: "src".parse().expect("a name"), read_only: true }];
+        let limits = |limits| Settings { limits, ..Settings::default() };
+        let first = limits(LimitsDraft { priority: Some(-1), ..LimitsDraft::default() });
+        let spared = limits(LimitsDraft { protect: Some(true), ..LimitsDraft::default() });
+        let wired = limits(LimitsDraft { wired: Some(true), ..LimitsDraft::default() });
+        let set = |settings| MachineSet { machine: text("g-vm"), settings, revision: 0 };
+        for settings in [shares(src()), first, spared, wired] {
+            assert_eq!(reason(operator.ask(set(settings)).await), Reason::PermissionDenied);
+        }
+        let last = limits(LimitsDraft { priority: Some(1), ..LimitsDraft::default() });
+        operator.ask(set(last)).await.expect("to yield is everybody's");
+        let copy = |name: &str| MachineClone { machine: text("g-vm"), name: name.parse().expect("a name") };
+        root.ask(set(shares(src()))).await.expect("set");
+        let refusal = operator.ask(copy("c1")).await.expect_err("refused");
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, "shares"));
+        root.ask(set(shares(vec![]))).await.expect("set");
+        let switch = root.switch("lan", None).await.expect("a switch");
+        let nic = NicCreate {
+            name: "g-lan".parse().expect("a name"),
+            switch: Some(text(switch.name.as_str())),
+            mac: None,
+            machine: Some(text("g-vm")),
+            group: None,
+        };
+        root.ask(nic).await.expect("a nic");
+        let refusal = operator.ask(copy("c2")).await.expect_err("refused");
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, "switch"));
+        root.ask(SwitchOpen { switch: text("lan"), group: Some(text("g")), open: true }).await.expect("opened");
+        operator.ask(copy("c3")).await.expect("all of it is the group's");
+    });
+}
+
+#[test]
+fn an_id_is_no_name_for_anything_else() {
+    Suite::new().live(async |life: Life| {
+        life.up().await;
+        let mut s = life.session().await;
+        let first = s.machine("first", &[]).await.expect("a machine");
+        s.machine("second", &[]).await.expect("a machine");
+        assert_eq!(reason(s.machine(&first.id.to_string(), &[]).await), Reason::AlreadyExists);
+        let rename = MachineRename { machine: text("second"), name: first.id.to_string().parse().expect("a name") };
+        assert_eq!(reason(s.ask(rename).await), Reason::AlreadyExists);
+        let disk = s.disk("disk").await.expect("a disk");
+        assert_eq!(reason(s.disk(&disk.id.to_string()).await), Reason::AlreadyExists);
+        let nic = s.nic("nic", None, None).await.expect("a nic");
+        assert_eq!(reason(s.nic(&nic.id.to_string(), None, None).await), Reason::AlreadyExists);
     });
 }

@@ -73,13 +73,13 @@ rules! {
     TokenCreate: ADMIN, "oneself, or the host", c => vec![On::User(c.user.as_ref())];
     TokenList: ADMIN, "oneself, or the host", c => vec![On::User(c.user.as_ref())];
     TokenDelete: ADMIN, "oneself, or the host", c => vec![On::User(c.user.as_ref())];
-    MachineCreate: OPERATOR, "the group; disks' groups; for shares the host", c => and_disks(On::Group(c.group.as_ref()), &c.settings);
+    MachineCreate: OPERATOR, "the group; disks' groups; the host for shares and for what goes before others", c => and_disks(On::Group(c.group.as_ref()), &c.settings);
     MachineGet: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineList: VIEWER, "anything", _ => vec![On::Any];
-    MachineSet: OPERATOR, "the machine's group; disks' groups; for shares the host", c => and_disks(On::Machine(&c.machine), &c.settings);
+    MachineSet: OPERATOR, "the machine's group; disks' groups; the host for shares and for what goes before others", c => and_disks(On::Machine(&c.machine), &c.settings);
     MachineRename: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineAct: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
-    MachineClone: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
+    MachineClone: OPERATOR, "the machine's group; what its settings would need", c => vec![On::Machine(&c.machine)];
     MachineDelete: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineConsole: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineScreen: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
@@ -140,7 +140,10 @@ fn and_disks<'a>(first: On<'a>, settings: &'a Settings) -> Vec<On<'a>> {
         on.push(On::Read(kernel, "boot.kernel"));
         on.extend(initrd.as_ref().map(|initrd| On::Read(initrd, "boot.initrd")));
     }
-    if settings.shares.as_ref().is_some_and(|shares| !shares.is_empty()) {
+    let limits = &settings.limits;
+    // What goes before all others of the host, or is not any group's.
+    let before = limits.priority.is_some_and(|nice| nice < 0) || limits.protect == Some(true) || limits.wired == Some(true);
+    if before || settings.shares.as_ref().is_some_and(|shares| !shares.is_empty()) {
         on.push(On::Host);
     }
     on

@@ -3,6 +3,7 @@
 use crate::handover::{FIRST, LISTENER, READY, REPORT};
 use crate::platform::Plan;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use nix::unistd::{Gid, Uid, execve, setgroups, setresgid, setresuid, setsid};
 use skep_proto::{Reason, Refusal};
 use skep_sys::freebsd::jail::{Value, create_and_enter};
@@ -132,7 +133,7 @@ fn become_first(plan: &Plan<'_>, cell: &Cell, report: &OwnedFd) -> Result<Infall
 /// Takes what keeps a dying jail with a network stack of its own from its end: a device of tuntap(4) that its root had the kernel make, by
 /// asking devfs(5) for a name that is not there, holds the jail, which holds the stack, which holds the interface, which holds the
 /// device. Nobody is in the jail any more, so the one who goes in is alone there.
-pub fn empty(name: &str) -> io::Result<()> {
+pub fn empty(name: &str, deadline: Instant) -> io::Result<()> {
     let child = match fork()? {
         Fork::Parent(pid) => nix::unistd::Pid::from_raw(pid),
         Fork::Child => {
@@ -140,6 +141,10 @@ pub fn empty(name: &str) -> io::Result<()> {
                 // The kernel lets nobody in who holds a directory.
                 fd::close_all_but(&[])?;
                 skep_sys::freebsd::jail::enter_dying(name)?;
+                // Elsewhere the interfaces would be the host's.
+                if skep_sys::freebsd::sysctl_number(c"security.jail.vnet")? != 1 {
+                    return Err(io::Error::from(io::ErrorKind::InvalidInput));
+                }
                 let control = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
                 for interface in net::list(control.as_fd())? {
                     // The loopback stays, as whatever the kernel made with the stack.
@@ -151,7 +156,13 @@ pub fn empty(name: &str) -> io::Result<()> {
             exit_now(i32::from(emptied().is_err()))
         }
     };
-    nix::sys::wait::waitpid(child, None)?;
+    // The kernel lets nobody wait with a limit; an interface that somebody has open goes when he closes it.
+    while nix::sys::wait::waitpid(child, Some(WaitPidFlag::WNOHANG))? == WaitStatus::StillAlive {
+        if Instant::now() > deadline {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
+        let _ = nix::poll::poll(&mut [], 5u8);
+    }
     Ok(())
 }
 

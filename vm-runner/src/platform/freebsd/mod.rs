@@ -109,7 +109,7 @@ impl Host {
         format!("sk{}{machine}", self.instance)
     }
 
-    fn remove_jail(&self, name: &str) -> io::Result<()> {
+    fn remove_jail(&self, name: &str, console: bool) -> io::Result<()> {
         let deadline = Instant::now() + END;
         while let Some(id) = skep_sys::freebsd::jail::find(name)? {
             if Instant::now() > deadline {
@@ -123,8 +123,9 @@ impl Host {
             // Removal is asynchronous, and the kernel tells nobody when it is done (FREEBSD.md 49).
             let _ = poll(&mut [], 5u8);
         }
-        if !self.newer && skep_sys::freebsd::jail::find_dying(name)?.is_some() {
-            jail::empty(name)?;
+        // A console-proxy's jail has no stack of its own.
+        if !self.newer && !console && skep_sys::freebsd::jail::find_dying(name)?.is_some() {
+            jail::empty(name, deadline)?;
         }
         Ok(())
     }
@@ -201,7 +202,7 @@ impl Host {
 
     fn try_sweep(&self, machine: MachineId, console: bool) -> io::Result<()> {
         let name = self.jail_name(machine, console);
-        self.remove_jail(&name)?;
+        self.remove_jail(&name, console)?;
         if !console {
             vmm::destroy(&self.vm_name(machine))?;
         }
@@ -245,7 +246,7 @@ impl CellHost for Host {
 
     fn end(&mut self, machine: MachineId, _socket: BorrowedFd<'_>) -> Result<(), Refusal> {
         for console in [false, true] {
-            self.remove_jail(&self.jail_name(machine, console))
+            self.remove_jail(&self.jail_name(machine, console), console)
                 .map_err(|e| Refusal::io(format_args!("machine {machine}"), "remove its jail", &e))?;
         }
         Ok(())
