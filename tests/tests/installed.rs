@@ -90,7 +90,7 @@ fn services_run_one_by_one_as_system_users_and_are_found_by_their_file() -> Resu
     std::os::unix::process::CommandExt::uid(&mut stranger, 61_234);
     let output = stranger.env("HOME", "/nonexistent").output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(!output.status.success() && said.contains("only root and who started skep"), "{said}");
+    ensure!(!output.status.success() && said.contains("only root, who started skep"), "{said}");
 
     suite.import_guest()?;
     suite.define("m", &[])?;

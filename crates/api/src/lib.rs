@@ -23,6 +23,6 @@ mod tests {
     fn every_service_is_described() {
         let set = prost_types::FileDescriptorSet::decode(super::DESCRIPTORS).expect("a descriptor set");
         let names: Vec<_> = set.file.iter().flat_map(|f| &f.service).map(|s| s.name().to_owned()).collect();
-        assert_eq!(names.len(), 8);
+        assert_eq!(names.len(), 10);
     }
 }
