@@ -184,7 +184,8 @@ const HOSTS_TPM: [&str; 2] = [
 
 /// contrib/lib9p/backend/fs.c, fs_icreate: fchown(2) to the guest's user after each file that is made. As root, before 15, it would leave
 /// set-user-id files of root's on the host at a guest's wish.
-const HOSTS_WRITES: &str = "bhyve gives each file that a guest makes to the guest's user, which takes root: where it is root, a guest could leave programs on the host that run as root; where it is not, it can make no file. Add `ro`";
+const HOSTS_WRITES: &str =
+    "add `ro`: bhyve, as root, would let a guest leave programs on the host, and otherwise can give no file to its user";
 
 /// Asked of the program that is installed.
 const HOSTS_SHARES: &str = "the hypervisor that is installed has no virtio-9p";
