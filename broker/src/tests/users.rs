@@ -277,7 +277,8 @@ fn tokens_of_before_are_an_administrators() {
     old.execute("INSERT INTO tokens (hash, name, created_ns) VALUES (?, 'laptop', 5)", [hash.as_slice()]).expect("written");
     old.execute(
         "INSERT INTO machines (id, name, stage, state, cpus, memory_mib, acceleration, screen, cpu_percent, description, created_ns)
-         VALUES ('00000000-0000-0000-0000-000000000001', 'web', 'ready', 'stopped', 1, 64, 0, 0, 0, '', 5)",
+         VALUES ('00000000-0000-0000-0000-000000000001', 'web', 'ready', 'stopped', 1, 64, 0, 0, 0, '', 5),
+                ('00000000-0000-0000-0000-000000000002', 'db', 'ready', 'running', 1, 64, 0, 0, 0, '', 5)",
         [],
     )
     .expect("written");
@@ -288,6 +289,8 @@ fn tokens_of_before_are_an_administrators() {
     use crate::db::machines::Machines;
     let machine = db.find_machine("web").expect("read").expect("kept");
     assert_eq!((machine.group, machine.group_name.as_str()), (crate::db::groups::DEFAULT, "default"));
+    let running = db.find_machine("db").expect("read").expect("kept");
+    assert_eq!((machine.wanted, running.wanted), (false, true));
 }
 
 #[test]

@@ -24,8 +24,8 @@ pub async fn run(ctx: &Ctx, args: StopArgs) -> Result<(), Failure> {
     all(ctx, machines, timeout, wait.no_wait).await
 }
 
-/// Stops those of them that run, the highest order first, those of the same order at the same time; whatever has not powered off when the
-/// time for all is over is ended.
+/// Stops those of them that run, the highest order first, those of the same order at the same time. Each turn has an equal part of the time
+/// that is left, so that one who does not listen takes none from those after him; whatever has not powered off by then is ended.
 pub async fn all(ctx: &Ctx, machines: Vec<Machine>, patience: Option<Duration>, no_wait: bool) -> Result<(), Failure> {
     let deadline = patience.map(|patience| Instant::now() + patience);
     let mut turns: BTreeMap<u32, Vec<Machine>> = BTreeMap::new();
@@ -35,8 +35,8 @@ pub async fn all(ctx: &Ctx, machines: Vec<Machine>, patience: Option<Duration>, 
         }
     }
     let mut worst = Ok(());
-    for machines in turns.into_values().rev() {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    for (to_come, machines) in turns.into_values().enumerate().rev() {
+        let left = deadline.map(|deadline| part(deadline.saturating_duration_since(Instant::now()), to_come));
         let mut stopping = JoinSet::new();
         for machine in machines {
             stopping.spawn(stop(ctx.api.clone(), machine.id, machine.name, left, no_wait, ctx.output));
@@ -49,6 +49,11 @@ pub async fn all(ctx: &Ctx, machines: Vec<Machine>, patience: Option<Duration>, 
         }
     }
     worst
+}
+
+/// Of the time that is left, when so many turns are to come.
+fn part(left: Duration, to_come: usize) -> Duration {
+    left / u32::try_from(to_come).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 async fn stop(
@@ -85,4 +90,20 @@ async fn stop(
     operation::finish(&api, quiet, begun, Interrupt::Leaves).await?;
     said("ended");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_takes_all_of_his_time_leaves_the_same_to_those_after_him() {
+        let mut left = Duration::from_secs(60);
+        for to_come in (0..4).rev() {
+            assert_eq!(part(left, to_come), Duration::from_secs(15));
+            left -= part(left, to_come);
+        }
+        assert_eq!(left, Duration::ZERO);
+        assert_eq!(part(Duration::from_secs(60), 0), Duration::from_secs(60));
+    }
 }

@@ -3,7 +3,6 @@
 use crate::handover::{FIRST, LISTENER, READY, REPORT};
 use crate::platform::Plan;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use nix::unistd::{Gid, Uid, execve, setgroups, setresgid, setresuid, setsid};
 use skep_proto::{Reason, Refusal};
 use skep_sys::freebsd::jail::{Value, create_and_enter};
@@ -134,12 +133,13 @@ fn become_first(plan: &Plan<'_>, cell: &Cell, report: &OwnedFd) -> Result<Infall
 /// asking devfs(5) for a name that is not there, holds the jail, which holds the stack, which holds the interface, which holds the
 /// device. Nobody is in the jail any more, so the one who goes in is alone there.
 pub fn empty(name: &str, deadline: Instant) -> io::Result<()> {
+    let (ours, theirs) = sock::seqpacket_pair()?;
     let child = match fork()? {
         Fork::Parent(pid) => nix::unistd::Pid::from_raw(pid),
         Fork::Child => {
             let emptied = || -> io::Result<()> {
                 // The kernel lets nobody in who holds a directory.
-                fd::close_all_but(&[])?;
+                fd::close_all_but(&[theirs.as_raw_fd()])?;
                 skep_sys::freebsd::jail::enter_dying(name)?;
                 // Elsewhere the interfaces would be the host's.
                 if skep_sys::freebsd::sysctl_number(c"security.jail.vnet")? != 1 {
@@ -156,14 +156,12 @@ pub fn empty(name: &str, deadline: Instant) -> io::Result<()> {
             exit_now(i32::from(emptied().is_err()))
         }
     };
-    // The kernel lets nobody wait with a limit; an interface that somebody has open goes when he closes it.
-    while nix::sys::wait::waitpid(child, Some(WaitPidFlag::WNOHANG))? == WaitStatus::StillAlive {
-        if Instant::now() > deadline {
-            return Err(io::Error::from(io::ErrorKind::TimedOut));
-        }
-        let _ = nix::poll::poll(&mut [], 5u8);
+    drop(theirs);
+    // It says nothing: what is waited for is its end. An interface that somebody has open goes only when he closes it.
+    match msg::recv(ours.as_fd(), 1, 0, Some(deadline)) {
+        Err(msg::RecvError::TimedOut) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        _ => nix::sys::wait::waitpid(child, None).map(drop).map_err(io::Error::from),
     }
-    Ok(())
 }
 
 /// For each tap an interface of its name in the jail's own stack: bhyve raises that, the frames go through the tap (FREEBSD.md 26).
