@@ -2,7 +2,9 @@
 
 use skep_proto::Helper;
 use skep_proto::broker::{Broker, RULES, Role};
-use skep_rights::{ALL, Access, BASE, FdKind, Most, Network, PathRule, Paths, Place, Process, Syscalls, Uid, VARIANTS};
+use skep_rights::{
+    ALL, Access, BASE, Descriptor, FdKind, Most, Network, PathRule, Paths, Place, Process, Syscalls, Uid, VARIANTS,
+};
 use std::fmt::Write;
 
 const HEAD: &str = "# Rights of each process
@@ -57,7 +59,7 @@ fn process(page: &mut String, table: &Process) {
     let mode = if table.freebsd.capability_mode { "capability mode" } else { "not in capability mode" };
     let note = if table.freebsd.note.is_empty() { String::new() } else { format!(": {}", table.freebsd.note) };
     let _ = writeln!(page, "- FreeBSD: {mode}{note}\n");
-    descriptors(page, table);
+    descriptors(page, table.descriptors);
     paths(page, table);
     calls(page, table.syscalls);
     for (request, why) in table.ioctls {
@@ -98,6 +100,7 @@ fn calls(page: &mut String, groups: &[Syscalls]) {
 /// What a variant has beyond its table.
 fn more(page: &mut String, table: &Process, variant: &Process, when: &str) {
     let _ = writeln!(page, "Besides, {when}:\n");
+    descriptors(page, variant.descriptors.get(table.descriptors.len()..).unwrap_or_default());
     calls(page, variant.syscalls.get(table.syscalls.len()..).unwrap_or_default());
     if let (Paths::Only(own), Paths::Only(all)) = (table.paths, variant.paths) {
         for rule in all.get(own.len()..).unwrap_or_default() {
@@ -108,13 +111,13 @@ fn more(page: &mut String, table: &Process, variant: &Process, when: &str) {
     page.push('\n');
 }
 
-fn descriptors(page: &mut String, table: &Process) {
-    if table.descriptors.is_empty() {
+fn descriptors(page: &mut String, lines: &[Descriptor]) {
+    if lines.is_empty() {
         return;
     }
     row(page, &["descriptor", "kind", "most", "Capsicum rights", "why"]);
     row(page, &["---"; 5]);
-    for line in table.descriptors {
+    for line in lines {
         let most = match line.most {
             Most::N(count) => count.to_string(),
             Most::Many => "any".into(),

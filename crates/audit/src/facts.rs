@@ -96,6 +96,16 @@ pub enum Confinement {
     FreeBsd(FreeBsd),
 }
 
+impl Confinement {
+    /// What it sees of the file system, as far as it can be read.
+    pub fn mounts(&self) -> &[Mount] {
+        match self {
+            Confinement::Linux(linux) => &linux.mounts,
+            Confinement::FreeBsd(freebsd) => freebsd.jail.as_ref().and_then(|jail| jail.mounts.as_deref()).unwrap_or_default(),
+        }
+    }
+}
+
 impl Default for Confinement {
     fn default() -> Self {
         Confinement::Linux(Linux::default())
@@ -132,12 +142,12 @@ impl Linux {
     }
 }
 
-/// A line of `/proc/PID/mountinfo`.
+/// What is mounted: a line of `/proc/PID/mountinfo`, or of getfsstat(2) below a jail's root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// What of the file system is mounted.
     pub root: String,
-    /// Where.
+    /// Where, as the process sees it.
     pub point: String,
     /// Type.
     pub filesystem: String,
@@ -145,6 +155,14 @@ pub struct Mount {
     pub read_only: bool,
     /// Whether neither programs, device nodes nor set-user-id bits of it count.
     pub plain: bool,
+}
+
+impl Mount {
+    /// Whether it is where the spawner mounts what a machine shares.
+    pub fn is_share(&self) -> bool {
+        let number = self.point.strip_prefix("/share/").and_then(|number| number.parse::<usize>().ok());
+        number.is_some_and(|number| number < skep_rights::hypervisor::SHARES)
+    }
 }
 
 /// `kern.proc.pid` and jail_get(2).
@@ -183,6 +201,8 @@ pub struct Jail {
     pub limits: Option<Vec<String>>,
     /// Rules of its devfs, in their order; none: they cannot be read.
     pub nodes: Option<Vec<NodeRule>>,
+    /// What is mounted at and below its root; none: it cannot be read.
+    pub mounts: Option<Vec<Mount>>,
 }
 
 /// A rule of devfs(5).

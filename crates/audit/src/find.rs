@@ -1,11 +1,11 @@
 //! Which processes the suite consists of, as the kernel shows them.
 
-use crate::facts::{Confinement, Facts};
+use crate::facts::{Confinement, Facts, Mount};
 use crate::platform::{Kernel, Listener};
 use crate::report::{Line, Process, Report, Verdict};
 use crate::{Error, Options, check};
 use skep_proto::MachineId;
-use skep_rights::{Process as Table, net, storage};
+use skep_rights::{Process as Table, hypervisor, net, storage};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ type Group = (Option<MachineId>, &'static str);
 
 impl Subject {
     fn group(&self) -> Group {
-        let name = if self.table.name == skep_rights::hypervisor::TABLE.name {
+        let name = if [hypervisor::TABLE.name, hypervisor::LOOK_UPS.name].contains(&self.table.name) {
             skep_rights::runner::TABLE.name
         } else {
             self.table.name
@@ -150,10 +150,14 @@ fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects
     };
     for machine in ids("vm") {
         let Some((runner, notes)) = holder(kernel, listeners, &options.run.join(format!("vm/{machine}.sock"))) else { continue };
-        let table = &skep_rights::runner::TABLE;
+        // It may have ended meanwhile; then it shares nothing.
+        let shares = kernel.facts(runner)?.is_some_and(|facts| facts.confinement.mounts().iter().any(Mount::is_share));
+        let table = if shares { &skep_rights::runner::TABLE_SHARES } else { &skep_rights::runner::TABLE };
         subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid: runner, notes });
+        let mut titles = Vec::new();
         for pid in kernel.cell_mates(runner)? {
-            let table = &skep_rights::hypervisor::TABLE;
+            let Some(facts) = kernel.facts(pid)? else { continue };
+            let table = mate(&facts, shares, &mut titles);
             subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes: Vec::new() });
         }
     }
@@ -165,6 +169,22 @@ fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects
         subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes });
     }
     Ok(())
+}
+
+/// What one of a runner's cell is. A process gives itself its title: one that claims to look names up is held against a table that has
+/// less than its hypervisor's. `titles`: those that were found already.
+fn mate(facts: &Facts, shares: bool, titles: &mut Vec<&'static str>) -> &'static Table {
+    let words = facts.arguments.first().map_or("", String::as_str);
+    let first = words.split(' ').next().unwrap_or_default().trim_end_matches(':');
+    let title = hypervisor::LOOK_UP_TITLES.into_iter().find(|title| *title == first && !titles.contains(title));
+    match (title, shares) {
+        (Some(title), true) if matches!(facts.confinement, Confinement::FreeBsd(_)) => {
+            titles.push(title);
+            &hypervisor::LOOK_UPS
+        }
+        (_, true) => &hypervisor::TABLE_SHARES,
+        (_, false) => &hypervisor::TABLE,
+    }
 }
 
 /// Children of the services, and theirs, that are nothing else.
@@ -285,6 +305,21 @@ mod tests {
             let judged = check::process(&found, &facts, &[], &options);
             assert!(judged.lines.iter().any(|line| line.line == "process" && line.verdict.differs()), "{judged}");
         }
+    }
+
+    #[test]
+    fn in_a_cell_that_shares_one_process_of_each_kind_looks_names_up() {
+        let bhyve = |title: &str| facts("/usr/sbin/bhyve", title, 5, true);
+        let mut titles = Vec::new();
+        let mut found = |title, shares| mate(&bhyve(title), shares, &mut titles);
+        assert!(std::ptr::eq(found("bhyve: m", true), &hypervisor::TABLE_SHARES));
+        assert!(std::ptr::eq(found("system.pwd", false), &hypervisor::TABLE));
+        for title in hypervisor::LOOK_UP_TITLES {
+            assert!(std::ptr::eq(found(title, true), &hypervisor::LOOK_UPS));
+            assert!(std::ptr::eq(found(title, true), &hypervisor::TABLE_SHARES));
+        }
+        let linux = Facts { confinement: Confinement::default(), ..bhyve("system.grp") };
+        assert!(std::ptr::eq(mate(&linux, true, &mut Vec::new()), &hypervisor::TABLE_SHARES));
     }
 
     #[test]

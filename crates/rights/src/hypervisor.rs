@@ -114,6 +114,155 @@ const ROOT: &[PathRule] = &[
     },
 ];
 
+const DESCRIPTORS: &[Descriptor] = &[
+    Descriptor {
+        name: "qmp",
+        kind: FdKind::Unix,
+        most: Most::N(4),
+        rights: &["READ", "WRITE", "EVENT"],
+        ioctls: &[],
+        why: "the runner speaks to it; screens that it was given over this",
+    },
+    Descriptor {
+        name: "serial line",
+        kind: FdKind::Line,
+        most: Most::N(2),
+        rights: &["READ", "WRITE", "EVENT", "IOCTL", "FCNTL", "FSTAT", "SEEK", "FSYNC", "FTRUNCATE", "FPATHCONF", "MMAP_RW"],
+        ioctls: &[],
+        why: "the guest's console",
+    },
+    Descriptor {
+        name: "standard error",
+        kind: FdKind::Pipe,
+        most: Most::N(2),
+        // bhyve limits its standard descriptors to these itself.
+        rights: &["WRITE", "SEEK", "FCNTL", "FSTAT", "EVENT", "IOCTL"],
+        ioctls: &[],
+        why: "its last words, read by the runner",
+    },
+    Descriptor {
+        name: "wake-ups",
+        kind: FdKind::Pipe,
+        most: Most::N(2),
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "bhyve: both ends of a pipe of its own",
+    },
+    Descriptor {
+        name: "vmm instance",
+        kind: FdKind::Device("vmm/"),
+        most: Most::N(2),
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "bhyve: the machine's memory and processors (vmm(4))",
+    },
+    Descriptor {
+        name: "vmm control",
+        kind: FdKind::Device("vmmctl"),
+        most: Most::N(1),
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "bhyve, FreeBSD 15 and later: it made the instance through it",
+    },
+    Descriptor {
+        name: "random",
+        kind: FdKind::Device("random"),
+        most: Most::N(1),
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "bhyve: the guest's random numbers",
+    },
+    Descriptor {
+        name: "screen",
+        kind: FdKind::Inet,
+        most: Most::N(2),
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "bhyve before FreeBSD 15: listens on the loopback of a network stack that holds nothing else; the runner connects",
+    },
+    Descriptor {
+        name: "screen's socket",
+        kind: FdKind::Listener,
+        most: Most::N(1),
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "bhyve, FreeBSD 15 and later: listens in the cell's /tmp; the runner connects",
+    },
+    Descriptor {
+        name: "channel",
+        kind: FdKind::Unix,
+        most: Most::N(4),
+        rights: &["ACCEPT", "EVENT", "READ", "WRITE"],
+        ioctls: &[],
+        why: "a client of a channel: given over QMP, or accepted by bhyve",
+    },
+    Descriptor {
+        name: "channel's socket",
+        kind: FdKind::Listener,
+        most: Most::N(4),
+        rights: &["ACCEPT", "EVENT", "READ", "WRITE"],
+        ioctls: &[],
+        why: "bhyve: listens in the cell's /tmp; the runner connects",
+    },
+    Descriptor { name: "null", kind: FdKind::Null, most: Most::N(1), rights: &["READ"], ioctls: &[], why: "standard input" },
+    Descriptor {
+        name: "disk",
+        kind: FdKind::File("disks"),
+        most: Most::Many,
+        rights: &["FSYNC", "IOCTL", "READ", "SEEK", "WRITE", "FSTAT", "EVENT", "FPATHCONF"],
+        ioctls: super::runner::DISK_IOCTLS,
+        why: "opened and locked by storage-helper; itself or a copy under another number",
+    },
+    Descriptor {
+        name: "volume",
+        kind: FdKind::DeviceBelow("volumes"),
+        most: Most::Many,
+        rights: &["FSYNC", "IOCTL", "READ", "SEEK", "WRITE", "FSTAT", "EVENT", "FPATHCONF"],
+        ioctls: super::runner::DISK_IOCTLS,
+        why: "FreeBSD: a disk that is a ZFS volume, likewise",
+    },
+    Descriptor {
+        name: "variable store",
+        kind: FdKind::File("firmware"),
+        most: Most::N(2),
+        rights: &["READ", "WRITE", "SEEK", "FSTAT", "MMAP_RW"],
+        ioctls: &[],
+        why: "what UEFI keeps",
+    },
+    Descriptor {
+        name: "tap",
+        kind: FdKind::Device("net/tun"),
+        most: Most::Many,
+        rights: &["EVENT", "READ", "WRITE", "IOCTL", "FSTAT"],
+        ioctls: super::runner::TAP_IOCTLS,
+        why: "made by net-helper",
+    },
+    Descriptor {
+        name: "firmware",
+        kind: FdKind::File("cell"),
+        most: Most::Many,
+        rights: &["READ", "SEEK", "FSTAT", "MMAP_R"],
+        ioctls: &[],
+        why: "UEFI code, from the cell's root",
+    },
+    Descriptor {
+        name: "events",
+        kind: FdKind::Event,
+        most: Most::Many,
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "its own wake-ups, timers and signals",
+    },
+    Descriptor {
+        name: "memory",
+        kind: FdKind::Memory,
+        most: Most::Many,
+        rights: &["READ", "WRITE", "MMAP_RW", "FTRUNCATE"],
+        ioctls: &[],
+        why: "buffers of the display, which it makes itself",
+    },
+];
+
 const CONST_TABLE: Process = Process {
     name: "hypervisor",
     program: "qemu-system-x86_64",
@@ -122,162 +271,7 @@ const CONST_TABLE: Process = Process {
     namespaces: CELL,
     capabilities: &[],
     network: Network::None,
-    descriptors: &[
-        Descriptor {
-            name: "qmp",
-            kind: FdKind::Unix,
-            most: Most::N(4),
-            rights: &["READ", "WRITE", "EVENT"],
-            ioctls: &[],
-            why: "the runner speaks to it; screens that it was given over this",
-        },
-        Descriptor {
-            name: "serial line",
-            kind: FdKind::Line,
-            most: Most::N(2),
-            rights: &["READ", "WRITE", "EVENT", "IOCTL", "FCNTL", "FSTAT", "SEEK", "FSYNC", "FTRUNCATE", "FPATHCONF", "MMAP_RW"],
-            ioctls: &[],
-            why: "the guest's console",
-        },
-        Descriptor {
-            name: "standard error",
-            kind: FdKind::Pipe,
-            most: Most::N(2),
-            // bhyve limits its standard descriptors to these itself.
-            rights: &["WRITE", "SEEK", "FCNTL", "FSTAT", "EVENT", "IOCTL"],
-            ioctls: &[],
-            why: "its last words, read by the runner",
-        },
-        Descriptor {
-            name: "wake-ups",
-            kind: FdKind::Pipe,
-            most: Most::N(2),
-            rights: UNLIMITED,
-            ioctls: &[],
-            why: "bhyve: both ends of a pipe of its own",
-        },
-        Descriptor {
-            name: "vmm instance",
-            kind: FdKind::Device("vmm/"),
-            most: Most::N(2),
-            rights: UNLIMITED,
-            ioctls: &[],
-            why: "bhyve: the machine's memory and processors (vmm(4))",
-        },
-        Descriptor {
-            name: "vmm control",
-            kind: FdKind::Device("vmmctl"),
-            most: Most::N(1),
-            rights: UNLIMITED,
-            ioctls: &[],
-            why: "bhyve, FreeBSD 15 and later: it made the instance through it",
-        },
-        Descriptor {
-            name: "random",
-            kind: FdKind::Device("random"),
-            most: Most::N(1),
-            rights: UNLIMITED,
-            ioctls: &[],
-            why: "bhyve: the guest's random numbers",
-        },
-        Descriptor {
-            name: "screen",
-            kind: FdKind::Inet,
-            most: Most::N(2),
-            rights: UNLIMITED,
-            ioctls: &[],
-            why: "bhyve before FreeBSD 15: listens on the loopback of a network stack that holds nothing else; the runner connects",
-        },
-        Descriptor {
-            name: "screen's socket",
-            kind: FdKind::Listener,
-            most: Most::N(1),
-            rights: UNLIMITED,
-            ioctls: &[],
-            why: "bhyve, FreeBSD 15 and later: listens in the cell's /tmp; the runner connects",
-        },
-        Descriptor {
-            name: "channel",
-            kind: FdKind::Unix,
-            most: Most::N(4),
-            rights: &["ACCEPT", "EVENT", "READ", "WRITE"],
-            ioctls: &[],
-            why: "a client of a channel: given over QMP, or accepted by bhyve",
-        },
-        Descriptor {
-            name: "channel's socket",
-            kind: FdKind::Listener,
-            most: Most::N(4),
-            rights: &["ACCEPT", "EVENT", "READ", "WRITE"],
-            ioctls: &[],
-            why: "bhyve: listens in the cell's /tmp; the runner connects",
-        },
-        Descriptor { name: "null", kind: FdKind::Null, most: Most::N(1), rights: &["READ"], ioctls: &[], why: "standard input" },
-        Descriptor {
-            name: "disk",
-            kind: FdKind::File("disks"),
-            most: Most::Many,
-            rights: &["FSYNC", "IOCTL", "READ", "SEEK", "WRITE", "FSTAT", "EVENT", "FPATHCONF"],
-            ioctls: super::runner::DISK_IOCTLS,
-            why: "opened and locked by storage-helper; itself or a copy under another number",
-        },
-        Descriptor {
-            name: "volume",
-            kind: FdKind::DeviceBelow("volumes"),
-            most: Most::Many,
-            rights: &["FSYNC", "IOCTL", "READ", "SEEK", "WRITE", "FSTAT", "EVENT", "FPATHCONF"],
-            ioctls: super::runner::DISK_IOCTLS,
-            why: "FreeBSD: a disk that is a ZFS volume, likewise",
-        },
-        Descriptor {
-            name: "share",
-            kind: FdKind::Shared,
-            most: Most::Many,
-            rights: UNLIMITED,
-            ioctls: &[],
-            why: "only in cells that share directories of the host: those, and what of them the guest has open",
-        },
-        Descriptor {
-            name: "variable store",
-            kind: FdKind::File("firmware"),
-            most: Most::N(2),
-            rights: &["READ", "WRITE", "SEEK", "FSTAT", "MMAP_RW"],
-            ioctls: &[],
-            why: "what UEFI keeps",
-        },
-        Descriptor {
-            name: "tap",
-            kind: FdKind::Device("net/tun"),
-            most: Most::Many,
-            rights: &["EVENT", "READ", "WRITE", "IOCTL", "FSTAT"],
-            ioctls: super::runner::TAP_IOCTLS,
-            why: "made by net-helper",
-        },
-        Descriptor {
-            name: "firmware",
-            kind: FdKind::File("cell"),
-            most: Most::Many,
-            rights: &["READ", "SEEK", "FSTAT", "MMAP_R"],
-            ioctls: &[],
-            why: "UEFI code, from the cell's root",
-        },
-        Descriptor {
-            name: "events",
-            kind: FdKind::Event,
-            most: Most::Many,
-            rights: UNLIMITED,
-            ioctls: &[],
-            why: "its own wake-ups, timers and signals",
-        },
-        Descriptor {
-            name: "memory",
-            kind: FdKind::Memory,
-            most: Most::Many,
-            rights: &["READ", "WRITE", "MMAP_RW", "FTRUNCATE"],
-            ioctls: &[],
-            why: "buffers of the display, which it makes itself",
-        },
-    ],
+    descriptors: DESCRIPTORS,
     paths: Paths::Only(ROOT),
     syscalls: CALLS,
     ioctls: IOCTLS,
@@ -336,15 +330,71 @@ pub static TABLE_KVM: Process = Process { syscalls: KVM_CALLS, ..CONST_TABLE };
 const SHARES_CALLS: &[Syscalls] =
     &joined::<{ CALLS.len() + SHARE_CALLS.len() }>(CALLS, SHARE_CALLS, "files and directories of shares");
 
-const SHARES_ROOT: &[PathRule] = &with_path::<{ ROOT.len() + 1 }>(ROOT, SHARE);
+const SHARES_ROOT: &[PathRule] = &with::<_, { ROOT.len() + 1 }>(ROOT, SHARE);
 
-const CONST_SHARES: Process = Process { paths: Paths::Only(SHARES_ROOT), ..CONST_TABLE };
+const SHARE_DESCRIPTORS: &[Descriptor] = &with::<_, { DESCRIPTORS.len() + 2 }>(
+    &with::<_, { DESCRIPTORS.len() + 1 }>(
+        DESCRIPTORS,
+        Descriptor {
+            name: "share",
+            kind: FdKind::Shared,
+            most: Most::Many,
+            rights: UNLIMITED,
+            ioctls: &[],
+            why: "the directories of the host that the machine shares, and what of them the guest has open",
+        },
+    ),
+    Descriptor {
+        name: "look-ups",
+        kind: FdKind::Unix,
+        most: Most::N(2),
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "bhyve: asks its two processes about users and groups",
+    },
+);
+
+const CONST_SHARES: Process = Process { descriptors: SHARE_DESCRIPTORS, paths: Paths::Only(SHARES_ROOT), ..CONST_TABLE };
 
 /// For a cell that shares directories of the host: a declared exception.
 pub static TABLE_SHARES: Process = Process { syscalls: SHARES_CALLS, ..CONST_SHARES };
 
 const KVM_SHARES_CALLS: &[Syscalls] =
     &joined::<{ KVM_CALLS.len() + SHARE_CALLS.len() }>(KVM_CALLS, SHARE_CALLS, "files and directories of shares");
+
+/// FreeBSD: what lib9p makes before bhyve enters capability mode, for the names of users (system.pwd) and of groups (system.grp),
+/// libcasper(3). Cells without shares have none.
+pub static LOOK_UPS: Process = Process {
+    name: "look-ups",
+    program: "bhyve",
+    task: "answers the hypervisor's questions about users or groups, from the cell's own lists, where it shares directories (FreeBSD)",
+    descriptors: &[
+        Descriptor {
+            name: "hypervisor",
+            kind: FdKind::Unix,
+            most: Most::N(1),
+            rights: UNLIMITED,
+            ioctls: &[],
+            why: "its questions",
+        },
+        Descriptor {
+            name: "list",
+            kind: FdKind::File("cell"),
+            most: Most::N(1),
+            rights: UNLIMITED,
+            ioctls: &[],
+            why: "the cell's list of users, which has nobody in it",
+        },
+    ],
+    paths: Paths::Only(&[]),
+    syscalls: &[],
+    ioctls: &[],
+    freebsd: FreeBsd { note: "the jail confines it: libcasper(3) gives such services no capability mode", ..CONST_TABLE.freebsd },
+    ..CONST_TABLE
+};
+
+/// What it calls itself (setproctitle(3)): the words before its program's name.
+pub const LOOK_UP_TITLES: [&str; 2] = ["system.pwd", "system.grp"];
 
 /// For a cell with both.
 pub static TABLE_KVM_SHARES: Process = Process { syscalls: KVM_SHARES_CALLS, ..CONST_SHARES };

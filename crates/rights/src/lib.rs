@@ -30,6 +30,7 @@ pub const ALL: &[&Process] = &[
     &vm_runner::TABLE,
     &runner::TABLE,
     &hypervisor::TABLE,
+    &hypervisor::LOOK_UPS,
     &console::TABLE,
 ];
 

@@ -146,7 +146,7 @@ const SHARE: PathRule = PathRule {
     why: "the hypervisor's: the directories that the machine shares",
 };
 
-const SHARES_PATHS: &[PathRule] = &with_path::<{ PATHS.len() + 1 }>(PATHS, SHARE);
+const SHARES_PATHS: &[PathRule] = &with::<_, { PATHS.len() + 1 }>(PATHS, SHARE);
 
 /// For a cell that shares directories of the host: its hypervisor cannot have more than its runner.
 pub static TABLE_SHARES: Process = Process { syscalls: SHARES_CALLS, paths: Paths::Only(SHARES_PATHS), ..CONST_TABLE };

@@ -120,7 +120,7 @@ pub enum Network {
 }
 
 /// A kind of descriptor that a process may hold.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Descriptor {
     /// Name of the line; a process says with it what each of its descriptors is.
     pub name: &'static str,
@@ -256,10 +256,10 @@ pub(crate) const fn joined<const N: usize>(own: &[Syscalls], others: &[Syscalls]
     all
 }
 
-/// `own`, and one more, as one list of `N` rules.
+/// `own`, and one more, as one list of `N`.
 // Called in constants only: a wrong `N` does not compile.
 #[allow(clippy::indexing_slicing)]
-pub(crate) const fn with_path<const N: usize>(own: &[PathRule], more: PathRule) -> [PathRule; N] {
+pub(crate) const fn with<T: Copy, const N: usize>(own: &[T], more: T) -> [T; N] {
     let mut all = [more; N];
     let mut n = 0;
     while n < own.len() {

@@ -1,7 +1,7 @@
 //! Capability mode and jail.
 
-use super::line;
-use crate::facts::{FreeBsd, Jail, Kind, NodeRule, Open};
+use super::{line, mounts};
+use crate::facts::{FreeBsd, Jail, Kind, Mount, NodeRule, Open};
 use crate::report::{Line, Verdict};
 use skep_rights::hypervisor::NODES;
 use skep_rights::{FdKind, Network, Process, Uid};
@@ -45,7 +45,25 @@ pub fn lines(table: &Process, freebsd: &FreeBsd, uids: &[u32], open: &[Open], li
             lines.push(limits(jail));
         }
         lines.push(nodes(jail, uids));
+        lines.push(root(jail));
     }
+}
+
+/// What is mounted at and below its root: each file system of the kernel's at its place, of the host's the prepared root and shares.
+fn root(jail: &Jail) -> Line {
+    let Some(seen) = &jail.mounts else {
+        let why = "the kernel's list of mounts cannot be read".into();
+        return line("root", "read-only, nothing of the host but the machine's shares", "not readable", Verdict::Weaker { why });
+    };
+    let kernels = |mount: &Mount| {
+        matches!(
+            (mount.point.as_str(), mount.filesystem.as_str()),
+            ("/dev", "devfs") | ("/dev/fd", "fdescfs") | ("/run" | "/tmp", "tmpfs")
+        )
+    };
+    let strange = seen.iter().filter(|mount| mount.point != "/" && !mount.is_share() && !kernels(mount));
+    let strange = strange.map(|mount| format!("{} is {} of {}", mount.point, mount.filesystem, mount.root)).collect();
+    mounts::root(seen, |_| true, strange)
 }
 
 /// Rules of rctl(8). How large each limit is stands in the broker's database, which is no kernel's word; that they are the jail's own,

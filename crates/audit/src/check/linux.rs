@@ -1,6 +1,6 @@
 //! Namespaces, capabilities, no_new_privs, seccomp, the root of a cell.
 
-use super::{line, plural};
+use super::{line, mounts, plural};
 use crate::Options;
 use crate::facts::{Confinement, Facts, Linux, Mount};
 use crate::report::{Line, Verdict};
@@ -20,7 +20,7 @@ pub fn lines(table: &Process, linux: &Linux, others: &[&Facts], options: &Option
     let verdict = if filtered { Verdict::Confirmed } else { Verdict::Differs { what: format!("seccomp: {filters}") } };
     lines.push(line("seccomp", format!("mode 2, at least {FILTERS} filters"), filters, verdict));
     if table.uid == Uid::PerMachine {
-        lines.push(root(linux));
+        lines.push(mounts::root(&linux.mounts, harmless, Vec::new()));
     }
 }
 
@@ -136,37 +136,9 @@ fn names(mask: u64) -> String {
     (0..64).filter(|bit| mask & (1 << bit) != 0).map(name).collect::<Vec<_>>().join(" ")
 }
 
-/// A cell's root is read-only; what can be written in it is memory, a single device, or a directory of the host that the machine shares.
-fn root(linux: &Linux) -> Line {
-    let mut differences = Vec::new();
-    match linux.mounts.iter().rfind(|mount| mount.point == "/") {
-        None => differences.push("it has no root".to_owned()),
-        Some(root) if !root.read_only => differences.push("its root can be written".to_owned()),
-        Some(_) => {}
-    }
-    let harmless = |mount: &Mount| {
-        let memory = matches!(mount.filesystem.as_str(), "tmpfs" | "ramfs" | "proc" | "devpts" | "mqueue");
-        let device = mount.root != "/" && matches!(mount.point.as_str(), "/dev/null" | "/dev/urandom" | "/dev/kvm");
-        memory && mount.root == "/" || mount.filesystem == "proc" || device || is_share(mount)
-    };
-    for mount in linux.mounts.iter().filter(|mount| is_share(mount) && !mount.plain) {
-        differences.push(format!("{}: programs, devices or set-user-id files of it can be used", mount.point));
-    }
-    let writable = linux.mounts.iter().filter(|mount| !mount.read_only && mount.point != "/");
-    for mount in writable.clone().filter(|mount| !harmless(mount)) {
-        differences.push(format!("{} can be written ({} of {})", mount.point, mount.root, mount.filesystem));
-    }
-    let list: Vec<String> = writable.map(|mount| format!("{} ({})", mount.point, mount.filesystem)).collect();
-    let list = if list.is_empty() { "nothing".into() } else { list.join(" ") };
-    let read: Vec<&str> =
-        linux.mounts.iter().filter(|mount| mount.read_only && is_share(mount)).map(|mount| mount.point.as_str()).collect();
-    let read = if read.is_empty() { String::new() } else { format!("; shared read-only: {}", read.join(" ")) };
-    let found = format!("{}; can be written: {list}{read}", plural(linux.mounts.len(), "mount"));
-    line("root", "read-only, nothing of the host but the machine's shares", found, Verdict::of(differences))
-}
-
-/// Where the spawner mounts what a machine shares.
-fn is_share(mount: &Mount) -> bool {
-    let number = mount.point.strip_prefix("/share/").and_then(|number| number.parse::<usize>().ok());
-    number.is_some_and(|number| number < skep_rights::hypervisor::SHARES)
+/// What can be written in a cell without reaching the host: memory, a single device.
+fn harmless(mount: &Mount) -> bool {
+    let memory = matches!(mount.filesystem.as_str(), "tmpfs" | "ramfs" | "proc" | "devpts" | "mqueue");
+    let device = mount.root != "/" && matches!(mount.point.as_str(), "/dev/null" | "/dev/urandom" | "/dev/kvm");
+    memory && mount.root == "/" || mount.filesystem == "proc" || device
 }

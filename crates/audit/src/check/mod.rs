@@ -5,6 +5,7 @@ mod descriptors;
 mod freebsd;
 mod identity;
 mod linux;
+mod mounts;
 #[cfg(test)]
 mod tests;
 

@@ -187,8 +187,20 @@ fn cell() -> Jail {
         allowed: ["reserved_ports", "set_hostname", "suser", "unprivileged_proc_debug", "vmm"].map(Into::into).into(),
         limits: Some(vec!["jail:skep-test-m:maxproc:deny=130".into(), "jail:skep-test-m:nthr:deny=130".into()]),
         nodes: Some(nodes),
+        mounts: Some(vec![
+            jails_mount("nullfs", "/state/cell/root", "/", true),
+            jails_mount("devfs", "devfs", "/dev", false),
+            jails_mount("fdescfs", "fdescfs", "/dev/fd", false),
+            jails_mount("tmpfs", "tmpfs", "/run", false),
+            jails_mount("tmpfs", "tmpfs", "/tmp", false),
+        ]),
         ..Jail::default()
     }
+}
+
+fn jails_mount(filesystem: &str, root: &str, point: &str, read_only: bool) -> Mount {
+    let plain = point.starts_with("/share");
+    Mount { root: root.into(), point: point.into(), filesystem: filesystem.into(), read_only, plain }
 }
 
 fn in_jail(table: &'static Table, uid: u32, jail: Jail) -> Process {
@@ -233,6 +245,42 @@ fn on_freebsd_rules_of_a_cell_are_judged() {
     let uncounted = in_jail(&hypervisor::TABLE, 62_006, Jail { limits: None, nodes: None, ..cell() });
     assert_eq!(differences(&uncounted), []);
     assert_eq!(uncounted.lines.iter().filter(|line| matches!(line.verdict, Verdict::Weaker { .. })).count(), 2);
+}
+
+#[test]
+fn on_freebsd_mounts_of_a_cell_are_judged() {
+    let with = |more: Mount| {
+        let mut jail = cell();
+        jail.mounts.as_mut().unwrap().push(more);
+        in_jail(&hypervisor::TABLE_SHARES, 62_006, jail)
+    };
+    let shared = with(jails_mount("nullfs", "/srv/in", "/share/0", true));
+    assert_eq!(differences(&shared), []);
+    assert!(shared.to_string().contains("shared read-only: /share/0"), "{shared}");
+    let foreign = |more: Mount| difference(&with(more), "root");
+    // What is read-only is as much the host's.
+    assert_eq!(foreign(jails_mount("nullfs", "/etc", "/etc", true)), "/etc is nullfs of /etc");
+    assert_eq!(foreign(jails_mount("nullfs", "/", "/dev", false)), "/dev is nullfs of /");
+    assert_eq!(foreign(jails_mount("ufs", "/dev/ada0p2", "/share/4", true)), "/share/4 is ufs of /dev/ada0p2");
+    assert_eq!(foreign(jails_mount("nullfs", "/state/cell/root", "/", false)), "its root can be written");
+    let bare = Mount { plain: false, ..jails_mount("nullfs", "/srv/in", "/share/1", true) };
+    assert!(foreign(bare).contains("/share/1: programs, devices or set-user-id files"));
+    let unseen = in_jail(&hypervisor::TABLE, 62_006, Jail { mounts: None, ..cell() });
+    assert_eq!(unseen.lines.iter().filter(|line| line.line == "root" && !line.verdict.differs()).count(), 1);
+}
+
+#[test]
+fn only_cells_with_shares_have_open_files_of_theirs() {
+    let open = |kind| Open { number: 40, kind, shown: "x".into(), rights: None, others: None };
+    let judged = |table: &'static Table, kind: &Kind| {
+        let mut facts = holding(62_006, vec![open(kind.clone())]);
+        facts.confinement = Confinement::FreeBsd(FreeBsd { capability_mode: true, jail: Some(cell()) });
+        differences(&judge(table, &facts, &[])).iter().any(|(line, _)| line == "descriptors")
+    };
+    for kind in [Kind::Directory("/share/0".into()), Kind::Unix { path: None, listens: false }] {
+        assert!(judged(&hypervisor::TABLE, &Kind::Directory("/share/0".into())));
+        assert!(!judged(&hypervisor::TABLE_SHARES, &kind));
+    }
 }
 
 #[test]

@@ -34,6 +34,57 @@ pub fn sysctl(name: &[libc::c_int]) -> io::Result<Vec<u8>> {
     }
 }
 
+/// A mount, as mount(8) lists it.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    /// Type of the file system.
+    pub kind: String,
+    /// What is mounted.
+    pub from: String,
+    /// Where.
+    pub at: String,
+    /// `ro`
+    pub read_only: bool,
+    /// `noexec`
+    pub no_exec: bool,
+    /// `nosuid`
+    pub no_suid: bool,
+}
+
+/// Every mount that the caller may see (getfsstat(2)).
+pub fn mounts() -> io::Result<Vec<Mount>> {
+    // SAFETY: without a buffer the kernel only counts.
+    let count = unsafe { libc::getfsstat(std::ptr::null_mut(), 0, libc::MNT_NOWAIT) };
+    // More may be mounted meanwhile.
+    let room = usize::try_from(count).map_err(|_| io::Error::last_os_error())?.saturating_add(64);
+    let mut seen: Vec<libc::statfs> = Vec::with_capacity(room);
+    let size =
+        room.checked_mul(size_of::<libc::statfs>()).and_then(|size| size.try_into().ok()).ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: the buffer has room for `size` bytes, and the kernel writes no more.
+    let count = unsafe { libc::getfsstat(seen.as_mut_ptr(), size, libc::MNT_NOWAIT) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?.min(room);
+    // SAFETY: the kernel wrote that many, whole.
+    unsafe { seen.set_len(count) };
+    let has = |one: &libc::statfs, flag: libc::c_int| one.f_flags & u64::from(flag.cast_unsigned()) != 0;
+    Ok(seen
+        .iter()
+        .map(|one| Mount {
+            kind: text(&one.f_fstypename),
+            from: text(&one.f_mntfromname),
+            at: text(&one.f_mntonname),
+            read_only: has(one, libc::MNT_RDONLY),
+            no_exec: has(one, libc::MNT_NOEXEC),
+            no_suid: has(one, libc::MNT_NOSUID),
+        })
+        .collect())
+}
+
+/// Up to its NUL, or the array's end.
+fn text(name: &[libc::c_char]) -> String {
+    let bytes: Vec<u8> = name.iter().take_while(|c| **c != 0).map(|c| c.cast_unsigned()).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// A jail's parameters (jail(8)).
 #[derive(Debug, Clone)]
 pub struct Jail {

@@ -1,7 +1,7 @@
 //! FreeBSD: `kern.proc.*` and jail_get(2).
 
 use super::{Listener, kinfo};
-use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, NodeRule, Open, Reach};
+use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Mount, NodeRule, Open, Reach};
 use crate::{Error, Options};
 use nix::libc::{self, c_int, kinfo_proc};
 use skep_proto::MachineId;
@@ -203,6 +203,7 @@ fn jail(id: i32) -> io::Result<Option<Jail>> {
     let limits = limits.map(|rules| rules.iter().map(|rule| kinfo::text(rule.as_bytes())).collect());
     let (name, path) = (kinfo::text(name.as_bytes()), kinfo::text(path.as_bytes()));
     let nodes = u16::try_from(ruleset).ok().and_then(|ruleset| nodes(ruleset).ok());
+    let mounts = ask::mounts().ok().map(|all| all.into_iter().filter_map(|seen| mount(&path, seen)).collect());
     Ok(Some(Jail {
         id,
         name,
@@ -216,7 +217,25 @@ fn jail(id: i32) -> io::Result<Option<Jail>> {
         allowed: allowed.into_iter().map(str::to_owned).collect(),
         limits,
         nodes,
+        mounts,
     }))
+}
+
+/// A mount at or below a jail's root, as the jail has it.
+fn mount(root: &str, seen: ask::Mount) -> Option<Mount> {
+    let below = seen.at.strip_prefix(root)?;
+    let point = match below {
+        "" => "/",
+        below if below.starts_with('/') => below,
+        _ => return None,
+    };
+    Some(Mount {
+        root: kinfo::text(seen.from.as_bytes()),
+        point: kinfo::text(point.as_bytes()),
+        filesystem: kinfo::text(seen.kind.as_bytes()),
+        read_only: seen.read_only,
+        plain: seen.no_exec && seen.no_suid,
+    })
 }
 
 /// Root's to ask.
