@@ -3,7 +3,7 @@
 use crate::broker::Broker;
 use crate::db::Db;
 use crate::db::groups::{DEFAULT_NAME, Groups, Member};
-use crate::db::switches::Switches;
+use crate::db::switches::{SwitchRow, Switches};
 use crate::db::tokens::TokenRow;
 use crate::db::users::{UserRow, Users};
 use sha2::{Digest, Sha256};
@@ -209,12 +209,12 @@ fn check(db: &Db, user: &User, role: Role, on: &On<'_>) -> Result<(), Refusal> {
                 Some(machine) => db.group_of(Member::Machine, machine.as_str())?,
                 None => db.find_group(group.map_or(DEFAULT_NAME, |name| name.as_str()))?.map(|group| group.id),
             };
-            let open = group.is_some_and(|group| db.switch_is_open(switch.id, group).unwrap_or(false));
-            if open || user.rights.host >= Some(role) {
-                return Ok(());
-            }
-            Err(denied(format_args!("switch {}", switch.name), "it is not open to this group: `skep switch open`")
-                .field("switch"))
+            open_to(db, user, role, &switch, group)
+        }
+        On::NicsSwitch(name, _) if name.as_str().is_empty() => Ok(()),
+        On::NicsSwitch(name, nic) => {
+            let switch = db.find_switch(name.as_str())?.ok_or_else(|| missing("switch", name))?;
+            open_to(db, user, role, &switch, db.group_of(Member::Nic, nic.as_str())?)
         }
         On::Operation(id) => {
             let missing = || missing("operation", id);
@@ -234,6 +234,17 @@ fn check(db: &Db, user: &User, role: Role, on: &On<'_>) -> Result<(), Refusal> {
     }
 }
 
+/// Refuses a switch that is neither open to the group nor the user's by a role on the host.
+pub fn open_to(
+    db: &(impl Groups + ?Sized), user: &User, role: Role, switch: &SwitchRow, group: Option<GroupId>,
+) -> Result<(), Refusal> {
+    if user.rights.host >= Some(role) || group.is_some_and(|group| db.switch_is_open(switch.id, group).unwrap_or(false)) {
+        return Ok(());
+    }
+    let object = format_args!("switch {}", switch.name);
+    Err(denied(object, "it is not open to this group: `skep switch open`").field("switch"))
+}
+
 /// Whether somebody has a role in a group; who has none there is told that there is no such thing.
 fn within(
     db: &Db, user: &User, role: Role, group: GroupId, object: impl Display, missing: impl Fn() -> Refusal,
@@ -246,6 +257,10 @@ fn within(
         }
         None => Err(missing()),
     }
+}
+
+fn renamed(name: Option<impl Display>) -> String {
+    name.map_or(String::new(), |name| format!(" to {name}"))
 }
 
 /// What a request is about, for the record of calls. No secret is in it.
@@ -266,6 +281,11 @@ pub fn about(request: &BrokerRequest) -> String {
         R::SnapshotRollBack(c) => format!("snapshot {} of disk {}", c.snapshot, c.disk),
         R::SnapshotDelete(c) => format!("snapshot {} of disk {}", c.snapshot, c.disk),
         R::SwitchCreate(c) => format!("switch {}", c.name),
+        R::SwitchSet(c) => format!("switch {}{}", c.switch, renamed(c.name.as_ref())),
+        R::DiskSet(c) => format!("disk {}{}", c.disk, renamed(c.name.as_ref())),
+        R::NicSet(c) => format!("nic {}{}", c.nic, renamed(c.name.as_ref())),
+        R::NicClone(c) => format!("nic {} to {}", c.nic, c.name),
+        R::SwitchGet(c) => format!("switch {}", c.switch),
         R::SwitchDelete(c) => format!("switch {}", c.switch),
         R::SwitchOpen(c) => {
             let groups = c.group.as_ref().map_or("all groups".to_owned(), |group| format!("group {group}"));
@@ -286,7 +306,8 @@ pub fn about(request: &BrokerRequest) -> String {
                 On::Machine(name) => Some(format!("machine {name}")),
                 On::Disk(name, _) | On::Read(name, _) => Some(format!("disk {name}")),
                 On::Nic(name) => Some(format!("nic {name}")),
-                On::Switch(name, ..) => Some(format!("switch {name}")),
+                On::NicsSwitch(name, _) if name.as_str().is_empty() => None,
+                On::Switch(name, ..) | On::NicsSwitch(name, _) => Some(format!("switch {name}")),
                 On::Operation(id) => Some(format!("operation {id}")),
                 On::User(Some(name)) => Some(format!("user {name}")),
                 On::Host | On::Any | On::User(None) => None,

@@ -126,6 +126,7 @@ pub fn disk(disk: &v1::Disk) -> Value {
         "sha256": disk.sha256,
         "machines": disk.machines,
         "group": disk.group,
+        "description": disk.description,
         "created": time(disk.create_time.as_ref()),
     })
 }
@@ -207,6 +208,7 @@ pub fn switch(switch: &v1::Switch) -> Value {
         "nics": switch.nics,
         "open": switch.open,
         "groups": switch.groups,
+        "description": switch.description,
         "created": time(switch.create_time.as_ref()),
     })
 }
@@ -229,6 +231,7 @@ pub fn nic(nic: &v1::Nic) -> Value {
         "machine": nic.machine,
         "tap": nic.tap,
         "group": nic.group,
+        "description": nic.description,
         "created": time(nic.create_time.as_ref()),
     })
 }

@@ -33,6 +33,7 @@ impl Service<Storage> for StorageHelper {
             R::CloneDisk(c) => ask.answer(c, |from, c, fds| Ok((clone::start(store, jobs, from.trace, &c, fds)?, []))),
             R::OpenDisk(c) => ask.answer(c, |_, c, []| disk::open(store, &c)),
             R::ResizeDisk(c) => ask.answer(c, |_, c, []| Ok((disk::resize(store, &c)?, []))),
+            R::WipeDisk(c) => ask.answer(c, |_, c, []| Ok((disk::wipe(store, jobs, &c)?, []))),
             R::DeleteDisk(c) => ask.answer(c, |_, c, []| Ok((disk::delete(store, jobs, &c)?, []))),
             R::ListDisks(c) => ask.answer(c, |_, c, []| Ok((disk::list(store, &c)?, []))),
             R::OpenVars(c) => ask.answer(c, |_, c, []| vars::open(store, &c)),

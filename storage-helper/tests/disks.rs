@@ -146,6 +146,32 @@ fn disks_grow_and_never_shrink() {
 }
 
 #[test]
+fn a_wiped_disk_reads_as_zeros() {
+    let place = Place::new();
+    let mut helper = place.start();
+    for kind in [DiskKind::Raw, DiskKind::Qcow2] {
+        let disk = helper.create(kind, 4 * MIB);
+        let fresh = helper.ask(ListDisks { after: None }).unwrap().disks.iter().find(|d| d.disk == disk).unwrap().clone();
+        let wipe = WipeDisk { disk, kind, size: 4 * MIB };
+        let open = || OpenDisk { disk, kind, read_only: false };
+        let (_, [fd]) = helper.call(open(), []).unwrap();
+        let file = File::from(fd);
+        file.write_all_at(&[7; 1 << 20], 2 * MIB).unwrap();
+        refused(helper.ask(wipe.clone()), Reason::InUse);
+        drop(file);
+        refused(helper.ask(WipeDisk { size: 1, ..wipe.clone() }), Reason::InvalidValue);
+        assert_eq!(helper.ask(wipe.clone()).unwrap(), fresh);
+        let (_, [fd]) = helper.call(open(), []).unwrap();
+        let mut bytes = vec![1; 1 << 20];
+        let read = File::from(fd).read_at(&mut bytes, 2 * MIB).unwrap();
+        assert!(bytes[..read].iter().all(|byte| *byte == 0), "{kind:?}");
+    }
+    // What is not there is made: cut off between the two steps that a volume needs, the next attempt ends it.
+    let disk = DiskId::random();
+    assert_eq!(helper.ask(WipeDisk { disk, kind: DiskKind::Raw, size: MIB }).unwrap().size, MIB);
+}
+
+#[test]
 fn qemu_writes_to_a_disk_that_was_made_and_grown_here() {
     let name = "qemu_writes_to_a_disk_that_was_made_and_grown_here";
     if !has_qemu_img(name) {

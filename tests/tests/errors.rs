@@ -1,6 +1,6 @@
 //! What goes wrong says what, where and what to do, and leaves nothing half-made.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use skep_tests::{Mode, Suite, guest, is_root, platform, skip};
 use std::process::Command;
 
@@ -39,6 +39,26 @@ fn bad_names_sizes_and_objects_are_named_with_their_limits() -> Result<()> {
     refused(&suite, &["disk", "resize", "d", "--size", "512"], 8, &["disk d"])?;
     suite.ok(&["vm", "set", "m", "--disk", "d"])?;
     refused(&suite, &["disk", "delete", "d"], 5, &["disk d"])?;
+    suite.ok(&["disk", "create", "e", "--size", "1M"])?;
+    refused(&suite, &["disk", "rename", "e", "d"], 4, &["disk d", "name"])?;
+    refused(&suite, &["disk", "rename", "e", "../d"], 8, &["name"])?;
+    refused(&suite, &["disk", "set", "e", "--description", &"x".repeat(257)], 8, &["description"])?;
+    suite.finish()
+}
+
+#[test]
+fn a_wiped_disk_has_nothing_of_what_was_in_it() -> Result<()> {
+    let suite = suite()?;
+    let image = suite.dir().join("image");
+    std::fs::write(&image, vec![7; 1 << 20])?;
+    let image = image.to_string_lossy().into_owned();
+    suite.ok(&["disk", "import", "d", &image])?;
+    suite.ok(&["disk", "rename", "d", "old"])?;
+    let shown = suite.json(&["disk", "wipe", "old"])?;
+    ensure!(shown.iter().all(|d| d["size"] == 1 << 20 && d["sha256"] == ""), "{shown:?}");
+    let mut files = std::fs::read_dir(suite.state.join("disks"))?;
+    let file = std::fs::read(files.next().context("no file")??.path())?;
+    ensure!(file.len() == 1 << 20 && file.iter().all(|byte| *byte == 0) && files.next().is_none());
     suite.finish()
 }
 
@@ -183,8 +203,28 @@ fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()>
     suite.ok(&["down"])?;
     suite.up()?;
     suite.ok(&["switch", "delete", "wan"])?;
+    // Taken from a switch, it is another's to have; what may not be had leaves all as it was.
+    suite.ok(&["switch", "create", "lan"])?;
     suite.ok(&["switch", "create", "wan", "--uplink", &name])?;
-    suite.ok(&["switch", "delete", "wan"])?;
+    refused(&suite, &["switch", "set", "lan", "--uplink", &name], 5, &[&name, "member"])?;
+    suite.ok(&["switch", "set", "wan", "--uplink", "none", "--description", "to the world"])?;
+    suite.ok(&["switch", "set", "lan", "--uplink", &name])?;
+    let shown = suite.json(&["switch", "show", "wan"])?;
+    ensure!(shown.iter().all(|s| s["uplink"] == "" && s["description"] == "to the world"), "{shown:?}");
+    suite.ok(&["switch", "rename", "lan", "office"])?;
+    suite.ok(&["nic", "create", "n", "--switch", "office"])?;
+    suite.ok(&["nic", "set", "n", "--switch", "wan", "--mac", "02:00:5e:00:53:07"])?;
+    suite.ok(&["nic", "clone", "n", "n2"])?;
+    suite.ok(&["nic", "rename", "n", "n1"])?;
+    let shown = suite.json(&["nic", "list"])?;
+    let seen: Vec<_> = shown.iter().map(|n| (n["name"].as_str(), n["switch"].as_str(), n["mac"] == "02:00:5e:00:53:07")).collect();
+    ensure!(seen == [(Some("n1"), Some("wan"), true), (Some("n2"), Some("wan"), false)], "{shown:?}");
+    for nic in ["n1", "n2"] {
+        suite.ok(&["nic", "delete", nic])?;
+    }
+    for switch in ["office", "wan"] {
+        suite.ok(&["switch", "delete", switch])?;
+    }
     suite.ok(&["down"])?;
     suite.ok(&["up", "--uplinks", "none"])?;
     refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name])?;

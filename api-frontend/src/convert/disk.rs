@@ -23,6 +23,7 @@ pub fn disk(view: DiskView) -> v1::Disk {
         machines: strings(&view.machines),
         create_time: time(view.created_ns),
         group: view.group.to_string(),
+        description: view.description.to_string(),
     }
 }
 

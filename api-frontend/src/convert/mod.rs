@@ -45,6 +45,14 @@ pub fn maybe_named(what: &str, field: &str, text: &str) -> Result<Option<Ref>, R
     optional(what, field, text)
 }
 
+/// A value that may be absent.
+pub fn given<T: FromStr>(what: &str, field: &str, text: Option<&String>) -> Result<Option<T>, Refusal>
+where
+    T::Err: fmt::Display,
+{
+    text.map(|text| value(what, field, text)).transpose()
+}
+
 /// An enum's value; a number that it does not have is refused.
 pub fn known<E: TryFrom<i32>>(what: &str, field: &str, number: i32) -> Result<E, Refusal> {
     E::try_from(number).map_err(|_| invalid(what, field, format_args!("{number} is none of its values")))

@@ -1,9 +1,9 @@
 //! Switches and NICs.
 
-use super::{invalid, maybe_named, strings, time, value};
+use super::{given, invalid, maybe_named, named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
-use skep_proto::broker::{NicCreate, NicView, SwitchView};
+use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchView};
 
 /// A switch.
 pub fn switch(view: SwitchView) -> v1::Switch {
@@ -16,6 +16,7 @@ pub fn switch(view: SwitchView) -> v1::Switch {
         create_time: time(view.created_ns),
         open: view.open,
         groups: strings(&view.groups),
+        description: view.description.to_string(),
     }
 }
 
@@ -30,6 +31,7 @@ pub fn nic(view: NicView) -> v1::Nic {
         tap: view.tap.to_string(),
         create_time: time(view.created_ns),
         group: view.group.to_string(),
+        description: view.description.to_string(),
     }
 }
 
@@ -41,6 +43,17 @@ pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> 
         mac: if request.mac.is_empty() { None } else { Some(mac(&request.mac)?) },
         machine: maybe_named("machine", "machine", &request.machine)?,
         group: maybe_named("nic", "group", &request.group)?,
+    })
+}
+
+/// What to change.
+pub fn nic_set(request: &v1::UpdateNicRequest) -> Result<NicSet, Refusal> {
+    Ok(NicSet {
+        nic: named("nic", "nic", &request.nic)?,
+        name: given("nic", "name", request.name.as_ref())?,
+        description: given("nic", "description", request.description.as_ref())?,
+        switch: given("switch", "switch", request.switch.as_ref())?,
+        mac: request.mac.as_deref().map(mac).transpose()?,
     })
 }
 

@@ -8,11 +8,11 @@ use skep_api::v1::import_disk_request::Kind;
 use skep_api::v1::{
     CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk, GetDiskRequest,
     ImportDiskRequest, ListDisksRequest, ListDisksResponse, ListSnapshotsRequest, ListSnapshotsResponse, Operation,
-    ResizeDiskRequest, RollBackDiskRequest, Snapshot,
+    ResizeDiskRequest, RollBackDiskRequest, Snapshot, UpdateDiskRequest, WipeDiskRequest,
 };
 use skep_proto::broker::{
-    DiskClone, DiskDelete, DiskGet, DiskList, DiskResize, OperationGet, SnapshotCreate, SnapshotDelete, SnapshotList,
-    SnapshotRollBack,
+    DiskClone, DiskDelete, DiskGet, DiskList, DiskResize, DiskSet, DiskWipe, OperationGet, SnapshotCreate, SnapshotDelete,
+    SnapshotList, SnapshotRollBack,
 };
 use skep_proto::{Reason, Refusal, upload};
 use std::io;
@@ -46,6 +46,28 @@ impl Disks for Api {
         call.run(async {
             let which = convert::named("disk", "disk", &request.disk)?;
             Ok(disk::disk(call.act(DiskResize { disk: which, size: request.size_bytes }).await?.0))
+        })
+        .await
+    }
+
+    async fn update(&self, request: Request<UpdateDiskRequest>) -> Answer<Disk> {
+        let (call, request) = self.enter("Disks.Update", request)?;
+        call.run(async {
+            let set = DiskSet {
+                disk: convert::named("disk", "disk", &request.disk)?,
+                name: convert::given("disk", "name", request.name.as_ref())?,
+                description: convert::given("disk", "description", request.description.as_ref())?,
+            };
+            Ok(disk::disk(call.act(set).await?.0))
+        })
+        .await
+    }
+
+    async fn wipe(&self, request: Request<WipeDiskRequest>) -> Answer<Disk> {
+        let (call, request) = self.enter("Disks.Wipe", request)?;
+        call.run(async {
+            let which = convert::named("disk", "disk", &request.disk)?;
+            Ok(disk::disk(call.act(DiskWipe { disk: which }).await?.0))
         })
         .await
     }

@@ -4,9 +4,10 @@ use super::{Answer, Api};
 use crate::convert::{self, network};
 use skep_api::v1::nics_server::Nics;
 use skep_api::v1::{
-    AttachNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, ListNicsRequest, ListNicsResponse, Nic,
+    AttachNicRequest, CloneNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, GetNicRequest, ListNicsRequest,
+    ListNicsResponse, Nic, UpdateNicRequest,
 };
-use skep_proto::broker::{NicAttach, NicDelete, NicDetach, NicList};
+use skep_proto::broker::{NicAttach, NicClone, NicDelete, NicDetach, NicGet, NicList};
 use tonic::Request;
 
 #[tonic::async_trait]
@@ -14,6 +15,30 @@ impl Nics for Api {
     async fn create(&self, request: Request<CreateNicRequest>) -> Answer<Nic> {
         let (call, request) = self.enter("Nics.Create", request)?;
         call.run(async { Ok(network::nic(call.act(network::nic_create(&request)?).await?.0)) }).await
+    }
+
+    async fn get(&self, request: Request<GetNicRequest>) -> Answer<Nic> {
+        let (call, request) = self.enter("Nics.Get", request)?;
+        call.run(async {
+            let nic = convert::named("nic", "nic", &request.nic)?;
+            Ok(network::nic(call.read(NicGet { nic }).await?.0))
+        })
+        .await
+    }
+
+    async fn update(&self, request: Request<UpdateNicRequest>) -> Answer<Nic> {
+        let (call, request) = self.enter("Nics.Update", request)?;
+        call.run(async { Ok(network::nic(call.act(network::nic_set(&request)?).await?.0)) }).await
+    }
+
+    async fn clone(&self, request: Request<CloneNicRequest>) -> Answer<Nic> {
+        let (call, request) = self.enter("Nics.Clone", request)?;
+        call.run(async {
+            let nic = convert::named("nic", "nic", &request.nic)?;
+            let name = convert::value("nic", "name", &request.name)?;
+            Ok(network::nic(call.act(NicClone { nic, name }).await?.0))
+        })
+        .await
     }
 
     async fn attach(&self, request: Request<AttachNicRequest>) -> Answer<Nic> {

@@ -4,9 +4,10 @@ use super::{Answer, Api};
 use crate::convert::{self, network};
 use skep_api::v1::switches_server::Switches;
 use skep_api::v1::{
-    CreateSwitchRequest, DeleteSwitchRequest, ListSwitchesRequest, ListSwitchesResponse, OpenSwitchRequest, Switch,
+    CreateSwitchRequest, DeleteSwitchRequest, GetSwitchRequest, ListSwitchesRequest, ListSwitchesResponse, OpenSwitchRequest,
+    Switch, UpdateSwitchRequest,
 };
-use skep_proto::broker::{SwitchCreate, SwitchDelete, SwitchList, SwitchOpen};
+use skep_proto::broker::{SwitchCreate, SwitchDelete, SwitchGet, SwitchList, SwitchOpen, SwitchSet};
 use tonic::Request;
 
 #[tonic::async_trait]
@@ -17,6 +18,29 @@ impl Switches for Api {
             let name = convert::value("switch", "name", &request.name)?;
             let uplink = convert::optional("switch", "uplink", &request.uplink)?;
             Ok(network::switch(call.act(SwitchCreate { name, uplink }).await?.0))
+        })
+        .await
+    }
+
+    async fn get(&self, request: Request<GetSwitchRequest>) -> Answer<Switch> {
+        let (call, request) = self.enter("Switches.Get", request)?;
+        call.run(async {
+            let switch = convert::named("switch", "switch", &request.switch)?;
+            Ok(network::switch(call.read(SwitchGet { switch }).await?.0))
+        })
+        .await
+    }
+
+    async fn update(&self, request: Request<UpdateSwitchRequest>) -> Answer<Switch> {
+        let (call, request) = self.enter("Switches.Update", request)?;
+        call.run(async {
+            let set = SwitchSet {
+                switch: convert::named("switch", "switch", &request.switch)?,
+                name: convert::given("switch", "name", request.name.as_ref())?,
+                description: convert::given("switch", "description", request.description.as_ref())?,
+                uplink: convert::given("switch", "uplink", request.uplink.as_ref())?,
+            };
+            Ok(network::switch(call.act(set).await?.0))
         })
         .await
     }

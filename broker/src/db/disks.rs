@@ -56,6 +56,8 @@ pub struct DiskRow {
     pub created_ns: i64,
     /// Its group.
     pub group: GroupId,
+    /// What its users say of it.
+    pub description: Text<256>,
 }
 
 /// A machine that has a disk.
@@ -73,7 +75,7 @@ pub struct DiskUser {
     pub group: GroupId,
 }
 
-const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns, grp";
+const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns, grp, description";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
     let (Number(size), Number(allocated)) = (row.get(3)?, row.get(4)?);
@@ -87,6 +89,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
         stage: Stage::from(row.get_ref(6)?.as_str()?)?,
         created_ns: row.get(7)?,
         group: row.get::<_, Id<_>>(8)?.0,
+        description: row.get::<_, Id<_>>(9)?.0,
     })
 }
 
@@ -163,8 +166,8 @@ impl Disks for Change<'_> {
 impl Change<'_> {
     /// Adds a disk.
     pub fn add_disk(&self, disk: &DiskRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns, grp)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns, grp, description)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![
             Id(disk.id),
             disk.name.as_str(),
@@ -174,8 +177,16 @@ impl Change<'_> {
             disk.sha256.as_str(),
             disk.stage.word(),
             disk.created_ns,
-            Id(disk.group)
+            Id(disk.group),
+            disk.description.as_str()
         ])?;
+        Ok(())
+    }
+
+    /// Writes its name and what is said of it.
+    pub fn set_disk(&self, disk: &DiskRow) -> Result<(), Fault> {
+        let sql = "UPDATE disks SET name = ?, description = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![disk.name.as_str(), disk.description.as_str(), Id(disk.id)])?;
         Ok(())
     }
 

@@ -50,6 +50,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0007_upkeep.sql"),
     include_str!("../../migrations/0008_shares.sql"),
     include_str!("../../migrations/0009_users.sql"),
+    include_str!("../../migrations/0010_descriptions.sql"),
 ];
 
 /// The open database.

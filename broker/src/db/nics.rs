@@ -25,10 +25,12 @@ pub struct NicRow {
     pub group: GroupId,
     /// Its group's name.
     pub group_name: Text<63>,
+    /// What its users say of it.
+    pub description: Text<256>,
 }
 
 const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns,
-    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp)
+    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.description
     FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
@@ -51,6 +53,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
         created_ns: row.get(9)?,
         group: row.get::<_, Id<_>>(10)?.0,
         group_name: text(11)?,
+        description: row.get::<_, Id<_>>(12)?.0,
     })
 }
 
@@ -109,7 +112,8 @@ impl Change<'_> {
 
     /// Adds a NIC, without a machine.
     pub fn add_nic(&self, nic: &NicRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp) VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let sql =
+            "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, description) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
         self.prepare_cached(sql)?.execute(params![
             Id(nic.id),
@@ -118,8 +122,17 @@ impl Change<'_> {
             nic.mac,
             switch,
             nic.created_ns,
-            Id(nic.group)
+            Id(nic.group),
+            nic.description.as_str()
         ])?;
+        Ok(())
+    }
+
+    /// Writes its name, its address, its switch and what is said of it.
+    pub fn set_nic(&self, nic: &NicRow) -> Result<(), Fault> {
+        let sql = "UPDATE nics SET name = ?, mac = ?, switch = ?, description = ? WHERE id = ?";
+        let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
+        self.prepare_cached(sql)?.execute(params![nic.name.as_str(), nic.mac, switch, nic.description.as_str(), Id(nic.id)])?;
         Ok(())
     }
 

@@ -23,12 +23,14 @@ pub struct SwitchRow {
     pub open: bool,
     /// Names of groups that it is open to.
     pub groups: Vec<Text<63>>,
+    /// What its users say of it.
+    pub description: Text<256>,
 }
 
 const COLUMNS: &str = "id, name, number, uplink, created_ns, (SELECT count(*) FROM nics WHERE switch = switches.id),
     EXISTS (SELECT 1 FROM switch_groups o WHERE o.switch = switches.id AND o.grp = ''),
     (SELECT group_concat(name, ' ') FROM (SELECT g.name AS name FROM switch_groups o JOIN machine_groups g ON g.id = o.grp
-        WHERE o.switch = switches.id ORDER BY g.name LIMIT 50))";
+        WHERE o.switch = switches.id ORDER BY g.name LIMIT 50)), description";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
     let uplink = row.get_ref(3)?.as_str()?;
@@ -44,6 +46,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
         open: row.get(6)?,
         // No name has a blank in it.
         groups: row.get::<_, Option<String>>(7)?.unwrap_or_default().split_whitespace().map(Text::lossy).collect(),
+        description: row.get::<_, Id<_>>(8)?.0,
     })
 }
 
@@ -105,6 +108,14 @@ impl Change<'_> {
             uplink,
             switch.created_ns
         ])?;
+        Ok(())
+    }
+
+    /// Writes its name, its uplink and what is said of it.
+    pub fn set_switch(&self, switch: &SwitchRow) -> Result<(), Fault> {
+        let uplink = switch.uplink.as_ref().map_or("", IfName::as_str);
+        let sql = "UPDATE switches SET name = ?, uplink = ?, description = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![switch.name.as_str(), uplink, switch.description.as_str(), Id(switch.id)])?;
         Ok(())
     }
 

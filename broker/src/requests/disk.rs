@@ -1,6 +1,6 @@
 //! Disks.
 
-use super::{Cx, find_disk, group, taken};
+use super::{Cx, find_disk, group, said, taken};
 use crate::broker::Broker;
 use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::groups::Groups;
@@ -9,9 +9,10 @@ use crate::operations::Operation;
 use crate::page::{ROWS, fit};
 use crate::policy::Rights;
 use skep_proto::broker::{
-    DiskClone, DiskCreate, DiskDelete, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskView, Done, OperationView,
+    DiskClone, DiskCreate, DiskDelete, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskSet, DiskView, DiskWipe, Done,
+    OperationView,
 };
-use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space, VolumeSpace};
+use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space, VolumeSpace, WipeDisk};
 use skep_proto::{DiskId, DiskName, GroupId, OneFd, Reason, Refusal, Text};
 use std::fmt::Write;
 
@@ -22,10 +23,10 @@ const MACHINES: usize = 50;
 fn view(db: &(impl Disks + Groups), disk: DiskRow, rights: &Rights) -> Result<DiskView, Refusal> {
     let users = db.disk_users(disk.id)?;
     let group = db.group_name(disk.group)?;
-    let DiskRow { id, name, kind, size, allocated, sha256, created_ns, .. } = disk;
+    let DiskRow { id, name, kind, size, allocated, sha256, created_ns, description, .. } = disk;
     let machines =
         users.into_iter().filter(|user| rights.within(user.group).is_some()).map(|user| user.name).take(MACHINES).collect();
-    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group })
+    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description })
 }
 
 /// A row of which the file has yet to be made. The name is taken from now on.
@@ -45,6 +46,7 @@ pub(super) fn reserve(
         stage: Stage::Creating,
         created_ns: skep_service::now_ns(),
         group,
+        description: Text::default(),
     };
     broker.within_quota(db, group, || Ok(db.add_disk(&disk)?))?;
     Ok(disk)
@@ -210,6 +212,42 @@ pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
     broker.change(who, |change| {
         change.disk_ready(disk.id, state.size, state.allocated, None)?;
         change.event("disk", disk.id, &disk.name, "changed", format_args!("size {} bytes", state.size))
+    })?;
+    get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
+}
+
+/// `DiskSet`.
+pub async fn set(cx: &Cx, c: DiskSet) -> Result<DiskView, Refusal> {
+    let id = cx.broker.change(&cx.who, |change| {
+        let old = find_disk(change, c.disk.as_str())?;
+        let mut new = old.clone();
+        if let Some(name) = c.name.filter(|name| *name != old.name) {
+            if change.find_disk(name.as_str())?.is_some() {
+                return Err(taken("disk", name));
+            }
+            new.name = name;
+        }
+        new.description = c.description.unwrap_or(new.description);
+        change.set_disk(&new)?;
+        said(change, "disk", old.id, (&old.name, &old.description), (&new.name, &new.description))?;
+        Ok::<_, Refusal>(old.id)
+    })?;
+    get(cx, DiskGet { disk: Text::lossy(&id.to_string()) }).await
+}
+
+/// `DiskWipe`. Cut off, it is as it was, or empty.
+pub async fn wipe(cx: &Cx, c: DiskWipe) -> Result<DiskView, Refusal> {
+    let Cx { broker, who, .. } = cx;
+    let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    idle(broker, &disk)?;
+    broker.without_snapshots(&disk)?;
+    let hold = broker.hold(vec![disk.id]);
+    let call = WipeDisk { disk: disk.id, kind: disk.kind, size: disk.size };
+    let (state, []) = broker.storage.call(who, call).await.map_err(named(&disk))?;
+    drop(hold);
+    broker.change(who, |change| {
+        change.disk_ready(disk.id, state.size, state.allocated, Some(""))?;
+        change.event("disk", disk.id, &disk.name, "changed", "wiped")
     })?;
     get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
 }

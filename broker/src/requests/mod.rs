@@ -14,13 +14,13 @@ pub mod switch;
 pub mod user;
 
 use crate::broker::Broker;
-use crate::db::Who;
 use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::{NicRow, Nics};
 use crate::db::switches::{SwitchRow, Switches};
+use crate::db::{Change, Who};
 use crate::policy::{Proof, User};
-use skep_proto::{Reason, Refusal};
+use skep_proto::{Reason, Refusal, Text};
 use std::fmt::Display;
 use std::rc::Rc;
 
@@ -66,6 +66,20 @@ fn find_switch(db: &impl Switches, name: &str) -> Result<SwitchRow, Refusal> {
 
 fn find_nic(db: &impl Nics, name: &str) -> Result<NicRow, Refusal> {
     db.find_nic(name)?.ok_or_else(|| not_found("nic", name))
+}
+
+/// Tells of a new name, and that another description was given.
+fn said(
+    change: &Change<'_>, object: &str, id: impl Display, (old, before): (&impl Display, &Text<256>),
+    (new, now): (&impl Display, &Text<256>),
+) -> Result<(), Refusal> {
+    if old.to_string() != new.to_string() {
+        change.event(object, &id, new, "renamed", old)?;
+    }
+    if before != now {
+        change.event(object, &id, new, "changed", "description")?;
+    }
+    Ok(())
 }
 
 /// Refuses a machine of which something runs, or may be left on the host.

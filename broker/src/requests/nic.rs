@@ -1,18 +1,22 @@
 //! NICs.
 
-use super::{Cx, at_rest, find_machine, find_nic, find_switch, group, taken};
+use super::{Cx, at_rest, find_machine, find_nic, find_switch, group, said, taken};
 use crate::db::Change;
 use crate::db::groups::Groups;
 use crate::db::machines::MachineRow;
 use crate::db::nics::{NicRow, Nics};
 use crate::page::{ROWS, fit};
+use crate::policy;
 use crate::spec::MAX_NICS;
 use skep_machine::Mac;
-use skep_proto::broker::{Done, NicAttach, NicCreate, NicDelete, NicDetach, NicList, NicPage, NicView};
+use skep_proto::broker::{
+    Done, NicAttach, NicClone, NicCreate, NicDelete, NicDetach, NicGet, NicList, NicPage, NicSet, NicView, Role,
+};
 use skep_proto::{GroupId, IfName, InstanceId, NicId, NicName, Reason, Refusal, Text};
+use std::fmt::Display;
 
 fn view(instance: InstanceId, nic: NicRow) -> NicView {
-    let NicRow { id, name, number, mac, switch, machine, created_ns, group_name, .. } = nic;
+    let NicRow { id, name, number, mac, switch, machine, created_ns, group_name, description, .. } = nic;
     NicView {
         id,
         name,
@@ -22,6 +26,7 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         tap: Text::lossy(IfName::tap(instance, number).as_str()),
         created_ns,
         group: group_name,
+        description,
     }
 }
 
@@ -41,10 +46,7 @@ pub(super) fn add(
     }
     let id = NicId::random();
     let mac = mac.unwrap_or_else(|| Mac::from_id(id.as_u128()).bytes());
-    if let Some(other) = change.nic_with_mac(mac)? {
-        let refusal = Refusal::new(Reason::AlreadyExists, format_args!("nic {}", other.name)).field("mac");
-        return Err(refusal.note("it has this address"));
-    }
+    free_mac(change, id, mac)?;
     let full = || Refusal::new(Reason::LimitReached, format_args!("nic {name}")).note("too many NICs");
     let number = change.nic_number()?.ok_or_else(full)?;
     let nic = NicRow {
@@ -57,6 +59,7 @@ pub(super) fn add(
         created_ns: skep_service::now_ns(),
         group,
         group_name: Text::default(),
+        description: Text::default(),
     };
     change.add_nic(&nic)?;
     change.event("nic", nic.id, &nic.name, "created", "")?;
@@ -83,12 +86,26 @@ fn show(cx: &Cx, id: NicId) -> Result<NicView, Refusal> {
     Ok(view(cx.broker.instance, nic))
 }
 
+/// Refuses an address that no NIC may have.
+fn valid(nic: impl Display, mac: Option<[u8; 6]>) -> Result<(), Refusal> {
+    let invalid = |e| Refusal::new(Reason::InvalidValue, format_args!("nic {nic}")).field("mac").note(e);
+    mac.map(Mac::new).transpose().map(drop).map_err(invalid)
+}
+
+/// Refuses another's address.
+fn free_mac(change: &Change<'_>, nic: NicId, mac: [u8; 6]) -> Result<(), Refusal> {
+    match change.nic_with_mac(mac)?.filter(|other| other.id != nic) {
+        Some(other) => {
+            let refusal = Refusal::new(Reason::AlreadyExists, format_args!("nic {}", other.name)).field("mac");
+            Err(refusal.note("it has this address"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// `NicCreate`.
 pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
-    if let Some(mac) = c.mac {
-        let invalid = |e| Refusal::new(Reason::InvalidValue, format_args!("nic {}", c.name)).field("mac").note(e);
-        Mac::new(mac).map_err(invalid)?;
-    }
+    valid(&c.name, c.mac)?;
     let nic = cx.broker.change(&cx.who, |change| {
         let switch = c.switch.as_ref().map(|name| find_switch(change, name.as_str())).transpose()?;
         let machine = c.machine.as_ref().map(|name| find_machine(change, name.as_str())).transpose()?;
@@ -133,6 +150,69 @@ pub async fn detach(cx: &Cx, c: NicDetach) -> Result<NicView, Refusal> {
         Ok::<_, Refusal>(nic.id)
     })?;
     show(cx, id)
+}
+
+/// `NicGet`.
+pub async fn get(cx: &Cx, c: NicGet) -> Result<NicView, Refusal> {
+    let nic = cx.broker.read(|db| find_nic(db, c.nic.as_str()))?;
+    Ok(view(cx.broker.instance, nic))
+}
+
+/// `NicSet`.
+pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
+    valid(&c.nic, c.mac)?;
+    let id = cx.broker.change(&cx.who, |change| {
+        let old = find_nic(change, c.nic.as_str())?;
+        let mut new = old.clone();
+        if let Some(name) = c.name.filter(|name| *name != old.name) {
+            if change.find_nic(name.as_str())?.is_some() {
+                return Err(taken("nic", name));
+            }
+            new.name = name;
+        }
+        new.description = c.description.unwrap_or(new.description);
+        if let Some(mac) = c.mac {
+            free_mac(change, old.id, mac)?;
+            new.mac = mac;
+        }
+        if let Some(name) = &c.switch {
+            let switch = (!name.as_str().is_empty()).then(|| find_switch(change, name.as_str())).transpose()?;
+            new.switch = switch.map(|s| (s.id, Text::lossy(s.name.as_str()), s.number));
+        }
+        let switch = |nic: &NicRow| nic.switch.as_ref().map(|(id, ..)| *id);
+        let (mac_changes, switch_changes) = (new.mac != old.mac, switch(&new) != switch(&old));
+        if let Some((machine, _)) = old.machine.as_ref().filter(|_| mac_changes || switch_changes) {
+            at_rest(&find_machine(change, &machine.to_string())?)?;
+        }
+        change.set_nic(&new)?;
+        said(change, "nic", old.id, (&old.name, &old.description), (&new.name, &new.description))?;
+        if mac_changes {
+            change.event("nic", old.id, &new.name, "changed", "mac")?;
+        }
+        if switch_changes {
+            let now = new.switch.as_ref().map_or("none", |(_, name, _)| name.as_str());
+            change.event("nic", old.id, &new.name, "changed", format_args!("switch {now}"))?;
+        }
+        Ok::<_, Refusal>(old.id)
+    })?;
+    show(cx, id)
+}
+
+/// `NicClone`.
+pub async fn copy(cx: &Cx, c: NicClone) -> Result<NicView, Refusal> {
+    let nic = cx.broker.change(&cx.who, |change| {
+        let original = find_nic(change, c.nic.as_str())?;
+        // An administrator may have connected the original; the copy is not its user's to connect then.
+        if let Some((switch, ..)) = &original.switch {
+            let switch = find_switch(change, &switch.to_string())?;
+            policy::open_to(change, &cx.user, Role::Operator, &switch, Some(original.group))?;
+        }
+        let mut nic = add(change, &c.name, original.switch, None, original.group)?;
+        nic.description = original.description;
+        change.set_nic(&nic)?;
+        Ok::<_, Refusal>(nic)
+    })?;
+    show(cx, nic.id)
 }
 
 /// `NicList`.

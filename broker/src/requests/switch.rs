@@ -1,19 +1,22 @@
 //! Switches.
 
-use super::{Cx, find_switch, group, taken};
+use super::{Cx, find_switch, group, said, taken};
 use crate::db::Change;
 use crate::db::groups::Groups;
 use crate::db::switches::{SwitchRow, Switches};
 use crate::page::{ROWS, fit};
-use skep_proto::broker::{Done, SwitchCreate, SwitchDelete, SwitchList, SwitchOpen, SwitchPage, SwitchView};
+use skep_proto::broker::{
+    Done, SwitchCreate, SwitchDelete, SwitchGet, SwitchList, SwitchOpen, SwitchPage, SwitchSet, SwitchView,
+};
 use skep_proto::net;
 use skep_proto::{IfName, InstanceId, Reason, Refusal, SwitchId, SwitchName, Text};
+use std::fmt::Display;
 
 fn view(instance: InstanceId, switch: SwitchRow) -> SwitchView {
-    let SwitchRow { id, name, number, uplink, created_ns, nics, open, groups } = switch;
+    let SwitchRow { id, name, number, uplink, created_ns, nics, open, groups, description } = switch;
     let bridge = Text::lossy(IfName::bridge(instance, number).as_str());
     let uplink = uplink.map(|u| Text::lossy(u.as_str())).unwrap_or_default();
-    SwitchView { id, name, bridge, uplink, nics, created_ns, open, groups }
+    SwitchView { id, name, bridge, uplink, nics, created_ns, open, groups, description }
 }
 
 fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> {
@@ -30,19 +33,26 @@ fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> 
         nics: 0,
         open: false,
         groups: Vec::new(),
+        description: Text::default(),
     };
     change.add_switch(&switch)?;
     change.event("switch", switch.id, &switch.name, "created", "")?;
     Ok(switch)
 }
 
+/// Refuses an interface of the suite's own as an uplink.
+fn foreign(instance: InstanceId, name: impl Display, uplink: Option<&IfName>) -> Result<(), Refusal> {
+    if uplink.is_none_or(|uplink| !uplink.is_of(instance)) {
+        return Ok(());
+    }
+    let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {name}")).field("uplink");
+    Err(refusal.note("an interface of this suite cannot be an uplink"))
+}
+
 /// `SwitchCreate`. A crash after the row finishes it: rows are made true whenever net-helper is there.
 pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
     let Cx { broker, who, .. } = cx;
-    if c.uplink.as_ref().is_some_and(|uplink| uplink.is_of(broker.instance)) {
-        let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("uplink");
-        return Err(refusal.note("an interface of this suite cannot be an uplink"));
-    }
+    foreign(broker.instance, &c.name, c.uplink.as_ref())?;
     let switch = broker.change(who, |change| reserve(change, &c))?;
     let call = net::CreateSwitch { switch: switch.id, number: switch.number, uplink: c.uplink };
     if let Err(refusal) = broker.net.call(who, call).await {
@@ -62,19 +72,94 @@ pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
 /// `SwitchList`.
 pub async fn list(cx: &Cx, c: SwitchList) -> Result<SwitchPage, Refusal> {
     let after = c.after.as_ref().map_or("", SwitchName::as_str);
-    let seen = cx.user.rights.seen();
     let rows = cx.broker.read(|db| {
         let mut rows = db.switches_after(after, ROWS)?;
-        // Of groups that are not his to see, not even the name.
-        if let Some(seen) = &seen {
-            let groups = db.groups_after("", u32::MAX, Some(seen))?;
-            for row in &mut rows {
-                row.groups.retain(|name| groups.iter().any(|group| group.name.as_str() == name.as_str()));
-            }
-        }
+        hide(cx, db, &mut rows)?;
         Ok::<_, Refusal>(rows)
     })?;
     Ok(SwitchPage { switches: fit(rows.into_iter().map(|row| view(cx.broker.instance, row))) })
+}
+
+/// Of groups that are not the user's to see, not even the name.
+fn hide(cx: &Cx, db: &impl Groups, rows: &mut [SwitchRow]) -> Result<(), Refusal> {
+    if let Some(seen) = &cx.user.rights.seen() {
+        let groups = db.groups_after("", u32::MAX, Some(seen))?;
+        for row in rows {
+            row.groups.retain(|name| groups.iter().any(|group| group.name.as_str() == name.as_str()));
+        }
+    }
+    Ok(())
+}
+
+/// `SwitchGet`.
+pub async fn get(cx: &Cx, c: SwitchGet) -> Result<SwitchView, Refusal> {
+    cx.broker.read(|db| {
+        let mut row = find_switch(db, c.switch.as_str())?;
+        hide(cx, db, std::slice::from_mut(&mut row))?;
+        Ok(view(cx.broker.instance, row))
+    })
+}
+
+/// `SwitchSet`. The row first: whatever is cut off is made true whenever net-helper is there.
+pub async fn set(cx: &Cx, c: SwitchSet) -> Result<SwitchView, Refusal> {
+    let Cx { broker, who, .. } = cx;
+    let invalid = |e| Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.switch)).field("uplink").note(e);
+    let uplink = match &c.uplink {
+        Some(name) if name.as_str().is_empty() => Some(None),
+        Some(name) => Some(Some(name.as_str().parse::<IfName>().map_err(invalid)?)),
+        None => None,
+    };
+    foreign(broker.instance, &c.switch, uplink.as_ref().and_then(Option::as_ref))?;
+    let (old, new) = broker.change(who, |change| {
+        let old = find_switch(change, c.switch.as_str())?;
+        let mut new = old.clone();
+        if let Some(name) = c.name.clone().filter(|name| *name != old.name) {
+            if change.find_switch(name.as_str())?.is_some() {
+                return Err(taken("switch", name));
+            }
+            new.name = name;
+        }
+        new.description = c.description.clone().unwrap_or(new.description);
+        new.uplink = uplink.unwrap_or(new.uplink);
+        change.set_switch(&new)?;
+        said(change, "switch", old.id, (&old.name, &old.description), (&new.name, &new.description))?;
+        Ok::<_, Refusal>((old, new))
+    })?;
+    if new.uplink != old.uplink
+        && let Err(refusal) = bring(cx, new.id).await
+    {
+        broker.change(who, |change| {
+            let mut now = find_switch(change, &new.id.to_string())?;
+            // Somebody else's change since stays.
+            if now.uplink == new.uplink {
+                now.uplink.clone_from(&old.uplink);
+                change.set_switch(&now)?;
+            }
+            Ok::<_, Refusal>(())
+        })?;
+        // If this fails, too, it is done when net-helper is back.
+        let _ = bring(cx, new.id).await;
+        return Err(refusal);
+    }
+    if new.uplink != old.uplink {
+        let now = new.uplink.as_ref().map_or("none", IfName::as_str);
+        broker.change(who, |change| change.event("switch", new.id, &new.name, "changed", format_args!("uplink {now}")))?;
+    }
+    get(cx, SwitchGet { switch: Text::lossy(&new.id.to_string()) }).await
+}
+
+/// Brings its bridge to what its row says, until that is so: another may change it meanwhile.
+async fn bring(cx: &Cx, switch: SwitchId) -> Result<(), Refusal> {
+    let mut told = None;
+    loop {
+        let row = cx.broker.read(|db| find_switch(db, &switch.to_string()))?;
+        if told.as_ref() == Some(&row.uplink) {
+            return Ok(());
+        }
+        let call = net::CreateSwitch { switch, number: row.number, uplink: row.uplink.clone() };
+        cx.broker.net.call(&cx.who, call).await?;
+        told = Some(row.uplink);
+    }
 }
 
 /// `SwitchDelete`.

@@ -19,6 +19,7 @@ fn disk(name: &str) -> DiskRow {
         stage: Stage::Ready,
         created_ns: 7,
         group: crate::db::groups::DEFAULT,
+        description: Text::lossy("of web"),
     }
 }
 

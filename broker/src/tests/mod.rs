@@ -2,6 +2,7 @@
 //! really does is tested end to end, with the real helpers.
 
 mod access;
+mod changes;
 mod db;
 mod faults;
 mod hostile;

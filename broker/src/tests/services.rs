@@ -127,6 +127,10 @@ impl Service<Storage> for FakeStorage {
                 world.lock().disks.insert(c.disk, c.size);
                 Ok((self.state(c.disk, c.kind)?, []))
             }),
+            StorageRequest::WipeDisk(c) => act!(ask, c, fate, |c: storage::WipeDisk, _| {
+                world.lock().disks.insert(c.disk, c.size);
+                Ok((self.state(c.disk, c.kind)?, []))
+            }),
             StorageRequest::DeleteDisk(c) => act!(ask, c, fate, |c: storage::DeleteDisk, _| {
                 world.lock().disks.remove(&c.disk);
                 world.lock().snapshots.retain(|(disk, ..)| *disk != c.disk);

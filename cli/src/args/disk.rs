@@ -81,6 +81,26 @@ pub enum DiskCommand {
         #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
         size: u64,
     },
+    /// Rename a disk
+    Rename {
+        /// Name or id
+        disk: String,
+        /// Its new name
+        name: String,
+    },
+    /// Change what is said of a disk
+    Set {
+        /// Name or id
+        disk: String,
+        /// What is said of it, at most 256 bytes
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// Empty a disk that no running machine has: all of it reads as zeros
+    Wipe {
+        /// Name or id
+        disk: String,
+    },
     /// List disks
     #[command(visible_alias = "ls")]
     List,

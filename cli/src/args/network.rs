@@ -13,6 +13,29 @@ pub enum SwitchCommand {
         #[arg(long, value_name = "INTERFACE")]
         uplink: Option<String>,
     },
+    /// Show one
+    Show {
+        /// Name or id
+        switch: String,
+    },
+    /// Rename a switch
+    Rename {
+        /// Name or id
+        switch: String,
+        /// Its new name
+        name: String,
+    },
+    /// Change a switch; NICs that are connected stay so
+    Set {
+        /// Name or id
+        switch: String,
+        /// The host's interface that joins it; `none`: none
+        #[arg(long, value_name = "INTERFACE")]
+        uplink: Option<String>,
+        /// What is said of it, at most 256 bytes
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
     /// List switches
     #[command(visible_alias = "ls")]
     List,
@@ -59,6 +82,39 @@ pub enum NicCommand {
         /// Its group, unless a machine gets it [default: default]
         #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
         group: Option<String>,
+    },
+    /// Show one
+    Show {
+        /// Name or id
+        nic: String,
+    },
+    /// Rename a NIC
+    Rename {
+        /// Name or id
+        nic: String,
+        /// Its new name
+        name: String,
+    },
+    /// Change a NIC that no running machine has; of others, what is said of it
+    Set {
+        /// Name or id
+        nic: String,
+        /// The switch that it is connected to; `none`: none
+        #[arg(long, value_name = "SWITCH")]
+        switch: Option<String>,
+        /// Its MAC address
+        #[arg(long, value_name = "MAC")]
+        mac: Option<String>,
+        /// What is said of it, at most 256 bytes
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// Make a NIC like another, with an address of its own
+    Clone {
+        /// The original, name or id
+        nic: String,
+        /// Name of the copy
+        name: String,
     },
     /// Give it to a stopped machine
     Attach {

@@ -12,7 +12,7 @@ use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
     CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, DiskKind,
     GetDiskRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, ListDisksRequest, ListSnapshotsRequest,
-    Operation, ResizeDiskRequest, RollBackDiskRequest,
+    Operation, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest, WipeDiskRequest,
 };
 use std::fs::File;
 use std::io::Read;
@@ -68,6 +68,18 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
         DiskCommand::Resize { disk, size } => {
             let disk = api.resize(ResizeDiskRequest { disk, size_bytes: size }).await?.into_inner();
             ctx.made(&view::disk(&disk), "disk", "resized");
+        }
+        DiskCommand::Rename { disk, name } => {
+            let request = UpdateDiskRequest { disk, name: Some(name), ..Default::default() };
+            ctx.made(&view::disk(&api.update(request).await?.into_inner()), "disk", "renamed");
+        }
+        DiskCommand::Set { disk, description } => {
+            let request = UpdateDiskRequest { disk, description, ..Default::default() };
+            ctx.made(&view::disk(&api.update(request).await?.into_inner()), "disk", "changed");
+        }
+        DiskCommand::Wipe { disk } => {
+            let disk = api.wipe(WipeDiskRequest { disk }).await?.into_inner();
+            ctx.made(&view::disk(&disk), "disk", "wiped");
         }
         DiskCommand::List => {
             let (mut all, mut page_token) = (Vec::new(), String::new());

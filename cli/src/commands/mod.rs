@@ -144,3 +144,8 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Man { dir } => pages::man(&dir, output),
     }
 }
+
+/// What takes something away is typed as `none`, and is an empty text in the API.
+fn or_none(text: String) -> String {
+    if text == "none" { String::new() } else { text }
+}

@@ -1,10 +1,14 @@
 //! `skep nic`.
 
-use super::Ctx;
+use super::{Ctx, or_none};
 use crate::args::NicCommand;
 use crate::error::Failure;
 use crate::view;
-use skep_api::v1::{AttachNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, ListNicsRequest};
+use skep_api::v1::nics_client::NicsClient;
+use skep_api::v1::{
+    AttachNicRequest, CloneNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, GetNicRequest, ListNicsRequest,
+    UpdateNicRequest,
+};
 
 /// Runs one.
 pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
@@ -20,6 +24,22 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
             };
             let made = api.create(request).await?.into_inner();
             ctx.made(&view::nic(&made), "nic", "made");
+        }
+        NicCommand::Show { nic } => {
+            let nic = api.get(GetNicRequest { nic }).await?.into_inner();
+            ctx.output.object(&view::nic(&nic));
+        }
+        NicCommand::Rename { nic, name } => {
+            let request = UpdateNicRequest { nic, name: Some(name), ..Default::default() };
+            ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "renamed");
+        }
+        NicCommand::Set { nic, switch, mac, description } => {
+            let request = UpdateNicRequest { nic, switch: switch.map(or_none), mac, description, ..Default::default() };
+            ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "changed");
+        }
+        NicCommand::Clone { nic, name } => {
+            let copy = NicsClient::clone(&mut api, CloneNicRequest { nic, name }).await?.into_inner();
+            ctx.made(&view::nic(&copy), "nic", "made");
         }
         NicCommand::Attach { nic, machine } => {
             let nic = api.attach(AttachNicRequest { nic, machine }).await?.into_inner();

@@ -1,10 +1,12 @@
 //! `skep switch`.
 
-use super::Ctx;
+use super::{Ctx, or_none};
 use crate::args::SwitchCommand;
 use crate::error::Failure;
 use crate::view;
-use skep_api::v1::{CreateSwitchRequest, DeleteSwitchRequest, ListSwitchesRequest, OpenSwitchRequest};
+use skep_api::v1::{
+    CreateSwitchRequest, DeleteSwitchRequest, GetSwitchRequest, ListSwitchesRequest, OpenSwitchRequest, UpdateSwitchRequest,
+};
 
 /// Runs one.
 pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
@@ -14,6 +16,18 @@ pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
             let request = CreateSwitchRequest { name, uplink: uplink.unwrap_or_default() };
             let made = api.create(request).await?.into_inner();
             ctx.made(&view::switch(&made), "switch", "made");
+        }
+        SwitchCommand::Show { switch } => {
+            let switch = api.get(GetSwitchRequest { switch }).await?.into_inner();
+            ctx.output.object(&view::switch(&switch));
+        }
+        SwitchCommand::Rename { switch, name } => {
+            let request = UpdateSwitchRequest { switch, name: Some(name), ..Default::default() };
+            ctx.made(&view::switch(&api.update(request).await?.into_inner()), "switch", "renamed");
+        }
+        SwitchCommand::Set { switch, uplink, description } => {
+            let request = UpdateSwitchRequest { switch, uplink: uplink.map(or_none), description, ..Default::default() };
+            ctx.made(&view::switch(&api.update(request).await?.into_inner()), "switch", "changed");
         }
         SwitchCommand::List => {
             let (mut all, mut page_token) = (Vec::new(), String::new());

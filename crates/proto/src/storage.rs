@@ -130,6 +130,17 @@ pub struct DiskOpened {
     pub most: u64,
 }
 
+/// Makes a disk that nobody has open an empty one of its size. A volume's snapshots are refused; one that is not there is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WipeDisk {
+    /// Which.
+    pub disk: DiskId,
+    /// Its kind.
+    pub kind: DiskKind,
+    /// Bytes that it has.
+    pub size: u64,
+}
+
 /// Makes a disk larger. Smaller is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResizeDisk {
@@ -330,5 +341,6 @@ protocol! {
         19 ReadVar [NoFds] => VarPiece [NoFds];
         20 EditVars [NoFds] => VarsEdited [NoFds];
         21 WhoseOrder [NoFds] => OrderState [NoFds];
+        22 WipeDisk [NoFds] => DiskState [NoFds];
     }
 }

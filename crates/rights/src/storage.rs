@@ -220,6 +220,7 @@ pub static TABLE: Process = Process {
             test: "an_open_disk_is_locked_by_its_descriptor",
         },
         Operation { name: "ResizeDisk", does: "enlarges a file or volume", test: "disks_grow_and_never_shrink" },
+        Operation { name: "WipeDisk", does: "puts an empty file or volume in its place", test: "a_wiped_disk_reads_as_zeros" },
         Operation {
             name: "DeleteDisk",
             does: "deletes a file or volume that nobody has locked",

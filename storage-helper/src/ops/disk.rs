@@ -7,7 +7,7 @@ use crate::store::{self, At, Store, hand_out, names, open_if_there, remove};
 use crate::zfs::{Stage, Volumes};
 use nix::fcntl::OFlag;
 use skep_proto::storage::{
-    CreateDisk, DeleteDisk, DiskKind, DiskOpened, DiskPage, DiskState, Done, ListDisks, OpenDisk, ResizeDisk,
+    CreateDisk, DeleteDisk, DiskKind, DiskOpened, DiskPage, DiskState, Done, ListDisks, OpenDisk, ResizeDisk, WipeDisk,
 };
 use skep_proto::{DiskId, OneFd, Reason, Refusal};
 use std::fs::{File, TryLockError};
@@ -121,11 +121,32 @@ pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState
         };
     }
     check_absent(store, jobs, call.disk)?;
-    let file = store::make(store.disks.as_fd(), &name, &object, |file| match call.kind {
-        DiskKind::Qcow2 => make::create(file, call.size).at(&object, "write"),
-        DiskKind::Raw | DiskKind::Zvol => file.set_len(call.size).at(&object, "set the size"),
+    fresh(store, call.disk, call.kind, call.size)
+}
+
+/// Puts an empty file in its place, whole or not at all.
+fn fresh(store: &Store, disk: DiskId, kind: DiskKind, size: u64) -> Result<DiskState, Refusal> {
+    let object = object(disk);
+    let file = store::make(store.disks.as_fd(), &file_name(disk, kind)?, &object, |file| match kind {
+        DiskKind::Qcow2 => make::create(file, size).at(&object, "write"),
+        DiskKind::Raw | DiskKind::Zvol => file.set_len(size).at(&object, "set the size"),
     })?;
-    state(&object, call.disk, call.kind, &file)
+    state(&object, disk, kind, &file)
+}
+
+/// [`WipeDisk`].
+pub fn wipe(store: &Store, jobs: &Jobs, call: &WipeDisk) -> Result<DiskState, Refusal> {
+    let object = object(call.disk);
+    check_size(&object, call.size)?;
+    jobs.check_idle(call.disk)?;
+    if call.kind == DiskKind::Zvol {
+        return volume::wipe(store, call);
+    }
+    let flags = OFlag::O_RDONLY;
+    let former = open_if_there(store.disks.as_fd(), &file_name(call.disk, call.kind)?, flags).at(&object, "open")?;
+    // Locked until another is in its place: who opens it meanwhile is refused.
+    former.as_ref().map(|file| lock(&object, file, false)).transpose()?;
+    fresh(store, call.disk, call.kind, call.size)
 }
 
 /// [`OpenDisk`].

@@ -5,7 +5,7 @@ use crate::job::Jobs;
 use crate::store::{Store, hand_out};
 use crate::zfs::{Stage, Volume, whole_blocks};
 use nix::fcntl::OFlag;
-use skep_proto::storage::{CloneDisk, CreateDisk, DeleteDisk, DiskOpened, DiskState, JobDone, OpenDisk, ResizeDisk};
+use skep_proto::storage::{CloneDisk, CreateDisk, DeleteDisk, DiskOpened, DiskState, JobDone, OpenDisk, ResizeDisk, WipeDisk};
 use skep_proto::{DiskId, OneFd, Reason, Refusal};
 use std::fs::File;
 
@@ -56,6 +56,18 @@ pub fn resize(store: &Store, call: &ResizeDisk) -> Result<DiskState, Refusal> {
         volumes.set_size(call.disk, size)?;
     }
     Ok(volumes.find(call.disk)?.state())
+}
+
+/// Destroys it and makes another, if nobody has it open and it has no snapshots. Cut off between the two, it is not there, and the next
+/// attempt makes it.
+pub fn wipe(store: &Store, call: &WipeDisk) -> Result<DiskState, Refusal> {
+    let volumes = store.volumes(&object(call.disk))?;
+    if volumes.look(call.disk)?.is_some() {
+        // As above.
+        drop(open_locked(store, call.disk, OFlag::O_RDONLY, false)?);
+        volumes.destroy(call.disk)?;
+    }
+    Ok(volumes.create(call.disk, call.size, Stage::Ready)?.state())
 }
 
 /// Destroys it, if nobody has it open.

@@ -56,6 +56,24 @@ pub struct DiskResize {
     pub size: u64,
 }
 
+/// Changes what is said of a disk; what is absent stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSet {
+    /// Which.
+    pub disk: Ref,
+    /// Its new name.
+    pub name: Option<DiskName>,
+    /// What its users say of it.
+    pub description: Option<Text<256>>,
+}
+
+/// Empties a disk: all of it reads as zeros from then on. No running machine may have it, nor may there be snapshots of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskWipe {
+    /// Which.
+    pub disk: Ref,
+}
+
 /// Looks one disk up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskGet {
@@ -98,6 +116,8 @@ pub struct DiskView {
     pub created_ns: i64,
     /// Name of its group.
     pub group: Text<63>,
+    /// What its users say of it.
+    pub description: Text<256>,
 }
 
 /// A page; empty at the end.

@@ -26,7 +26,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 4, oldest 4, BrokerRequest {
+    Broker = "broker", version 5, oldest 5, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -87,5 +87,12 @@ protocol! {
         57 RoleRevoke [NoFds] => Done [NoFds];
         58 RoleList [NoFds] => RolePage [NoFds];
         59 SwitchOpen [NoFds] => SwitchView [NoFds];
+        60 DiskSet [NoFds] => DiskView [NoFds];
+        61 DiskWipe [NoFds] => DiskView [NoFds];
+        62 SwitchGet [NoFds] => SwitchView [NoFds];
+        63 SwitchSet [NoFds] => SwitchView [NoFds];
+        64 NicGet [NoFds] => NicView [NoFds];
+        65 NicSet [NoFds] => NicView [NoFds];
+        66 NicClone [NoFds] => NicView [NoFds];
     }
 }

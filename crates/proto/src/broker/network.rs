@@ -20,6 +20,26 @@ pub struct SwitchList {
     pub after: Option<SwitchName>,
 }
 
+/// Looks one switch up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchGet {
+    /// Which.
+    pub switch: Ref,
+}
+
+/// Changes a switch; what is absent stays. NICs that are connected stay so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchSet {
+    /// Which.
+    pub switch: Ref,
+    /// Its new name.
+    pub name: Option<SwitchName>,
+    /// What its users say of it.
+    pub description: Option<Text<256>>,
+    /// The host's interface that joins it from now on; empty: none.
+    pub uplink: Option<Text<15>>,
+}
+
 /// Deletes a switch that no NIC is connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchDelete {
@@ -57,6 +77,8 @@ pub struct SwitchView {
     pub open: bool,
     /// Names of the groups that it is open to, at most 50.
     pub groups: Vec<Text<63>>,
+    /// What its users say of it.
+    pub description: Text<256>,
 }
 
 /// A page; empty at the end.
@@ -97,6 +119,37 @@ pub struct NicDetach {
     pub nic: Ref,
 }
 
+/// Looks one NIC up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicGet {
+    /// Which.
+    pub nic: Ref,
+}
+
+/// Changes a NIC; what is absent stays. While a machine runs that has it, only name and description can be changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicSet {
+    /// Which.
+    pub nic: Ref,
+    /// Its new name.
+    pub name: Option<NicName>,
+    /// What its users say of it.
+    pub description: Option<Text<256>>,
+    /// The switch that it is connected to; empty: none.
+    pub switch: Option<Ref>,
+    /// Its MAC address.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// Makes a NIC like another, with an address of its own and no machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicClone {
+    /// The original.
+    pub nic: Ref,
+    /// Name of the copy.
+    pub name: NicName,
+}
+
 /// Lists NICs by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicList {
@@ -130,6 +183,8 @@ pub struct NicView {
     pub created_ns: i64,
     /// Name of its group.
     pub group: Text<63>,
+    /// What its users say of it.
+    pub description: Text<256>,
 }
 
 /// A page; empty at the end.

@@ -23,6 +23,8 @@ pub enum On<'a> {
     Nic(&'a Ref),
     /// A switch that a NIC of this group or machine is to be connected to: it must be open to that group, or the role be the host's.
     Switch(&'a Ref, Option<&'a Ref>, Option<&'a Ref>),
+    /// The same, of a NIC that is there; no name: none.
+    NicsSwitch(&'a Ref, &'a Ref),
     /// The group that an operation works in.
     Operation(OperationId),
     /// A user: oneself, or the role on the host. None: oneself.
@@ -93,6 +95,8 @@ rules! {
     DiskImport: OPERATOR, "the group", c => vec![On::Group(c.group.as_ref())];
     DiskClone: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     DiskResize: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
+    DiskSet: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
+    DiskWipe: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     DiskGet: VIEWER, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     DiskList: VIEWER, "anything", _ => vec![On::Any];
     DiskDelete: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
@@ -102,11 +106,16 @@ rules! {
     SnapshotDelete: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     SwitchCreate: ADMIN, "the host", _ => vec![On::Host];
     SwitchList: VIEWER, "anything", _ => vec![On::Any];
+    SwitchGet: VIEWER, "anything", _ => vec![On::Any];
+    SwitchSet: ADMIN, "the host", _ => vec![On::Host];
     SwitchDelete: ADMIN, "the host", _ => vec![On::Host];
     SwitchOpen: ADMIN, "the host", _ => vec![On::Host];
     NicCreate: OPERATOR, "the group, or the machine's; the switch is open to it", c => nic(c);
     NicAttach: OPERATOR, "the groups of both", c => vec![On::Nic(&c.nic), On::Machine(&c.machine)];
     NicDetach: OPERATOR, "the NIC's group", c => vec![On::Nic(&c.nic)];
+    NicGet: VIEWER, "the NIC's group", c => vec![On::Nic(&c.nic)];
+    NicSet: OPERATOR, "the NIC's group; the switch is open to it", c => nic_set(c);
+    NicClone: OPERATOR, "the NIC's group; its switch is open to it", c => vec![On::Nic(&c.nic)];
     NicList: VIEWER, "anything", _ => vec![On::Any];
     NicDelete: OPERATOR, "the NIC's group", c => vec![On::Nic(&c.nic)];
     OperationGet: VIEWER, "the group that it works in", c => vec![On::Operation(c.id)];
@@ -153,6 +162,11 @@ fn nic(c: &NicCreate) -> Vec<On<'_>> {
     let of = c.machine.as_ref().map_or(On::Group(c.group.as_ref()), On::Machine);
     let switch = c.switch.as_ref().map(|switch| On::Switch(switch, c.group.as_ref(), c.machine.as_ref()));
     [Some(of), switch].into_iter().flatten().collect()
+}
+
+fn nic_set(c: &NicSet) -> Vec<On<'_>> {
+    let switch = c.switch.as_ref().map(|switch| On::NicsSwitch(switch, &c.nic));
+    [Some(On::Nic(&c.nic)), switch].into_iter().flatten().collect()
 }
 
 fn moved(what: &Moved) -> On<'_> {

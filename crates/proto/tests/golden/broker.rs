@@ -33,6 +33,7 @@ fn disk() -> DiskView {
         machines: vec![parse("web1")],
         created_ns: WHEN,
         group: parse("default"),
+        description: parse("of web1"),
     }
 }
 
@@ -46,6 +47,7 @@ fn nic() -> NicView {
         tap: parse("skabcdt1"),
         created_ns: WHEN,
         group: parse("default"),
+        description: parse("of web1"),
     }
 }
 
@@ -147,6 +149,8 @@ fn disks(golden: &mut Golden) {
     golden.call(import, operation());
     golden.call(DiskClone { disk: parse("root"), name: parse("copy") }, operation());
     golden.call(DiskResize { disk: parse("root"), size: 1 << 31 }, disk());
+    golden.call(DiskSet { disk: parse("root"), name: Some(parse("boot")), description: Some(parse("of web1")) }, disk());
+    golden.call(DiskWipe { disk: parse("root") }, disk());
     golden.call(DiskGet { disk: parse("root") }, disk());
     golden.call(DiskList { after: None }, DiskPage { disks: vec![disk()] });
     golden.call(DiskDelete { disk: parse("root") }, Done {});
@@ -188,7 +192,11 @@ fn networks(golden: &mut Golden) {
         created_ns: WHEN,
         open: false,
         groups: vec![parse("shop")],
+        description: parse("of the shop"),
     };
+    golden.call(SwitchGet { switch: parse("lan") }, switch.clone());
+    let set = SwitchSet { switch: parse("lan"), name: Some(parse("wan")), description: None, uplink: Some(parse("eth0")) };
+    golden.call(set, switch.clone());
     golden.call(SwitchCreate { name: parse("lan"), uplink: Some(parse("eth0")) }, switch.clone());
     golden.call(SwitchList { after: None }, SwitchPage { switches: vec![switch.clone()] });
     golden.call(SwitchOpen { switch: parse("lan"), group: Some(parse("shop")), open: true }, switch);
@@ -203,6 +211,16 @@ fn networks(golden: &mut Golden) {
     golden.call(create, nic());
     golden.call(NicAttach { nic: parse("eth"), machine: parse("web1") }, nic());
     golden.call(NicDetach { nic: parse("eth") }, nic());
+    golden.call(NicGet { nic: parse("eth") }, nic());
+    let set = NicSet {
+        nic: parse("eth"),
+        name: Some(parse("eth1")),
+        description: Some(parse("of web1")),
+        switch: Some(parse("lan")),
+        mac: Some([2, 0, 0, 1, 2, 4]),
+    };
+    golden.call(set, nic());
+    golden.call(NicClone { nic: parse("eth"), name: parse("eth2") }, nic());
     golden.call(NicList { after: None }, NicPage { nics: vec![nic()] });
     golden.call(NicDelete { nic: parse("eth") }, Done {});
 }

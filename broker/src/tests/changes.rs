@@ -1,0 +1,127 @@
+//! Disks, switches and NICs that are changed after they were made.
+
+use super::requests::{reason, text, web};
+use super::suite::{Life, Suite};
+use skep_proto::broker::*;
+use skep_proto::{Reason, SwitchName, Text};
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str) -> Option<T> {
+    Some(name.parse().expect("a name"))
+}
+
+fn disk_set(disk: &str) -> DiskSet {
+    DiskSet { disk: text(disk), name: None, description: None }
+}
+fn nic_set(nic: &str) -> NicSet {
+    NicSet { nic: text(nic), name: None, description: None, switch: None, mac: None }
+}
+fn switch_set(switch: &str) -> SwitchSet {
+    SwitchSet { switch: text(switch), name: None, description: None, uplink: None }
+}
+
+#[test]
+fn anything_is_renamed_and_described() {
+    Suite::new().live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        s.disk("other").await.expect("a disk");
+        s.switch("dmz", None).await.expect("a switch");
+        s.nic("free", None, None).await.expect("a nic");
+        let refused = [
+            s.ask(DiskSet { name: name("other"), ..disk_set("root") }).await.map(drop),
+            s.ask(SwitchSet { name: name("dmz"), ..switch_set("lan") }).await.map(drop),
+            s.ask(NicSet { name: name("free"), ..nic_set("web-0") }).await.map(drop),
+        ];
+        for refusal in refused {
+            let refusal = refusal.expect_err("the name is taken");
+            assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::AlreadyExists, "name"), "{refusal}");
+        }
+        // While the machine runs, too: an id does not change.
+        s.act("web", Act::Start).await.expect("started");
+        let of_web = || Some(Text::lossy("of web"));
+        let disk = s.ask(DiskSet { name: name("boot"), description: of_web(), ..disk_set("root") }).await.expect("renamed");
+        let switch =
+            s.ask(SwitchSet { name: name("office"), description: of_web(), ..switch_set("lan") }).await.expect("renamed");
+        let nic = s.ask(NicSet { name: name("front"), description: of_web(), ..nic_set("web-0") }).await.expect("renamed");
+        assert_eq!((disk.name.as_str(), disk.description.as_str()), ("boot", "of web"));
+        assert_eq!((nic.name.as_str(), nic.switch.as_str(), nic.machine.as_str()), ("front", "office", "web"));
+        assert_eq!(s.ask(DiskGet { disk: text("boot") }).await.expect("there"), disk);
+        assert_eq!(s.ask(SwitchGet { switch: text(&switch.id.to_string()) }).await.expect("there"), switch);
+        assert_eq!(s.ask(NicGet { nic: text("front") }).await.expect("there"), nic);
+        assert_eq!(reason(s.ask(NicGet { nic: text("web-0") }).await), Reason::NotFound);
+        // What is absent stays.
+        assert_eq!(s.ask(disk_set("boot")).await.expect("nothing"), disk);
+        let list = s.ask(SwitchList { after: None }).await.expect("a list").switches;
+        let listed = |switch: &SwitchView| (switch.name.to_string(), switch.description.to_string());
+        assert_eq!(list.iter().map(listed).collect::<Vec<_>>(), [("dmz".into(), "".into()), ("office".into(), "of web".into())]);
+        s.act("web", Act::Kill).await.expect("killed");
+        s.act("web", Act::Start).await.expect("it has its disk and NIC");
+    });
+}
+
+#[test]
+fn a_nic_changes_while_its_machine_stands_still() {
+    Suite::new().live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        s.switch("dmz", None).await.expect("a switch");
+        let mac = [2, 0, 0x5e, 0, 0x53, 1];
+        let to = |switch: &str| NicSet { switch: Some(text(switch)), ..nic_set("web-0") };
+        let with = |mac| NicSet { mac: Some(mac), ..nic_set("web-0") };
+        s.act("web", Act::Start).await.expect("started");
+        assert_eq!(reason(s.ask(to("dmz")).await), Reason::WrongState);
+        assert_eq!(reason(s.ask(to("")).await), Reason::WrongState);
+        assert_eq!(reason(s.ask(with(mac)).await), Reason::WrongState);
+        s.ask(to("lan")).await.expect("it is there already");
+        s.act("web", Act::Kill).await.expect("killed");
+        assert_eq!(reason(s.ask(to("nowhere")).await), Reason::NotFound);
+        assert_eq!(reason(s.ask(with([1, 0, 0, 0, 0, 0])).await), Reason::InvalidValue);
+        let view = s.ask(NicSet { mac: Some(mac), ..to("dmz") }).await.expect("changed");
+        assert_eq!((view.switch.as_str(), view.mac), ("dmz", mac));
+        let copy = s.ask(NicClone { nic: text("web-0"), name: "web-1".parse().expect("a name") }).await.expect("copied");
+        assert_eq!((copy.switch.as_str(), copy.machine.as_str()), ("dmz", ""));
+        assert_ne!(copy.mac, mac);
+        let refusal = s.ask(NicSet { mac: Some(mac), ..nic_set("web-1") }).await.expect_err("it is another's");
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::AlreadyExists, "mac"), "{refusal}");
+        assert_eq!(s.ask(to("")).await.expect("disconnected").switch.as_str(), "");
+        s.ask(SwitchDelete { switch: text("dmz") }).await.expect_err("the copy is on it");
+    });
+}
+
+#[test]
+fn a_switch_gets_another_uplink_or_stays_as_it_was() {
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        let uplink = |name: &str| SwitchSet { uplink: Some(Text::lossy(name)), ..switch_set("lan") };
+        assert_eq!(s.ask(uplink("eth7")).await.expect("changed").uplink.as_str(), "eth7");
+        let refusal = s.ask(SwitchSet { name: name::<SwitchName>("wan"), ..uplink("missing") }).await.expect_err("refused");
+        assert_eq!(refusal.reason, Reason::NotFound);
+        // The name is not the helper's.
+        assert_eq!(s.ask(SwitchGet { switch: text("wan") }).await.expect("there").uplink.as_str(), "eth7");
+        let own = format!("sk{}b0", life.broker.instance);
+        for wrong in [own.as_str(), "a name", "../x"] {
+            let refusal = s.ask(SwitchSet { switch: text("wan"), ..uplink(wrong) }).await.expect_err(wrong);
+            assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, "uplink"), "{refusal}");
+        }
+        let view = s.ask(SwitchSet { switch: text("wan"), ..uplink("") }).await.expect("taken away");
+        assert_eq!((view.uplink.as_str(), view.nics), ("", 1));
+        suite.settled(&life.broker).await;
+    });
+}
+
+#[test]
+fn a_disk_is_wiped_only_while_nobody_needs_it() {
+    use skep_proto::storage::DiskKind;
+    Suite::new().live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        let wipe = |disk: &str| DiskWipe { disk: text(disk) };
+        s.act("web", Act::Start).await.expect("started");
+        assert_eq!(reason(s.ask(wipe("root")).await), Reason::InUse);
+        s.act("web", Act::Kill).await.expect("killed");
+        assert_eq!(s.ask(wipe("root")).await.expect("wiped").size, 1 << 20);
+        let create = DiskCreate { name: "vol".parse().expect("a name"), kind: DiskKind::Zvol, size: 1 << 20, group: None };
+        s.ask(create).await.expect("a disk");
+        s.ask(SnapshotCreate { disk: text("vol"), name: "before".parse().expect("a name") }).await.expect("a snapshot");
+        let refusal = s.ask(wipe("vol")).await.expect_err("it has a snapshot");
+        assert!(refusal.to_string().contains("before"), "{refusal}");
+    });
+}
