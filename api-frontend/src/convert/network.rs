@@ -1,9 +1,9 @@
 //! Switches and NICs.
 
-use super::{invalid, maybe_named, strings, time, value};
+use super::{devices, invalid, maybe_named, named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
-use skep_proto::broker::{NicCreate, NicView, SwitchView};
+use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchView};
 
 /// A switch.
 pub fn switch(view: SwitchView) -> v1::Switch {
@@ -30,6 +30,8 @@ pub fn nic(view: NicView) -> v1::Nic {
         tap: view.tap.to_string(),
         create_time: time(view.created_ns),
         group: view.group.to_string(),
+        model: devices::nic_model_view(view.model).into(),
+        slot: view.slot.unwrap_or(0).into(),
     }
 }
 
@@ -41,6 +43,17 @@ pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> 
         mac: if request.mac.is_empty() { None } else { Some(mac(&request.mac)?) },
         machine: maybe_named("machine", "machine", &request.machine)?,
         group: maybe_named("nic", "group", &request.group)?,
+        model: devices::nic_model("model", request.model)?.unwrap_or_default(),
+        slot: Some(devices::slot("nic", "slot", request.slot)?).filter(|slot| *slot > 0),
+    })
+}
+
+/// What to change.
+pub fn nic_set(request: &v1::UpdateNicRequest) -> Result<NicSet, Refusal> {
+    Ok(NicSet {
+        nic: named("nic", "nic", &request.nic)?,
+        model: devices::nic_model("model", request.model)?,
+        slot: request.slot.map(|slot| devices::slot("nic", "slot", slot)).transpose()?,
     })
 }
 

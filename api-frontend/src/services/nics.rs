@@ -5,6 +5,7 @@ use crate::convert::{self, network};
 use skep_api::v1::nics_server::Nics;
 use skep_api::v1::{
     AttachNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, ListNicsRequest, ListNicsResponse, Nic,
+    UpdateNicRequest,
 };
 use skep_proto::broker::{NicAttach, NicDelete, NicDetach, NicList};
 use tonic::Request;
@@ -14,6 +15,11 @@ impl Nics for Api {
     async fn create(&self, request: Request<CreateNicRequest>) -> Answer<Nic> {
         let (call, request) = self.enter("Nics.Create", request)?;
         call.run(async { Ok(network::nic(call.act(network::nic_create(&request)?).await?.0)) }).await
+    }
+
+    async fn update(&self, request: Request<UpdateNicRequest>) -> Answer<Nic> {
+        let (call, request) = self.enter("Nics.Update", request)?;
+        call.run(async { Ok(network::nic(call.act(network::nic_set(&request)?).await?.0)) }).await
     }
 
     async fn attach(&self, request: Request<AttachNicRequest>) -> Answer<Nic> {

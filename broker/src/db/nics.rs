@@ -1,7 +1,9 @@
 //! NICs as rows.
 
+use super::sql::nic_model;
 use super::{Change, Db, Fault, Id};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use skep_proto::broker::NicModel;
 use skep_proto::{GroupId, MachineId, NicId, NicName, SwitchId, Text};
 
 /// A NIC.
@@ -25,10 +27,14 @@ pub struct NicRow {
     pub group: GroupId,
     /// Its group's name.
     pub group_name: Text<63>,
+    /// What it is to the guest.
+    pub model: NicModel,
+    /// Its chosen place on the PCI bus.
+    pub slot: Option<u8>,
 }
 
 const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns,
-    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp)
+    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.model, n.slot
     FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
@@ -51,6 +57,8 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
         created_ns: row.get(9)?,
         group: row.get::<_, Id<_>>(10)?.0,
         group_name: text(11)?,
+        model: nic_model::from(row.get(12)?)?,
+        slot: row.get(13)?,
     })
 }
 
@@ -109,7 +117,8 @@ impl Change<'_> {
 
     /// Adds a NIC, without a machine.
     pub fn add_nic(&self, nic: &NicRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp) VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, model, slot)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
         self.prepare_cached(sql)?.execute(params![
             Id(nic.id),
@@ -118,8 +127,17 @@ impl Change<'_> {
             nic.mac,
             switch,
             nic.created_ns,
-            Id(nic.group)
+            Id(nic.group),
+            nic_model::number(nic.model),
+            nic.slot
         ])?;
+        Ok(())
+    }
+
+    /// Writes what it is to the guest, and where.
+    pub fn set_nic_device(&self, nic: NicId, model: NicModel, slot: Option<u8>) -> Result<(), Fault> {
+        let sql = "UPDATE nics SET model = ?, slot = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![nic_model::number(model), slot, Id(nic)])?;
         Ok(())
     }
 

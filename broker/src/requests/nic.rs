@@ -8,11 +8,11 @@ use crate::db::nics::{NicRow, Nics};
 use crate::page::{ROWS, fit};
 use crate::spec::MAX_NICS;
 use skep_machine::Mac;
-use skep_proto::broker::{Done, NicAttach, NicCreate, NicDelete, NicDetach, NicList, NicPage, NicView};
-use skep_proto::{GroupId, IfName, InstanceId, NicId, NicName, Reason, Refusal, Text};
+use skep_proto::broker::{Done, NicAttach, NicCreate, NicDelete, NicDetach, NicList, NicModel, NicPage, NicSet, NicView};
+use skep_proto::{GroupId, IfName, InstanceId, MachineId, NicId, NicName, Reason, Refusal, Text};
 
 fn view(instance: InstanceId, nic: NicRow) -> NicView {
-    let NicRow { id, name, number, mac, switch, machine, created_ns, group_name, .. } = nic;
+    let NicRow { id, name, number, mac, switch, machine, created_ns, group_name, model, slot, .. } = nic;
     NicView {
         id,
         name,
@@ -22,14 +22,34 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         tap: Text::lossy(IfName::tap(instance, number).as_str()),
         created_ns,
         group: group_name,
+        model,
+        slot,
     }
+}
+
+fn in_range(name: &NicName, slot: Option<u8>) -> Result<(), Refusal> {
+    let range = skep_machine::limits::PCI_SLOTS;
+    match slot {
+        Some(slot) if !range.contains(&slot) => {
+            let refusal = Refusal::new(Reason::InvalidValue, format_args!("nic {name}")).field("slot");
+            Err(refusal.note(format_args!("{slot} is not {} to {}", range.start(), range.end())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a machine has become by a change of its NICs.
+fn still_right(change: &Change<'_>, machine: MachineId) -> Result<(), Refusal> {
+    let machine = find_machine(change, &machine.to_string())?;
+    machine.spec.check(machine.id, machine.name.as_str())
 }
 
 /// Adds a NIC, without a machine. `mac`: none, or a valid one.
 pub(super) fn add(
     change: &Change<'_>, name: &NicName, switch: Option<(skep_proto::SwitchId, Text<63>, u16)>, mac: Option<[u8; 6]>,
-    group: GroupId,
+    group: GroupId, (model, slot): (NicModel, Option<u8>),
 ) -> Result<NicRow, Refusal> {
+    in_range(name, slot)?;
     if change.find_nic(name.as_str())?.is_some() {
         return Err(taken("nic", name));
     }
@@ -57,6 +77,8 @@ pub(super) fn add(
         created_ns: skep_service::now_ns(),
         group,
         group_name: Text::default(),
+        model,
+        slot,
     };
     change.add_nic(&nic)?;
     change.event("nic", nic.id, &nic.name, "created", "")?;
@@ -75,6 +97,7 @@ pub(super) fn give(change: &Change<'_>, nic: &NicRow, machine: &MachineRow) -> R
         return Err(refusal.note(format_args!("a machine has at most {MAX_NICS} NICs")));
     }
     change.set_nic_machine(nic.id, Some(machine.id))?;
+    still_right(change, machine.id)?;
     Ok(change.event("nic", nic.id, &nic.name, "changed", format_args!("attached to machine {}", machine.name))?)
 }
 
@@ -97,13 +120,33 @@ pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
             Some(machine) => machine.group,
             None => group::named(change, c.group.as_ref())?.id,
         };
-        let nic = add(change, &c.name, switch, c.mac, group)?;
+        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot))?;
         if let Some(machine) = &machine {
             give(change, &nic, machine)?;
         }
         Ok::<_, Refusal>(nic)
     })?;
     show(cx, nic.id)
+}
+
+/// `NicSet`.
+pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
+    let id = cx.broker.change(&cx.who, |change| {
+        let nic = find_nic(change, c.nic.as_str())?;
+        let slot = match c.slot {
+            None => nic.slot,
+            Some(0) => None,
+            some => some,
+        };
+        in_range(&nic.name, slot)?;
+        let machine = nic.machine.as_ref().map(|(id, _)| find_machine(change, &id.to_string())).transpose()?;
+        machine.iter().try_for_each(at_rest)?;
+        change.set_nic_device(nic.id, c.model.unwrap_or(nic.model), slot)?;
+        machine.iter().try_for_each(|machine| still_right(change, machine.id))?;
+        change.event("nic", nic.id, &nic.name, "changed", "")?;
+        Ok::<_, Refusal>(nic.id)
+    })?;
+    show(cx, id)
 }
 
 /// `NicAttach`.

@@ -1,7 +1,7 @@
 //! Roles and groups: what each may ask, and what is there for whom.
 
 use super::requests::{reason, text};
-use super::suite::{Life, Session, Suite};
+use super::suite::{Life, Session, Suite, nic_create};
 use crate::db::users::Users;
 use crate::policy::{Rights, User, permit};
 use skep_ipc::aio::Port;
@@ -38,14 +38,27 @@ async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
         DiskCreate { name: of("disk").parse().expect("a name"), kind: DiskKind::Raw, size: 1 << 20, group: group.clone() };
     s.ask(create).await.expect("a disk");
     let settings = Settings {
-        disks: Some(vec![DiskDraft { disk: text(&of("disk")), controller: Controller::Nvme, read_only: false }]),
+        disks: Some(vec![DiskDraft {
+            disk: text(&of("disk")),
+            controller: Controller::Nvme,
+            read_only: false,
+            flags: DiskFlags::default(),
+        }]),
         memory_mib: Some(64),
         ..Settings::default()
     };
     let machine = of("vm").parse().expect("a name");
     s.ask(MachineCreate { name: machine, settings, group: group.clone() }).await.expect("a machine");
     let machine = Some(text(&of("vm")));
-    let nic = NicCreate { name: of("nic").parse().expect("a name"), switch: None, mac: None, machine, group: None };
+    let nic = NicCreate {
+        name: of("nic").parse().expect("a name"),
+        switch: None,
+        mac: None,
+        machine,
+        group: None,
+        model: NicModel::VirtioNet,
+        slot: None,
+    };
     s.ask(nic).await.expect("a nic");
     let done = s.act(&of("vm"), Act::Start).await.expect("started");
     s.act(&of("vm"), Act::Kill).await.expect("killed");
@@ -57,7 +70,12 @@ async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
 fn samples(operation: OperationId) -> Vec<BrokerRequest> {
     let (vm, disk, nic, group) = (|| text("g-vm"), || text("g-disk"), || text("g-nic"), || Some(text("g")));
     let settings = || Settings {
-        disks: Some(vec![DiskDraft { disk: disk(), controller: Controller::Nvme, read_only: false }]),
+        disks: Some(vec![DiskDraft {
+            disk: disk(),
+            controller: Controller::Nvme,
+            read_only: false,
+            flags: DiskFlags::default(),
+        }]),
         ..Settings::default()
     };
     fn name<T: std::str::FromStr<Err: std::fmt::Debug>>() -> T {
@@ -78,6 +96,7 @@ fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         MachineSet { machine: vm(), settings: settings(), revision: 0 }.into(),
         MachineRename { machine: vm(), name: name() }.into(),
         MachineAct { machine: vm(), act: Act::Start }.into(),
+        MachineEject { machine: vm(), disk: disk() }.into(),
         MachineClone { machine: vm(), name: name() }.into(),
         MachineDelete { machine: vm(), disks: true }.into(),
         MachineConsole { machine: vm(), write: false, take: false }.into(),
@@ -103,9 +122,10 @@ fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         SwitchList { after: None }.into(),
         SwitchDelete { switch: name() }.into(),
         SwitchOpen { switch: name(), group: group(), open: true }.into(),
-        NicCreate { name: name(), switch: None, mac: None, machine: Some(vm()), group: None }.into(),
+        nic_create("new", None, Some("g-vm"), None).into(),
         NicAttach { nic: nic(), machine: vm() }.into(),
         NicDetach { nic: nic() }.into(),
+        NicSet { nic: nic(), model: Some(NicModel::E1000), slot: None }.into(),
         NicList { after: None }.into(),
         NicDelete { nic: nic() }.into(),
         OperationGet { id: operation, wait: false }.into(),
@@ -261,7 +281,12 @@ fn what_one_may_not_see_is_not_there() {
         let hidden = alice.ask(DiskDelete { disk: text("g-disk") }).await.expect_err("hidden");
         same(hidden, alice.ask(DiskDelete { disk: text("missing-disk") }).await.expect_err("missing"));
         let with = |disk: &str| {
-            let disks = Some(vec![DiskDraft { disk: text(disk), controller: Controller::Nvme, read_only: true }]);
+            let disks = Some(vec![DiskDraft {
+                disk: text(disk),
+                controller: Controller::Nvme,
+                read_only: true,
+                flags: DiskFlags::default(),
+            }]);
             // Its name is taken, which is not said before the disk is looked for.
             let settings = Settings { disks, ..Settings::default() };
             MachineCreate { name: "h-vm".parse().expect("a name"), settings, group: Some(text("h")) }
@@ -374,7 +399,12 @@ fn a_group_keeps_what_is_its() {
         // An operator of one group takes no disks of another along when he deletes a machine.
         let mut alice = user(&life, "alice", Some((Some("h"), Role::Operator))).await;
         root.disk("shared").await.expect("a disk");
-        let disks = ["g-disk", "shared"].map(|n| DiskDraft { disk: text(n), controller: Controller::Nvme, read_only: false });
+        let disks = ["g-disk", "shared"].map(|n| DiskDraft {
+            disk: text(n),
+            controller: Controller::Nvme,
+            read_only: false,
+            flags: DiskFlags::default(),
+        });
         let settings = Settings { disks: Some(disks.into()), ..Settings::default() };
         root.ask(MachineSet { machine: text("g-vm"), settings, revision: 0 }).await.expect("set");
         let op = alice.ask(MachineDelete { machine: text("g-vm"), disks: true }).await.expect("begun");
@@ -397,13 +427,7 @@ fn a_switch_is_open_to_whom_it_was_opened() {
         group(&life, &mut root, "g").await;
         root.switch("lan", None).await.expect("a switch");
         let mut alice = user(&life, "alice", Some((Some("g"), Role::Operator))).await;
-        let nic = |name: &str, machine: Option<&str>| NicCreate {
-            name: name.parse().expect("a name"),
-            switch: Some(text("lan")),
-            mac: None,
-            machine: machine.map(text),
-            group: Some(text("g")),
-        };
+        let nic = |name: &str, machine: Option<&str>| nic_create(name, Some("lan"), machine, Some("g"));
         let refusal = alice.ask(nic("a", Some("g-vm"))).await.expect_err("closed");
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, "switch"), "{refusal}");
         let open = |group: Option<&str>, open| SwitchOpen { switch: text("lan"), group: group.map(text), open };
@@ -446,13 +470,7 @@ fn what_is_the_host_s_is_given_by_nobody_of_a_group() {
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, "shares"));
         root.ask(set(shares(vec![]))).await.expect("set");
         let switch = root.switch("lan", None).await.expect("a switch");
-        let nic = NicCreate {
-            name: "g-lan".parse().expect("a name"),
-            switch: Some(text(switch.name.as_str())),
-            mac: None,
-            machine: Some(text("g-vm")),
-            group: None,
-        };
+        let nic = nic_create("g-lan", Some(switch.name.as_str()), Some("g-vm"), None);
         root.ask(nic).await.expect("a nic");
         let refusal = operator.ask(copy("c2")).await.expect_err("refused");
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, "switch"));

@@ -1,25 +1,42 @@
 //! `skep nic`.
 
 use super::Ctx;
-use crate::args::NicCommand;
+use crate::args::{NicCommand, NicModel};
 use crate::error::Failure;
 use crate::view;
-use skep_api::v1::{AttachNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, ListNicsRequest};
+use skep_api::v1::{
+    self, AttachNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, ListNicsRequest, UpdateNicRequest,
+};
+
+/// As the API has it.
+fn number(model: Option<NicModel>) -> i32 {
+    match model {
+        None => v1::NicModel::Unspecified.into(),
+        Some(NicModel::VirtioNet) => v1::NicModel::VirtioNet.into(),
+        Some(NicModel::E1000) => v1::NicModel::E1000.into(),
+    }
+}
 
 /// Runs one.
 pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.nics();
     match command {
-        NicCommand::Create { name, switch, machine, mac, group } => {
+        NicCommand::Create { name, switch, machine, mac, group, model, slot } => {
             let request = CreateNicRequest {
                 name,
                 switch: switch.unwrap_or_default(),
                 mac: mac.unwrap_or_default(),
                 machine: machine.unwrap_or_default(),
                 group: group.unwrap_or_default(),
+                model: number(model),
+                slot: slot.unwrap_or_default(),
             };
             let made = api.create(request).await?.into_inner();
             ctx.made(&view::nic(&made), "nic", "made");
+        }
+        NicCommand::Set { nic, model, slot } => {
+            let nic = api.update(UpdateNicRequest { nic, model: number(model), slot }).await?.into_inner();
+            ctx.made(&view::nic(&nic), "nic", "changed");
         }
         NicCommand::Attach { nic, machine } => {
             let nic = api.attach(AttachNicRequest { nic, machine }).await?.into_inner();

@@ -126,7 +126,7 @@ pub enum Boot {
     },
     /// The host's own loader reads the guest's kernel from the first disk (bhyveload(8); FreeBSD guests).
     Loader,
-    /// SeaBIOS, from the first disk whose first sector says that it can be booted (QEMU).
+    /// SeaBIOS, from the first disk or, if that cannot be booted, the first CD (QEMU).
     Bios,
 }
 

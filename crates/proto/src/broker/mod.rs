@@ -4,6 +4,7 @@
 //! Long work is answered with an operation; streams are answered with a descriptor. Lists come in pages that fit a record.
 
 mod access;
+mod devices;
 mod disk;
 mod event;
 mod firmware;
@@ -14,6 +15,7 @@ mod session;
 
 pub use crate::vars::{VarPage, VarPiece, VarState, VarsEdited};
 pub use access::*;
+pub use devices::*;
 pub use disk::*;
 pub use event::*;
 pub use firmware::*;
@@ -26,7 +28,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 4, oldest 4, BrokerRequest {
+    Broker = "broker", version 5, oldest 5, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -87,5 +89,7 @@ protocol! {
         57 RoleRevoke [NoFds] => Done [NoFds];
         58 RoleList [NoFds] => RolePage [NoFds];
         59 SwitchOpen [NoFds] => SwitchView [NoFds];
+        60 MachineEject [NoFds] => MachineView [NoFds];
+        61 NicSet [NoFds] => NicView [NoFds];
     }
 }

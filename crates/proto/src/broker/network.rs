@@ -1,6 +1,6 @@
 //! Switches and NICs.
 
-use super::Ref;
+use super::{NicModel, Ref};
 use crate::{IfName, NicId, NicName, SwitchId, SwitchName, Text};
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,21 @@ pub struct NicCreate {
     pub machine: Option<Ref>,
     /// Its group, unless a machine gets it; none: the one that is there from the start.
     pub group: Option<Ref>,
+    /// What it is to the guest.
+    pub model: NicModel,
+    /// Its place on PCI bus 0, 1 to 30; none: the usual one of its turn among the machine's NICs.
+    pub slot: Option<u8>,
+}
+
+/// Changes a NIC that no machine has, or a stopped one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicSet {
+    /// Which.
+    pub nic: Ref,
+    /// What it is to the guest; none: as it is.
+    pub model: Option<NicModel>,
+    /// Its place on PCI bus 0; 0: the usual one; none: as it is.
+    pub slot: Option<u8>,
 }
 
 /// Gives a NIC to a stopped machine.
@@ -130,6 +145,10 @@ pub struct NicView {
     pub created_ns: i64,
     /// Name of its group.
     pub group: Text<63>,
+    /// What it is to the guest.
+    pub model: NicModel,
+    /// Its chosen place on PCI bus 0; none: the usual one.
+    pub slot: Option<u8>,
 }
 
 /// A page; empty at the end.

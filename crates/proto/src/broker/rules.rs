@@ -79,6 +79,7 @@ rules! {
     MachineSet: OPERATOR, "the machine's group; disks' groups; the host for shares and for what goes before others", c => and_disks(On::Machine(&c.machine), &c.settings);
     MachineRename: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineAct: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
+    MachineEject: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineClone: OPERATOR, "the machine's group; what its settings would need", c => vec![On::Machine(&c.machine)];
     MachineDelete: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineConsole: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
@@ -107,6 +108,7 @@ rules! {
     NicCreate: OPERATOR, "the group, or the machine's; the switch is open to it", c => nic(c);
     NicAttach: OPERATOR, "the groups of both", c => vec![On::Nic(&c.nic), On::Machine(&c.machine)];
     NicDetach: OPERATOR, "the NIC's group", c => vec![On::Nic(&c.nic)];
+    NicSet: OPERATOR, "the NIC's group", c => vec![On::Nic(&c.nic)];
     NicList: VIEWER, "anything", _ => vec![On::Any];
     NicDelete: OPERATOR, "the NIC's group", c => vec![On::Nic(&c.nic)];
     OperationGet: VIEWER, "the group that it works in", c => vec![On::Operation(c.id)];

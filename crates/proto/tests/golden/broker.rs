@@ -46,6 +46,8 @@ fn nic() -> NicView {
         tap: parse("skabcdt1"),
         created_ns: WHEN,
         group: parse("default"),
+        model: NicModel::E1000,
+        slot: Some(20),
     }
 }
 
@@ -90,6 +92,9 @@ fn sessions(golden: &mut Golden) {
         weaker: vec![parse("no cgroup")],
         helpers: vec![parse("net-helper")],
         shares: vec![parse("src")],
+        abilities: vec![parse("eject")],
+        inabilities: vec![parse("x2apic: no")],
+        keyboards: vec![parse("de")],
     };
     golden.call(HostShow {}, host);
     golden.call(HostRest {}, Done {});
@@ -199,8 +204,11 @@ fn networks(golden: &mut Golden) {
         mac: Some([2, 0, 0, 1, 2, 3]),
         machine: Some(parse("web1")),
         group: None,
+        model: NicModel::E1000,
+        slot: Some(20),
     };
     golden.call(create, nic());
+    golden.call(NicSet { nic: parse("eth"), model: Some(NicModel::VirtioNet), slot: Some(0) }, nic());
     golden.call(NicAttach { nic: parse("eth"), machine: parse("web1") }, nic());
     golden.call(NicDetach { nic: parse("eth") }, nic());
     golden.call(NicList { after: None }, NicPage { nics: vec![nic()] });
