@@ -40,7 +40,7 @@ pub struct DeviceArgs {
     /// What the clock shows; local: bhyve [default of a new machine: utc]
     #[arg(long, value_enum, value_name = "TIME")]
     pub clock: Option<Clock>,
-    /// Whether there are ACPI tables: a guest without them hears no power button [default of a new machine: on]
+    /// bhyve: whether there are ACPI tables: a guest without them hears no power button [default of a new machine: on]
     #[arg(long, value_enum, value_name = "ON|OFF")]
     pub acpi: Option<Switched>,
     /// bhyve: the host bridge

@@ -49,8 +49,8 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     if spec.screen.as_ref().is_some_and(|screen| screen.wait) {
         return Err(Error::Unsupported("a guest that waits for a viewer"));
     }
-    if spec.board != (Board { acpi: spec.board.acpi, ..Board::default() }) {
-        return Err(Error::Unsupported("another host bridge, other exits, registers or APIC than its own"));
+    if spec.board != Board::default() {
+        return Err(Error::Unsupported("other tables, host bridge, exits, registers or APIC than its own"));
     }
     let mut c = Config::default();
     keyboard(&mut c, spec)?;
@@ -114,10 +114,7 @@ fn board(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
     if let Boot::Direct { cmdline, initrd } = &spec.boot {
         machine = machine.set("kernel", KERNEL)?;
         machine = if *initrd { machine.set("initrd", INITRD)? } else { machine };
-        machine = machine.set("append", cmdline)?;
-    }
-    if !spec.board.acpi {
-        machine.set("acpi", "off")?;
+        machine.set("append", cmdline)?;
     }
     let accel = c.group("accel");
     match spec.acceleration {

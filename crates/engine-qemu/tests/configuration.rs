@@ -57,7 +57,6 @@ fn unusual() -> MachineSpec {
             disk(4, Controller::AhciCd),
         ],
         screen: Some(Screen { width: 1280, height: 1024, tablet: false, keyboard: "de-ch".into(), ..Screen::default() }),
-        board: Board { acpi: false, ..Board::default() },
         fw_cfg: vec![FwCfg { name: "opt/org.example/a".into(), value: "50% of b, c".into() }],
         places: vec![place(Device::Disk(0), 30), place(Device::Screen, 8), place(Device::Rng, 1)],
         ..direct()
@@ -82,7 +81,8 @@ fn only_a_plain_word_becomes_an_argument() {
 #[test]
 fn what_only_bhyve_has_is_never_passed_over() {
     type Edit = fn(&mut MachineSpec);
-    let edits: [Edit; 6] = [
+    let edits: [Edit; 7] = [
+        |s| s.board.acpi = false,
         |s| s.screen = Some(Screen { wait: true, ..Screen::default() }),
         |s| s.board.host_bridge = HostBridge::Amd,
         |s| s.board.exit_on_halt = false,

@@ -14,6 +14,8 @@ pub enum Ability {
     ScreenWait,
     /// Hand the guest items of fw_cfg.
     FwCfg,
+    /// Have no ACPI tables.
+    AcpiOff,
     /// Have AMD's host bridge.
     AmdHostBridge,
     /// Choose whether a guest's HLT and PAUSE give its CPU back.
@@ -30,10 +32,11 @@ pub enum Ability {
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
+        Self::AcpiOff,
         Self::AmdHostBridge,
         Self::VmExits,
         Self::StrictMsr,
@@ -48,6 +51,7 @@ impl Ability {
             Self::Bios => "bios",
             Self::ScreenWait => "screen-wait",
             Self::FwCfg => "fw-cfg",
+            Self::AcpiOff => "acpi-off",
             Self::AmdHostBridge => "amd-host-bridge",
             Self::VmExits => "vm-exits",
             Self::StrictMsr => "strict-msr",
@@ -61,9 +65,16 @@ impl Ability {
     pub(crate) fn of(hypervisor: Hypervisor) -> BTreeSet<Self> {
         match hypervisor {
             Hypervisor::Qemu => [Self::Bios, Self::FwCfg, Self::Eject].into(),
-            Hypervisor::Bhyve => {
-                [Self::ScreenWait, Self::AmdHostBridge, Self::VmExits, Self::StrictMsr, Self::X2apic, Self::AhciPlace].into()
-            }
+            Hypervisor::Bhyve => [
+                Self::ScreenWait,
+                Self::AcpiOff,
+                Self::AmdHostBridge,
+                Self::VmExits,
+                Self::StrictMsr,
+                Self::X2apic,
+                Self::AhciPlace,
+            ]
+            .into(),
         }
     }
 
@@ -77,6 +88,7 @@ impl Ability {
             (Self::FwCfg, Hypervisor::Bhyve) => {
                 "bhyve takes such items on its command line only (-f), which is the same for every machine"
             }
+            (Self::AcpiOff, Hypervisor::Qemu) => "where QEMU gives none its firmware makes tables of its own",
             (Self::AmdHostBridge, Hypervisor::Qemu) => "QEMU's q35 has Intel's always",
             (Self::VmExits, Hypervisor::Qemu) => "it is the host's kernel that decides (halt_poll_ns and ple_window of kvm)",
             (Self::StrictMsr, Hypervisor::Qemu) => "it is a setting of the host's kernel for all guests (ignore_msrs of kvm)",
@@ -95,6 +107,7 @@ pub(crate) fn asked(spec: &MachineSpec) -> Vec<(String, String, Ability)> {
         (spec.boot == Boot::Bios, "boot", "a BIOS", Ability::Bios),
         (spec.screen.as_ref().is_some_and(|s| s.wait), "screen.wait", "a guest that waits for a viewer", Ability::ScreenWait),
         (!spec.fw_cfg.is_empty(), "fw_cfg", "items of fw_cfg", Ability::FwCfg),
+        (!board.acpi, "board.acpi", "no ACPI tables", Ability::AcpiOff),
         (board.host_bridge == HostBridge::Amd, "board.host_bridge", "AMD's host bridge", Ability::AmdHostBridge),
         (!board.exit_on_halt, "board.exit_on_halt", "HLT without an exit", Ability::VmExits),
         (!board.exit_on_pause, "board.exit_on_pause", "PAUSE without an exit", Ability::VmExits),

@@ -378,7 +378,8 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
         HostCapabilities { uefi: true, kvm: true, ..found }
     };
     let screen = |edit: fn(&mut Screen), spec: &mut MachineSpec| edit(spec.screen.get_or_insert_default());
-    let cases: [(Edit, Hypervisor, &str); 12] = [
+    let cases: [(Edit, Hypervisor, &str); 13] = [
+        (|s| s.board.acpi = false, Hypervisor::Qemu, "board.acpi asks for no ACPI tables"),
         (|s| s.boot = Boot::Bios, Hypervisor::Bhyve, "boot asks for a BIOS"),
         (|s| s.fw_cfg = vec![item("opt/a", "b")], Hypervisor::Bhyve, "fw_cfg asks for items of fw_cfg"),
         (
@@ -415,7 +416,6 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
     }
     let mut spec = sound();
     screen(|s| s.keyboard = "de".into(), &mut spec);
-    spec.board.acpi = false;
     for hypervisor in [Hypervisor::Qemu, Hypervisor::Bhyve] {
         host(hypervisor).check(&spec).unwrap();
         assert!(
