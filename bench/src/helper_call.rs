@@ -34,7 +34,7 @@ pub fn run() -> Result<Outcome> {
     let user = Text::lossy("uid 0");
     let (disk, kind, size) = (DiskId::random(), DiskKind::Raw, 1 << 30);
     let (state, []) = client.call(TraceId::random(), &user, CreateDisk { disk, kind, size }, [], PATIENCE)?;
-    let open = OpenDisk { disk, kind, read_only: false };
+    let open = OpenDisk { disk, kind, read_only: false, no_cache: false, sync: false };
     let trace = TraceId::random();
     let floor = Floor::start(&helper.disks(), &format!("{disk}.raw"), &open, &state, trace, &user)?;
 

@@ -129,6 +129,7 @@ impl Actor {
                     let made = input == Input::Made(Ok(()));
                     drop(self.step(input));
                     if made {
+                        self.eject_once();
                         self.catch_up();
                     }
                 }
@@ -370,6 +371,26 @@ impl Actor {
             cell::listen(&broker, id, port, tell).await;
         }));
         self.keepers = vec![console, listening];
+    }
+
+    /// What was to be in a drive at its first boot only is out of it at the next.
+    fn eject_once(&self) {
+        let due = |disk: &&mut crate::spec::Disk| disk.flags.eject_after_first_boot && !disk.flags.ejected;
+        let done = self.broker.read(|db| db.machine(self.id)).map_err(Refusal::from).and_then(|machine| {
+            let Some(mut machine) = machine else { return Ok(()) };
+            let ejected = machine.spec.disks.iter_mut().filter(due).map(|disk| disk.flags.ejected = true).count();
+            if ejected == 0 {
+                return Ok(());
+            }
+            machine.revision += 1;
+            self.broker.change(&Who::broker(), |change| {
+                change.set_machine(&machine)?;
+                Ok(change.event("machine", self.id, &machine.name, "changed", "ejected after its first boot")?)
+            })
+        });
+        if let Err(refusal) = done {
+            self.broker.warn(Who::broker().trace, format_args!("machine {}: eject: {refusal}", self.id));
+        }
     }
 
     /// Settings that were changed while the cell was made.

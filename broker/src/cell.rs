@@ -8,7 +8,7 @@ use crate::db::nics::Nics;
 use crate::helpers::{PATIENCE, ask};
 use crate::life::{Found, Input};
 use crate::platform;
-use crate::spec::{Boot, Spec};
+use crate::spec::{Boot, Disk, Spec};
 use skep_ipc::aio::{Client, Port};
 use skep_proto::broker::Act;
 use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCell};
@@ -116,16 +116,19 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
             let (_, [vars]) = broker.storage.call(who, OpenVars { machine: id }).await.map_err(|r| about(r, &object))?;
             parts.push((FdRole::Vars, vars));
         }
-        Boot::Loader => {}
+        Boot::Loader | Boot::Bios => {}
         Boot::Direct { kernel, initrd, .. } => {
-            parts.push((FdRole::Kernel, open(broker, who, *kernel, DiskKind::Raw, true, machine.files.0.as_str()).await?.0));
+            parts.push((FdRole::Kernel, open(broker, who, whole(*kernel), machine.files.0.as_str()).await?.0));
             if let Some(initrd) = initrd {
-                parts.push((FdRole::Initrd, open(broker, who, *initrd, DiskKind::Raw, true, machine.files.1.as_str()).await?.0));
+                parts.push((FdRole::Initrd, open(broker, who, whole(*initrd), machine.files.1.as_str()).await?.0));
             }
         }
     }
     for (slot, (disk, name)) in (0..).zip(spec.disks.iter().zip(&machine.disk_names)) {
-        let (file, most) = open(broker, who, disk.disk, disk.kind, disk.read_only, name.as_str()).await?;
+        if disk.flags.ejected {
+            continue;
+        }
+        let (file, most) = open(broker, who, OpenDisk::from(disk), name.as_str()).await?;
         file_limit = file_limit.max(most);
         parts.push((FdRole::Disk(slot), file));
     }
@@ -190,11 +193,22 @@ fn about(mut refusal: Refusal, object: &str) -> Refusal {
     refusal
 }
 
+impl From<&Disk> for OpenDisk {
+    fn from(disk: &Disk) -> Self {
+        let Disk { disk, kind, read_only, flags, .. } = *disk;
+        Self { disk, kind, read_only, no_cache: flags.no_cache, sync: flags.sync }
+    }
+}
+
+/// A raw disk that is read from its beginning to its end.
+fn whole(disk: DiskId) -> OpenDisk {
+    OpenDisk { disk, kind: DiskKind::Raw, read_only: true, no_cache: false, sync: false }
+}
+
 /// Opens a disk; gives the bytes that a guest may make of its file, too.
-async fn open(
-    broker: &Broker, who: &Who, disk: DiskId, kind: DiskKind, read_only: bool, name: &str,
-) -> Result<(OwnedFd, u64), Refusal> {
-    let answer = broker.storage.call(who, OpenDisk { disk, kind, read_only }).await;
+async fn open(broker: &Broker, who: &Who, call: OpenDisk, name: &str) -> Result<(OwnedFd, u64), Refusal> {
+    let read_only = call.read_only;
+    let answer = broker.storage.call(who, call).await;
     let (opened, [file]) = answer.map_err(|r| about(r, &format!("disk {name}")))?;
     Ok((file, if read_only { 0 } else { opened.most }))
 }

@@ -52,6 +52,7 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::MachineSet(c) => plain!(MachineSet, c, machine::set),
         R::MachineRename(c) => plain!(MachineRename, c, machine::rename),
         R::MachineAct(c) => plain!(MachineAct, c, machine::act),
+        R::MachineEject(c) => plain!(MachineEject, c, machine::eject),
         R::MachineClone(c) => plain!(MachineClone, c, machine_jobs::copy),
         R::MachineDelete(c) => plain!(MachineDelete, c, machine_jobs::delete),
         R::MachineConsole(c) => stream!(MachineConsole, c, stream::console),

@@ -4,7 +4,10 @@ use crate::db::Fault;
 use crate::db::disks::DiskRow;
 use serde::{Deserialize, Serialize};
 use skep_machine::{self as model, Mac, MachineSpec};
-use skep_proto::broker::{Acceleration, Applies, Controller, Limits, LimitsDraft, Settings};
+use skep_proto::broker::{
+    Acceleration, Applies, Board, BoardDraft, Controller, DiskFlags, FwCfg, Limits, LimitsDraft, NicModel, Place, Screen,
+    ScreenDraft, Settings,
+};
 use skep_proto::storage::DiskKind;
 use skep_proto::{DiskId, MachineId, NicId, Reason, Refusal, Share, Text};
 
@@ -40,6 +43,14 @@ pub struct Spec {
     pub own_order: bool,
     /// Directories of the host that it shares.
     pub shares: Vec<Share>,
+    /// Properties of its screen.
+    pub screen_properties: Screen,
+    /// Chip set, clock and processor.
+    pub board: Board,
+    /// Items of fw_cfg.
+    pub fw_cfg: Vec<FwCfg>,
+    /// Devices other than disks and NICs that are elsewhere than usual on the PCI bus.
+    pub places: Vec<Place>,
 }
 
 /// How a machine boots.
@@ -58,6 +69,8 @@ pub enum Boot {
     },
     /// By the host's loader, from the first disk.
     Loader,
+    /// By a BIOS.
+    Bios,
 }
 
 /// A disk of a machine.
@@ -71,6 +84,8 @@ pub struct Disk {
     pub controller: Controller,
     /// The guest may only read it.
     pub read_only: bool,
+    /// How it is used.
+    pub flags: DiskFlags,
 }
 
 /// A NIC of a machine.
@@ -80,6 +95,10 @@ pub struct Nic {
     pub nic: NicId,
     /// Its address.
     pub mac: [u8; 6],
+    /// What it is to the guest.
+    pub model: NicModel,
+    /// Its chosen place on the PCI bus.
+    pub slot: Option<u8>,
 }
 
 impl Default for Spec {
@@ -99,6 +118,10 @@ impl Default for Spec {
             channels: Vec::new(),
             own_order: false,
             shares: Vec::new(),
+            screen_properties: Screen::default(),
+            board: Board::default(),
+            fw_cfg: Vec::new(),
+            places: Vec::new(),
         }
     }
 }
@@ -125,6 +148,10 @@ impl Spec {
         self.tpm = settings.tpm.unwrap_or(self.tpm);
         self.channels = settings.channels.clone().unwrap_or_else(|| self.channels.clone());
         self.shares = settings.shares.clone().unwrap_or_else(|| self.shares.clone());
+        edit_screen(&mut self.screen_properties, &settings.screen_properties);
+        edit_board(&mut self.board, &settings.board);
+        self.fw_cfg = settings.fw_cfg.clone().unwrap_or_else(|| self.fw_cfg.clone());
+        self.places = settings.places.clone().unwrap_or_else(|| self.places.clone());
         let file = |name: &Text<63>, field: &'static str| {
             let row = disk(name.as_str()).map_err(at(field))?;
             if row.kind == DiskKind::Raw {
@@ -139,6 +166,7 @@ impl Spec {
             None => {}
             Some(BootDraft::Uefi) => self.boot = Boot::Uefi,
             Some(BootDraft::Loader) => self.boot = Boot::Loader,
+            Some(BootDraft::Bios) => self.boot = Boot::Bios,
             Some(BootDraft::Direct { kernel, initrd, cmdline }) => {
                 let kernel = file(kernel, "boot.kernel")?;
                 let initrd = initrd.as_ref().map(|name| file(name, "boot.initrd")).transpose()?;
@@ -155,7 +183,18 @@ impl Spec {
                 }
                 // A CD cannot be written, whatever was said: others may have it, too.
                 let (controller, read_only) = (draft.controller, draft.read_only || draft.controller == Controller::AhciCd);
-                disks.push(Disk { disk: row.id, kind: row.kind, controller, read_only });
+                let flags = draft.flags;
+                let refused = |note: &str| {
+                    let refusal = Refusal::new(Reason::InvalidValue, format_args!("disk {}", row.name));
+                    Err(refusal.field("disks").note(note))
+                };
+                if flags.slot.is_some() && !matches!(controller, Controller::VirtioBlk | Controller::Nvme) {
+                    return refused("it has no place of its own on the PCI bus: its controller has");
+                }
+                if (flags.ejected || flags.eject_after_first_boot) && controller != Controller::AhciCd {
+                    return refused("only a CD can be ejected");
+                }
+                disks.push(Disk { disk: row.id, kind: row.kind, controller, read_only, flags });
             }
             self.disks = disks;
         }
@@ -176,6 +215,16 @@ impl Spec {
         if self.nics.len() > MAX_NICS {
             return invalid("nics", format!("a machine has at most {MAX_NICS} NICs"));
         }
+        for place in &self.places {
+            use model::Device::{Disk, Nic};
+            match place.device.as_str().parse() {
+                Ok(Disk(_) | Nic(_)) => {
+                    return invalid("places", format!("{}: its place is the disk's or NIC's own", place.device));
+                }
+                Ok(_) => {}
+                Err(model::BadDevice) => return invalid("places", format!("{}: {}", place.device, model::BadDevice)),
+            }
+        }
         match self.model(id).map_err(Refusal::from)?.validate() {
             Ok(()) => Ok(()),
             Err(wrong) => invalid(setting(&wrong.field), wrong.to_string()),
@@ -188,7 +237,11 @@ impl Spec {
         let mut nics = Vec::new();
         for (slot, nic) in (0..).zip(&self.nics) {
             let mac = Mac::new(nic.mac).map_err(|_| Fault::Row("nics"))?;
-            nics.push(model::Nic { slot, mac, ..model::Nic::default() });
+            let model = match nic.model {
+                NicModel::VirtioNet => model::NicModel::VirtioNet,
+                NicModel::E1000 => model::NicModel::E1000,
+            };
+            nics.push(model::Nic { slot, mac, model });
         }
         let disks = (0..).zip(&self.disks).map(|(slot, disk)| model::Disk {
             slot,
@@ -201,6 +254,9 @@ impl Spec {
             },
             format: if disk.kind == DiskKind::Qcow2 { model::Format::Qcow2 } else { model::Format::Raw },
             read_only: disk.read_only,
+            no_cache: disk.flags.no_cache,
+            sync: disk.flags.sync,
+            ejected: disk.flags.ejected,
             // Stays with the disk, so a guest finds it again wherever it is attached.
             serial: format!("{:032x}", disk.disk.as_u128()).chars().take(20).collect(),
         });
@@ -211,6 +267,7 @@ impl Spec {
             boot: match &self.boot {
                 Boot::Uefi => model::Boot::Uefi,
                 Boot::Loader => model::Boot::Loader,
+                Boot::Bios => model::Boot::Bios,
                 Boot::Direct { initrd, cmdline, .. } => {
                     model::Boot::Direct { cmdline: cmdline.as_str().to_owned(), initrd: initrd.is_some() }
                 }
@@ -222,14 +279,38 @@ impl Spec {
             },
             disks: disks.collect(),
             nics,
-            screen: self.screen.then(model::Screen::default),
+            screen: self.screen.then(|| model_screen(&self.screen_properties)),
             limits: model_limits(self.cpu_percent, &self.limits),
             sound: self.sound,
             tpm: self.tpm,
             channels: self.channels.iter().map(|name| model::Channel { name: name.as_str().to_owned() }).collect(),
             shares: self.shares.iter().map(shared).collect(),
+            clock: if self.board.local_time { model::Clock::LocalTime } else { model::Clock::Utc },
+            board: model_board(self.board),
+            fw_cfg: self.fw_cfg.iter().map(item).collect(),
+            places: self.model_places(),
             ..MachineSpec::default()
         })
+    }
+
+    /// Chosen places of all devices; disks and NICs have theirs with them.
+    fn model_places(&self) -> Vec<model::Place> {
+        let named = |place: &Place| Some(model::Place { device: place.device.as_str().parse().ok()?, slot: place.slot });
+        let disks = (0..).zip(&self.disks).filter_map(|(at, disk)| Some((model::Device::Disk(at), disk.flags.slot?)));
+        let nics = (0..).zip(&self.nics).filter_map(|(at, nic)| Some((model::Device::Nic(at), nic.slot?)));
+        let own = disks.chain(nics).map(|(device, slot)| model::Place { device, slot });
+        self.places.iter().filter_map(named).chain(own).collect()
+    }
+
+    /// Where all its devices are.
+    pub fn pci(&self, id: MachineId) -> Result<Vec<Place>, Fault> {
+        let model = self.model(id)?;
+        // The chip set's own.
+        let own = |device| device == model::Device::Ahci && crate::platform::HYPERVISOR == model::Hypervisor::Qemu;
+        let place = |device| Some((if own(device) { 31 } else { model.place(device)? }, device));
+        let mut all: Vec<_> = model.devices().into_iter().filter_map(place).collect();
+        all.sort_unstable();
+        Ok(all.into_iter().map(|(slot, device)| Place { device: Text::lossy(&device.to_string()), slot }).collect())
     }
 
     /// Whether these are the same settings.
@@ -244,7 +325,7 @@ impl Spec {
         changes.extend(fields.iter().map(|change| Text::lossy(setting(&change.field))));
         // Another file under the same description.
         let files = |spec: &Spec| match spec.boot {
-            Boot::Uefi | Boot::Loader => None,
+            Boot::Uefi | Boot::Loader | Boot::Bios => None,
             Boot::Direct { kernel, initrd, .. } => Some((kernel, initrd)),
         };
         if files(self) != files(new) {
@@ -253,6 +334,10 @@ impl Spec {
         let slots = |spec: &Spec| spec.nics.iter().map(|n| n.nic).collect::<Vec<_>>();
         if slots(self) != slots(new) && self.nics.len() == new.nics.len() {
             changes.push(Text::lossy("nics"));
+        }
+        let once = |spec: &Spec| spec.disks.iter().map(|d| d.flags.eject_after_first_boot).collect::<Vec<_>>();
+        if once(self) != once(new) && self.disks.len() == new.disks.len() {
+            changes.push(Text::lossy("disks"));
         }
         changes.dedup();
         // Limits could apply at once, but no operation of the spawner changes those of a living cell yet.
@@ -270,8 +355,23 @@ impl Spec {
         };
         // The device of hardware acceleration is in the cell or it is not; a sound card needs what is on the command line of a runner that
         // may be older than this.
-        let channels = new.channels.clone();
-        Spec { cpus: new.cpus, memory_mib: new.memory_mib, screen: new.screen, boot, channels, ..self.clone() }
+        let mut disks = self.disks.clone();
+        for (old, new) in disks.iter_mut().zip(&new.disks).filter(|(old, new)| old.disk == new.disk) {
+            // Out it can come; what was not in has no descriptor.
+            old.flags.ejected |= new.flags.ejected;
+        }
+        Spec {
+            cpus: new.cpus,
+            memory_mib: new.memory_mib,
+            screen: new.screen,
+            boot,
+            channels: new.channels.clone(),
+            screen_properties: new.screen_properties.clone(),
+            board: new.board,
+            fw_cfg: new.fw_cfg.clone(),
+            disks,
+            ..self.clone()
+        }
     }
 }
 
@@ -279,13 +379,51 @@ fn shared(share: &Share) -> model::Share {
     model::Share { name: share.name.as_str().to_owned(), read_only: share.read_only }
 }
 
+fn item(item: &FwCfg) -> model::FwCfg {
+    model::FwCfg { name: item.name.as_str().to_owned(), value: item.value.as_str().to_owned() }
+}
+
+fn take<T: Clone>(to: &mut T, from: &Option<T>) {
+    if let Some(value) = from {
+        to.clone_from(value);
+    }
+}
+
+/// Changes what the draft names.
+fn edit_screen(screen: &mut Screen, draft: &ScreenDraft) {
+    let ScreenDraft { width, height, wait, keyboard, tablet } = draft;
+    take(&mut screen.width, width);
+    take(&mut screen.height, height);
+    take(&mut screen.wait, wait);
+    take(&mut screen.keyboard, keyboard);
+    take(&mut screen.tablet, tablet);
+}
+
+fn model_screen(screen: &Screen) -> model::Screen {
+    let Screen { width, height, wait, ref keyboard, tablet } = *screen;
+    model::Screen { width, height, wait, keyboard: keyboard.as_str().to_owned(), tablet }
+}
+
+/// Changes what the draft names.
+fn edit_board(board: &mut Board, draft: &BoardDraft) {
+    let BoardDraft { local_time, acpi, amd_host_bridge, exit_on_halt, exit_on_pause, strict_msr, x2apic } = draft;
+    take(&mut board.local_time, local_time);
+    take(&mut board.acpi, acpi);
+    take(&mut board.amd_host_bridge, amd_host_bridge);
+    take(&mut board.exit_on_halt, exit_on_halt);
+    take(&mut board.exit_on_pause, exit_on_pause);
+    take(&mut board.strict_msr, strict_msr);
+    take(&mut board.x2apic, x2apic);
+}
+
+fn model_board(board: Board) -> model::Board {
+    let Board { acpi, exit_on_halt, exit_on_pause, strict_msr, x2apic, .. } = board;
+    let host_bridge = if board.amd_host_bridge { model::HostBridge::Amd } else { model::HostBridge::Standard };
+    model::Board { acpi, host_bridge, exit_on_halt, exit_on_pause, strict_msr, x2apic }
+}
+
 /// Changes what the draft names.
 fn edit_limits(limits: &mut Limits, draft: &LimitsDraft) {
-    fn take<T: Clone>(to: &mut T, from: &Option<T>) {
-        if let Some(value) = from {
-            to.clone_from(value);
-        }
-    }
     let LimitsDraft { memory_mib, tasks, pcpu, read_bps, write_bps, read_iops, write_iops, .. } = draft;
     take(&mut limits.memory_mib, memory_mib);
     take(&mut limits.tasks, tasks);
@@ -330,6 +468,9 @@ fn setting(field: &str) -> &str {
         "limits.cpu_percent" => "cpu_percent",
         channel if channel.starts_with("channels[") => "channels",
         share if share.starts_with("shares[") => "shares",
+        item if item.starts_with("fw_cfg[") => "fw_cfg",
+        place if place.starts_with("places.") => "places",
+        "clock" => "board",
         other => other,
     }
 }

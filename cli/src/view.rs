@@ -2,7 +2,7 @@
 
 use crate::output::{Column, bytes};
 use prost_types::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use skep_api::v1;
 
 /// A time as RFC 3339 in UTC.
@@ -29,14 +29,23 @@ pub fn machine(machine: &v1::Machine) -> Value {
     let boot = match settings.boot.as_ref().and_then(|b| b.kind.clone()) {
         Some(v1::boot::Kind::Direct(d)) => json!({"kernel": d.kernel, "initrd": d.initrd, "cmdline": d.cmdline}),
         Some(v1::boot::Kind::Loader(_)) => json!("loader"),
+        Some(v1::boot::Kind::Bios(_)) => json!("bios"),
         _ => json!("uefi"),
     };
     let disk = |disk: &v1::DiskAttachment| {
         let controller = word(disk.controller().as_str_name(), "CONTROLLER_");
-        json!({"disk": disk.disk, "id": disk.id, "controller": controller, "read_only": disk.read_only})
+        json!({
+            "disk": disk.disk, "id": disk.id, "controller": controller, "read_only": disk.read_only, "no_cache": disk.no_cache,
+            "sync": disk.sync, "slot": slot(disk.slot), "ejected": disk.ejected,
+            "eject_after_first_boot": disk.eject_after_first_boot,
+        })
     };
     let share = |share: &v1::Share| json!({"share": share.name, "read_only": share.read_only});
-    let nic = |nic: &v1::MachineNic| json!({"nic": nic.name, "id": nic.id, "switch": nic.switch, "mac": nic.mac});
+    let nic = |nic: &v1::MachineNic| {
+        let model = nic_model(nic.model());
+        json!({"nic": nic.name, "id": nic.id, "switch": nic.switch, "mac": nic.mac, "model": model})
+    };
+    let item = |item: &v1::FwCfgItem| (item.name.clone(), Value::String(item.value.clone()));
     json!({
         "name": machine.name,
         "id": machine.id,
@@ -47,6 +56,8 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "boot": boot,
         "acceleration": word(settings.acceleration().as_str_name(), "ACCELERATION_"),
         "screen": settings.screen(),
+        "screen_properties": screen(settings.screen_properties.as_ref()),
+        "board": board(settings.board.as_ref()),
         "cpu_percent": settings.cpu_percent(),
         "limits": limits(settings.limits.as_ref()),
         "upkeep": upkeep(settings.upkeep.as_ref()),
@@ -55,6 +66,9 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "tpm": settings.tpm(),
         "channels": settings.channels,
         "shares": settings.shares.iter().map(share).collect::<Vec<_>>(),
+        "fw_cfg": settings.fw_cfg.iter().map(item).collect::<Map<_, _>>(),
+        "places": places(&settings.places),
+        "pci": places(&machine.pci),
         "disks": settings.disks.iter().map(disk).collect::<Vec<_>>(),
         "nics": machine.nics.iter().map(nic).collect::<Vec<_>>(),
         "pending": machine.pending,
@@ -63,6 +77,43 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "revision": machine.revision,
         "created": time(machine.create_time.as_ref()),
         "started": time(machine.start_time.as_ref()),
+    })
+}
+
+/// A chosen place on the PCI bus; null: the usual one.
+fn slot(slot: u32) -> Option<u32> {
+    (slot > 0).then_some(slot)
+}
+
+fn nic_model(model: v1::NicModel) -> String {
+    word(model.as_str_name(), "NIC_MODEL_")
+}
+
+/// Places on the PCI bus, by device.
+fn places(places: &[v1::PciPlace]) -> Map<String, Value> {
+    places.iter().map(|place| (place.device.clone(), json!(place.slot))).collect()
+}
+
+/// A screen's properties; null: the US keyboard.
+fn screen(screen: Option<&v1::ScreenProperties>) -> Value {
+    let screen = screen.cloned().unwrap_or_default();
+    let keyboard = Some(screen.keyboard()).filter(|name| !name.is_empty());
+    json!({
+        "width": screen.width(), "height": screen.height(), "wait": screen.wait(), "keyboard": keyboard, "tablet": screen.tablet(),
+    })
+}
+
+/// Chip set, clock and processor.
+fn board(board: Option<&v1::MachineBoard>) -> Value {
+    let board = board.copied().unwrap_or_default();
+    json!({
+        "clock": if board.local_time() { "local" } else { "utc" },
+        "acpi": board.acpi(),
+        "host_bridge": if board.amd_host_bridge() { "amd" } else { "standard" },
+        "exit_on_halt": board.exit_on_halt(),
+        "exit_on_pause": board.exit_on_pause(),
+        "strict_msr": board.strict_msr(),
+        "x2apic": board.x2apic(),
     })
 }
 
@@ -230,6 +281,8 @@ pub fn nic(nic: &v1::Nic) -> Value {
         "switch": nic.switch,
         "machine": nic.machine,
         "tap": nic.tap,
+        "model": nic_model(nic.model()),
+        "slot": slot(nic.slot),
         "group": nic.group,
         "description": nic.description,
         "created": time(nic.create_time.as_ref()),
@@ -334,6 +387,9 @@ pub fn host(host: &v1::HostInfo) -> Value {
         "weaker": host.weaker,
         "helpers": host.helpers,
         "shares": host.shares,
+        "abilities": host.abilities,
+        "inabilities": host.inabilities,
+        "keyboards": host.keyboards,
         "certificate": host.certificate,
     })
 }

@@ -62,7 +62,7 @@ fn files_have_no_snapshots_and_there_are_no_volumes_unasked() {
     refused(helper.ask(CreateSnapshot { disk, kind, snapshot }), Reason::Unsupported);
     refused(helper.ask(DeleteDisk { disk, kind }), Reason::Unsupported);
     refused(helper.ask(ResizeDisk { disk, kind, size: MIB }), Reason::Unsupported);
-    refused(helper.call(OpenDisk { disk, kind, read_only: true }, []), Reason::Unsupported);
+    refused(helper.call(OpenDisk { disk, kind, read_only: true, no_cache: false, sync: false }, []), Reason::Unsupported);
     refused(helper.import_bytes(import(disk, kind), b"x"), Reason::Unsupported);
     refused(helper.clone_disk(disk, DiskId::random(), kind), Reason::Unsupported);
 }
@@ -94,7 +94,7 @@ fn an_open_disk_is_locked_by_its_descriptor() {
     let mut helper = place.start();
     let disk = helper.create(DiskKind::Raw, MIB);
     let before = helper.descriptors();
-    let open = |read_only| OpenDisk { disk, kind: DiskKind::Raw, read_only };
+    let open = |read_only| OpenDisk { disk, kind: DiskKind::Raw, read_only, no_cache: false, sync: false };
     let delete = DeleteDisk { disk, kind: DiskKind::Raw };
     let resize = ResizeDisk { disk, kind: DiskKind::Raw, size: 2 * MIB };
 
@@ -138,7 +138,7 @@ fn disks_grow_and_never_shrink() {
         for size in [5 * MIB, 1 << 30, 5 << 40] {
             assert_eq!(helper.ask(resize(size)).unwrap().size, size);
         }
-        let (opened, _) = helper.call(OpenDisk { disk, kind, read_only: true }, []).unwrap();
+        let (opened, _) = helper.call(OpenDisk { disk, kind, read_only: true, no_cache: false, sync: false }, []).unwrap();
         let state = opened.disk;
         assert!(if kind == DiskKind::Raw { opened.most == state.size } else { opened.most > state.size }, "{}", opened.most);
         assert_eq!(state.size, 5 << 40);
@@ -153,7 +153,7 @@ fn a_wiped_disk_reads_as_zeros() {
         let disk = helper.create(kind, 4 * MIB);
         let fresh = helper.ask(ListDisks { after: None }).unwrap().disks.iter().find(|d| d.disk == disk).unwrap().clone();
         let wipe = WipeDisk { disk, kind, size: 4 * MIB };
-        let open = || OpenDisk { disk, kind, read_only: false };
+        let open = || OpenDisk { disk, kind, read_only: false, no_cache: false, sync: false };
         let (_, [fd]) = helper.call(open(), []).unwrap();
         let file = File::from(fd);
         file.write_all_at(&[7; 1 << 20], 2 * MIB).unwrap();

@@ -169,7 +169,7 @@ fn a_guest_that_rewrites_its_image_gains_nothing() {
     };
     // A backing file, as a taken-over hypervisor can write it.
     write(&mut helper, 8, &[&512u64.to_be_bytes()[..], &[0, 0, 0, 11]].concat());
-    refused(helper.call(OpenDisk { disk, kind, read_only: false }, []), Reason::NamesOtherFile);
+    refused(helper.call(OpenDisk { disk, kind, read_only: false, no_cache: false, sync: false }, []), Reason::NamesOtherFile);
     refused(helper.ask(ResizeDisk { disk, kind, size: 1 << 40 }), Reason::NamesOtherFile);
     refused(helper.clone_disk(disk, DiskId::random(), kind), Reason::NamesOtherFile);
     let listed = helper.ask(ListDisks { after: None }).unwrap().disks;
@@ -200,7 +200,7 @@ fn a_link_in_place_of_a_file_is_not_followed() {
     for kind in ["raw", "raw.part"] {
         std::os::unix::fs::symlink(&target, place.state().join(format!("disks/{disk}.{kind}"))).unwrap();
     }
-    assert!(helper.call(OpenDisk { disk, kind: DiskKind::Raw, read_only: true }, []).is_err());
+    assert!(helper.call(OpenDisk { disk, kind: DiskKind::Raw, read_only: true, no_cache: false, sync: false }, []).is_err());
     assert!(helper.ask(CreateDisk { disk, kind: DiskKind::Raw, size: 1 << 20 }).is_err());
     std::fs::remove_file(place.state().join(format!("disks/{disk}.raw"))).unwrap();
     helper.import_bytes(import(disk, DiskKind::Raw), b"data").unwrap();

@@ -148,7 +148,7 @@ fn volumes_are_made_once_and_listed() {
     assert!(marks[2].starts_with("dev\tinherited"), "{marks:?}");
     assert!(marks[4].starts_with("none"), "{marks:?}");
 
-    let (state, [fd]) = helper.call(OpenDisk { disk, kind: KIND, read_only: false }, []).unwrap();
+    let (state, [fd]) = helper.call(OpenDisk { disk, kind: KIND, read_only: false, no_cache: false, sync: false }, []).unwrap();
     assert!(state.disk.allocated < MIB && state.most == 0, "{state:?}");
     let device = File::from(fd);
     device.write_all_at(&noise(4 * MIB as usize), 0).unwrap();
@@ -170,7 +170,7 @@ fn volumes_are_made_once_and_listed() {
         helper.ask(DeleteDisk { disk, kind: KIND }).unwrap();
     }
     assert_eq!(pool.names(), Vec::<String>::new());
-    refused(helper.call(OpenDisk { disk, kind: KIND, read_only: true }, []), Reason::NotFound);
+    refused(helper.call(OpenDisk { disk, kind: KIND, read_only: true, no_cache: false, sync: false }, []), Reason::NotFound);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn an_open_volume_is_locked_and_has_few_rights() {
     let snapshot = SnapshotId::random();
     helper.ask(CreateSnapshot { disk, kind: KIND, snapshot }).unwrap();
     let before = helper.descriptors();
-    let open = |read_only| OpenDisk { disk, kind: KIND, read_only };
+    let open = |read_only| OpenDisk { disk, kind: KIND, read_only, no_cache: false, sync: false };
     let (_, [fd]) = helper.call(open(false), []).unwrap();
     assert_eq!(helper.descriptors(), before);
     for read_only in [false, true] {
@@ -273,7 +273,7 @@ fn a_volume_is_rolled_back_to_its_newest_snapshot() {
     let mut helper = pool.start();
     let disk = helper.create(KIND, 4 * MIB);
     let write = |helper: &mut Helper, bytes: &[u8]| {
-        let (_, [fd]) = helper.call(OpenDisk { disk, kind: KIND, read_only: false }, []).unwrap();
+        let (_, [fd]) = helper.call(OpenDisk { disk, kind: KIND, read_only: false, no_cache: false, sync: false }, []).unwrap();
         let mut sector = bytes.to_vec();
         sector.resize(512, 0);
         File::from(fd).write_all_at(&sector, 0).unwrap();
@@ -291,7 +291,7 @@ fn a_volume_is_rolled_back_to_its_newest_snapshot() {
     helper.ask(ResizeDisk { disk, kind: KIND, size: 8 * MIB }).unwrap();
     write(&mut helper, b"second");
     // Of an open volume, too.
-    let (_, [open]) = helper.call(OpenDisk { disk, kind: KIND, read_only: false }, []).unwrap();
+    let (_, [open]) = helper.call(OpenDisk { disk, kind: KIND, read_only: false, no_cache: false, sync: false }, []).unwrap();
     let newer = helper.ask(create(second)).unwrap();
     drop(open);
     assert!(newer.order > made.order && newer.size == 8 * MIB, "{newer:?}");
@@ -311,7 +311,7 @@ fn a_volume_is_rolled_back_to_its_newest_snapshot() {
     // The size goes back, too.
     assert_eq!(helper.ask(back(first)).unwrap().size, 4 * MIB);
     assert!(pool.contents(disk, 6) == b"first\0");
-    let (state, [fd]) = helper.call(OpenDisk { disk, kind: KIND, read_only: true }, []).unwrap();
+    let (state, [fd]) = helper.call(OpenDisk { disk, kind: KIND, read_only: true, no_cache: false, sync: false }, []).unwrap();
     assert_eq!((state.disk.size, size(&fd)), (4 * MIB, 4 * MIB));
     drop(fd);
     refused(helper.ask(CreateSnapshot { disk: DiskId::random(), kind: KIND, snapshot: first }), Reason::NotFound);
@@ -337,7 +337,8 @@ fn copies_of_volumes_share_blocks_and_outlive_their_original() {
     refused(helper.clone_disk(original, copies[0], KIND), Reason::AlreadyExists);
     refused(helper.clone_disk(DiskId::random(), DiskId::random(), KIND), Reason::NotFound);
     // One of the copies is at work meanwhile.
-    let (_, [open]) = helper.call(OpenDisk { disk: copies[1], kind: KIND, read_only: false }, []).unwrap();
+    let (_, [open]) =
+        helper.call(OpenDisk { disk: copies[1], kind: KIND, read_only: false, no_cache: false, sync: false }, []).unwrap();
     helper.ask(DeleteDisk { disk: original, kind: KIND }).unwrap();
     File::from(open).write_all_at(&[7; 512], 0).unwrap();
     assert!(pool.contents(copies[0], bytes.len()) == bytes);
@@ -363,7 +364,7 @@ fn a_killed_helper_leaves_no_volume_behind() {
         feed.write_all(&noise(MIB as usize)).unwrap();
         assert_eq!(pool.names().len(), 2);
         assert_eq!(helper.ask(ListDisks { after: None }).unwrap().disks.len(), 1);
-        refused(helper.call(OpenDisk { disk, kind: KIND, read_only: false }, []), Reason::NotFound);
+        refused(helper.call(OpenDisk { disk, kind: KIND, read_only: false, no_cache: false, sync: false }, []), Reason::NotFound);
         refused(helper.ask(DeleteDisk { disk, kind: KIND }), Reason::InUse);
         refused(helper.ask(CreateDisk { disk, kind: KIND, size: MIB }), Reason::InUse);
         if kill_child {
@@ -418,7 +419,10 @@ fn what_is_not_the_suites_is_out_of_reach() {
     run("zfs", &["create", "-s", "-V", "1M", &pool.volume(foreign)]);
     refused(helper.ask(CreateDisk { disk: foreign, kind: KIND, size: MIB }), Reason::AlreadyExists);
     refused(helper.ask(DeleteDisk { disk: foreign, kind: KIND }), Reason::AlreadyExists);
-    refused(helper.call(OpenDisk { disk: foreign, kind: KIND, read_only: true }, []), Reason::AlreadyExists);
+    refused(
+        helper.call(OpenDisk { disk: foreign, kind: KIND, read_only: true, no_cache: false, sync: false }, []),
+        Reason::AlreadyExists,
+    );
     // Somebody's copy of ours, marks and all; marks of the dataset, handed down.
     let copy = DiskId::random();
     run("zfs", &["snapshot", &format!("{}@mine", pool.volume(disk))]);

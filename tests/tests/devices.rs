@@ -18,19 +18,205 @@ fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
     for name in ["scsi", "sata"] {
         suite.ok(&["disk", "create", name, "--size", "8M"])?;
     }
-    suite.define("m", &["--disk", "scsi,scsi", "--disk", "sata,ahci", "--disk", "initrd,cd"])?;
+    suite.ok(&["disk", "create", "fast", "--size", "8M"])?;
+    let fast = ["--disk", "fast,nocache,sync,slot=20"];
+    suite.define("m", &[&["--disk", "scsi,scsi", "--disk", "sata,ahci", "--disk", "initrd,cd"], &fast[..]].concat())?;
     let show = suite.json(&["vm", "show", "m"])?;
     let disks: Vec<_> = show[0]["disks"].as_array().into_iter().flatten().collect();
     let said: Vec<_> = disks.iter().map(|d| (d["controller"].as_str().unwrap_or_default(), d["read_only"] == true)).collect();
-    ensure!(said == [("virtio_scsi", false), ("ahci", false), ("ahci_cd", true)], "{said:?}");
+    ensure!(said == [("virtio_scsi", false), ("ahci", false), ("ahci_cd", true), ("virtio_blk", false)], "{said:?}");
+    ensure!(
+        (&disks[3]["no_cache"], &disks[3]["sync"], &disks[3]["slot"]) == (&true.into(), &true.into(), &20.into()),
+        "{show:?}"
+    );
     suite.boot("m")?;
     let write = "until [ -b /dev/sda ]; do sleep 0.1; done; dd if=/dev/zero of=/dev/sda bs=1M count=2 conv=fsync 2>/dev/null; echo written-$?";
     suite.guest_runs("m", write, "written-0")?;
     let stats = suite.json(&["vm", "stats", "m"])?;
     ensure!(stats[0]["disks"][0]["write_bytes"] == 2 << 20, "{stats:?}");
+    // Where it was put, with a cache that keeps no write back, and past the host's.
+    suite.guest_runs("m", "cat /sys/bus/pci/devices/0000:00:14.0/virtio*/block/*/queue/write_cache", "write through")?;
+    if is_root() {
+        let id = suite.json(&["disk", "show", "fast"])?[0]["id"].as_str().context("no id")?.to_owned();
+        ensure!(open_flags(suite.pids("hypervisor")?[0], &id)?.iter().any(|flags| flags & 0o40000 != 0), "no O_DIRECT");
+    }
+    let (_, message) = suite.fails(&["vm", "set", "m", "--disk", "sata,ahci,slot=9"])?;
+    ensure!(message.contains("its controller has"), "{message}");
     suite.ok(&["vm", "kill", "m"])?;
     let (code, message) = suite.fails(&["vm", "set", "m", "--disk", "scsi,floppy"])?;
-    ensure!(code == 2 || message.contains("none of virtio, nvme, ahci, cd, scsi, ro"), "{code} {message}");
+    ensure!(code == 2 || message.contains("none of virtio, nvme, ahci, cd, scsi, ro, nocache"), "{code} {message}");
+    suite.finish()
+}
+
+/// The flags of a process's descriptors of a file that has this in its name (proc(5), fdinfo).
+fn open_flags(pid: i32, name: &str) -> Result<Vec<u32>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        if !std::fs::read_link(entry.path()).is_ok_and(|path| path.to_string_lossy().contains(name)) {
+            continue;
+        }
+        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy()))?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).context("no flags")?;
+        all.push(u32::from_str_radix(flags.trim(), 8)?);
+    }
+    Ok(all)
+}
+
+#[test]
+fn devices_are_where_they_were_put() -> Result<()> {
+    let suite = suite()?;
+    let screen = ["--screen-size", "1280x1024", "--keyboard", "de", "--tablet", "off"];
+    let rest = ["--fw-cfg", "opt/org.example/a=50% of b, c", "--place", "rng=30", "--place", "screen=1"];
+    suite.define("m", &[&screen[..], &rest].concat())?;
+    for (place, wrong) in [
+        ("rng=1", "places.rng is 1: it must be another than that of screen"),
+        ("rng=31", "not 1 to 30"),
+        ("lpc=3", "a device is screen"),
+        ("disk0=9", "its place is the disk's or NIC's own"),
+    ] {
+        let (_, message) = suite.fails(&["vm", "set", "m", "--place", "screen=1", "--place", place])?;
+        ensure!(message.contains(wrong), "{place}: {message}");
+    }
+    if is_root() {
+        suite.ok(&["nic", "create", "eth", "--model", "e1000", "--slot", "21", "--machine", "m"])?;
+        let (_, message) = suite.fails(&["nic", "set", "eth", "--slot", "30"])?;
+        ensure!(message.contains("places.nic0 is 30: it must be another than that of rng"), "{message}");
+    }
+    let show = suite.json(&["vm", "show", "m"])?;
+    let mut pci = serde_json::json!({"screen": 1, "rng": 30});
+    if is_root() {
+        pci["nic0"] = 21.into();
+    }
+    ensure!(show[0]["pci"] == pci, "{show:?}");
+    let drawn = serde_json::json!({"width": 1280, "height": 1024, "wait": false, "keyboard": "de", "tablet": false});
+    ensure!(show[0]["screen_properties"] == drawn, "{show:?}");
+    suite.boot("m")?;
+    // Display, virtio's random numbers; nothing where they usually are, and no tablet.
+    let classes = "cd /sys/bus/pci/devices; for d in 01 02 03 04 1e; do echo $d:$(cat 0000:00:$d.0/class 2>/dev/null); done; echo end-$((6*7))";
+    let seen = suite.guest_runs("m", classes, "end-42")?;
+    for want in ["01:0x030000", "02:", "03:", "04:", "1e:0x00ff00"] {
+        ensure!(seen.lines().any(|line| line.trim_start_matches("# ").trim() == want), "{want}: {seen}");
+    }
+    if is_root() {
+        suite.guest_runs("m", "cat /sys/bus/pci/devices/0000:00:15.0/device", "0x100e")?;
+    }
+    suite.guest_runs("m", "cat /sys/firmware/qemu_fw_cfg/by_name/opt/org.example/a/raw; echo", "50% of b, c")?;
+    suite.ok(&["audit"])?;
+    suite.ok(&["vm", "kill", "m"])?;
+    // What this hypervisor has not is said with its field and its reason, and nothing starts.
+    for (setting, value, wrong) in [
+        ("--keyboard", "uk", "screen.keyboard asks for the layout uk"),
+        ("--screen-wait", "on", "holds no guest until somebody looks"),
+        ("--host-bridge", "amd", "Intel's always"),
+        ("--exit-on-halt", "off", "halt_poll_ns"),
+        ("--strict-msr", "on", "ignore_msrs"),
+        ("--x2apic", "on", "begins as an xAPIC"),
+        ("--clock", "local", "time zone"),
+        ("--acpi", "off", "makes tables of its own"),
+    ] {
+        let name = setting.trim_start_matches('-');
+        suite.define(name, &[setting, value])?;
+        let (_, message) = suite.fails(&["vm", "start", name])?;
+        ensure!(message.contains(wrong), "{setting}: {message}");
+        suite.ok(&["vm", "delete", name])?;
+    }
+    let host = suite.json(&["host", "show"])?;
+    let has = |list: &str, word: &str| host[0][list].as_array().is_some_and(|all| all.iter().any(|v| *v == word));
+    ensure!(has("abilities", "fw-cfg") && has("keyboards", "de-ch") && !has("abilities", "screen-wait"), "{host:?}");
+    suite.ok(&["vm", "set", "m", "--no-fw-cfg", "--no-places", "--keyboard", "none"])?;
+    let show = suite.json(&["vm", "show", "m"])?;
+    ensure!(show[0]["fw_cfg"] == serde_json::json!({}) && show[0]["pci"]["rng"] == 3, "{show:?}");
+    suite.finish()
+}
+
+#[test]
+fn a_nic_is_what_it_was_made_or_set_to() -> Result<()> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    suite.ok(&["vm", "create", "m"])?;
+    suite.ok(&["nic", "create", "a", "--machine", "m"])?;
+    suite.ok(&["nic", "create", "b", "--model", "e1000", "--slot", "16"])?;
+    let (_, message) = suite.fails(&["nic", "attach", "b", "m"])?;
+    ensure!(message.contains("places.nic1 is 16: it must be another than that of nic0"), "{message}");
+    suite.ok(&["nic", "set", "b", "--slot", "0"])?;
+    suite.ok(&["nic", "attach", "b", "m"])?;
+    suite.ok(&["nic", "set", "a", "--model", "e1000"])?;
+    let show = suite.json(&["vm", "show", "m"])?;
+    let models: Vec<_> = show[0]["nics"].as_array().into_iter().flatten().map(|nic| nic["model"].clone()).collect();
+    ensure!(models == ["e1000", "e1000"] && show[0]["pci"]["nic1"] == 17, "{show:?}");
+    let (code, _) = suite.fails(&["nic", "set", "a"])?;
+    ensure!(code == 2, "{code}");
+    suite.finish()
+}
+
+/// A boot sector that writes to the first serial port: at its end 512 bytes and the mark of one that can be booted.
+fn boot_sector(text: &str) -> Vec<u8> {
+    let code = [
+        0x31, 0xc0, 0x8e, 0xd8, 0xfc, 0xbe, 0x20, 0x7c, // ds:si is what follows the code
+        0xba, 0xfd, 0x03, 0xec, 0xa8, 0x20, 0x74, 0xfb, // until the port takes a byte
+        0xac, 0x84, 0xc0, 0x74, 0x06, // the next, until there is none
+        0xba, 0xf8, 0x03, 0xee, 0xeb, 0xed, // out with it
+        0xf4, 0xeb, 0xfd, // halt
+    ];
+    let mut sector = vec![0; 1 << 20];
+    sector[..code.len()].copy_from_slice(&code);
+    sector[32..32 + text.len()].copy_from_slice(text.as_bytes());
+    sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+    sector
+}
+
+#[test]
+fn a_bios_boots_the_first_disk() -> Result<()> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    let path = suite.dir().join("sector");
+    std::fs::write(&path, boot_sector("skep-by-bios\r\n"))?;
+    suite.ok(&["disk", "import", "first", &path.to_string_lossy()])?;
+    std::fs::remove_file(&path)?;
+    suite.ok(&["disk", "create", "second", "--size", "1M"])?;
+    suite.ok(&["vm", "create", "b", "--bios", "--memory", "64M", "--disk", "first,nvme", "--disk", "second"])?;
+    ensure!(suite.json(&["vm", "show", "b"])?[0]["boot"] == "bios");
+    suite.ok(&["vm", "start", "b"])?;
+    suite.expect("b", "skep-by-bios")?;
+    suite.ok(&["vm", "kill", "b"])?;
+    suite.finish()
+}
+
+#[test]
+fn a_cd_is_taken_out_while_the_guest_runs() -> Result<()> {
+    let suite = suite()?;
+    for name in ["disc", "setup"] {
+        let path = suite.dir().join(name);
+        std::fs::write(&path, [0; 1 << 16])?;
+        suite.ok(&["disk", "import", name, &path.to_string_lossy()])?;
+        std::fs::remove_file(&path)?;
+    }
+    suite.define("m", &["--disk", "disc,cd", "--disk", "setup,cd,eject-once"])?;
+    let drives = || -> Result<Vec<bool>> {
+        let show = suite.json(&["vm", "show", "m"])?;
+        Ok(show[0]["disks"].as_array().into_iter().flatten().map(|disk| disk["ejected"] == true).collect())
+    };
+    let pending = || -> Result<String> { Ok(suite.json(&["vm", "show", "m"])?[0]["pending"].to_string()) };
+    ensure!(drives()? == [false, false]);
+    suite.boot("m")?;
+    // From the next boot on.
+    ensure!((drives()?, pending()?) == (vec![false, true], "[\"disks[1]\"]".to_owned()), "{:?} {}", drives()?, pending()?);
+    let id = suite.json(&["disk", "show", "disc"])?[0]["id"].as_str().context("no id")?.to_owned();
+    let open = |suite: &Suite| Ok::<_, anyhow::Error>(open_flags(suite.pids("hypervisor")?[0], &id)?.len());
+    let before = if is_root() { open(&suite)? } else { 0 };
+    suite.ok(&["vm", "eject", "m", "disc"])?;
+    ensure!(!is_root() || open(&suite)? < before, "the drive holds it still");
+    ensure!((drives()?, pending()?) == (vec![true, true], "[\"disks[1]\"]".to_owned()), "{:?} {}", drives()?, pending()?);
+    let (_, message) = suite.fails(&["vm", "eject", "m", "initrd"])?;
+    ensure!(message.contains("does not have it"), "{message}");
+    suite.guest_runs("m", skep_tests::platform::REBOOT, "skep-guest ready")?;
+    suite.ok(&["vm", "eject", "m", "disc"])?;
+    suite.guest_runs("m", "echo again-$((6*7))", "again-42")?;
+    ensure!(pending()? == "[]", "{}", pending()?);
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.boot("m")?;
+    suite.ok(&["vm", "kill", "m"])?;
+    let (_, message) = suite.fails(&["vm", "set", "m", "--disk", "disc,nvme,ejected"])?;
+    ensure!(message.contains("only a CD"), "{message}");
     suite.finish()
 }
 

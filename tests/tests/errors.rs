@@ -217,7 +217,8 @@ fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()>
     suite.ok(&["nic", "clone", "n", "n2"])?;
     suite.ok(&["nic", "rename", "n", "n1"])?;
     let shown = suite.json(&["nic", "list"])?;
-    let seen: Vec<_> = shown.iter().map(|n| (n["name"].as_str(), n["switch"].as_str(), n["mac"] == "02:00:5e:00:53:07")).collect();
+    let seen: Vec<_> =
+        shown.iter().map(|n| (n["name"].as_str(), n["switch"].as_str(), n["mac"] == "02:00:5e:00:53:07")).collect();
     ensure!(seen == [(Some("n1"), Some("wan"), true), (Some("n2"), Some("wan"), false)], "{shown:?}");
     for nic in ["n1", "n2"] {
         suite.ok(&["nic", "delete", nic])?;

@@ -74,6 +74,9 @@ pub fn host_info(view: HostView) -> v1::HostInfo {
         weaker: strings(&view.weaker),
         shares: view.shares.iter().map(ToString::to_string).collect(),
         helpers: strings(&view.helpers),
+        abilities: strings(&view.abilities),
+        inabilities: strings(&view.inabilities),
+        keyboards: strings(&view.keyboards),
         // The frontend's own.
         certificate: String::new(),
     }

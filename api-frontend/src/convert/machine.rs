@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::network::mac_text;
-use super::{invalid, known, maybe_named, named, strings, time, value};
+use super::{devices, invalid, known, maybe_named, named, strings, time, value};
 use prost_types::Duration;
 use skep_api::v1;
 use skep_proto::broker::{
@@ -38,12 +38,18 @@ pub fn machine(view: MachineView) -> v1::Machine {
         .into(),
         read_only: disk.read_only,
         id: disk.id.to_string(),
+        no_cache: disk.flags.no_cache,
+        sync: disk.flags.sync,
+        slot: disk.flags.slot.unwrap_or(0).into(),
+        ejected: disk.flags.ejected,
+        eject_after_first_boot: disk.flags.eject_after_first_boot,
     };
     let nic = |nic: &skep_proto::broker::MachineNic| v1::MachineNic {
         id: nic.id.to_string(),
         name: nic.name.to_string(),
         switch: nic.switch.to_string(),
         mac: mac_text(nic.mac),
+        model: devices::nic_model_view(nic.model).into(),
     };
     v1::Machine {
         id: view.id.to_string(),
@@ -66,6 +72,10 @@ pub fn machine(view: MachineView) -> v1::Machine {
             channels: strings(&view.channels),
             upkeep: Some(upkeep_view(view.upkeep)),
             shares: view.shares.iter().map(share).collect(),
+            screen_properties: Some(devices::screen_view(&view.screen_properties)),
+            board: Some(devices::board_view(view.board)),
+            fw_cfg: view.fw_cfg.iter().map(devices::item_view).collect(),
+            places: view.places.iter().map(devices::place_view).collect(),
         }),
         nics: view.nics.iter().map(nic).collect(),
         pending: strings(&view.pending),
@@ -73,6 +83,7 @@ pub fn machine(view: MachineView) -> v1::Machine {
         start_time: time(view.started_ns),
         unenforced: strings(&view.unenforced),
         group: view.group.to_string(),
+        pci: view.pci.iter().map(devices::place_view).collect(),
     }
 }
 
@@ -154,6 +165,7 @@ fn boot_view(boot: BootDraft) -> v1::Boot {
     let kind = match boot {
         BootDraft::Uefi => v1::boot::Kind::Uefi(v1::UefiBoot {}),
         BootDraft::Loader => v1::boot::Kind::Loader(v1::LoaderBoot {}),
+        BootDraft::Bios => v1::boot::Kind::Bios(v1::BiosBoot {}),
         BootDraft::Direct { kernel, initrd, cmdline } => v1::boot::Kind::Direct(v1::DirectBoot {
             kernel: kernel.to_string(),
             initrd: initrd.map(|i| i.to_string()).unwrap_or_default(),
@@ -165,9 +177,10 @@ fn boot_view(boot: BootDraft) -> v1::Boot {
 
 fn boot(boot: &v1::Boot) -> Result<BootDraft, Refusal> {
     Ok(match &boot.kind {
-        None => return Err(invalid("machine", "settings.boot", "uefi, direct or loader must be set")),
+        None => return Err(invalid("machine", "settings.boot", "uefi, direct, loader or bios must be set")),
         Some(v1::boot::Kind::Uefi(_)) => BootDraft::Uefi,
         Some(v1::boot::Kind::Loader(_)) => BootDraft::Loader,
+        Some(v1::boot::Kind::Bios(_)) => BootDraft::Bios,
         Some(v1::boot::Kind::Direct(direct)) => BootDraft::Direct {
             kernel: named("machine", "settings.boot.direct.kernel", &direct.kernel)?,
             initrd: maybe_named("machine", "settings.boot.direct.initrd", &direct.initrd)?,
@@ -195,6 +208,7 @@ fn disk(disk: &v1::DiskAttachment) -> Result<DiskDraft, Refusal> {
             v1::Controller::VirtioScsi => Controller::VirtioScsi,
         },
         read_only: disk.read_only,
+        flags: devices::flags(disk)?,
     })
 }
 
@@ -233,6 +247,10 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         channels: if channels.is_empty() { None } else { Some(channels) },
         upkeep: given.upkeep.as_ref().map(upkeep).transpose()?.unwrap_or_default(),
         shares: if shares.is_empty() { None } else { Some(shares) },
+        screen_properties: given.screen_properties.as_ref().map(devices::screen).transpose()?.unwrap_or_default(),
+        board: given.board.as_ref().map(devices::board).unwrap_or_default(),
+        fw_cfg: devices::items(&given.fw_cfg)?,
+        places: devices::places(&given.places)?,
     })
 }
 
@@ -249,14 +267,21 @@ pub fn set(request: v1::UpdateMachineRequest) -> Result<MachineSet, Refusal> {
     let mut settings = settings(&request.settings.unwrap_or_default())?;
     let mask = request.update_mask.map(|m| m.paths).unwrap_or_default();
     if !mask.is_empty() {
-        if mask.iter().any(|path| path == "disks") {
+        let named = |list: &str| mask.iter().any(|path| path == list);
+        if named("disks") {
             settings.disks.get_or_insert_default();
         }
-        if mask.iter().any(|path| path == "channels") {
+        if named("channels") {
             settings.channels.get_or_insert_default();
         }
-        if mask.iter().any(|path| path == "shares") {
+        if named("shares") {
             settings.shares.get_or_insert_default();
+        }
+        if named("fw_cfg") {
+            settings.fw_cfg.get_or_insert_default();
+        }
+        if named("places") {
+            settings.places.get_or_insert_default();
         }
         settings = masked(settings, &mask)?;
     }
@@ -269,6 +294,12 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
         let missing = format!("settings.{path} is named here, once, but not given");
         if to.is_some() { Ok(()) } else { Err(invalid("machine", "update_mask", missing)) }
     }
+    /// Fields that are named together.
+    fn group<T: Default + PartialEq>(path: &str, from: &mut T, to: &mut T) -> Result<(), Refusal> {
+        *to = std::mem::take(from);
+        let missing = format!("settings.{path} is named here, once, but none of its fields is given");
+        if *to == T::default() { Err(invalid("machine", "update_mask", missing)) } else { Ok(()) }
+    }
     let mut to = Settings::default();
     for path in mask {
         match path.as_str() {
@@ -280,24 +311,16 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
             "disks" => take(path, &mut from.disks, &mut to.disks),
             "cpu_percent" => take(path, &mut from.cpu_percent, &mut to.cpu_percent),
             "description" => take(path, &mut from.description, &mut to.description),
-            "limits" if from.limits == LimitsDraft::default() => {
-                Err(invalid("machine", "update_mask", "settings.limits is named here, once, but none of its fields is given"))
-            }
-            "limits" => {
-                to.limits = std::mem::take(&mut from.limits);
-                Ok(())
-            }
-            "upkeep" if from.upkeep == UpkeepDraft::default() => {
-                Err(invalid("machine", "update_mask", "settings.upkeep is named here, once, but none of its fields is given"))
-            }
-            "upkeep" => {
-                to.upkeep = std::mem::take(&mut from.upkeep);
-                Ok(())
-            }
+            "limits" => group(path, &mut from.limits, &mut to.limits),
+            "upkeep" => group(path, &mut from.upkeep, &mut to.upkeep),
+            "screen_properties" => group(path, &mut from.screen_properties, &mut to.screen_properties),
+            "board" => group(path, &mut from.board, &mut to.board),
             "sound" => take(path, &mut from.sound, &mut to.sound),
             "tpm" => take(path, &mut from.tpm, &mut to.tpm),
             "channels" => take(path, &mut from.channels, &mut to.channels),
             "shares" => take(path, &mut from.shares, &mut to.shares),
+            "fw_cfg" => take(path, &mut from.fw_cfg, &mut to.fw_cfg),
+            "places" => take(path, &mut from.places, &mut to.places),
             _ => Err(invalid("machine", "update_mask", format_args!("there is no field settings.{path}"))),
         }?;
     }

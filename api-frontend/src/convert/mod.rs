@@ -2,6 +2,7 @@
 //! name of its field.
 
 pub mod access;
+pub mod devices;
 pub mod disk;
 pub mod event;
 pub mod firmware;

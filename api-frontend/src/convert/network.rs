@@ -1,6 +1,6 @@
 //! Switches and NICs.
 
-use super::{given, invalid, maybe_named, named, strings, time, value};
+use super::{devices, given, invalid, maybe_named, named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
 use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchView};
@@ -32,6 +32,8 @@ pub fn nic(view: NicView) -> v1::Nic {
         create_time: time(view.created_ns),
         group: view.group.to_string(),
         description: view.description.to_string(),
+        model: devices::nic_model_view(view.model).into(),
+        slot: view.slot.unwrap_or(0).into(),
     }
 }
 
@@ -43,6 +45,8 @@ pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> 
         mac: if request.mac.is_empty() { None } else { Some(mac(&request.mac)?) },
         machine: maybe_named("machine", "machine", &request.machine)?,
         group: maybe_named("nic", "group", &request.group)?,
+        model: devices::nic_model("model", request.model)?.unwrap_or_default(),
+        slot: Some(devices::slot("nic", "slot", request.slot)?).filter(|slot| *slot > 0),
     })
 }
 
@@ -54,6 +58,8 @@ pub fn nic_set(request: &v1::UpdateNicRequest) -> Result<NicSet, Refusal> {
         description: given("nic", "description", request.description.as_ref())?,
         switch: given("switch", "switch", request.switch.as_ref())?,
         mac: request.mac.as_deref().map(mac).transpose()?,
+        model: devices::nic_model("model", request.model)?,
+        slot: request.slot.map(|slot| devices::slot("nic", "slot", slot)).transpose()?,
     })
 }
 

@@ -6,7 +6,7 @@ use crate::relay;
 use skep_api::v1::machines_server::Machines;
 use skep_api::v1::{
     ChannelInput, ChannelOutput, CloneMachineRequest, ConsoleAttached, ConsoleInput, ConsoleOutput, CreateMachineRequest,
-    DeleteMachineRequest, GetMachineRequest, ListMachinesRequest, ListMachinesResponse, Machine, MachineActRequest,
+    DeleteMachineRequest, EjectRequest, GetMachineRequest, ListMachinesRequest, ListMachinesResponse, Machine, MachineActRequest,
     MachineLogChunk, MachineLogRequest, MachineStats, MachineStatsRequest, Operation, RenameMachineRequest, ScreenInput,
     ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, channel_input, console_input, console_output, screen_input,
 };
@@ -99,6 +99,16 @@ impl Machines for Api {
             let machine = convert::named("machine", "machine", &request.machine)?;
             let name = convert::value("machine", "name", &request.name)?;
             Ok(event::operation(call.act(MachineClone { machine, name }).await?.0))
+        })
+        .await
+    }
+
+    async fn eject(&self, request: Request<EjectRequest>) -> Answer<Machine> {
+        let (call, request) = self.enter("Machines.Eject", request)?;
+        call.run(async {
+            let which = convert::named("machine", "machine", &request.machine)?;
+            let disk = convert::named("disk", "disk", &request.disk)?;
+            Ok(machine::machine(call.act(broker::MachineEject { machine: which, disk }).await?.0))
         })
         .await
     }

@@ -2,13 +2,13 @@
 
 use super::disks::Stage;
 use super::groups::{DEFAULT, DEFAULT_NAME};
-use super::sql::{acceleration, controller, disk_kind, restart};
-use super::{Change, Db, Fault, Id, Number};
+use super::sql::{acceleration, controller, disk_kind, nic_model, restart};
+use super::{Change, Db, Fault, Id, Number, devices};
 use crate::life::state_word;
 use crate::spec::{Boot, Disk, Nic, Spec};
 use rusqlite::{Connection, Row, params};
-use skep_proto::broker::{Limits, MachineState, Upkeep};
-use skep_proto::{GroupId, MachineId, MachineName, Share, Text, wire};
+use skep_proto::broker::{DiskFlags, Limits, MachineState, Upkeep};
+use skep_proto::{GroupId, MachineId, MachineName, Text, wire};
 use std::collections::{BTreeSet, HashMap};
 
 /// A machine.
@@ -102,7 +102,7 @@ const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpu
     (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader,
     m.limit_memory_mib, m.limit_tasks, m.limit_pcpu, m.limit_read_bps, m.limit_write_bps, m.limit_read_iops, m.limit_write_iops,
     m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired, m.unenforced,
-    m.sound, m.tpm, m.channels, m.autostart, m.start_order, m.start_delay_s, m.restart, m.wanted, m.shares,
+    m.autostart, m.start_order, m.start_delay_s, m.restart, m.wanted,
     m.grp, (SELECT name FROM machine_groups WHERE id = m.grp) AS group_name";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
@@ -115,6 +115,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
     let text = |at: usize| row.get::<_, Option<String>>(at).map(|t| Text::lossy(&t.unwrap_or_default()));
     let boot = match row.get::<_, Option<Id<_>>>(8)? {
         None if row.get(21)? => Boot::Loader,
+        None if row.get("bios")? => Boot::Bios,
         None => Boot::Uefi,
         Some(Id(kernel)) => {
             Boot::Direct { kernel, initrd: row.get::<_, Option<Id<_>>>(9)?.map(|Id(id)| id), cmdline: row.get::<_, Id<_>>(10)?.0 }
@@ -136,8 +137,6 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
             acceleration: acceleration::from(row.get(11)?)?,
             screen: row.get(12)?,
             cpu_percent: row.get(13)?,
-            disks: Vec::new(),
-            nics: Vec::new(),
             limits: Limits {
                 memory_mib: row.get(22)?,
                 tasks: row.get(23)?,
@@ -152,11 +151,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
                 protect: row.get(32)?,
                 wired: row.get(33)?,
             },
-            sound: row.get("sound")?,
-            tpm: row.get("tpm")?,
-            channels: row.get::<_, String>("channels")?.split_whitespace().map(Text::lossy).collect(),
-            own_order: false,
-            shares: row.get::<_, String>("shares")?.split_whitespace().map(share).collect::<Result<_, _>>()?,
+            ..devices::read(row)?
         },
         unenforced: row.get_ref(34)?.as_str()?.lines().map(Text::lossy).collect(),
         description: row.get::<_, Id<_>>(14)?.0,
@@ -169,7 +164,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
         wanted: row.get("wanted")?,
         slot: row.get(15)?,
         // One that an older broker wrote otherwise: unknown.
-        applied: applied.and_then(as_applied),
+        applied: applied.and_then(devices::as_applied),
         created_ns: row.get(17)?,
         started_ns: row.get(18)?,
         files: (text(19)?, text(20)?),
@@ -178,23 +173,6 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
         group: row.get::<_, Id<_>>("grp")?.0,
         group_name: Text::lossy(&row.get::<_, Option<String>>("group_name")?.unwrap_or_default()),
     })
-}
-
-fn share(text: &str) -> Result<Share, rusqlite::types::FromSqlError> {
-    let (name, read_only) = text.strip_suffix(",ro").map_or((text, false), |name| (name, true));
-    Ok(Share { name: name.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?, read_only })
-}
-
-/// What an older broker wrote may lack fields at the end: zeros are the defaults of those.
-fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
-    const ADDED: usize = 17;
-    for _ in 0..=ADDED {
-        if let Ok(spec) = wire::decode(&bytes) {
-            return Some(spec);
-        }
-        bytes.push(0);
-    }
-    None
 }
 
 /// Reads about machines, in or outside of a change.
@@ -225,13 +203,13 @@ pub trait Machines {
             ),
         };
         let chosen = format!("SELECT m.id FROM machines m WHERE {filter} ORDER BY m.name LIMIT ?2");
-        let sql = format!("SELECT {COLUMNS} FROM machines m WHERE {filter} ORDER BY m.name LIMIT ?2");
+        let sql = format!("SELECT {COLUMNS}, {} FROM machines m WHERE {filter} ORDER BY m.name LIMIT ?2", devices::COLUMNS);
         let mut statement = self.sql().prepare_cached(&sql)?;
         let mut machines = statement.query_map(params![text, limit, seen], row)?.collect::<Result<Vec<_>, _>>()?;
         let at: HashMap<MachineId, usize> = machines.iter().enumerate().map(|(at, m)| (m.id, at)).collect();
 
         let sql = format!(
-            "SELECT u.machine, u.disk, u.controller, u.read_only, d.kind, d.name FROM machine_disks u JOIN disks d ON d.id = u.disk
+            "SELECT u.machine, u.disk, u.controller, u.read_only, d.kind, d.name, u.no_cache, u.sync, u.slot, u.ejected, u.eject_once FROM machine_disks u JOIN disks d ON d.id = u.disk
              WHERE u.machine IN ({chosen}) ORDER BY u.machine, u.position"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
@@ -244,12 +222,19 @@ pub trait Machines {
                 controller: controller::from(row.get(2)?).map_err(rusqlite::Error::from)?,
                 read_only: row.get(3)?,
                 kind: disk_kind::from(row.get(4)?).map_err(rusqlite::Error::from)?,
+                flags: DiskFlags {
+                    no_cache: row.get(6)?,
+                    sync: row.get(7)?,
+                    slot: row.get(8)?,
+                    ejected: row.get(9)?,
+                    eject_after_first_boot: row.get(10)?,
+                },
             });
             machine.disk_names.push(row.get::<_, Id<_>>(5)?.0);
         }
 
         let sql = format!(
-            "SELECT n.machine, n.id, n.mac, n.name, s.name FROM nics n LEFT JOIN switches s ON s.id = n.switch
+            "SELECT n.machine, n.id, n.mac, n.name, s.name, n.model, n.slot FROM nics n LEFT JOIN switches s ON s.id = n.switch
              WHERE n.machine IN ({chosen}) ORDER BY n.machine, n.position"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
@@ -257,7 +242,8 @@ pub trait Machines {
         while let Some(row) = rows.next()? {
             let Id(machine) = row.get(0)?;
             let Some(machine) = at.get(&machine).and_then(|at| machines.get_mut(*at)) else { continue };
-            machine.spec.nics.push(Nic { nic: row.get::<_, Id<_>>(1)?.0, mac: row.get(2)? });
+            let model = nic_model::from(row.get(5)?).map_err(rusqlite::Error::from)?;
+            machine.spec.nics.push(Nic { nic: row.get::<_, Id<_>>(1)?.0, mac: row.get(2)?, model, slot: row.get(6)? });
             let switch: Option<String> = row.get(4)?;
             machine.nic_names.push((row.get::<_, Id<_>>(3)?.0, Text::lossy(&switch.unwrap_or_default())));
         }
@@ -310,7 +296,7 @@ impl Change<'_> {
     pub fn set_machine(&self, machine: &MachineRow) -> Result<(), Fault> {
         let spec = &machine.spec;
         let (kernel, initrd, cmdline) = match &spec.boot {
-            Boot::Uefi | Boot::Loader => (None, None, ""),
+            Boot::Uefi | Boot::Loader | Boot::Bios => (None, None, ""),
             Boot::Direct { kernel, initrd, cmdline } => (Some(Id(*kernel)), initrd.map(Id), cmdline.as_str()),
         };
         let sql = "UPDATE machines SET name = ?, revision = ?, cpus = ?, memory_mib = ?, kernel = ?, initrd = ?, cmdline = ?, loader = ?,
@@ -347,25 +333,15 @@ impl Change<'_> {
         ])?;
         self.set_devices(machine)?;
         self.prepare_cached("DELETE FROM machine_disks WHERE machine = ?")?.execute([Id(machine.id)])?;
-        let sql = "INSERT INTO machine_disks (machine, position, disk, controller, read_only) VALUES (?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO machine_disks (machine, position, disk, controller, read_only, no_cache, sync, slot, ejected, eject_once)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let mut statement = self.prepare_cached(sql)?;
         for (position, disk) in (0i64..).zip(&spec.disks) {
             let controller = controller::number(disk.controller);
-            statement.execute(params![Id(machine.id), position, Id(disk.disk), controller, disk.read_only])?;
+            let DiskFlags { no_cache, sync, slot, ejected, eject_after_first_boot: once } = disk.flags;
+            let (id, drive, read_only) = (Id(machine.id), Id(disk.disk), disk.read_only);
+            statement.execute(params![id, position, drive, controller, read_only, no_cache, sync, slot, ejected, once])?;
         }
-        Ok(())
-    }
-
-    fn set_devices(&self, machine: &MachineRow) -> Result<(), Fault> {
-        let Spec { sound, tpm, channels, shares, .. } = &machine.spec;
-        let channels = channels.iter().map(Text::as_str).collect::<Vec<_>>().join(" ");
-        let share = |share: &Share| format!("{}{}", share.name, if share.read_only { ",ro" } else { "" });
-        let shares = shares.iter().map(share).collect::<Vec<_>>().join(" ");
-        let sql = "UPDATE machines SET sound = ?, tpm = ?, channels = ?, shares = ? WHERE id = ?";
-        self.prepare_cached(sql)?.execute(params![sound, tpm, channels, shares, Id(machine.id)])?;
-        let Upkeep { autostart, order, delay_s, restart } = machine.upkeep;
-        let sql = "UPDATE machines SET autostart = ?, start_order = ?, start_delay_s = ?, restart = ? WHERE id = ?";
-        self.prepare_cached(sql)?.execute(params![autostart, order, delay_s, restart::number(restart), Id(machine.id)])?;
         Ok(())
     }
 
@@ -425,23 +401,5 @@ impl Change<'_> {
     pub fn remove_machine(&self, id: MachineId) -> Result<(), Fault> {
         self.prepare_cached("DELETE FROM machines WHERE id = ?")?.execute([Id(id)])?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_older_broker_applied_is_read_with_the_defaults_of_what_came_since() {
-        let spec = Spec { cpus: 3, screen: true, ..Spec::default() };
-        let bytes = wire::encode(&spec).expect("encodes");
-        // Shares; before them sound, TPM, channels; before them the twelve limits.
-        for lacks in [1, 4, 16] {
-            let older = bytes.get(..bytes.len() - lacks).expect("longer").to_vec();
-            wire::decode::<Spec>(&older).expect_err("it lacks something");
-            assert_eq!(as_applied(older), Some(spec.clone()), "{lacks} bytes");
-        }
-        assert_eq!(as_applied(vec![0xff; 40]), None);
     }
 }

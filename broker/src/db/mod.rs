@@ -3,6 +3,7 @@
 //! It is opened, migrated and written to once before the sandbox is entered; with an exclusive lock it then opens no further file
 //! (DESIGN: SQLite in capability mode), and a second broker on the same state is refused.
 
+mod devices;
 pub mod disks;
 pub mod events;
 mod fault;
@@ -50,7 +51,8 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0007_upkeep.sql"),
     include_str!("../../migrations/0008_shares.sql"),
     include_str!("../../migrations/0009_users.sql"),
-    include_str!("../../migrations/0010_descriptions.sql"),
+    include_str!("../../migrations/0010_hardware.sql"),
+    include_str!("../../migrations/0011_descriptions.sql"),
 ];
 
 /// The open database.

@@ -1,7 +1,9 @@
 //! NICs as rows.
 
+use super::sql::nic_model;
 use super::{Change, Db, Fault, Id};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use skep_proto::broker::NicModel;
 use skep_proto::{GroupId, MachineId, NicId, NicName, SwitchId, Text};
 
 /// A NIC.
@@ -25,12 +27,16 @@ pub struct NicRow {
     pub group: GroupId,
     /// Its group's name.
     pub group_name: Text<63>,
+    /// What it is to the guest.
+    pub model: NicModel,
+    /// Its chosen place on the PCI bus.
+    pub slot: Option<u8>,
     /// What its users say of it.
     pub description: Text<256>,
 }
 
 const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns,
-    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.description
+    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.model, n.slot, n.description
     FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
@@ -53,7 +59,9 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
         created_ns: row.get(9)?,
         group: row.get::<_, Id<_>>(10)?.0,
         group_name: text(11)?,
-        description: row.get::<_, Id<_>>(12)?.0,
+        model: nic_model::from(row.get(12)?)?,
+        slot: row.get(13)?,
+        description: row.get::<_, Id<_>>(14)?.0,
     })
 }
 
@@ -112,8 +120,8 @@ impl Change<'_> {
 
     /// Adds a NIC, without a machine.
     pub fn add_nic(&self, nic: &NicRow) -> Result<(), Fault> {
-        let sql =
-            "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, description) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, model, slot, description)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
         self.prepare_cached(sql)?.execute(params![
             Id(nic.id),
@@ -123,16 +131,25 @@ impl Change<'_> {
             switch,
             nic.created_ns,
             Id(nic.group),
+            nic_model::number(nic.model),
+            nic.slot,
             nic.description.as_str()
         ])?;
         Ok(())
     }
 
-    /// Writes its name, its address, its switch and what is said of it.
+    /// Writes what can be changed of it, which is all but whose it is.
     pub fn set_nic(&self, nic: &NicRow) -> Result<(), Fault> {
-        let sql = "UPDATE nics SET name = ?, mac = ?, switch = ?, description = ? WHERE id = ?";
-        let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
-        self.prepare_cached(sql)?.execute(params![nic.name.as_str(), nic.mac, switch, nic.description.as_str(), Id(nic.id)])?;
+        let sql = "UPDATE nics SET name = ?, mac = ?, switch = ?, model = ?, slot = ?, description = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![
+            nic.name.as_str(),
+            nic.mac,
+            nic.switch.as_ref().map(|(id, ..)| Id(*id)),
+            nic_model::number(nic.model),
+            nic.slot,
+            nic.description.as_str(),
+            Id(nic.id)
+        ])?;
         Ok(())
     }
 

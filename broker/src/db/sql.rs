@@ -53,13 +53,14 @@ macro_rules! numbered {
     )*};
 }
 
-use skep_proto::broker::{Acceleration, Controller, Restart, Role};
+use skep_proto::broker::{Acceleration, Controller, NicModel, Restart, Role};
 use skep_proto::storage::DiskKind;
 
 numbered! {
     disk_kind: DiskKind = DiskKind::Raw, DiskKind::Qcow2, DiskKind::Zvol;
     controller: Controller = Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd,
         Controller::VirtioScsi;
+    nic_model: NicModel = NicModel::VirtioNet, NicModel::E1000;
     role: Role = Role::Viewer, Role::Operator, Role::Admin;
     acceleration: Acceleration = Acceleration::Auto, Acceleration::Tcg, Acceleration::Kvm;
     restart: Restart = Restart::Never, Restart::OnFailure, Restart::Always;

@@ -3,7 +3,7 @@
 use super::Facts;
 use nix::sys::socket::UnixAddr;
 use skep_engine_bhyve::{BhyveRelease, Names, ScreenAddress};
-use skep_machine::{HostCapabilities, MachineSpec};
+use skep_machine::{HostCapabilities, Hypervisor, MachineSpec};
 use skep_proto::InstanceId;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -52,6 +52,9 @@ pub fn configure(spec: &MachineSpec, instance: InstanceId, facts: &Facts) -> Res
 pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     skep_engine_bhyve::boot_path(spec, slot)
 }
+
+/// Who runs the machines.
+pub const HYPERVISOR: Hypervisor = Hypervisor::Bhyve;
 
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {

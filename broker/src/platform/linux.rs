@@ -3,7 +3,7 @@
 use super::Facts;
 use nix::sys::socket::{UnixAddr, connect};
 use skep_engine_qemu::Fds;
-use skep_machine::{HostCapabilities, MachineSpec};
+use skep_machine::{HostCapabilities, Hypervisor, MachineSpec};
 use skep_proto::InstanceId;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -39,6 +39,9 @@ pub fn configure(spec: &MachineSpec, _instance: InstanceId, _facts: &Facts) -> R
 pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     skep_engine_qemu::boot_path(spec, slot)
 }
+
+/// Who runs the machines.
+pub const HYPERVISOR: Hypervisor = Hypervisor::Qemu;
 
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {

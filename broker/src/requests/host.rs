@@ -3,6 +3,7 @@
 use super::Cx;
 use crate::db::machines::{Machines, Which};
 use crate::db::switches::Switches;
+use skep_machine::Ability;
 use skep_proto::broker::{Done, HostRest, HostShow, HostView};
 use skep_proto::net::DeleteSwitch;
 use skep_proto::storage::Space;
@@ -17,7 +18,8 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
     let space = if broker.storage.is_up() { broker.storage.call(who, Space {}).await.ok() } else { None };
     let space = space.map(|(space, [])| space);
     // Beside what the cell enforces: what the hypervisor does itself.
-    let own = crate::platform::capabilities(0).limits.into_iter().map(|limit| Text::lossy(limit.name()));
+    let host = crate::platform::capabilities(0);
+    let own = host.limits.iter().map(|limit| Text::lossy(limit.name()));
     Ok(HostView {
         version: Text::lossy(env!("CARGO_PKG_VERSION")),
         instance: broker.instance.into(),
@@ -31,6 +33,13 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         limits: cell.as_ref().map(|c| c.limits.iter().cloned().chain(own).collect()).unwrap_or_default(),
         weaker: cell.as_ref().map(|c| c.weaker.clone()).unwrap_or_default(),
         shares: cell.map(|c| c.shares).unwrap_or_default(),
+        abilities: host.abilities.iter().map(|ability| Text::lossy(ability.name())).collect(),
+        inabilities: Ability::ALL
+            .iter()
+            .filter(|ability| !host.abilities.contains(ability))
+            .map(|ability| Text::lossy(&format!("{}: {}", ability.name(), ability.why(host.hypervisor))))
+            .collect(),
+        keyboards: host.keyboards.iter().map(|name| Text::lossy(name)).collect(),
         helpers: helpers.iter().filter(|(_, up)| *up).map(|(name, _)| Text::lossy(name)).collect(),
     })
 }

@@ -5,11 +5,12 @@ use crate::actor::Msg;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{MachineRow, Machines, Which};
 use crate::page::{ROWS, fit};
-use crate::spec::Boot;
+use crate::spec::{Boot, Spec};
 use crate::upkeep;
+use skep_machine::Ability;
 use skep_proto::broker::{
-    BootDraft, MachineAct, MachineCreate, MachineDisk, MachineEdited, MachineGet, MachineList, MachineNic, MachinePage,
-    MachineRename, MachineSet, MachineView, OperationView,
+    BootDraft, Controller, MachineAct, MachineCreate, MachineDisk, MachineEdited, MachineEject, MachineGet, MachineList,
+    MachineNic, MachinePage, MachineRename, MachineSet, MachineView, OperationView,
 };
 use skep_proto::{MachineId, MachineName, Reason, Refusal, Text};
 use tokio::sync::oneshot;
@@ -41,9 +42,11 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         name,
         controller: disk.controller,
         read_only: disk.read_only,
+        flags: disk.flags,
     });
     let nics = spec.nics.iter().zip(machine.nic_names);
-    let nics = nics.map(|(nic, (name, switch))| MachineNic { id: nic.nic, name, switch, mac: nic.mac });
+    let nics = nics.map(|(nic, (name, switch))| MachineNic { id: nic.nic, name, switch, mac: nic.mac, model: nic.model });
+    let pci = spec.pci(id)?;
     Ok(MachineView {
         id,
         name,
@@ -55,6 +58,7 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         boot: match spec.boot {
             Boot::Uefi => BootDraft::Uefi,
             Boot::Loader => BootDraft::Loader,
+            Boot::Bios => BootDraft::Bios,
             Boot::Direct { initrd, cmdline, .. } => {
                 BootDraft::Direct { kernel: files.0, initrd: initrd.map(|_| files.1), cmdline }
             }
@@ -77,6 +81,11 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         upkeep,
         shares: spec.shares,
         group: group_name,
+        screen_properties: spec.screen_properties,
+        board: spec.board,
+        fw_cfg: spec.fw_cfg,
+        places: spec.places,
+        pci,
     })
 }
 
@@ -172,6 +181,65 @@ fn in_use(db: &impl Disks, old: &MachineRow, new: &MachineRow) -> Result<(), Ref
         }
     }
     Ok(())
+}
+
+/// `MachineEject`: out of a running machine's drive at first, so that nothing is written of what could not be done.
+pub async fn eject(cx: &Cx, c: MachineEject) -> Result<MachineView, Refusal> {
+    let Cx { broker, who, .. } = cx;
+    let place = |machine: &MachineRow| {
+        let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+        let refused = |reason, note: &str| {
+            Err(Refusal::new(reason, format_args!("disk {} of machine {}", disk.name, machine.name)).field("disk").note(note))
+        };
+        match machine.spec.disks.iter().position(|d| d.disk == disk.id) {
+            None => refused(Reason::NotFound, "the machine does not have it"),
+            Some(at) if machine.spec.disks.get(at).is_none_or(|d| d.controller != Controller::AhciCd) => {
+                refused(Reason::InvalidValue, "it is no CD")
+            }
+            Some(at) => Ok((at, disk.id)),
+        }
+    };
+    let machine = broker.read(|db| find_machine(db, c.machine.as_str()))?;
+    let (_, disk) = place(&machine)?;
+    let in_drive = machine.applied.as_ref().filter(|_| machine.slot.is_some()).and_then(|spec| {
+        spec.disks.iter().position(|d| d.disk == disk && d.controller == Controller::AhciCd && !d.flags.ejected)
+    });
+    if let Some(slot) = in_drive {
+        let host = crate::platform::capabilities(0);
+        if !host.abilities.contains(&Ability::Eject) {
+            let refusal = Refusal::new(Reason::Unsupported, format_args!("machine {}", machine.name)).field("disk");
+            return Err(refusal.note(Ability::Eject.why(host.hypervisor)));
+        }
+        let slot = u8::try_from(slot).map_err(|_| Refusal::new(Reason::Internal, format_args!("machine {}", machine.name)))?;
+        broker.ask_runner(who, machine.id, skep_proto::runner::Eject { slot }).await?;
+    }
+    let machine = broker.change(who, |change| {
+        let mut machine = find_machine(change, &machine.id.to_string())?;
+        // By now its disks may be others.
+        let out = |spec: &mut Spec| {
+            spec.disks
+                .iter_mut()
+                .find(|d| d.disk == disk && d.controller == Controller::AhciCd && !d.flags.ejected)
+                .map(|d| d.flags.ejected = true)
+                .is_some()
+        };
+        if in_drive.is_some()
+            && let Some(mut applied) = machine.applied.clone()
+            && out(&mut applied)
+        {
+            change.set_machine_applied(machine.id, &applied, machine.started_ns)?;
+        }
+        if out(&mut machine.spec) {
+            machine.revision += 1;
+            change.set_machine(&machine)?;
+            change.event("machine", machine.id, &machine.name, "changed", "ejected")?;
+        }
+        Ok::<_, Refusal>(machine)
+    })?;
+    if machine.slot.is_some() {
+        let _ = broker.actor(&machine).send(Msg::Changed(who.clone()));
+    }
+    show(cx, machine.id)
 }
 
 /// `MachineRename`.

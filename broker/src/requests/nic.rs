@@ -10,13 +10,13 @@ use crate::policy;
 use crate::spec::MAX_NICS;
 use skep_machine::Mac;
 use skep_proto::broker::{
-    Done, NicAttach, NicClone, NicCreate, NicDelete, NicDetach, NicGet, NicList, NicPage, NicSet, NicView, Role,
+    Done, NicAttach, NicClone, NicCreate, NicDelete, NicDetach, NicGet, NicList, NicModel, NicPage, NicSet, NicView, Role,
 };
-use skep_proto::{GroupId, IfName, InstanceId, NicId, NicName, Reason, Refusal, Text};
+use skep_proto::{GroupId, IfName, InstanceId, MachineId, NicId, NicName, Reason, Refusal, Text};
 use std::fmt::Display;
 
 fn view(instance: InstanceId, nic: NicRow) -> NicView {
-    let NicRow { id, name, number, mac, switch, machine, created_ns, group_name, description, .. } = nic;
+    let NicRow { id, name, number, mac, switch, machine, created_ns, group_name, model, slot, description, .. } = nic;
     NicView {
         id,
         name,
@@ -26,15 +26,35 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         tap: Text::lossy(IfName::tap(instance, number).as_str()),
         created_ns,
         group: group_name,
+        model,
+        slot,
         description,
     }
+}
+
+fn in_range(name: &NicName, slot: Option<u8>) -> Result<(), Refusal> {
+    let range = skep_machine::limits::PCI_SLOTS;
+    match slot {
+        Some(slot) if !range.contains(&slot) => {
+            let refusal = Refusal::new(Reason::InvalidValue, format_args!("nic {name}")).field("slot");
+            Err(refusal.note(format_args!("{slot} is not {} to {}", range.start(), range.end())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a machine has become by a change of its NICs.
+fn still_right(change: &Change<'_>, machine: MachineId) -> Result<(), Refusal> {
+    let machine = find_machine(change, &machine.to_string())?;
+    machine.spec.check(machine.id, machine.name.as_str())
 }
 
 /// Adds a NIC, without a machine. `mac`: none, or a valid one.
 pub(super) fn add(
     change: &Change<'_>, name: &NicName, switch: Option<(skep_proto::SwitchId, Text<63>, u16)>, mac: Option<[u8; 6]>,
-    group: GroupId,
+    group: GroupId, (model, slot): (NicModel, Option<u8>),
 ) -> Result<NicRow, Refusal> {
+    in_range(name, slot)?;
     if change.find_nic(name.as_str())?.is_some() {
         return Err(taken("nic", name));
     }
@@ -59,6 +79,8 @@ pub(super) fn add(
         created_ns: skep_service::now_ns(),
         group,
         group_name: Text::default(),
+        model,
+        slot,
         description: Text::default(),
     };
     change.add_nic(&nic)?;
@@ -78,6 +100,7 @@ pub(super) fn give(change: &Change<'_>, nic: &NicRow, machine: &MachineRow) -> R
         return Err(refusal.note(format_args!("a machine has at most {MAX_NICS} NICs")));
     }
     change.set_nic_machine(nic.id, Some(machine.id))?;
+    still_right(change, machine.id)?;
     Ok(change.event("nic", nic.id, &nic.name, "changed", format_args!("attached to machine {}", machine.name))?)
 }
 
@@ -114,7 +137,7 @@ pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
             Some(machine) => machine.group,
             None => group::named(change, c.group.as_ref())?.id,
         };
-        let nic = add(change, &c.name, switch, c.mac, group)?;
+        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot))?;
         if let Some(machine) = &machine {
             give(change, &nic, machine)?;
         }
@@ -179,19 +202,31 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
             let switch = (!name.as_str().is_empty()).then(|| find_switch(change, name.as_str())).transpose()?;
             new.switch = switch.map(|s| (s.id, Text::lossy(s.name.as_str()), s.number));
         }
+        new.model = c.model.unwrap_or(new.model);
+        new.slot = match c.slot {
+            None => old.slot,
+            Some(0) => None,
+            some => some,
+        };
+        in_range(&new.name, new.slot)?;
+        let now = new.switch.as_ref().map_or("none", |(_, name, _)| name.as_str());
         let switch = |nic: &NicRow| nic.switch.as_ref().map(|(id, ..)| *id);
-        let (mac_changes, switch_changes) = (new.mac != old.mac, switch(&new) != switch(&old));
-        if let Some((machine, _)) = old.machine.as_ref().filter(|_| mac_changes || switch_changes) {
-            at_rest(&find_machine(change, &machine.to_string())?)?;
-        }
+        let changed: Vec<String> = [
+            (new.mac != old.mac).then(|| "mac".to_owned()),
+            (switch(&new) != switch(&old)).then(|| format!("switch {now}")),
+            ((new.model, new.slot) != (old.model, old.slot)).then(|| "device".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let machine = old.machine.as_ref().filter(|_| !changed.is_empty());
+        let machine = machine.map(|(id, _)| find_machine(change, &id.to_string())).transpose()?;
+        machine.iter().try_for_each(at_rest)?;
         change.set_nic(&new)?;
+        machine.iter().try_for_each(|machine| still_right(change, machine.id))?;
         said(change, "nic", old.id, (&old.name, &old.description), (&new.name, &new.description))?;
-        if mac_changes {
-            change.event("nic", old.id, &new.name, "changed", "mac")?;
-        }
-        if switch_changes {
-            let now = new.switch.as_ref().map_or("none", |(_, name, _)| name.as_str());
-            change.event("nic", old.id, &new.name, "changed", format_args!("switch {now}"))?;
+        if !changed.is_empty() {
+            change.event("nic", old.id, &new.name, "changed", changed.join(", "))?;
         }
         Ok::<_, Refusal>(old.id)
     })?;
@@ -207,7 +242,7 @@ pub async fn copy(cx: &Cx, c: NicClone) -> Result<NicView, Refusal> {
             let switch = find_switch(change, &switch.to_string())?;
             policy::open_to(change, &cx.user, Role::Operator, &switch, Some(original.group))?;
         }
-        let mut nic = add(change, &c.name, original.switch, None, original.group)?;
+        let mut nic = add(change, &c.name, original.switch, None, original.group, (original.model, None))?;
         nic.description = original.description;
         change.set_nic(&nic)?;
         Ok::<_, Refusal>(nic)

@@ -1,12 +1,13 @@
 //! Roles and groups: what each may ask, and what is there for whom.
 
 use super::requests::{reason, text};
-use super::suite::{Life, Session, Suite};
+use super::samples::samples;
+use super::suite::{Life, Session, Suite, nic_create};
 use crate::db::users::Users;
 use crate::policy::{Rights, User, permit};
 use skep_ipc::aio::Port;
 use skep_proto::broker::{self as proto, *};
-use skep_proto::storage::{DiskKind, LogKind, SourceFormat};
+use skep_proto::storage::DiskKind;
 use skep_proto::wire::{self, Hello, Origin, ReplyHead, Welcome};
 use skep_proto::{GroupId, Helper, OperationId, Reason, Refusal, Share, Text, TraceId, UpTo};
 use std::collections::BTreeMap;
@@ -38,102 +39,32 @@ async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
         DiskCreate { name: of("disk").parse().expect("a name"), kind: DiskKind::Raw, size: 1 << 20, group: group.clone() };
     s.ask(create).await.expect("a disk");
     let settings = Settings {
-        disks: Some(vec![DiskDraft { disk: text(&of("disk")), controller: Controller::Nvme, read_only: false }]),
+        disks: Some(vec![DiskDraft {
+            disk: text(&of("disk")),
+            controller: Controller::Nvme,
+            read_only: false,
+            flags: DiskFlags::default(),
+        }]),
         memory_mib: Some(64),
         ..Settings::default()
     };
     let machine = of("vm").parse().expect("a name");
     s.ask(MachineCreate { name: machine, settings, group: group.clone() }).await.expect("a machine");
     let machine = Some(text(&of("vm")));
-    let nic = NicCreate { name: of("nic").parse().expect("a name"), switch: None, mac: None, machine, group: None };
+    let nic = NicCreate {
+        name: of("nic").parse().expect("a name"),
+        switch: None,
+        mac: None,
+        machine,
+        group: None,
+        model: NicModel::VirtioNet,
+        slot: None,
+    };
     s.ask(nic).await.expect("a nic");
     let done = s.act(&of("vm"), Act::Start).await.expect("started");
     s.act(&of("vm"), Act::Kill).await.expect("killed");
     let _ = life;
     done.id
-}
-
-/// One request of each kind, about the group `g` or its things.
-fn samples(operation: OperationId) -> Vec<BrokerRequest> {
-    let (vm, disk, nic, group) = (|| text("g-vm"), || text("g-disk"), || text("g-nic"), || Some(text("g")));
-    let settings = || Settings {
-        disks: Some(vec![DiskDraft { disk: disk(), controller: Controller::Nvme, read_only: false }]),
-        ..Settings::default()
-    };
-    fn name<T: std::str::FromStr<Err: std::fmt::Debug>>() -> T {
-        "new".parse().expect("a name")
-    }
-    let import =
-        DiskImport { name: name(), kind: DiskKind::Raw, format: SourceFormat::Raw, expect: 0, sha256: None, group: group() };
-    let other = || Some(text("other"));
-    vec![
-        HostShow {}.into(),
-        HostRest {}.into(),
-        TokenCreate { name: name(), user: other(), seconds: 1 }.into(),
-        TokenList { user: other(), after: None }.into(),
-        TokenDelete { name: name(), user: other() }.into(),
-        MachineCreate { name: name(), settings: settings(), group: group() }.into(),
-        MachineGet { machine: vm() }.into(),
-        MachineList { after: None }.into(),
-        MachineSet { machine: vm(), settings: settings(), revision: 0 }.into(),
-        MachineRename { machine: vm(), name: name() }.into(),
-        MachineAct { machine: vm(), act: Act::Start }.into(),
-        MachineClone { machine: vm(), name: name() }.into(),
-        MachineDelete { machine: vm(), disks: true }.into(),
-        MachineConsole { machine: vm(), write: false, take: false }.into(),
-        MachineScreen { machine: vm() }.into(),
-        MachineChannel { machine: vm(), channel: name() }.into(),
-        MachineLog { machine: vm(), log: LogKind::Serial }.into(),
-        MachineStats { machine: vm() }.into(),
-        FirmwareList { machine: vm(), after: None }.into(),
-        FirmwareGet { machine: vm(), name: "BootOrder".parse().expect("a name"), from: 0 }.into(),
-        FirmwareEdit { machine: vm(), change: FirmwareChange::Reset }.into(),
-        DiskCreate { name: name(), kind: DiskKind::Raw, size: 512, group: group() }.into(),
-        import.into(),
-        DiskClone { disk: disk(), name: name() }.into(),
-        DiskResize { disk: disk(), size: 1 << 21 }.into(),
-        DiskSet { disk: disk(), name: None, description: None }.into(),
-        DiskWipe { disk: disk() }.into(),
-        DiskGet { disk: disk() }.into(),
-        DiskList { after: None }.into(),
-        DiskDelete { disk: disk() }.into(),
-        SnapshotCreate { disk: disk(), name: name() }.into(),
-        SnapshotList { disk: disk(), after: None }.into(),
-        SnapshotRollBack { disk: disk(), snapshot: name() }.into(),
-        SnapshotDelete { disk: disk(), snapshot: name() }.into(),
-        SwitchCreate { name: name(), uplink: None }.into(),
-        SwitchList { after: None }.into(),
-        SwitchGet { switch: name() }.into(),
-        SwitchSet { switch: name(), name: None, description: None, uplink: None }.into(),
-        SwitchDelete { switch: name() }.into(),
-        SwitchOpen { switch: name(), group: group(), open: true }.into(),
-        NicCreate { name: name(), switch: None, mac: None, machine: Some(vm()), group: None }.into(),
-        NicAttach { nic: nic(), machine: vm() }.into(),
-        NicDetach { nic: nic() }.into(),
-        NicGet { nic: nic() }.into(),
-        NicSet { nic: nic(), name: None, description: None, switch: None, mac: None }.into(),
-        NicClone { nic: nic(), name: name() }.into(),
-        NicList { after: None }.into(),
-        NicDelete { nic: nic() }.into(),
-        OperationGet { id: operation, wait: false }.into(),
-        OperationList { after: None }.into(),
-        OperationCancel { id: operation }.into(),
-        EventWatch { after: None, object: Text::default() }.into(),
-        UserCreate { name: name(), password: None, local_uid: None }.into(),
-        UserGet { user: other() }.into(),
-        UserList { after: None }.into(),
-        UserDisable { user: text("other"), disabled: true }.into(),
-        UserPassword { user: other(), old: None, new: "correct horse".parse().expect("a password") }.into(),
-        UserDelete { user: text("other") }.into(),
-        GroupCreate { name: name(), quota: Quota::default() }.into(),
-        GroupList { after: None }.into(),
-        GroupQuota { group: text("g"), quota: Quota::default() }.into(),
-        GroupAdd { group: text("default"), what: Moved::Machine(vm()) }.into(),
-        GroupDelete { group: text("g") }.into(),
-        RoleGrant { user: text("other"), group: group(), role: Role::Admin }.into(),
-        RoleRevoke { user: text("other"), group: group() }.into(),
-        RoleList { after: None }.into(),
-    ]
 }
 
 /// What the table says, in its own words.
@@ -268,7 +199,12 @@ fn what_one_may_not_see_is_not_there() {
         let hidden = alice.ask(DiskDelete { disk: text("g-disk") }).await.expect_err("hidden");
         same(hidden, alice.ask(DiskDelete { disk: text("missing-disk") }).await.expect_err("missing"));
         let with = |disk: &str| {
-            let disks = Some(vec![DiskDraft { disk: text(disk), controller: Controller::Nvme, read_only: true }]);
+            let disks = Some(vec![DiskDraft {
+                disk: text(disk),
+                controller: Controller::Nvme,
+                read_only: true,
+                flags: DiskFlags::default(),
+            }]);
             // Its name is taken, which is not said before the disk is looked for.
             let settings = Settings { disks, ..Settings::default() };
             MachineCreate { name: "h-vm".parse().expect("a name"), settings, group: Some(text("h")) }
@@ -381,7 +317,12 @@ fn a_group_keeps_what_is_its() {
         // An operator of one group takes no disks of another along when he deletes a machine.
         let mut alice = user(&life, "alice", Some((Some("h"), Role::Operator))).await;
         root.disk("shared").await.expect("a disk");
-        let disks = ["g-disk", "shared"].map(|n| DiskDraft { disk: text(n), controller: Controller::Nvme, read_only: false });
+        let disks = ["g-disk", "shared"].map(|n| DiskDraft {
+            disk: text(n),
+            controller: Controller::Nvme,
+            read_only: false,
+            flags: DiskFlags::default(),
+        });
         let settings = Settings { disks: Some(disks.into()), ..Settings::default() };
         root.ask(MachineSet { machine: text("g-vm"), settings, revision: 0 }).await.expect("set");
         let op = alice.ask(MachineDelete { machine: text("g-vm"), disks: true }).await.expect("begun");
@@ -404,13 +345,7 @@ fn a_switch_is_open_to_whom_it_was_opened() {
         group(&life, &mut root, "g").await;
         root.switch("lan", None).await.expect("a switch");
         let mut alice = user(&life, "alice", Some((Some("g"), Role::Operator))).await;
-        let nic = |name: &str, machine: Option<&str>| NicCreate {
-            name: name.parse().expect("a name"),
-            switch: Some(text("lan")),
-            mac: None,
-            machine: machine.map(text),
-            group: Some(text("g")),
-        };
+        let nic = |name: &str, machine: Option<&str>| nic_create(name, Some("lan"), machine, Some("g"));
         let refusal = alice.ask(nic("a", Some("g-vm"))).await.expect_err("closed");
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, "switch"), "{refusal}");
         let open = |group: Option<&str>, open| SwitchOpen { switch: text("lan"), group: group.map(text), open };
@@ -453,13 +388,7 @@ fn what_is_the_host_s_is_given_by_nobody_of_a_group() {
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, "shares"));
         root.ask(set(shares(vec![]))).await.expect("set");
         let switch = root.switch("lan", None).await.expect("a switch");
-        let nic = NicCreate {
-            name: "g-lan".parse().expect("a name"),
-            switch: Some(text(switch.name.as_str())),
-            mac: None,
-            machine: Some(text("g-vm")),
-            group: None,
-        };
+        let nic = nic_create("g-lan", Some(switch.name.as_str()), Some("g-vm"), None);
         root.ask(nic).await.expect("a nic");
         let refusal = operator.ask(copy("c2")).await.expect_err("refused");
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, "switch"));

@@ -12,8 +12,8 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str) -> Option<T> {
 fn disk_set(disk: &str) -> DiskSet {
     DiskSet { disk: text(disk), name: None, description: None }
 }
-fn nic_set(nic: &str) -> NicSet {
-    NicSet { nic: text(nic), name: None, description: None, switch: None, mac: None }
+pub fn nic_set(nic: &str) -> NicSet {
+    NicSet { nic: text(nic), name: None, description: None, switch: None, mac: None, model: None, slot: None }
 }
 fn switch_set(switch: &str) -> SwitchSet {
     SwitchSet { switch: text(switch), name: None, description: None, uplink: None }

@@ -30,8 +30,13 @@ fn rows_come_back_as_they_went() {
     let root = disk("root");
     let mut machine = MachineRow::new("web".parse().expect("a name"));
     machine.spec.cpus = 3;
-    let drive =
-        crate::spec::Disk { disk: root.id, kind: root.kind, controller: skep_proto::broker::Controller::Nvme, read_only: true };
+    let drive = crate::spec::Disk {
+        disk: root.id,
+        kind: root.kind,
+        controller: skep_proto::broker::Controller::Nvme,
+        read_only: true,
+        flags: Default::default(),
+    };
     machine.spec.disks.push(drive);
     machine.disk_names.push(Text::lossy("root"));
     db.change(&who, |change| {

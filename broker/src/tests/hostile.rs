@@ -134,7 +134,15 @@ fn what_the_frontend_claims_is_not_what_is_written() {
         let mut client = life.connect().await;
         raw(&mut client, local(), UpTo(vec![life.client()])).await.expect("a session");
         let claim = Text::lossy("token admin");
-        let call = NicCreate { name: "n".parse().expect("a name"), switch: None, mac: None, machine: None, group: None };
+        let call = NicCreate {
+            name: "n".parse().expect("a name"),
+            switch: None,
+            mac: None,
+            machine: None,
+            group: None,
+            model: NicModel::VirtioNet,
+            slot: None,
+        };
         client.call(TraceId(7), &claim, call, [], PATIENCE).await.expect("made");
         let events = life.broker.read(|db| db.events_after(0, "nic", None)).expect("read");
         let uid = nix::unistd::getuid();

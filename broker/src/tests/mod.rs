@@ -9,6 +9,7 @@ mod hostile;
 mod objects;
 mod requests;
 mod runner;
+mod samples;
 mod services;
 mod suite;
 mod upkeep;

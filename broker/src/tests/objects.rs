@@ -133,7 +133,14 @@ fn a_deleted_machine_takes_its_disks_along() {
         s.disk("own").await.expect("a disk");
         let both = Settings {
             disks: Some(
-                ["shared", "own"].map(|n| DiskDraft { disk: text(n), controller: Controller::Nvme, read_only: true }).into(),
+                ["shared", "own"]
+                    .map(|n| DiskDraft {
+                        disk: text(n),
+                        controller: Controller::Nvme,
+                        read_only: true,
+                        flags: DiskFlags::default(),
+                    })
+                    .into(),
             ),
             ..Settings::default()
         };
@@ -214,6 +221,8 @@ fn a_nic_goes_to_a_stopped_machine_only() {
             mac: Some([1, 0, 0, 0, 0, 0]),
             machine: None,
             group: None,
+            model: NicModel::VirtioNet,
+            slot: None,
         };
         assert_eq!(reason(s.ask(mac).await), Reason::InvalidValue);
         for n in 1..4 {

@@ -93,8 +93,18 @@ fn limits_reach_the_cell_and_what_the_host_cannot_do_is_refused() {
 fn a_machine_that_cannot_be_is_refused_with_its_field() {
     Suite::new().live(async |life: Life| {
         let (mut s, _) = web(&life).await;
-        let disk = |name: &str| DiskDraft { disk: text(name), controller: Controller::Nvme, read_only: false };
-        let ahci = |name: &str| DiskDraft { disk: text(name), controller: Controller::Ahci, read_only: false };
+        let disk = |name: &str| DiskDraft {
+            disk: text(name),
+            controller: Controller::Nvme,
+            read_only: false,
+            flags: DiskFlags::default(),
+        };
+        let ahci = |name: &str| DiskDraft {
+            disk: text(name),
+            controller: Controller::Ahci,
+            read_only: false,
+            flags: DiskFlags::default(),
+        };
         for n in 0..7 {
             s.disk(&format!("d{n}")).await.expect("a disk");
         }

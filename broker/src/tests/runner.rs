@@ -110,6 +110,7 @@ impl Service<Runner> for FakeRunner {
             RunnerRequest::Configure(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::TakeSerial(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::ConnectScreen(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
+            RunnerRequest::Eject(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::ConnectChannel(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::Stats(c) => act!(ask, c, fate, |_, _| Ok((StatsState { cpu_ns: 7, disks: vec![] }, []))),
             RunnerRequest::Watch(c) => act!(ask, c, fate, |_, _| {

@@ -215,7 +215,12 @@ impl Session {
     }
 
     pub async fn machine(&mut self, name: &str, disks: &[&str]) -> Result<MachineView, Refusal> {
-        let draft = |name: &&str| DiskDraft { disk: Text::lossy(name), controller: Controller::VirtioBlk, read_only: false };
+        let draft = |name: &&str| DiskDraft {
+            disk: Text::lossy(name),
+            controller: Controller::VirtioBlk,
+            read_only: false,
+            flags: DiskFlags::default(),
+        };
         let disks = Some(disks.iter().map(draft).collect());
         let settings = Settings { disks, memory_mib: Some(64), ..Settings::default() };
         self.ask(MachineCreate { name: name.parse().expect("a name"), settings, group: None }).await
@@ -233,6 +238,28 @@ impl Session {
 
     pub async fn nic(&mut self, name: &str, switch: Option<&str>, machine: Option<&str>) -> Result<NicView, Refusal> {
         let (switch, machine) = (switch.map(Text::lossy), machine.map(Text::lossy));
-        self.ask(NicCreate { name: name.parse().expect("a name"), switch, mac: None, machine, group: None }).await
+        self.ask(NicCreate {
+            name: name.parse().expect("a name"),
+            switch,
+            mac: None,
+            machine,
+            group: None,
+            model: NicModel::VirtioNet,
+            slot: None,
+        })
+        .await
+    }
+}
+
+/// A virtio NIC as it is asked for.
+pub fn nic_create(name: &str, switch: Option<&str>, machine: Option<&str>, group: Option<&str>) -> NicCreate {
+    NicCreate {
+        name: name.parse().expect("a name"),
+        switch: switch.map(Text::lossy),
+        mac: None,
+        machine: machine.map(Text::lossy),
+        group: group.map(Text::lossy),
+        model: NicModel::VirtioNet,
+        slot: None,
     }
 }

@@ -243,6 +243,8 @@ fn quotas_hold_under_concurrent_additions() {
             mac: None,
             machine: None,
             group: Some(text("g")),
+            model: NicModel::VirtioNet,
+            slot: None,
         };
         for n in 0..12 {
             alice.ask(nic(n)).await.expect("four for each machine");

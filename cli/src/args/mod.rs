@@ -1,6 +1,7 @@
 //! The command line. What stands here is also the help, the completions and the man pages.
 
 mod access;
+mod devices;
 mod disk;
 mod firmware;
 mod network;
@@ -9,6 +10,7 @@ mod suite;
 mod vm;
 
 pub use access::*;
+pub use devices::*;
 pub use disk::*;
 pub use firmware::*;
 pub use network::*;

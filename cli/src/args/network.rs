@@ -1,6 +1,6 @@
 //! `skep switch`, `skep nic`.
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 /// Switches.
 #[derive(Debug, Subcommand)]
@@ -63,6 +63,15 @@ pub enum SwitchCommand {
     },
 }
 
+/// What a NIC is to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NicModel {
+    /// virtio
+    VirtioNet,
+    /// Intel 82545, which guests without virtio know
+    E1000,
+}
+
 /// NICs.
 #[derive(Debug, Subcommand)]
 pub enum NicCommand {
@@ -82,6 +91,12 @@ pub enum NicCommand {
         /// Its group, unless a machine gets it [default: default]
         #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
         group: Option<String>,
+        /// What it is to the guest [default: virtio-net]
+        #[arg(long, value_enum, value_name = "MODEL")]
+        model: Option<NicModel>,
+        /// Its place on the PCI bus, 1 to 30 [default: 16 and its turn among the machine's NICs]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
+        slot: Option<u32>,
     },
     /// Show one
     Show {
@@ -105,6 +120,12 @@ pub enum NicCommand {
         /// Its MAC address
         #[arg(long, value_name = "MAC")]
         mac: Option<String>,
+        /// What it is to the guest
+        #[arg(long, value_enum, value_name = "MODEL")]
+        model: Option<NicModel>,
+        /// Its place on the PCI bus, 1 to 30; 0: the usual one
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=30))]
+        slot: Option<u32>,
         /// What is said of it, at most 256 bytes
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,

@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::{FirmwareCommand, Steps};
+use super::{DeviceArgs, FirmwareCommand, Steps};
 use crate::size;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -42,6 +42,12 @@ pub enum VmCommand {
         /// Share no directory any more
         #[arg(long, conflicts_with = "share")]
         no_shares: bool,
+        /// Take all items of fw_cfg away
+        #[arg(long, conflicts_with = "fw_cfg")]
+        no_fw_cfg: bool,
+        /// Put all devices but disks and NICs where they usually are
+        #[arg(long, conflicts_with = "place")]
+        no_places: bool,
         /// Refuse if the machine's revision is another
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
         revision: u64,
@@ -118,6 +124,13 @@ pub enum VmCommand {
         /// How to wait
         #[command(flatten)]
         wait: WaitArgs,
+    },
+    /// Take a CD out of its drive, of a running machine's at once (QEMU); the drive stays
+    Eject {
+        /// Name or id
+        machine: String,
+        /// The disk that is its CD
+        disk: String,
     },
     /// Delete a stopped machine; NICs that `clone` made for it go along, others are detached
     #[command(visible_alias = "rm")]
@@ -235,6 +248,9 @@ pub struct SettingsArgs {
     /// Boot by the host's loader, from the first disk: FreeBSD in bhyve
     #[arg(long, conflicts_with_all = ["uefi", "kernel"])]
     pub loader: bool,
+    /// Boot by a BIOS, from the first disk (QEMU)
+    #[arg(long, conflicts_with_all = ["uefi", "kernel", "loader"])]
+    pub bios: bool,
     /// Boot this kernel directly: a disk that was imported
     #[arg(long, value_name = "DISK")]
     pub kernel: Option<String>,
@@ -245,8 +261,10 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
     /// A disk, in boot order; may be repeated. Attached as virtio, or as `,nvme`, `,ahci`, `,cd` (AHCI, read-only) or `,scsi`
-    /// (virtio SCSI; not on FreeBSD); `,ro`: read-only
-    #[arg(long, value_name = "DISK[,KIND][,ro]", action = ArgAction::Append)]
+    /// (virtio SCSI; not on FreeBSD). `,ro`: read-only; `,nocache`: past the host's cache; `,sync`: each write is on the medium
+    /// before it is done; `,slot=N`: its place on the PCI bus; a CD `,eject-once`: out of the drive from its second boot on;
+    /// `,ejected`: not in it
+    #[arg(long, value_name = "DISK[,KIND][,FLAG…]", action = ArgAction::Append)]
     pub disk: Vec<String>,
     /// Whether it has a screen
     #[arg(long, value_enum, value_name = "ON|OFF")]
@@ -285,6 +303,9 @@ pub struct SettingsArgs {
     /// same name; up to 4 times. `,ro`: the guest can only read it, which FreeBSD's hosts insist on
     #[arg(long, value_name = "NAME[,ro]", action = ArgAction::Append)]
     pub share: Vec<String>,
+    /// Its other devices
+    #[command(flatten)]
+    pub devices: DeviceArgs,
     /// What its cell may use besides
     #[command(flatten)]
     pub limits: LimitsArgs,

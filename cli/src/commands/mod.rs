@@ -3,6 +3,7 @@
 mod access;
 mod channel;
 mod console;
+mod devices;
 mod disk;
 mod doctor;
 mod escape;

@@ -1,26 +1,37 @@
 //! `skep nic`.
 
 use super::{Ctx, or_none};
-use crate::args::NicCommand;
+use crate::args::{NicCommand, NicModel};
 use crate::error::Failure;
 use crate::view;
 use skep_api::v1::nics_client::NicsClient;
 use skep_api::v1::{
-    AttachNicRequest, CloneNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, GetNicRequest, ListNicsRequest,
-    UpdateNicRequest,
+    self, AttachNicRequest, CloneNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, GetNicRequest,
+    ListNicsRequest, UpdateNicRequest,
 };
+
+/// As the API has it.
+fn number(model: Option<NicModel>) -> i32 {
+    match model {
+        None => v1::NicModel::Unspecified.into(),
+        Some(NicModel::VirtioNet) => v1::NicModel::VirtioNet.into(),
+        Some(NicModel::E1000) => v1::NicModel::E1000.into(),
+    }
+}
 
 /// Runs one.
 pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.nics();
     match command {
-        NicCommand::Create { name, switch, machine, mac, group } => {
+        NicCommand::Create { name, switch, machine, mac, group, model, slot } => {
             let request = CreateNicRequest {
                 name,
                 switch: switch.unwrap_or_default(),
                 mac: mac.unwrap_or_default(),
                 machine: machine.unwrap_or_default(),
                 group: group.unwrap_or_default(),
+                model: number(model),
+                slot: slot.unwrap_or_default(),
             };
             let made = api.create(request).await?.into_inner();
             ctx.made(&view::nic(&made), "nic", "made");
@@ -33,8 +44,9 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
             let request = UpdateNicRequest { nic, name: Some(name), ..Default::default() };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "renamed");
         }
-        NicCommand::Set { nic, switch, mac, description } => {
-            let request = UpdateNicRequest { nic, switch: switch.map(or_none), mac, description, ..Default::default() };
+        NicCommand::Set { nic, switch, mac, model, slot, description } => {
+            let (switch, model) = (switch.map(or_none), number(model));
+            let request = UpdateNicRequest { nic, name: None, description, switch, mac, model, slot };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "changed");
         }
         NicCommand::Clone { nic, name } => {

@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::{Ctx, channel, console, firmware, starting, stopping, vnc};
+use super::{Ctx, channel, console, devices, firmware, starting, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::output::harmless;
@@ -9,7 +9,7 @@ use prost_types::FieldMask;
 use serde_json::{Value, json};
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::{
-    self, Applies, Boot, CloneMachineRequest, Controller, CreateMachineRequest, DeleteMachineRequest, DirectBoot, DiskAttachment,
+    self, Applies, BiosBoot, Boot, CloneMachineRequest, CreateMachineRequest, DeleteMachineRequest, DirectBoot, EjectRequest,
     GetMachineRequest, ListMachinesRequest, LoaderBoot, MachineActRequest, MachineLog, MachineLogRequest, MachineSettings,
     MachineStatsRequest, RenameMachineRequest, UefiBoot, UpdateMachineRequest, boot,
 };
@@ -33,9 +33,9 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             let machine = api.get(GetMachineRequest { machine: which.machine }).await?.into_inner();
             ctx.output.object(&view::machine(&machine));
         }
-        VmCommand::Set { machine, settings, no_disks, no_channels, no_shares, revision } => {
+        VmCommand::Set { machine, settings, no_disks, no_channels, no_shares, no_fw_cfg, no_places, revision } => {
             let settings = given(&settings)?;
-            let none = [no_disks, no_channels, no_shares];
+            let none = [no_disks, no_channels, no_shares, no_fw_cfg, no_places];
             let paths = if none.contains(&true) { mask(&settings, none) } else { Vec::new() };
             if paths.is_empty() && settings == MachineSettings::default() {
                 return Err(Failure::new(Reason::InvalidValue, format_args!("machine {machine}"), "nothing to change was given"));
@@ -69,6 +69,10 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         VmCommand::Clone { machine, name, wait } => {
             let begun = MachinesClient::clone(&mut api, CloneMachineRequest { machine, name }).await?.into_inner();
             ctx.finish(begun, wait).await?;
+        }
+        VmCommand::Eject { machine, disk } => {
+            let machine = api.eject(EjectRequest { machine, disk }).await?.into_inner();
+            ctx.made(&view::machine(&machine), "machine", "changed: its drive is empty");
         }
         VmCommand::Delete { machine, disks, wait } => {
             let begun = api.delete(DeleteMachineRequest { machine, disks }).await?.into_inner();
@@ -119,7 +123,8 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
     });
     let kind = direct
         .or_else(|| args.uefi.then_some(boot::Kind::Uefi(UefiBoot {})))
-        .or_else(|| args.loader.then_some(boot::Kind::Loader(LoaderBoot {})));
+        .or_else(|| args.loader.then_some(boot::Kind::Loader(LoaderBoot {})))
+        .or_else(|| args.bios.then_some(boot::Kind::Bios(BiosBoot {})));
     let acceleration = args.acceleration.map(|a| match a {
         Acceleration::Auto => v1::Acceleration::Auto.into(),
         Acceleration::Tcg => v1::Acceleration::Tcg.into(),
@@ -131,7 +136,7 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         boot: kind.map(|kind| Boot { kind: Some(kind) }),
         acceleration,
         screen: args.screen.map(|s| s == Switched::On),
-        disks: args.disk.iter().map(|text| disk(text)).collect::<Result<_, _>>()?,
+        disks: args.disk.iter().map(|text| devices::disk(text)).collect::<Result<_, _>>()?,
         cpu_percent: args.cpu_percent,
         description: args.description.clone(),
         limits: limits(&args.limits)?,
@@ -140,6 +145,10 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         channels: args.channel.clone(),
         upkeep: upkeep(args)?,
         shares: args.share.iter().map(|text| share(text)).collect::<Result<_, _>>()?,
+        screen_properties: devices::screen(&args.devices),
+        board: devices::board(&args.devices),
+        fw_cfg: args.devices.fw_cfg.iter().map(|text| devices::item(text)).collect::<Result<_, _>>()?,
+        places: args.devices.place.iter().map(|text| devices::place(text)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -187,27 +196,6 @@ fn limits(args: &LimitsArgs) -> Result<Option<v1::MachineLimits>, Failure> {
     Ok((limits != v1::MachineLimits::default()).then_some(limits))
 }
 
-/// `NAME[,KIND][,ro]`.
-fn disk(text: &str) -> Result<DiskAttachment, Failure> {
-    let mut parts = text.split(',');
-    let mut disk = DiskAttachment { disk: parts.next().unwrap_or_default().to_owned(), ..DiskAttachment::default() };
-    for part in parts {
-        match part {
-            "nvme" => disk.set_controller(Controller::Nvme),
-            "virtio" => disk.set_controller(Controller::VirtioBlk),
-            "ahci" => disk.set_controller(Controller::Ahci),
-            "cd" => disk.set_controller(Controller::AhciCd),
-            "scsi" => disk.set_controller(Controller::VirtioScsi),
-            "ro" => disk.read_only = true,
-            _ => {
-                let note = format!("--disk {text}: `{part}` is none of virtio, nvme, ahci, cd, scsi, ro");
-                return Err(Failure::new(Reason::InvalidValue, format_args!("disk {}", disk.disk), note));
-            }
-        }
-    }
-    Ok(disk)
-}
-
 /// `NAME[,ro]`.
 fn share(text: &str) -> Result<v1::Share, Failure> {
     let (name, read_only) = match text.split_once(',') {
@@ -225,7 +213,7 @@ fn share(text: &str) -> Result<v1::Share, Failure> {
 }
 
 /// The fields that are set, and the lists that are to become empty.
-fn mask(settings: &MachineSettings, [no_disks, no_channels, no_shares]: [bool; 3]) -> Vec<String> {
+fn mask(settings: &MachineSettings, [no_disks, no_channels, no_shares, no_fw_cfg, no_places]: [bool; 5]) -> Vec<String> {
     let set = [
         ("cpus", settings.cpus.is_some()),
         ("memory_mib", settings.memory_mib.is_some()),
@@ -241,6 +229,10 @@ fn mask(settings: &MachineSettings, [no_disks, no_channels, no_shares]: [bool; 3
         ("tpm", settings.tpm.is_some()),
         ("channels", no_channels || !settings.channels.is_empty()),
         ("shares", no_shares || !settings.shares.is_empty()),
+        ("screen_properties", settings.screen_properties.is_some()),
+        ("board", settings.board.is_some()),
+        ("fw_cfg", no_fw_cfg || !settings.fw_cfg.is_empty()),
+        ("places", no_places || !settings.places.is_empty()),
     ];
     set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()).collect()
 }
@@ -288,13 +280,6 @@ async fn log(ctx: &Ctx, machine: String, hypervisor: bool, lines: Option<usize>)
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_disk_is_typed_with_its_options() {
-        let typed = disk("root,nvme,ro").expect("valid");
-        assert_eq!((typed.disk.as_str(), typed.controller(), typed.read_only), ("root", Controller::Nvme, true));
-        assert_eq!(disk("root,sata").expect_err("refused").exit, 8);
-    }
 
     #[test]
     fn a_share_is_typed_by_its_name() {

@@ -101,6 +101,11 @@ fn machine_files(config: &Config, search: &Search<'_>) -> Result<(Files, Vec<Mis
             None => missing.push(Missing { what: (*what).to_owned(), path: path.to_owned(), package, required: *required }),
         }
     }
+    for path in platform::keyboards() {
+        if let Some(source) = search.find(&path) {
+            files.insert(path, source);
+        }
+    }
     Ok((files, missing))
 }
 

@@ -1,7 +1,7 @@
 //! What a root was made of: if nothing of that has changed, neither would the root. Lines of tab-separated fields.
 
 use crate::closure::Search;
-use crate::platform::ITEMS;
+use crate::platform::{ITEMS, keyboards};
 use crate::{Config, Error, Missing, ROOT, Report, failed};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -66,6 +66,7 @@ pub fn still_true(config: &Config, cell: &Path) -> Option<Report> {
     };
     let same = manifest.inputs == inputs(config)
         && ITEMS.iter().all(|item| same_place(Path::new(item.path)))
+        && keyboards().all(|path| same_place(&path))
         && manifest.entries.iter().all(|entry| entry.still_true(cell));
     same.then_some(manifest.report)
 }

@@ -22,6 +22,8 @@ pub enum Key {
     X86StrictMsr,
     X86VmexitOnHlt,
     X86VmexitOnPause,
+    X86X2apic,
+    KeyboardLayout,
     /// Until 14.
     LpcBootrom,
     /// Until 14.
@@ -43,18 +45,25 @@ pub enum Pci {
     Device,
     Path,
     Ro,
+    NoCache,
+    Sync,
     Ser,
     Backend,
     Mac,
     Rfb,
     W,
     H,
+    Wait,
     /// AHCI port.
     PortType(u8),
     /// AHCI port, or port of a virtio console.
     PortPath(u8),
     /// AHCI port.
     PortRo(u8),
+    /// AHCI port.
+    PortNoCache(u8),
+    /// AHCI port.
+    PortSync(u8),
     /// AHCI port.
     PortSer(u8),
     /// USB slot, from 1.
@@ -94,6 +103,8 @@ impl Display for Key {
             Self::X86StrictMsr => "x86.strictmsr",
             Self::X86VmexitOnHlt => "x86.vmexit_on_hlt",
             Self::X86VmexitOnPause => "x86.vmexit_on_pause",
+            Self::X86X2apic => "x86.x2apic",
+            Self::KeyboardLayout => "keyboard.layout",
             Self::LpcBootrom => "lpc.bootrom",
             Self::LpcBootvars => "lpc.bootvars",
             Self::Bootrom => "bootrom",
@@ -110,15 +121,20 @@ impl Display for Pci {
             Self::Device => "device",
             Self::Path => "path",
             Self::Ro => "ro",
+            Self::NoCache => "nocache",
+            Self::Sync => "sync",
             Self::Ser => "ser",
             Self::Backend => "backend",
             Self::Mac => "mac",
             Self::Rfb => "rfb",
             Self::W => "w",
             Self::H => "h",
+            Self::Wait => "wait",
             Self::PortType(port) => return write!(f, "port.{port}.type"),
             Self::PortPath(port) => return write!(f, "port.{port}.path"),
             Self::PortRo(port) => return write!(f, "port.{port}.ro"),
+            Self::PortNoCache(port) => return write!(f, "port.{port}.nocache"),
+            Self::PortSync(port) => return write!(f, "port.{port}.sync"),
             Self::PortSer(port) => return write!(f, "port.{port}.ser"),
             Self::Play => "play",
             Self::Rec => "rec",

@@ -3,7 +3,9 @@
 use crate::keys::{Config, Key, Pci, Unwritable};
 use crate::{BhyveRelease, Names, ScreenAddress};
 use skep_efivars::path as firmware;
-use skep_machine::{Acceleration, Boot, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, place};
+use skep_machine::{
+    Acceleration, Boot, Clock, Controller, Device, Disk, Format, HostBridge, Invalid, MachineSpec, Nic, NicModel, Screen,
+};
 
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,27 +46,35 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
     if spec.acceleration == Acceleration::Tcg {
         return Err(Error::Unsupported("software emulation"));
     }
+    if !spec.fw_cfg.is_empty() {
+        return Err(Error::Unsupported("items of fw_cfg in its configuration"));
+    }
     let mut c = Config::new(release);
     board(&mut c, spec, names)?;
     boot(&mut c, spec, names, release)?;
-    device(&mut c, 0, "hostbridge")?;
+    let bridge = match spec.board.host_bridge {
+        HostBridge::Standard => "hostbridge",
+        HostBridge::Amd => "amd_hostbridge",
+    };
+    device(&mut c, 0, bridge)?;
     disks(&mut c, spec, names)?;
     let mut nics: Vec<_> = spec.nics.iter().collect();
     nics.sort_by_key(|n| n.slot);
     for n in nics {
-        nic(&mut c, n, names)?;
+        nic(&mut c, spec, n, names)?;
     }
-    if let Some(s) = spec.screen {
-        screen(&mut c, s, names)?;
+    if let Some(s) = &spec.screen {
+        screen(&mut c, spec, s, names)?;
     }
     if spec.rng {
-        device(&mut c, place::RNG, "virtio-rnd")?;
+        device(&mut c, at(spec, Device::Rng)?, "virtio-rnd")?;
     }
     if spec.sound {
         let device_of_host = names.sound.as_ref().ok_or(Error::Unsupported("sound without a sound device of the host"))?;
-        device(&mut c, place::SOUND, "hda")?;
-        c.set(Key::Pci(place::SOUND, Pci::Play), device_of_host)?;
-        c.set(Key::Pci(place::SOUND, Pci::Rec), device_of_host)?;
+        let slot = at(spec, Device::Sound)?;
+        device(&mut c, slot, "hda")?;
+        c.set(Key::Pci(slot, Pci::Play), device_of_host)?;
+        c.set(Key::Pci(slot, Pci::Rec), device_of_host)?;
     }
     if spec.tpm {
         return Err(Error::Unsupported("a TPM without the host's own or swtpm"));
@@ -77,6 +87,11 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
         c.set(Key::LpcComPath(port + 1), path(*fd))?;
     }
     Ok(c.finish())
+}
+
+/// The place of a device on the PCI bus.
+fn at(spec: &MachineSpec, device: Device) -> Result<u8, Error> {
+    spec.place(device).ok_or_else(|| Error::NoDescriptor(device.to_string()))
 }
 
 /// How fdescfs names a descriptor.
@@ -99,18 +114,27 @@ fn board(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
     for (vcpu, cpu) in &spec.limits.pins {
         c.set(Key::VcpuCpuset(*vcpu), cpu)?;
     }
-    c.set(Key::AcpiTables, true)?;
+    let board = spec.board;
+    c.set(Key::AcpiTables, board.acpi)?;
     c.set(Key::RtcUseLocaltime, spec.clock == Clock::LocalTime)?;
     // Linux reads registers that bhyve does not have, and takes the fault for a broken processor.
-    c.set(Key::X86StrictMsr, false)?;
+    c.set(Key::X86StrictMsr, board.strict_msr)?;
     // An idle guest gives its CPU back.
-    c.set(Key::X86VmexitOnHlt, true)?;
-    Ok(c.set(Key::X86VmexitOnPause, true)?)
+    c.set(Key::X86VmexitOnHlt, board.exit_on_halt)?;
+    c.set(Key::X86VmexitOnPause, board.exit_on_pause)?;
+    if board.x2apic {
+        c.set(Key::X86X2apic, true)?;
+    }
+    match &spec.screen {
+        Some(Screen { keyboard, .. }) if !keyboard.is_empty() => Ok(c.set(Key::KeyboardLayout, keyboard)?),
+        _ => Ok(()),
+    }
 }
 
 fn boot(c: &mut Config, spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Result<(), Error> {
     let (rom, vars) = match (&spec.boot, release) {
         (Boot::Direct { .. }, _) => return Err(Error::Unsupported("boot of a kernel of its own")),
+        (Boot::Bios, _) => return Err(Error::Unsupported("boot by a BIOS")),
         // The loader has filled the guest's memory before bhyve starts.
         (Boot::Loader, _) => return Ok(()),
         (Boot::Uefi, BhyveRelease::V13 | BhyveRelease::V14) => (Key::LpcBootrom, Key::LpcBootvars),
@@ -125,7 +149,8 @@ fn device(c: &mut Config, slot: u8, model: &str) -> Result<(), Error> {
 }
 
 fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error> {
-    let mut disks: Vec<_> = spec.disks.iter().collect();
+    // A CD drive is there with its medium only.
+    let mut disks: Vec<_> = spec.disks.iter().filter(|disk| !disk.ejected).collect();
     disks.sort_by_key(|d| d.slot);
     // AHCI ports must be numbered without gaps (bhyve_config(5)).
     let mut ports = 0;
@@ -134,11 +159,11 @@ fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
         if disk.format != Format::Raw {
             return Err(Error::Unsupported("a disk that is not raw"));
         }
-        match (disk.controller, place::disk(disk.slot)) {
+        match (disk.controller, spec.place(Device::Disk(disk.slot))) {
             (Controller::VirtioBlk, Some(at)) => single(c, disk, at, "virtio-blk", *fd)?,
             (Controller::Nvme, Some(at)) => single(c, disk, at, "nvme", *fd)?,
-            (Controller::Ahci, _) => port(c, disk, &mut ports, "hd", *fd)?,
-            (Controller::AhciCd, _) => port(c, disk, &mut ports, "cd", *fd)?,
+            (Controller::Ahci, _) => port(c, spec, disk, &mut ports, "hd", *fd)?,
+            (Controller::AhciCd, _) => port(c, spec, disk, &mut ports, "cd", *fd)?,
             // Its only disks are those of ctl(4): all that the host serves as targets.
             (Controller::VirtioScsi, _) => return Err(Error::Unsupported("a virtio-scsi disk of the machine's own")),
             (_, None) => return Err(Error::NoDescriptor(format!("disk {}", disk.slot))),
@@ -151,44 +176,51 @@ fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
 fn single(c: &mut Config, disk: &Disk, at: u8, model: &str, fd: i32) -> Result<(), Error> {
     device(c, at, model)?;
     c.set(Key::Pci(at, Pci::Path), path(fd))?;
-    if disk.is_read_only() {
-        c.set(Key::Pci(at, Pci::Ro), true)?;
+    for (on, key) in [(disk.is_read_only(), Pci::Ro), (disk.no_cache, Pci::NoCache), (disk.sync, Pci::Sync)] {
+        if on {
+            c.set(Key::Pci(at, key), true)?;
+        }
     }
     Ok(c.set(Key::Pci(at, Pci::Ser), disk.serial())?)
 }
 
 /// A disk on the AHCI controller.
-fn port(c: &mut Config, disk: &Disk, ports: &mut u8, kind: &str, fd: i32) -> Result<(), Error> {
+fn port(c: &mut Config, spec: &MachineSpec, disk: &Disk, ports: &mut u8, kind: &str, fd: i32) -> Result<(), Error> {
+    let slot = at(spec, Device::Ahci)?;
     if *ports == 0 {
-        device(c, place::AHCI, "ahci")?;
+        device(c, slot, "ahci")?;
     }
-    c.set(Key::Pci(place::AHCI, Pci::PortType(*ports)), kind)?;
-    c.set(Key::Pci(place::AHCI, Pci::PortPath(*ports)), path(fd))?;
-    if disk.is_read_only() {
-        c.set(Key::Pci(place::AHCI, Pci::PortRo(*ports)), true)?;
+    c.set(Key::Pci(slot, Pci::PortType(*ports)), kind)?;
+    c.set(Key::Pci(slot, Pci::PortPath(*ports)), path(fd))?;
+    let flags: [(bool, fn(u8) -> Pci); 3] =
+        [(disk.is_read_only(), Pci::PortRo), (disk.no_cache, Pci::PortNoCache), (disk.sync, Pci::PortSync)];
+    for (on, key) in flags {
+        if on {
+            c.set(Key::Pci(slot, key(*ports)), true)?;
+        }
     }
-    c.set(Key::Pci(place::AHCI, Pci::PortSer(*ports)), disk.serial())?;
+    c.set(Key::Pci(slot, Pci::PortSer(*ports)), disk.serial())?;
     *ports += 1;
     Ok(())
 }
 
 /// How the firmware's device paths to a disk begin.
 pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
-    let is_ahci = |disk: &&Disk| matches!(disk.controller, Controller::Ahci | Controller::AhciCd);
-    let disk = spec.disks.iter().find(|disk| disk.slot == slot)?;
+    let is_ahci = |disk: &&Disk| matches!(disk.controller, Controller::Ahci | Controller::AhciCd) && !disk.ejected;
+    let disk = spec.disks.iter().find(|disk| disk.slot == slot && !disk.ejected)?;
     Some(match disk.controller {
-        Controller::VirtioBlk | Controller::Nvme => firmware::pci(place::disk(slot)?, 0),
+        Controller::VirtioBlk | Controller::Nvme => firmware::pci(spec.place(Device::Disk(slot))?, 0),
         Controller::Ahci | Controller::AhciCd => {
             let before = spec.disks.iter().filter(is_ahci).filter(|other| other.slot < slot).count();
-            [firmware::pci(place::AHCI, 0), firmware::sata(u16::try_from(before).ok()?)].concat()
+            [firmware::pci(spec.place(Device::Ahci)?, 0), firmware::sata(u16::try_from(before).ok()?)].concat()
         }
         Controller::VirtioScsi => return None,
     })
 }
 
-fn nic(c: &mut Config, nic: &Nic, names: &Names) -> Result<(), Error> {
+fn nic(c: &mut Config, spec: &MachineSpec, nic: &Nic, names: &Names) -> Result<(), Error> {
     let missing = || Error::NoDescriptor(format!("NIC {}", nic.slot));
-    let (tap, at) = names.taps.get(&nic.slot).zip(place::nic(nic.slot)).ok_or_else(missing)?;
+    let (tap, at) = names.taps.get(&nic.slot).zip(spec.place(Device::Nic(nic.slot))).ok_or_else(missing)?;
     let model = match nic.model {
         NicModel::VirtioNet => "virtio-net",
         NicModel::E1000 => "e1000",
@@ -198,32 +230,38 @@ fn nic(c: &mut Config, nic: &Nic, names: &Names) -> Result<(), Error> {
     Ok(c.set(Key::Pci(at, Pci::Mac), nic.mac)?)
 }
 
-fn screen(c: &mut Config, screen: Screen, names: &Names) -> Result<(), Error> {
-    device(c, place::SCREEN, "fbuf")?;
+fn screen(c: &mut Config, spec: &MachineSpec, screen: &Screen, names: &Names) -> Result<(), Error> {
+    let slot = at(spec, Device::Screen)?;
+    device(c, slot, "fbuf")?;
     let address = match &names.screen {
         ScreenAddress::Socket(path) => format!("unix:{path}"),
         ScreenAddress::Loopback => "127.0.0.1:5900".to_owned(),
     };
-    c.set(Key::Pci(place::SCREEN, Pci::Rfb), address)?;
-    c.set(Key::Pci(place::SCREEN, Pci::W), screen.width)?;
-    c.set(Key::Pci(place::SCREEN, Pci::H), screen.height)?;
+    c.set(Key::Pci(slot, Pci::Rfb), address)?;
+    c.set(Key::Pci(slot, Pci::W), screen.width)?;
+    c.set(Key::Pci(slot, Pci::H), screen.height)?;
+    if screen.wait {
+        c.set(Key::Pci(slot, Pci::Wait), true)?;
+    }
     if screen.tablet {
-        device(c, place::USB, "xhci")?;
-        c.set(Key::Pci(place::USB, Pci::SlotDevice(1)), "tablet")?;
+        let slot = at(spec, Device::Usb)?;
+        device(c, slot, "xhci")?;
+        c.set(Key::Pci(slot, Pci::SlotDevice(1)), "tablet")?;
     }
     Ok(())
 }
 
 /// Ports of a virtio console; bhyve listens on each one's socket and serves one client at a time.
 fn channels(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error> {
+    let slot = at(spec, Device::Channels)?;
     if !spec.channels.is_empty() {
-        device(c, place::CHANNELS, "virtio-console")?;
+        device(c, slot, "virtio-console")?;
     }
     for (port, channel) in (0..).zip(&spec.channels) {
         let missing = || Error::NoDescriptor(format!("channel {}", channel.name));
         let path = names.channels.get(usize::from(port)).ok_or_else(missing)?;
-        c.set(Key::Pci(place::CHANNELS, Pci::PortName(port)), &channel.name)?;
-        c.set(Key::Pci(place::CHANNELS, Pci::PortPath(port)), path)?;
+        c.set(Key::Pci(slot, Pci::PortName(port)), &channel.name)?;
+        c.set(Key::Pci(slot, Pci::PortPath(port)), path)?;
     }
     Ok(())
 }
@@ -232,7 +270,7 @@ fn channels(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Err
 fn shares(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error> {
     for (at, share) in (0..).zip(&spec.shares) {
         let missing = || Error::NoDescriptor(format!("share {}", share.name));
-        let (path, slot) = names.shares.get(usize::from(at)).zip(place::share(at)).ok_or_else(missing)?;
+        let (path, slot) = names.shares.get(usize::from(at)).zip(spec.place(Device::Share(at))).ok_or_else(missing)?;
         device(c, slot, "virtio-9p")?;
         c.set(Key::Pci(slot, Pci::Sharename), &share.name)?;
         c.set(Key::Pci(slot, Pci::Path), path)?;
@@ -270,7 +308,7 @@ impl Names {
         if let Some(path) = self.channels.iter().find(|path| !path.starts_with('/') || path.len() > 103) {
             return bad("channel socket", path, "must be an absolute path of at most 103 bytes");
         }
-        match (&self.screen, spec.screen) {
+        match (&self.screen, &spec.screen) {
             (_, None) => Ok(()),
             (ScreenAddress::Loopback, Some(s)) => narrow(s, release),
             (ScreenAddress::Socket(path), Some(_)) if release < BhyveRelease::V15 => {
@@ -286,7 +324,7 @@ impl Names {
 }
 
 /// Before 15 a screen has at most 1920 by 1200 pixels.
-fn narrow(screen: Screen, release: BhyveRelease) -> Result<(), Error> {
+fn narrow(screen: &Screen, release: BhyveRelease) -> Result<(), Error> {
     if release >= BhyveRelease::V15 || (screen.width <= 1920 && screen.height <= 1200) {
         Ok(())
     } else {

@@ -39,11 +39,36 @@ fn full() -> MachineSpec {
             Nic { slot: 0, mac: Mac::from_id(0xaa), ..Nic::default() },
             Nic { slot: 7, model: NicModel::E1000, mac: Mac::from_id(0xbb) },
         ],
-        screen: Some(Screen { width: 1920, height: 1080, tablet: true }),
+        screen: Some(Screen { width: 1920, height: 1080, tablet: true, ..Screen::default() }),
         serial_ports: 4,
         clock: Clock::LocalTime,
         channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
         shares: [("src", true), ("out", false)].map(|(name, read_only)| Share { name: name.into(), read_only }).into(),
+        ..small()
+    }
+}
+
+/// What a machine has that is unlike all others.
+fn unusual() -> MachineSpec {
+    let disk = |slot, controller| Disk { slot, controller, ..Disk::default() };
+    let place = |device, slot| Place { device, slot };
+    MachineSpec {
+        boot: Boot::Uefi,
+        disks: vec![
+            Disk { no_cache: true, ..disk(0, Controller::VirtioBlk) },
+            Disk { ejected: true, ..disk(1, Controller::AhciCd) },
+            Disk { no_cache: true, sync: true, ..disk(2, Controller::Ahci) },
+        ],
+        screen: Some(Screen { wait: true, keyboard: "ch-fr".into(), tablet: false, ..Screen::default() }),
+        board: Board {
+            acpi: false,
+            host_bridge: HostBridge::Amd,
+            exit_on_halt: false,
+            exit_on_pause: false,
+            strict_msr: true,
+            x2apic: true,
+        },
+        places: vec![place(Device::Disk(0), 30), place(Device::Ahci, 8), place(Device::Screen, 1)],
         ..small()
     }
 }
@@ -71,6 +96,7 @@ fn every_release_is_written_as_before() {
     for release in BhyveRelease::ALL {
         golden("small", &small(), release);
         golden("full", &full(), release);
+        golden("unusual", &unusual(), release);
     }
 }
 
@@ -135,6 +161,23 @@ fn keys_are_written_only_for_releases_that_have_them() {
 }
 
 #[test]
+fn what_only_qemu_has_is_never_passed_over() {
+    let item = FwCfg { name: "opt/a".into(), value: "b".into() };
+    for spec in [MachineSpec { boot: Boot::Bios, ..small() }, MachineSpec { fw_cfg: vec![item], ..small() }] {
+        let refused = configure(&spec, &names(BhyveRelease::V15), BhyveRelease::V15);
+        assert!(matches!(refused, Err(Error::Unsupported(_))), "{refused:?}");
+    }
+}
+
+#[test]
+fn an_ejected_cd_leaves_no_gap_among_the_ports() {
+    let text = configure(&unusual(), &names(BhyveRelease::V15), BhyveRelease::V15).unwrap();
+    assert!(text.contains("pci.0.8.0.port.0.type=hd\n") && !text.contains("port.1."), "{text}");
+    assert_eq!(skep_engine_bhyve::boot_path(&unusual(), 1), None);
+    assert_eq!(skep_engine_bhyve::boot_path(&unusual(), 0), Some(skep_efivars::path::pci(30, 0)));
+}
+
+#[test]
 fn wired_memory_and_bound_cpus_are_lines_of_their_own() {
     for release in BhyveRelease::ALL {
         let limits = Limits { wired: true, pins: [(0, 3), (1, 12)].into(), ..Limits::default() };
@@ -158,7 +201,7 @@ fn what_bhyve_cannot_do_is_refused() {
     let scsi = Disk { controller: Controller::VirtioScsi, ..Disk::default() };
     assert!(refused(MachineSpec { disks: vec![scsi], ..small() }));
     assert!(matches!(configure(&MachineSpec { memory_mib: 1, ..small() }, &names(release), release), Err(Error::Invalid(_))));
-    let large = MachineSpec { screen: Some(Screen { width: 3840, height: 2160, tablet: true }), ..small() };
+    let large = MachineSpec { screen: Some(Screen { width: 3840, height: 2160, tablet: true, ..Screen::default() }), ..small() };
     configure(&large, &names(release), release).unwrap();
     assert!(matches!(configure(&large, &names(BhyveRelease::V14), BhyveRelease::V14), Err(Error::Unsupported(_))));
 }
@@ -261,7 +304,7 @@ prop_compose! {
             disks,
             nics: nics.into_iter().map(|slot| Nic { slot, model, mac: Mac::from_id(slot.into()) }).collect(),
             boot: if uefi { Boot::Uefi } else { Boot::Loader },
-            screen: screen.map(|(width, height, tablet)| Screen { width, height, tablet }),
+            screen: screen.map(|(width, height, tablet)| Screen { width, height, tablet, ..Screen::default() }),
             serial_ports,
             rng,
             clock: if local { Clock::LocalTime } else { Clock::Utc },

@@ -30,6 +30,15 @@ pub struct Group<'c> {
 }
 
 impl Config {
+    /// Writes a line that QEMU passes over: what is meant for whoever starts it.
+    pub fn comment(&mut self, word: &'static str, value: &str) -> Result<(), Unwritable> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        if !value.bytes().all(plain) {
+            return Err(Unwritable { group: word, key: value.to_owned(), why: "it is not a plain word" });
+        }
+        let _ = writeln!(self.0, "{word}{value}"); // a String takes everything
+        Ok(())
+    }
     /// Begins a group without an id.
     pub fn group(&mut self, name: &'static str) -> Group<'_> {
         self.begin(format_args!("[{name}]"), name)

@@ -1,7 +1,7 @@
 //! QEMU's side of a machine, as pure code: model to configuration, QMP lines to typed answers, events and exit to a verdict.
 //!
-//! QEMU is started with one fixed command line ([`ARGV`]); only the machine's identity follows ([`argv`]), since QEMU takes it from
-//! nowhere else. Everything that varies is in the file that [`configure`] makes, which the runner puts at [`CONFIG`] before each
+//! QEMU is started with one fixed command line ([`ARGV`]); only the machine's identity and its keyboard layout follow ([`argv`]), since
+//! QEMU takes them from nowhere else. Everything that varies is in the file that [`configure`] makes, which the runner puts at [`CONFIG`] before each
 //! start. Disks, taps, serial lines and QMP are descriptors, under the numbers in [`Fds`]. Facts: QEMU 7.2 (qemu-options.hx,
 //! util/qemu-config.c, qapi/), each one run.
 #![forbid(unsafe_code)]
@@ -41,7 +41,7 @@ pub const FIRMWARE: &[&str] = &[
     "/usr/share/seabios/vgabios-stdvga.bin",
     "/usr/share/qemu/kvmvapic.bin",
     "/usr/share/qemu/linuxboot_dma.bin",
-    "/usr/share/qemu/keymaps/en-us",
+    "/usr/share/qemu/keymaps",
     UEFI_CODE,
 ];
 /// What QEMU loads while it starts.
@@ -69,7 +69,15 @@ pub const ARGV: &[&str] = &[
     CONFIG,
 ];
 
-/// [`ARGV`], then the machine's identity.
-pub fn argv(uuid: Uuid) -> Vec<String> {
-    ARGV.iter().map(|&arg| arg.to_owned()).chain(["-uuid".to_owned(), uuid.to_string()]).collect()
+/// How the first line of a configuration begins that names a keyboard layout.
+pub(crate) const KEYBOARD: &str = "# keyboard ";
+
+/// [`ARGV`], then the machine's identity, and the keyboard layout that the configuration names, if it does.
+pub fn argv(uuid: Uuid, config: &str) -> Vec<String> {
+    let own = ["-uuid".to_owned(), uuid.to_string()];
+    let layout = config.lines().next().and_then(|line| line.strip_prefix(KEYBOARD));
+    // With a path in it QEMU would read another file.
+    let plain = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    let keyboard = layout.filter(plain).map(|name| ["-k".to_owned(), name.to_owned()]);
+    ARGV.iter().map(|&arg| arg.to_owned()).chain(own).chain(keyboard.into_iter().flatten()).collect()
 }

@@ -1,10 +1,11 @@
 //! Model to configuration.
 
-use crate::{Fds, INITRD, KERNEL, UEFI_CODE, argv, config::Config, config::Unwritable, qmp};
+use crate::config::{Config, Group, Unwritable};
+use crate::{Fds, INITRD, KERNEL, KEYBOARD, UEFI_CODE, argv, qmp};
 use skep_efivars::path as firmware_path;
 use skep_machine::{
-    Acceleration, Boot, Channel, Clock, Controller, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen, Share, limits,
-    place,
+    Acceleration, Board, Boot, Channel, Clock, Controller, Device, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen,
+    limits,
 };
 
 /// What starts a machine.
@@ -45,47 +46,66 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     if spec.limits.wired {
         return Err(Error::Unsupported("memory that stays in RAM"));
     }
+    if spec.screen.as_ref().is_some_and(|screen| screen.wait) {
+        return Err(Error::Unsupported("a guest that waits for a viewer"));
+    }
+    if spec.board != Board::default() {
+        return Err(Error::Unsupported("other tables, host bridge, exits, registers or APIC than its own"));
+    }
     let mut c = Config::default();
+    keyboard(&mut c, spec)?;
     board(&mut c, spec)?;
     lines(&mut c, spec, fds)?;
     match &spec.boot {
         Boot::Uefi => firmware(&mut c, fds.vars)?,
-        Boot::Direct { .. } => {}
+        Boot::Direct { .. } | Boot::Bios => {}
         Boot::Loader => return Err(Error::Unsupported("boot by the host's loader")),
     }
     let mut disks: Vec<_> = spec.disks.iter().collect();
     disks.sort_by_key(|d| d.slot);
     if disks.iter().any(|d| d.controller == Controller::VirtioScsi) {
-        device(&mut c, "scsi", "virtio-scsi-pci", Some(place::SCSI))?;
+        device(&mut c, "scsi", "virtio-scsi-pci", spec.place(Device::Scsi))?;
     }
     for d in disks {
         // Whatever is named to the firmware, it puts first, in its variables too, and forgets its other entries for disks.
         let first = !(spec.firmware_order && spec.boot == Boot::Uefi);
-        disk(&mut c, d, fds, first)?;
+        disk(&mut c, spec, d, fds, first)?;
     }
     let mut nics: Vec<_> = spec.nics.iter().collect();
     nics.sort_by_key(|n| n.slot);
     for n in nics {
-        nic(&mut c, n, fds)?;
+        nic(&mut c, spec, n, fds)?;
     }
-    if let Some(s) = spec.screen {
-        screen(&mut c, s)?;
+    if let Some(s) = &spec.screen {
+        screen(&mut c, spec, s)?;
     }
     if spec.rng {
         c.with_id("object", "rng0").set("qom-type", "rng-builtin")?;
-        device(&mut c, "rng", "virtio-rng-pci", Some(place::RNG))?.set("rng", "rng0")?;
+        device(&mut c, "rng", "virtio-rng-pci", spec.place(Device::Rng))?.set("rng", "rng0")?;
     }
     if spec.sound {
-        device(&mut c, "sound", "intel-hda", Some(place::SOUND))?;
+        device(&mut c, "sound", "intel-hda", spec.place(Device::Sound))?;
         device(&mut c, "codec", "hda-duplex", None)?.set("bus", "sound.0")?.set("audiodev", "silence")?;
     }
     if spec.tpm {
         return Err(Error::Unsupported("a TPM without swtpm at its side"));
     }
-    channels(&mut c, &spec.channels)?;
-    shares(&mut c, &spec.shares)?;
+    channels(&mut c, spec)?;
+    shares(&mut c, spec)?;
+    for item in &spec.fw_cfg {
+        c.group("fw_cfg").set("name", &item.name)?.set("string", &item.value)?;
+    }
     device(&mut c, "panic", "pvpanic", None)?;
-    Ok(Launch { argv: argv(spec.uuid), config: c.finish(), qmp_first: vec![qmp::capabilities(0), qmp::cont(1)] })
+    let config = c.finish();
+    Ok(Launch { argv: argv(spec.uuid, &config), config, qmp_first: vec![qmp::capabilities(0), qmp::cont(1)] })
+}
+
+/// The keyboard layout, which QEMU takes from its command line only: a comment that [`argv`] reads.
+fn keyboard(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
+    match &spec.screen {
+        Some(Screen { keyboard, .. }) if !keyboard.is_empty() => Ok(c.comment(KEYBOARD, keyboard)?),
+        _ => Ok(()),
+    }
 }
 
 fn board(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
@@ -127,7 +147,7 @@ fn lines(c: &mut Config, spec: &MachineSpec, fds: &Fds) -> Result<(), Error> {
 }
 
 /// A block backend on a file, or on a descriptor in a set of its own.
-fn drive(c: &mut Config, id: &str, format: &str, file: &str, read_only: bool) -> Result<(), Error> {
+fn drive<'c>(c: &'c mut Config, id: &str, format: &str, file: &str, read_only: bool) -> Result<Group<'c>, Error> {
     let switch = |on| if on { "on" } else { "off" };
     // pflash devices take their drive by interface and unit; all others name it.
     let group = c.with_id("drive", id);
@@ -139,8 +159,7 @@ fn drive(c: &mut Config, id: &str, format: &str, file: &str, read_only: bool) ->
     // Both drivers are named, so that no guest's byte is ever probed for a format. auto-read-only would first open a writable
     // descriptor for reading, which descriptor sets refuse. Locks are storage-helper's.
     let group = group.set("driver", format)?.set("file.driver", "file")?.set("file.filename", file)?;
-    group.set("file.locking", "off")?.set("read-only", switch(read_only))?.set("auto-read-only", "off")?;
-    Ok(())
+    Ok(group.set("file.locking", "off")?.set("read-only", switch(read_only))?.set("auto-read-only", "off")?)
 }
 
 /// Hands an inherited descriptor to a set and returns the name under which a drive opens it.
@@ -152,34 +171,45 @@ fn fdset(c: &mut Config, set: i32, fd: i32) -> Result<String, Error> {
 fn firmware(c: &mut Config, vars: i32) -> Result<(), Error> {
     drive(c, "fw-code", "raw", UEFI_CODE, true)?;
     let file = fdset(c, 100, vars)?;
-    drive(c, "fw-vars", "raw", &file, false)
+    drive(c, "fw-vars", "raw", &file, false)?;
+    Ok(())
 }
 
-fn disk(c: &mut Config, disk: &Disk, fds: &Fds, in_order: bool) -> Result<(), Error> {
+fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bool) -> Result<(), Error> {
     let slot = disk.slot;
-    let fd = *fds.disks.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("disk {slot}")))?;
-    let file = fdset(c, i32::from(slot), fd)?;
     let id = qmp::disk_id(slot);
-    let format = match disk.format {
-        Format::Raw => "raw",
-        Format::Qcow2 => "qcow2",
-    };
-    drive(c, &id, format, &file, disk.is_read_only())?;
+    if !disk.ejected {
+        let fd = *fds.disks.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("disk {slot}")))?;
+        let file = fdset(c, i32::from(slot), fd)?;
+        let format = match disk.format {
+            Format::Raw => "raw",
+            Format::Qcow2 => "qcow2",
+        };
+        let group = drive(c, &id, format, &file, disk.is_read_only())?;
+        match (disk.no_cache, disk.sync) {
+            (false, false) => group,
+            (true, false) => group.set("cache", "none")?,
+            (false, true) => group.set("cache", "writethrough")?,
+            (true, true) => group.set("cache", "directsync")?,
+        };
+    }
+    let at = spec.place(Device::Disk(slot));
     let (driver, at) = match disk.controller {
-        Controller::VirtioBlk => ("virtio-blk-pci", place::disk(slot)),
-        Controller::Nvme => ("nvme", place::disk(slot)),
+        Controller::VirtioBlk => ("virtio-blk-pci", at),
+        Controller::Nvme => ("nvme", at),
         Controller::Ahci => ("ide-hd", None),
         Controller::AhciCd => ("ide-cd", None),
         Controller::VirtioScsi => ("scsi-hd", None),
     };
-    let mut group = device(c, &format!("dev-{id}"), driver, at)?;
+    let mut group = device(c, &qmp::device_id(&id), driver, at)?;
     group = match disk.controller {
         Controller::Ahci | Controller::AhciCd => group.set("bus", format_args!("ide.{slot}"))?,
         Controller::VirtioScsi => group.set("bus", "scsi.0")?.set("scsi-id", slot)?.set("lun", 0)?,
         Controller::VirtioBlk | Controller::Nvme => group,
     };
-    group = group.set("drive", &id)?.set("serial", disk.serial())?;
-    if in_order {
+    group = if disk.ejected { group } else { group.set("drive", &id)? };
+    group = group.set("serial", disk.serial())?;
+    if in_order && !disk.ejected {
         // 0 is the option ROM of a direct boot.
         group.set("bootindex", slot + 1)?;
     }
@@ -192,13 +222,15 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     const AHCI: (u8, u8) = (0x1f, 2);
     let disk = spec.disks.iter().find(|disk| disk.slot == slot)?;
     Some(match disk.controller {
-        Controller::VirtioBlk | Controller::Nvme => firmware_path::pci(place::disk(slot)?, 0),
+        Controller::VirtioBlk | Controller::Nvme => firmware_path::pci(spec.place(Device::Disk(slot))?, 0),
         Controller::Ahci | Controller::AhciCd => [firmware_path::pci(AHCI.0, AHCI.1), firmware_path::sata(slot.into())].concat(),
-        Controller::VirtioScsi => [firmware_path::pci(place::SCSI, 0), firmware_path::scsi(slot.into(), 0)].concat(),
+        Controller::VirtioScsi => {
+            [firmware_path::pci(spec.place(Device::Scsi)?, 0), firmware_path::scsi(slot.into(), 0)].concat()
+        }
     })
 }
 
-fn nic(c: &mut Config, nic: &Nic, fds: &Fds) -> Result<(), Error> {
+fn nic(c: &mut Config, spec: &MachineSpec, nic: &Nic, fds: &Fds) -> Result<(), Error> {
     let slot = nic.slot;
     let fd = *fds.taps.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("NIC {slot}")))?;
     let id = format!("net{slot}");
@@ -208,19 +240,19 @@ fn nic(c: &mut Config, nic: &Nic, fds: &Fds) -> Result<(), Error> {
         NicModel::VirtioNet => "virtio-net-pci",
         NicModel::E1000 => "e1000",
     };
-    let group = device(c, &format!("dev-{id}"), driver, place::nic(slot))?;
+    let group = device(c, &format!("dev-{id}"), driver, spec.place(Device::Nic(slot)))?;
     // No boot ROM: network boot is not offered, and the cell need not hold one.
     group.set("netdev", &id)?.set("mac", nic.mac)?.set("romfile", "")?;
     Ok(())
 }
 
-fn screen(c: &mut Config, screen: Screen) -> Result<(), Error> {
+fn screen(c: &mut Config, spec: &MachineSpec, screen: &Screen) -> Result<(), Error> {
     let bytes = u32::from(screen.width) * u32::from(screen.height) * 4;
     let memory = bytes.div_ceil(1 << 20).next_power_of_two().max(16);
-    let group = device(c, "screen", "VGA", Some(place::SCREEN))?;
+    let group = device(c, "screen", "VGA", spec.place(Device::Screen))?;
     group.set("xres", screen.width)?.set("yres", screen.height)?.set("edid", "on")?.set("vgamem_mb", memory)?;
     if screen.tablet {
-        device(c, "usb", "qemu-xhci", Some(place::USB))?;
+        device(c, "usb", "qemu-xhci", spec.place(Device::Usb))?;
         device(c, "tablet", "usb-tablet", None)?.set("bus", "usb.0")?;
     }
     Ok(())
@@ -228,16 +260,16 @@ fn screen(c: &mut Config, screen: Screen) -> Result<(), Error> {
 
 /// Ports of a virtio console. Nobody is at the host's end of one before [`qmp::connect_channel`], which the guest sees; what it writes
 /// until then is dropped.
-fn channels(c: &mut Config, channels: &[Channel]) -> Result<(), Error> {
-    if !channels.is_empty() {
-        device(c, "channels", "virtio-serial-pci", Some(place::CHANNELS))?.set("max_ports", limits::CHANNELS + 1)?;
+fn channels(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
+    if !spec.channels.is_empty() {
+        device(c, "channels", "virtio-serial-pci", spec.place(Device::Channels))?.set("max_ports", limits::CHANNELS + 1)?;
     }
-    for (port, channel) in (0..).zip(channels) {
+    for (port, Channel { name }) in (0..).zip(&spec.channels) {
         let id = qmp::channel_id(port);
         c.with_id("chardev", &id).set("backend", "null")?;
         // Port 0 would be a console.
         let group = device(c, &format!("dev-{id}"), "virtserialport", None)?.set("bus", "channels.0")?.set("nr", port + 1)?;
-        group.set("chardev", &id)?.set("name", &channel.name)?;
+        group.set("chardev", &id)?.set("name", name)?;
     }
     Ok(())
 }
@@ -246,9 +278,10 @@ fn channels(c: &mut Config, channels: &[Channel]) -> Result<(), Error> {
 /// in its own tree. Where it writes, owners, modes, links and devices are kept in files (`.virtfs_metadata`), so that the host's files get no
 /// set-user-id bit and no link that a program of the host would follow; the other two models do as much, but reach names through /proc,
 /// which cells do not have (hw/9pfs/9p-util.h).
-fn shares(c: &mut Config, shares: &[Share]) -> Result<(), Error> {
-    for (at, share) in (0..).zip(shares) {
-        let place = place::share(at).ok_or_else(|| Error::NoDescriptor(format!("share {}", share.name)))?;
+fn shares(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
+    for (at, share) in (0..).zip(&spec.shares) {
+        let missing = || Error::NoDescriptor(format!("share {}", share.name));
+        let place = spec.place(Device::Share(at)).ok_or_else(missing)?;
         let id = format!("share{at}");
         let group = c.with_id("fsdev", &id).set("fsdriver", "local")?.set("path", format_args!("{}{at}", crate::SHARE))?;
         match share.read_only {
@@ -261,7 +294,7 @@ fn shares(c: &mut Config, shares: &[Share]) -> Result<(), Error> {
 }
 
 /// Begins a device, at its place on PCI bus 0 if it has one.
-fn device<'c>(c: &'c mut Config, id: &str, driver: &str, place: Option<u8>) -> Result<crate::config::Group<'c>, Error> {
+fn device<'c>(c: &'c mut Config, id: &str, driver: &str, place: Option<u8>) -> Result<Group<'c>, Error> {
     let group = c.with_id("device", id).set("driver", driver)?;
     match place {
         Some(at) => Ok(group.set("bus", "pcie.0")?.set("addr", format_args!("{at:#04x}"))?),

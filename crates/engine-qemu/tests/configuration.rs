@@ -43,6 +43,60 @@ fn a_machine_with_everything_is_written_as_before() {
     golden("kvm-localtime", &kvm);
 }
 
+/// What a machine has that is unlike all others.
+fn unusual() -> MachineSpec {
+    let disk = |slot, controller| Disk { slot, controller, ..Disk::default() };
+    let place = |device, slot| Place { device, slot };
+    MachineSpec {
+        boot: Boot::Bios,
+        disks: vec![
+            Disk { no_cache: true, ..disk(0, Controller::VirtioBlk) },
+            Disk { sync: true, ..disk(1, Controller::Nvme) },
+            Disk { no_cache: true, sync: true, ..disk(2, Controller::Ahci) },
+            Disk { ejected: true, ..disk(3, Controller::AhciCd) },
+            disk(4, Controller::AhciCd),
+        ],
+        screen: Some(Screen { width: 1280, height: 1024, tablet: false, keyboard: "de-ch".into(), ..Screen::default() }),
+        fw_cfg: vec![FwCfg { name: "opt/org.example/a".into(), value: "50% of b, c".into() }],
+        places: vec![place(Device::Disk(0), 30), place(Device::Screen, 8), place(Device::Rng, 1)],
+        ..direct()
+    }
+}
+
+#[test]
+fn an_unusual_machine_is_written_as_before() {
+    golden("unusual", &unusual());
+    let argv = configure(&unusual(), &Fds::standard()).unwrap().argv;
+    assert_eq!(argv.split_at(ARGV.len()).1[2..], ["-k", "de-ch"]);
+}
+
+#[test]
+fn only_a_plain_word_becomes_an_argument() {
+    let uuid = Uuid::from_u128(1);
+    for config in ["# keyboard ../../run/x", "# keyboard ", "\n# keyboard de", "[machine]\n# keyboard de", "# keyboard de -S"] {
+        assert_eq!(skep_engine_qemu::argv(uuid, config).len(), ARGV.len() + 2, "{config}");
+    }
+}
+
+#[test]
+fn what_only_bhyve_has_is_never_passed_over() {
+    type Edit = fn(&mut MachineSpec);
+    let edits: [Edit; 7] = [
+        |s| s.board.acpi = false,
+        |s| s.screen = Some(Screen { wait: true, ..Screen::default() }),
+        |s| s.board.host_bridge = HostBridge::Amd,
+        |s| s.board.exit_on_halt = false,
+        |s| s.board.exit_on_pause = false,
+        |s| s.board.strict_msr = true,
+        |s| s.board.x2apic = true,
+    ];
+    for edit in edits {
+        let mut spec = direct();
+        edit(&mut spec);
+        assert!(matches!(configure(&spec, &Fds::standard()), Err(Error::Unsupported(_))), "{spec:?}");
+    }
+}
+
 #[test]
 fn only_the_identity_varies_on_the_command_line() {
     let launch = configure(&direct(), &Fds::standard()).unwrap();

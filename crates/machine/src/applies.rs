@@ -59,6 +59,9 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
         channels,
         firmware_order,
         shares,
+        board,
+        fw_cfg,
+        places,
     } = old;
     let next = When::NextStart;
     note("uuid".into(), next, *uuid != new.uuid);
@@ -84,6 +87,9 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     note("channels".into(), next, *channels != new.channels);
     note("firmware_order".into(), next, *firmware_order != new.firmware_order);
     note("shares".into(), next, *shares != new.shares);
+    note("board".into(), next, *board != new.board);
+    note("fw_cfg".into(), next, *fw_cfg != new.fw_cfg);
+    note("places".into(), next, *places != new.places);
     let crate::Limits {
         cpu_percent,
         memory_mib,

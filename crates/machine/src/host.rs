@@ -1,5 +1,7 @@
 //! What a host can do, and whether that is enough for a machine.
 
+use crate::ability::{Ability, asked as asked_of_host};
+use crate::keyboards::layouts;
 use crate::{Acceleration, Boot, Clock, Controller, Format, Limits, MachineSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -60,6 +62,10 @@ pub struct HostCapabilities {
     pub writable_shares: Result<(), String>,
     /// What of [`crate::Limits`] can be enforced.
     pub limits: BTreeSet<Limit>,
+    /// What else it can do.
+    pub abilities: BTreeSet<Ability>,
+    /// Names of the keyboard layouts that a screen can have.
+    pub keyboards: BTreeSet<String>,
 }
 
 /// Something of [`crate::Limits`] that a host may or may not be able to enforce.
@@ -211,6 +217,8 @@ impl HostCapabilities {
             tpm: false,
             shares: true,
             writable_shares: Ok(()),
+            abilities: Ability::of(Hypervisor::Qemu),
+            keyboards: named(layouts(Hypervisor::Qemu)),
         }
     }
     /// bhyve(8) with what every supported release has.
@@ -230,6 +238,8 @@ impl HostCapabilities {
             virtio_scsi: false,
             sound: false,
             writable_shares: Err(HOSTS_WRITES.to_owned()),
+            abilities: Ability::of(Hypervisor::Bhyve),
+            keyboards: named(layouts(Hypervisor::Bhyve)),
             ..Self::qemu(memory_mib)
         }
     }
@@ -261,6 +271,8 @@ impl HostCapabilities {
             Boot::Direct { .. } => {
                 need(self.direct, "boot", "a kernel of its own", &format!("{name} cannot boot one; use UEFI"))?
             }
+            // Among the abilities.
+            Boot::Bios => {}
             Boot::Loader => need(self.loader, "boot", "bhyveload", &format!("{name} has no such loader; use UEFI"))?,
         }
         match self.resolve(spec.acceleration) {
@@ -276,13 +288,16 @@ impl HostCapabilities {
             let scsi = self.virtio_scsi || disk.controller != Controller::VirtioScsi;
             need(scsi, &format!("disks[{}].controller", disk.slot), "virtio-scsi", HOSTS_SCSI)?;
         }
-        if let Some(screen) = spec.screen {
+        if let Some(screen) = &spec.screen {
             let what = format!("{}x{}", screen.width, screen.height);
             let Some((width, height)) = self.screen else {
                 return need(false, "screen", &what, &format!("{name} cannot show a screen out of a cell on this host"));
             };
             let fits = screen.width <= width && screen.height <= height;
             need(fits, "screen", &what, &format!("{name} on this host has at most {width}x{height}"))?;
+            let known = screen.keyboard.is_empty() || self.keyboards.contains(&screen.keyboard);
+            let why = format!("{name} has none of that name; `skep host show` lists those that it has");
+            need(known, "screen.keyboard", &format!("the layout {}", screen.keyboard), &why)?;
         }
         let clock = self.local_time || spec.clock == Clock::Utc;
         need(clock, "clock", "local time", "the cell does not know the host's time zone; use UTC")?;
@@ -296,11 +311,18 @@ impl HostCapabilities {
                 need(false, &format!("shares[{at}].read_only"), &format!("{what} to write to"), why)?;
             }
         }
+        for (field, what, ability) in asked_of_host(spec) {
+            need(self.abilities.contains(&ability), &field, &what, ability.why(name))?;
+        }
         for (field, what, limit) in asked(&spec.limits) {
             need(self.limits.contains(&limit), field, &what, limit.why(name))?;
         }
         Ok(())
     }
+}
+
+fn named(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
 }
 
 /// What is asked for: field, value, and what a host needs for it.

@@ -9,22 +9,27 @@
 //! The encoding (postcard, JSON) grows only at the end of an enum; a new field has a default.
 #![forbid(unsafe_code)]
 
+mod ability;
 mod applies;
 mod ended;
 mod host;
+mod keyboards;
 mod mac;
 pub mod place;
 mod spec;
 mod uuid;
 mod validate;
 
+pub use ability::Ability;
 pub use applies::{Change, When, applies};
 pub use ended::{Ended, Exit};
 pub use host::{HostCapabilities, Hypervisor, Limit, Unsupported};
+pub use keyboards::layouts;
 pub use mac::{BadMac, Mac};
+pub use place::{BadDevice, Device, Place};
 pub use spec::{
-    Acceleration, Boot, Channel, Clock, Controller, Cpu, Disk, Format, Limits, MachineSpec, Nic, NicModel, Screen, Share,
-    Topology,
+    Acceleration, Board, Boot, Channel, Clock, Controller, Cpu, Disk, Format, FwCfg, HostBridge, Limits, MachineSpec, Nic,
+    NicModel, Screen, Share, Topology,
 };
 pub use uuid::Uuid;
 pub use validate::{Invalid, limits};

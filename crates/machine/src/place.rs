@@ -1,6 +1,11 @@
 //! Where each device sits on PCI bus 0, function 0. A table, so that adding or removing one device moves no other: guests name
 //! their interfaces and Windows its licences by these numbers. The host bridge is 0 and the ISA bridge 31 on both hypervisors;
-//! QEMU's q35 also has its AHCI controller at 31.
+//! QEMU's q35 also has its AHCI controller at 31. A machine may choose another place for any of its devices ([`Place`]).
+
+use crate::{Controller, MachineSpec};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// Screen.
 pub const SCREEN: u8 = 2;
@@ -20,17 +25,141 @@ const FIRST_NIC: u8 = 16;
 pub const CHANNELS: u8 = 24;
 const FIRST_SHARE: u8 = 25;
 
-/// Disk in a slot (virtio-blk, NVMe). `None` where there is no such slot.
-pub fn disk(slot: u8) -> Option<u8> {
-    (slot < crate::limits::DISKS).then(|| FIRST_DISK + slot)
+/// A device with a place of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Device {
+    /// The screen.
+    Screen,
+    /// The random number device.
+    Rng,
+    /// The tablet's USB controller.
+    Usb,
+    /// The AHCI controller (bhyve; QEMU's is a part of its chip set).
+    Ahci,
+    /// The virtio SCSI controller.
+    Scsi,
+    /// The sound card.
+    Sound,
+    /// The virtio console of the channels.
+    Channels,
+    /// A share, by its place in the list.
+    Share(u8),
+    /// A disk with a controller of its own, by its slot.
+    Disk(u8),
+    /// A NIC, by its slot.
+    Nic(u8),
 }
 
-/// Share by its place in the list. `None` where there is no such place.
-pub fn share(at: u8) -> Option<u8> {
-    (usize::from(at) < crate::limits::SHARES).then(|| FIRST_SHARE + at)
+/// A device's chosen place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Which device; it need not be there.
+    pub device: Device,
+    /// Device number on PCI bus 0: 1 to 30.
+    pub slot: u8,
 }
 
-/// NIC in a slot. `None` where there is no such slot.
-pub fn nic(slot: u8) -> Option<u8> {
-    (slot < crate::limits::NICS).then(|| FIRST_NIC + slot)
+/// No device of that name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a device is screen, rng, usb, ahci, scsi, sound, channels, shareN, diskN or nicN")]
+pub struct BadDevice;
+
+const NAMES: [(&str, Device); 7] = [
+    ("screen", Device::Screen),
+    ("rng", Device::Rng),
+    ("usb", Device::Usb),
+    ("ahci", Device::Ahci),
+    ("scsi", Device::Scsi),
+    ("sound", Device::Sound),
+    ("channels", Device::Channels),
+];
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share(at) => write!(f, "share{at}"),
+            Self::Disk(slot) => write!(f, "disk{slot}"),
+            Self::Nic(slot) => write!(f, "nic{slot}"),
+            named => f.write_str(NAMES.iter().find(|(_, device)| device == named).map_or("device", |(name, _)| name)),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = BadDevice;
+    fn from_str(text: &str) -> Result<Self, BadDevice> {
+        let kinds: [(&str, fn(u8) -> Self); 3] = [("share", Self::Share), ("disk", Self::Disk), ("nic", Self::Nic)];
+        let numbered = kinds.into_iter().find_map(|(kind, device)| {
+            let digits = text.strip_prefix(kind).filter(|d| d.len() == 1)?;
+            Some(device(digits.parse().ok()?))
+        });
+        let named = NAMES.iter().find(|(name, _)| *name == text).map(|(_, device)| *device);
+        let found = named.or(numbered).filter(|device| device.usual().is_some());
+        found.ok_or(BadDevice)
+    }
+}
+
+impl Device {
+    /// Its place where none was chosen. `None`: no machine has such a device.
+    pub const fn usual(self) -> Option<u8> {
+        match self {
+            Self::Screen => Some(SCREEN),
+            Self::Rng => Some(RNG),
+            Self::Usb => Some(USB),
+            Self::Ahci => Some(AHCI),
+            Self::Scsi => Some(SCSI),
+            Self::Sound => Some(SOUND),
+            Self::Channels => Some(CHANNELS),
+            Self::Share(at) => share(at),
+            Self::Disk(slot) => disk(slot),
+            Self::Nic(slot) => nic(slot),
+        }
+    }
+}
+
+/// Disk in a slot (virtio-blk, NVMe), where none was chosen. `None` where there is no such slot.
+pub const fn disk(slot: u8) -> Option<u8> {
+    if slot < crate::limits::DISKS { Some(FIRST_DISK + slot) } else { None }
+}
+
+/// Share by its place in the list, likewise. `None` where there is no such place.
+pub const fn share(at: u8) -> Option<u8> {
+    if (at as usize) < crate::limits::SHARES { Some(FIRST_SHARE + at) } else { None }
+}
+
+/// NIC in a slot, likewise. `None` where there is no such slot.
+pub const fn nic(slot: u8) -> Option<u8> {
+    if slot < crate::limits::NICS { Some(FIRST_NIC + slot) } else { None }
+}
+
+impl MachineSpec {
+    /// The place that was chosen for a device.
+    pub fn chosen(&self, device: Device) -> Option<u8> {
+        self.places.iter().find(|place| place.device == device).map(|place| place.slot)
+    }
+
+    /// The place of a device, chosen or not. `None`: no machine has such a device.
+    pub fn place(&self, device: Device) -> Option<u8> {
+        self.chosen(device).or(device.usual())
+    }
+
+    /// Its devices with places of their own.
+    pub fn devices(&self) -> Vec<Device> {
+        let on = |controllers: &[Controller]| self.disks.iter().any(|disk| controllers.contains(&disk.controller));
+        let one = [
+            (self.screen.is_some(), Device::Screen),
+            (self.rng, Device::Rng),
+            (self.screen.as_ref().is_some_and(|screen| screen.tablet), Device::Usb),
+            (on(&[Controller::Ahci, Controller::AhciCd]), Device::Ahci),
+            (on(&[Controller::VirtioScsi]), Device::Scsi),
+            (self.sound, Device::Sound),
+            (!self.channels.is_empty(), Device::Channels),
+        ];
+        let alone = |disk: &&crate::Disk| matches!(disk.controller, Controller::VirtioBlk | Controller::Nvme);
+        let mut devices: Vec<Device> = one.into_iter().filter(|(there, _)| *there).map(|(_, device)| device).collect();
+        devices.extend(self.disks.iter().filter(alone).map(|disk| Device::Disk(disk.slot)));
+        devices.extend(self.nics.iter().map(|nic| Device::Nic(nic.slot)));
+        devices.extend((0..).zip(&self.shares).map(|(at, _)| Device::Share(at)));
+        devices
+    }
 }

@@ -1,6 +1,6 @@
 //! What a machine is.
 
-use crate::{Mac, Uuid};
+use crate::{Mac, Place, Uuid};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,6 +42,12 @@ pub struct MachineSpec {
     pub firmware_order: bool,
     /// Directories of the host, by virtio-9p, at most 4, each name once. Default: none.
     pub shares: Vec<Share>,
+    /// Chip set and processor. Default: as each hypervisor's own.
+    pub board: Board,
+    /// Items that the guest's firmware and system read by their names, at most 8, each name once (QEMU's fw_cfg). Default: none.
+    pub fw_cfg: Vec<FwCfg>,
+    /// Devices that are elsewhere than usual on the PCI bus, each once. Default: none.
+    pub places: Vec<Place>,
 }
 
 impl Default for MachineSpec {
@@ -64,6 +70,9 @@ impl Default for MachineSpec {
             channels: Vec::new(),
             firmware_order: false,
             shares: Vec::new(),
+            board: Board::default(),
+            fw_cfg: Vec::new(),
+            places: Vec::new(),
         }
     }
 }
@@ -117,6 +126,8 @@ pub enum Boot {
     },
     /// The host's own loader reads the guest's kernel from the first disk (bhyveload(8); FreeBSD guests).
     Loader,
+    /// SeaBIOS, from the first disk or, if that cannot be booted, the first CD (QEMU).
+    Bios,
 }
 
 /// Who executes the guest's instructions.
@@ -145,6 +156,12 @@ pub struct Disk {
     pub read_only: bool,
     /// Serial number that the guest sees. Default: empty, shown as `skep-disk-SLOT`.
     pub serial: String,
+    /// Whether its bytes pass by the host's cache (`O_DIRECT`). Default: no.
+    pub no_cache: bool,
+    /// Whether each write is on the medium before the guest hears that it is done (`O_SYNC`; QEMU's `writethrough`). Default: no.
+    pub sync: bool,
+    /// A CD: whether the drive is empty. QEMU's is there all the same; bhyve has none without a medium. Default: no.
+    pub ejected: bool,
 }
 
 impl Disk {
@@ -207,7 +224,7 @@ pub enum NicModel {
 }
 
 /// A screen, with keyboard and pointer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Screen {
     /// Pixels. Default: 1024.
@@ -216,12 +233,69 @@ pub struct Screen {
     pub height: u16,
     /// Whether the pointer is a USB tablet, which needs no capture. Default: yes.
     pub tablet: bool,
+    /// Whether the guest is held until somebody looks (bhyve). Default: no.
+    pub wait: bool,
+    /// Layout by which a viewer's key symbols become keys: the name of a file of the hypervisor's, 1 to 32 letters, digits, `_` and `-`.
+    /// Default: empty, the US keyboard.
+    pub keyboard: String,
 }
 
 impl Default for Screen {
     fn default() -> Self {
-        Self { width: 1024, height: 768, tablet: true }
+        Self { width: 1024, height: 768, tablet: true, wait: false, keyboard: String::new() }
     }
+}
+
+/// Chip set and processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Board {
+    /// Whether there are ACPI tables. Without them the guest hears no power button. Default: yes.
+    pub acpi: bool,
+    /// Default: [`HostBridge::Standard`].
+    pub host_bridge: HostBridge,
+    /// Whether a CPU that the guest halts is given back (bhyve's `x86.vmexit_on_hlt`). Default: yes.
+    pub exit_on_halt: bool,
+    /// Whether one that spins is (bhyve's `x86.vmexit_on_pause`). Default: yes.
+    pub exit_on_pause: bool,
+    /// Whether a guest that reads or writes an unknown model-specific register gets a fault (bhyve's `x86.strictmsr`). Linux as a guest
+    /// does not start then. Default: no.
+    pub strict_msr: bool,
+    /// Whether the local APIC begins in x2APIC mode (bhyve's `x86.x2apic`). Default: no.
+    pub x2apic: bool,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            acpi: true,
+            host_bridge: HostBridge::default(),
+            exit_on_halt: true,
+            exit_on_pause: true,
+            strict_msr: false,
+            x2apic: false,
+        }
+    }
+}
+
+/// What the guest finds at place 0 of the PCI bus.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostBridge {
+    /// The hypervisor's usual one, by Intel.
+    #[default]
+    Standard,
+    /// One that says it is AMD's (bhyve's `amd_hostbridge`), as some guests with AMD's processors expect.
+    Amd,
+}
+
+/// An item that the guest's firmware and system read by its name (docs/specs/fw_cfg.rst of QEMU).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FwCfg {
+    /// Name: `opt/` and up to 51 letters, digits, `.`, `_`, `-` and `/`. Default: empty, which [`MachineSpec::validate`] refuses.
+    pub name: String,
+    /// Text: 1 to 128 printable ASCII characters without the double quote. Default: empty, which [`MachineSpec::validate`] refuses.
+    pub value: String,
 }
 
 /// A stream of bytes between a program in the guest and one on the host: a port of a virtio console, which is no console.

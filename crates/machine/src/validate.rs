@@ -1,7 +1,8 @@
 //! What a machine may be, on any host.
 
-use crate::{Boot, Channel, Controller, Cpu, Disk, Limits, MachineSpec, Screen, Share};
-use std::{collections::BTreeSet, fmt::Display, ops::RangeInclusive};
+use crate::{Boot, Channel, Controller, Cpu, Disk, FwCfg, Limits, MachineSpec, Screen, Share};
+use std::collections::{BTreeMap, BTreeSet};
+use std::{fmt::Display, ops::RangeInclusive};
 
 /// The limits that [`MachineSpec::validate`] enforces.
 pub mod limits {
@@ -47,6 +48,16 @@ pub mod limits {
     pub const CHANNEL_NAME: usize = 63;
     /// Shares.
     pub const SHARES: usize = 4;
+    /// Items of fw_cfg.
+    pub const FW_CFG: usize = 8;
+    /// Bytes of an item's name: what QEMU's directory of them holds.
+    pub const FW_CFG_NAME: usize = 55;
+    /// Bytes of an item's text: with the rest of a machine's settings all of them fit one record.
+    pub const FW_CFG_VALUE: usize = 128;
+    /// Device numbers on the PCI bus: 0 is the host bridge, 31 the ISA bridge.
+    pub const PCI_SLOTS: RangeInclusive<u8> = 1..=30;
+    /// Bytes of the name of a keyboard layout.
+    pub const KEYBOARD: usize = 32;
     /// Bytes of a share's name: what FreeBSD's and Linux's clients take as a tag without question.
     pub const SHARE_NAME: usize = 31;
 }
@@ -107,7 +118,32 @@ impl MachineSpec {
         within("serial_ports", self.serial_ports, &limits::SERIAL_PORTS)?;
         self.limits.validate(self.memory_mib, self.cpu.count)?;
         channels(&self.channels)?;
-        shares(&self.shares)
+        shares(&self.shares)?;
+        fw_cfg(&self.fw_cfg)?;
+        self.places()
+    }
+
+    /// Each device once, and no two of those that are there at one place. What was chosen yields to what was not.
+    fn places(&self) -> Result<(), Invalid> {
+        for (at, place) in self.places.iter().enumerate() {
+            let field = format!("places.{}", place.device);
+            if place.device.usual().is_none() {
+                return Err(invalid("places", place.device, "a device that a machine can have"));
+            }
+            within(&field, place.slot, &limits::PCI_SLOTS)?;
+            if self.places.iter().take(at).any(|other| other.device == place.device) {
+                return Err(invalid(field, place.slot, "said once"));
+            }
+        }
+        let mut taken = BTreeMap::new();
+        let (chosen, usual): (Vec<_>, Vec<_>) = self.devices().into_iter().partition(|&d| self.chosen(d).is_some());
+        for device in usual.into_iter().chain(chosen) {
+            let Some(slot) = self.place(device) else { continue };
+            if let Some(other) = taken.insert(slot, device) {
+                return Err(invalid(format!("places.{device}"), slot, format!("another than that of {other}")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -134,6 +170,30 @@ fn shares(shares: &[Share]) -> Result<(), Invalid> {
         word(field, name, limits::SHARE_NAME)?;
         if shares.iter().take(at).any(|other| other.name == *name) {
             return Err(invalid(field(), name, "another than those of the machine's other shares"));
+        }
+    }
+    Ok(())
+}
+
+fn fw_cfg(items: &[FwCfg]) -> Result<(), Invalid> {
+    if items.len() > limits::FW_CFG {
+        return Err(invalid("fw_cfg", format_args!("{} items", items.len()), format!("at most {}", limits::FW_CFG)));
+    }
+    for (at, FwCfg { name, value }) in items.iter().enumerate() {
+        let field = |part: &str| format!("fw_cfg[{at}].{part}");
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
+        let rest = name.strip_prefix("opt/").unwrap_or_default();
+        if rest.is_empty() || name.len() > limits::FW_CFG_NAME || !rest.bytes().all(plain) {
+            let limit = format!("opt/ and letters, digits, ., _, - or /, at most {} in all", limits::FW_CFG_NAME);
+            return Err(invalid(field("name"), name, limit));
+        }
+        if items.iter().take(at).any(|other| other.name == *name) {
+            return Err(invalid(field("name"), name, "another than those of the machine's other items"));
+        }
+        let printable = value.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"');
+        if value.is_empty() || value.len() > limits::FW_CFG_VALUE || !printable {
+            let limit = format!("1 to {} printable ASCII characters without the double quote", limits::FW_CFG_VALUE);
+            return Err(invalid(field("value"), value, limit));
         }
     }
     Ok(())
@@ -193,6 +253,9 @@ impl Disk {
             let limit = format!("at most {} letters, digits, - or _", limits::SERIAL);
             return Err(invalid(format!("disks[{}].serial", self.slot), &self.serial, limit));
         }
+        if self.ejected && self.controller != Controller::AhciCd {
+            return Err(invalid(format!("disks[{}].ejected", self.slot), "yes", "no, except for a CD"));
+        }
         Ok(())
     }
 }
@@ -200,7 +263,13 @@ impl Disk {
 impl Screen {
     fn validate(&self) -> Result<(), Invalid> {
         within("screen.width", self.width, &limits::WIDTH)?;
-        within("screen.height", self.height, &limits::HEIGHT)
+        within("screen.height", self.height, &limits::HEIGHT)?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        if self.keyboard.len() > limits::KEYBOARD || !self.keyboard.bytes().all(plain) {
+            let limit = format!("at most {} letters, digits, _ or -", limits::KEYBOARD);
+            return Err(invalid("screen.keyboard", &self.keyboard, limit));
+        }
+        Ok(())
     }
 }
 

@@ -17,6 +17,14 @@ fn share(name: &str, read_only: bool) -> Share {
     Share { name: name.into(), read_only }
 }
 
+fn item(name: &str, value: &str) -> FwCfg {
+    FwCfg { name: name.into(), value: value.into() }
+}
+
+fn at(device: Device, slot: u8) -> Place {
+    Place { device, slot }
+}
+
 fn channel(name: &str) -> Channel {
     Channel { name: name.into() }
 }
@@ -31,7 +39,7 @@ fn the_default_machine_needs_only_an_identity() {
 #[test]
 fn each_wrong_field_is_named_with_its_value_and_limit() {
     type Edit = fn(&mut MachineSpec);
-    let cases: [(Edit, &str); 33] = [
+    let cases: [(Edit, &str); 45] = [
         (|s| s.cpu.count = 0, "cpu.count is 0: it must be 1 to 256"),
         (
             |s| s.cpu.topology = Some(Topology { sockets: 2, cores: 3, threads: 1 }),
@@ -110,6 +118,33 @@ fn each_wrong_field_is_named_with_its_value_and_limit() {
             |s| s.shares = vec![share("x", true), share(&"a".repeat(32), true)],
             "shares[1].name is aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: it must be 1 to 31 letters, digits, ., _ or -, a letter or digit first",
         ),
+        (|s| s.disks[0].ejected = true, "disks[0].ejected is yes: it must be no, except for a CD"),
+        (
+            |s| s.screen = Some(Screen { keyboard: "../de".into(), ..Screen::default() }),
+            "screen.keyboard is ../de: it must be at most 32 letters, digits, _ or -",
+        ),
+        (|s| s.fw_cfg = vec![item("opt/a", "b"); 9], "fw_cfg is 9 items: it must be at most 8"),
+        (
+            |s| s.fw_cfg = vec![item("etc/boot-fail-wait", "1")],
+            "fw_cfg[0].name is etc/boot-fail-wait: it must be opt/ and letters, digits, ., _, - or /, at most 55 in all",
+        ),
+        (
+            |s| s.fw_cfg = vec![item("opt/a", "1"), item("opt/a", "2")],
+            "fw_cfg[1].name is opt/a: it must be another than those of the machine's other items",
+        ),
+        (
+            |s| s.fw_cfg = vec![item("opt/a", "a\"b")],
+            "fw_cfg[0].value is a\\\"b: it must be 1 to 128 printable ASCII characters without the double quote",
+        ),
+        (
+            |s| s.fw_cfg = vec![item("opt/a", "")],
+            "fw_cfg[0].value is empty: it must be 1 to 128 printable ASCII characters without the double quote",
+        ),
+        (|s| s.places = vec![at(Device::Rng, 31)], "places.rng is 31: it must be 1 to 30"),
+        (|s| s.places = vec![at(Device::Rng, 9), at(Device::Rng, 10)], "places.rng is 10: it must be said once"),
+        (|s| s.places = vec![at(Device::Rng, 8)], "places.rng is 8: it must be another than that of disk0"),
+        (|s| s.places = vec![at(Device::Disk(3), 17)], "places.disk3 is 17: it must be another than that of nic1"),
+        (|s| s.places = vec![at(Device::Nic(9), 1)], "places is nic9: it must be a device that a machine can have"),
     ];
     for (edit, want) in cases {
         let mut spec = sound();
@@ -283,7 +318,7 @@ fn the_encoding_is_what_it_was() {
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         hex,
-        "11112222333344445555666677778888010080080000020000000000030100000001010002000000000700010100000000000000000000000000000000000000"
+        "111122223333444455556666777788880100800800000200000000000000000301000000000000010100020000000007000101000000000000000000000000000000000000000100010100000000"
     );
     assert_eq!(postcard::from_bytes::<MachineSpec>(&bytes).unwrap(), sound());
 }
@@ -309,5 +344,84 @@ proptest! {
         let mac = Mac::from_id(id);
         prop_assert_eq!(mac.to_string().parse::<Mac>(), Ok(mac));
         prop_assert_eq!(Mac::new(mac.bytes()), Ok(mac));
+    }
+}
+
+#[test]
+fn a_device_moves_only_if_it_is_said_and_moves_no_other() {
+    let mut spec = sound();
+    (spec.screen, spec.channels) = (Some(Screen::default()), vec![channel("a")]);
+    let places = |spec: &MachineSpec| spec.devices().into_iter().map(|d| (d, spec.place(d).unwrap())).collect::<Vec<_>>();
+    let before = places(&spec);
+    spec.places = vec![at(Device::Disk(0), 30), at(Device::Sound, 1)];
+    spec.validate().unwrap();
+    let want: Vec<_> = before.into_iter().map(|(d, slot)| (d, if d == Device::Disk(0) { 30 } else { slot })).collect();
+    assert_eq!(places(&spec), want);
+    // Two that change places, and one that goes where a device is that is not there.
+    spec.places = vec![at(Device::Disk(0), 11), at(Device::Disk(3), 8), at(Device::Rng, 7)];
+    spec.validate().unwrap();
+    spec.sound = true;
+    assert_eq!(spec.validate().unwrap_err().to_string(), "places.rng is 7: it must be another than that of sound");
+    for device in spec.devices() {
+        assert_eq!(device.to_string().parse(), Ok(device));
+    }
+    for wrong in ["", "disk", "disk8", "disk00", "nic+1", "share4", "lpc", "Screen"] {
+        assert_eq!(wrong.parse::<Device>(), Err(BadDevice), "{wrong}");
+    }
+}
+
+#[test]
+fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
+    type Edit = fn(&mut MachineSpec);
+    let host = |hypervisor| {
+        let found = if hypervisor == Hypervisor::Qemu { HostCapabilities::qemu(4096) } else { HostCapabilities::bhyve(4096) };
+        HostCapabilities { uefi: true, kvm: true, ..found }
+    };
+    let screen = |edit: fn(&mut Screen), spec: &mut MachineSpec| edit(spec.screen.get_or_insert_default());
+    let cases: [(Edit, Hypervisor, &str); 13] = [
+        (|s| s.board.acpi = false, Hypervisor::Qemu, "board.acpi asks for no ACPI tables"),
+        (|s| s.boot = Boot::Bios, Hypervisor::Bhyve, "boot asks for a BIOS"),
+        (|s| s.fw_cfg = vec![item("opt/a", "b")], Hypervisor::Bhyve, "fw_cfg asks for items of fw_cfg"),
+        (
+            |s| s.screen = Some(Screen { wait: true, ..Screen::default() }),
+            Hypervisor::Qemu,
+            "screen.wait asks for a guest that waits",
+        ),
+        (|s| s.board.host_bridge = HostBridge::Amd, Hypervisor::Qemu, "board.host_bridge asks for AMD's host bridge"),
+        (|s| s.board.exit_on_halt = false, Hypervisor::Qemu, "board.exit_on_halt asks for HLT without an exit"),
+        (|s| s.board.exit_on_pause = false, Hypervisor::Qemu, "board.exit_on_pause asks for PAUSE without an exit"),
+        (|s| s.board.strict_msr = true, Hypervisor::Qemu, "board.strict_msr asks for faults"),
+        (|s| s.board.x2apic = true, Hypervisor::Qemu, "board.x2apic asks for an APIC"),
+        (|s| s.places = vec![at(Device::Ahci, 20)], Hypervisor::Qemu, "places.ahci asks for a place"),
+        (|s| s.clock = Clock::LocalTime, Hypervisor::Qemu, "clock asks for local time"),
+        (
+            |s| s.screen = Some(Screen { keyboard: "uk".into(), ..Screen::default() }),
+            Hypervisor::Qemu,
+            "screen.keyboard asks for the layout uk",
+        ),
+        (
+            |s| s.screen = Some(Screen { keyboard: "en-gb".into(), ..Screen::default() }),
+            Hypervisor::Bhyve,
+            "screen.keyboard asks for the layout en-gb",
+        ),
+    ];
+    for (edit, cannot, want) in cases {
+        let mut spec = sound();
+        edit(&mut spec);
+        spec.validate().unwrap();
+        let said = host(cannot).check(&spec).unwrap_err().to_string();
+        assert!(said.starts_with(want) && said.len() < 256, "{said}");
+        let other = if cannot == Hypervisor::Qemu { Hypervisor::Bhyve } else { Hypervisor::Qemu };
+        host(other).check(&spec).unwrap();
+    }
+    let mut spec = sound();
+    screen(|s| s.keyboard = "de".into(), &mut spec);
+    for hypervisor in [Hypervisor::Qemu, Hypervisor::Bhyve] {
+        host(hypervisor).check(&spec).unwrap();
+        assert!(
+            Ability::ALL
+                .iter()
+                .all(|a| host(hypervisor).abilities.contains(a) || a.why(hypervisor) != "this host does not have it")
+        );
     }
 }

@@ -101,6 +101,13 @@ pub struct ConnectChannel {
     pub port: u8,
 }
 
+/// Takes the CD out of a drive, whether the guest has locked it or not. A runner that is older than this operation closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eject {
+    /// Slot of the disk.
+    pub slot: u8,
+}
+
 /// Asks for counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {}
@@ -168,5 +175,6 @@ protocol! {
         11 Watch [NoFds] => Done [OneFd];
         12 Leave [NoFds] => Done [NoFds];
         13 ConnectChannel [NoFds] => Done [OneFd];
+        14 Eject [NoFds] => Done [NoFds];
     }
 }

@@ -119,6 +119,10 @@ pub struct OpenDisk {
     pub kind: DiskKind,
     /// Open it for reading only (shared lock).
     pub read_only: bool,
+    /// Pass by the host's cache (`O_DIRECT`), where the opener decides that (FreeBSD; QEMU does it for itself).
+    pub no_cache: bool,
+    /// Have each write on the medium before it is done (`O_SYNC`), likewise.
+    pub sync: bool,
 }
 
 /// An open disk.
@@ -318,7 +322,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of storage-helper; its only client is the broker.
-    Storage = "storage-helper", version 2, oldest 2, StorageRequest {
+    Storage = "storage-helper", version 3, oldest 3, StorageRequest {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];

@@ -128,6 +128,7 @@ const CONST_TABLE: Process = Process {
         op("Stats", "nothing", "counters_rise"),
         op("Watch", "hands out a stream of events", "boots_answers_and_powers_off"),
         op("Leave", "ends the cell", "boots_answers_and_powers_off"),
+        op("Eject", "takes a CD out of its drive", "a_cd_is_taken_out_while_the_guest_runs"),
         op("ConnectChannel", "hands out a connection to a channel of the guest's", "a_channel_carries_bytes_both_ways"),
     ],
     freebsd: FreeBsd {

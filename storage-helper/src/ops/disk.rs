@@ -3,6 +3,7 @@
 use super::volume;
 use crate::format::{MAX_SIZE, MIN_SIZE, SECTOR, header::Header, image, make};
 use crate::job::Jobs;
+use crate::platform;
 use crate::store::{self, At, Store, hand_out, names, open_if_there, remove};
 use crate::zfs::{Stage, Volumes};
 use nix::fcntl::OFlag;
@@ -149,16 +150,24 @@ pub fn wipe(store: &Store, jobs: &Jobs, call: &WipeDisk) -> Result<DiskState, Re
     fresh(store, call.disk, call.kind, call.size)
 }
 
+/// As it is to be opened for a hypervisor.
+pub fn flags(call: &OpenDisk) -> OFlag {
+    let access = if call.read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR };
+    access | platform::cache_flags(call.no_cache, call.sync)
+}
+
 /// [`OpenDisk`].
 pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskOpened, OneFd), Refusal> {
     if call.kind == DiskKind::Zvol {
         return volume::open(store, call);
     }
     let object = object(call.disk);
-    let file = open_existing(store, call.disk, call.kind, if call.read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR })?;
+    let file = open_existing(store, call.disk, call.kind, flags(call))?;
     lock(&object, &file, call.read_only)?;
     let state = state(&object, call.disk, call.kind, &file)?;
     let most = most(&state, file.metadata().at(&object, "stat")?.len());
+    // Not before: what is read past the cache is read by whole blocks.
+    platform::set_cache(file.as_fd(), call.no_cache).at(&object, "pass by the cache")?;
     Ok((DiskOpened { disk: state, most }, [hand_out("disk", &object, file)?]))
 }
 

@@ -38,8 +38,7 @@ pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState
 
 /// Hands its device out.
 pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskOpened, OneFd), Refusal> {
-    let flags = if call.read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR };
-    let (volume, device) = open_locked(store, call.disk, flags, call.read_only)?;
+    let (volume, device) = open_locked(store, call.disk, super::disk::flags(call), call.read_only)?;
     Ok((DiskOpened { disk: volume.state(), most: 0 }, [hand_out("volume", &object(call.disk), device)?]))
 }
 

@@ -1,6 +1,7 @@
 //! Linux.
 
 use crate::zfs::Volumes;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use skep_service::{Start, StartError};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,6 +15,21 @@ pub const NO_VOLUMES: &str = "ZFS volumes are FreeBSD's; use raw or qcow2";
 /// Linux has none.
 pub fn volumes(_start: &Start, _dataset: &str) -> Result<Volumes, StartError> {
     Err(StartError::Flags(format!("--zfs-dataset: {NO_VOLUMES}")))
+}
+
+/// QEMU writes through for itself, and refuses a descriptor with `O_SYNC` (util/osdep.c, qemu_dup_flags).
+pub fn cache_flags(_no_cache: bool, _sync: bool) -> OFlag {
+    OFlag::empty()
+}
+
+/// From version 9.1 QEMU wants `O_DIRECT` on the descriptor just as it is to be on its own (monitor/fds.c).
+pub fn set_cache(file: BorrowedFd<'_>, no_cache: bool) -> io::Result<()> {
+    if !no_cache {
+        return Ok(());
+    }
+    let now = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(now | OFlag::O_DIRECT))?;
+    Ok(())
 }
 
 /// Makes `to` share all blocks of `from`.

@@ -47,6 +47,7 @@ impl Service<runner::Runner> for Runner {
             RunnerRequest::Stats(c) => ask.answer(c, |_, _, []| self.stats()),
             RunnerRequest::Watch(c) => ask.answer(c, |_, _, []| self.watch()),
             RunnerRequest::Leave(c) => ask.answer(c, |_, _, []| self.leave()),
+            RunnerRequest::Eject(c) => ask.answer(c, |_, c, []| self.with(|engine| engine.eject(c.slot))),
             RunnerRequest::ConnectChannel(c) => ask.answer(c, |_, c, []| self.connect_channel(c.port)),
         };
         // What happened while it waited for the hypervisor.

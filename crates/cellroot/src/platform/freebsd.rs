@@ -16,6 +16,9 @@ const fn base(path: &'static str, what: &'static str, program: bool) -> Item {
     Item { path, what, package: "the base system", program, required: true }
 }
 
+/// Whose keyboard layouts there are, and where.
+pub const LAYOUTS: (skep_machine::Hypervisor, &str) = (skep_machine::Hypervisor::Bhyve, "/usr/share/bhyve/kbdlayout");
+
 /// Everything but our own programs.
 pub const ITEMS: &[Item] = &[
     base(HYPERVISOR, "hypervisor", true),
@@ -25,7 +28,6 @@ pub const ITEMS: &[Item] = &[
     Item { path: "/boot/userboot_lua.so", what: "", package: "", program: true, required: false },
     base("/usr/sbin/iasl", "compiler of ACPI tables", true),
     base("/bin/sh", "shell that bhyve starts it with", true),
-    Item { path: "/usr/share/bhyve/kbdlayout/default", what: "", package: "", program: false, required: false },
     Item { path: UEFI, what: "UEFI firmware", package: "edk2-bhyve", program: false, required: false },
     // The template of variable stores: storage-helper reads it, cells do not.
     Item { path: "/usr/local/share/uefi-firmware/BHYVE_UEFI_VARS.fd", what: "", package: "", program: false, required: false },

@@ -19,6 +19,9 @@ const fn rom(path: &'static str) -> Item {
     Item { path, what: "hypervisor's firmware", package: "qemu-system-data seabios", program: false, required: true }
 }
 
+/// Whose keyboard layouts there are, and where.
+pub const LAYOUTS: (skep_machine::Hypervisor, &str) = (skep_machine::Hypervisor::Qemu, "/usr/share/qemu/keymaps");
+
 /// Everything but our own programs.
 pub const ITEMS: &[Item] = &[
     Item { path: HYPERVISOR, what: "hypervisor", package: PACKAGE, program: true, required: true },

@@ -9,6 +9,11 @@ pub use freebsd::*;
 #[cfg(target_os = "linux")]
 pub use linux::*;
 
+/// Files of keyboard layouts, which belong there as far as they are installed.
+pub fn keyboards() -> impl Iterator<Item = std::path::PathBuf> {
+    skep_machine::layouts(LAYOUTS.0).iter().map(|name| std::path::Path::new(LAYOUTS.1).join(name))
+}
+
 /// A file that belongs into the root.
 pub struct Item {
     /// Where it is and will be.

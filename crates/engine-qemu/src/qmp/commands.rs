@@ -34,6 +34,10 @@ pub fn system_powerdown(id: u64) -> String {
 pub fn quit(id: u64) -> String {
     command(id, "quit", Value::Null)
 }
+/// Takes the medium out of a CD drive, whether the guest has locked it or not.
+pub fn eject(id: u64, slot: u8) -> String {
+    command(id, "eject", json!({ "id": device_id(&disk_id(slot)), "force": true }))
+}
 /// Asks for the state of the machine.
 pub fn query_status(id: u64) -> String {
     command(id, "query-status", Value::Null)
@@ -79,6 +83,10 @@ pub fn channel(answer: &Value, port: u8) -> Option<bool> {
     Some(file != "null" && !file.starts_with("disconnected:"))
 }
 
+/// What QEMU calls the device in front of a disk.
+pub fn device_id(disk: &str) -> String {
+    format!("dev-{disk}")
+}
 /// What QEMU calls the disk in a slot.
 pub fn disk_id(slot: u8) -> String {
     format!("disk{slot}")

@@ -30,7 +30,7 @@ pub fn full() -> MachineSpec {
             Nic { slot: 0, mac: Mac::from_id(0xaa), ..Nic::default() },
             Nic { slot: 7, model: NicModel::E1000, mac: Mac::from_id(0xbb) },
         ],
-        screen: Some(Screen { width: 3840, height: 2160, tablet: true }),
+        screen: Some(Screen { width: 3840, height: 2160, tablet: true, ..Screen::default() }),
         serial_ports: 4,
         sound: true,
         channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),

@@ -1,6 +1,6 @@
 //! Machines.
 
-use super::Ref;
+use super::{Board, BoardDraft, DiskFlags, FwCfg, NicModel, Place, Ref, Screen, ScreenDraft};
 use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Share, Text, runner::DiskStats, storage::LogKind};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,8 @@ pub enum BootDraft {
     },
     /// The host's own loader reads the guest's kernel from the first disk (bhyveload(8)).
     Loader,
+    /// A BIOS, from the first disk (QEMU).
+    Bios,
 }
 
 /// Where a disk is attached.
@@ -46,6 +48,8 @@ pub struct DiskDraft {
     pub controller: Controller,
     /// The guest may only read it.
     pub read_only: bool,
+    /// See [`DiskFlags`].
+    pub flags: DiskFlags,
 }
 
 /// Hardware acceleration.
@@ -187,6 +191,14 @@ pub struct Settings {
     pub upkeep: UpkeepDraft,
     /// Directories of the host that it shares, at most 4; default none.
     pub shares: Option<Vec<Share>>,
+    /// Properties of its screen.
+    pub screen_properties: ScreenDraft,
+    /// Chip set, clock and processor.
+    pub board: BoardDraft,
+    /// Items of fw_cfg, at most 8; default none.
+    pub fw_cfg: Option<Vec<FwCfg>>,
+    /// Devices that are elsewhere than usual on the PCI bus; default none.
+    pub places: Option<Vec<Place>>,
 }
 
 /// Defines a machine.
@@ -270,6 +282,16 @@ pub struct MachineView {
     pub shares: Vec<Share>,
     /// Name of its group.
     pub group: Text<63>,
+    /// Properties of its screen.
+    pub screen_properties: Screen,
+    /// Chip set, clock and processor.
+    pub board: Board,
+    /// Items of fw_cfg.
+    pub fw_cfg: Vec<FwCfg>,
+    /// Devices that were put elsewhere than usual on the PCI bus.
+    pub places: Vec<Place>,
+    /// Where all its devices are.
+    pub pci: Vec<Place>,
 }
 
 /// A disk as a machine has it.
@@ -283,6 +305,8 @@ pub struct MachineDisk {
     pub controller: Controller,
     /// Read-only.
     pub read_only: bool,
+    /// How it is used.
+    pub flags: DiskFlags,
 }
 
 /// A NIC as a machine has it.
@@ -296,6 +320,8 @@ pub struct MachineNic {
     pub switch: Text<63>,
     /// MAC address.
     pub mac: [u8; 6],
+    /// What it is to the guest.
+    pub model: NicModel,
 }
 
 /// Looks one machine up.

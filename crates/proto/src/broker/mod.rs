@@ -4,6 +4,7 @@
 //! Long work is answered with an operation; streams are answered with a descriptor. Lists come in pages that fit a record.
 
 mod access;
+mod devices;
 mod disk;
 mod event;
 mod firmware;
@@ -14,6 +15,7 @@ mod session;
 
 pub use crate::vars::{VarPage, VarPiece, VarState, VarsEdited};
 pub use access::*;
+pub use devices::*;
 pub use disk::*;
 pub use event::*;
 pub use firmware::*;
@@ -87,12 +89,13 @@ protocol! {
         57 RoleRevoke [NoFds] => Done [NoFds];
         58 RoleList [NoFds] => RolePage [NoFds];
         59 SwitchOpen [NoFds] => SwitchView [NoFds];
-        60 DiskSet [NoFds] => DiskView [NoFds];
-        61 DiskWipe [NoFds] => DiskView [NoFds];
-        62 SwitchGet [NoFds] => SwitchView [NoFds];
-        63 SwitchSet [NoFds] => SwitchView [NoFds];
-        64 NicGet [NoFds] => NicView [NoFds];
-        65 NicSet [NoFds] => NicView [NoFds];
-        66 NicClone [NoFds] => NicView [NoFds];
+        60 MachineEject [NoFds] => MachineView [NoFds];
+        61 NicSet [NoFds] => NicView [NoFds];
+        62 DiskSet [NoFds] => DiskView [NoFds];
+        63 DiskWipe [NoFds] => DiskView [NoFds];
+        64 SwitchGet [NoFds] => SwitchView [NoFds];
+        65 SwitchSet [NoFds] => SwitchView [NoFds];
+        66 NicGet [NoFds] => NicView [NoFds];
+        67 NicClone [NoFds] => NicView [NoFds];
     }
 }

@@ -1,6 +1,6 @@
 //! Switches and NICs.
 
-use super::Ref;
+use super::{NicModel, Ref};
 use crate::{IfName, NicId, NicName, SwitchId, SwitchName, Text};
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,10 @@ pub struct NicCreate {
     pub machine: Option<Ref>,
     /// Its group, unless a machine gets it; none: the one that is there from the start.
     pub group: Option<Ref>,
+    /// What it is to the guest.
+    pub model: NicModel,
+    /// Its place on PCI bus 0, 1 to 30; none: the usual one of its turn among the machine's NICs.
+    pub slot: Option<u8>,
 }
 
 /// Gives a NIC to a stopped machine.
@@ -139,6 +143,10 @@ pub struct NicSet {
     pub switch: Option<Ref>,
     /// Its MAC address.
     pub mac: Option<[u8; 6]>,
+    /// What it is to the guest.
+    pub model: Option<NicModel>,
+    /// Its place on PCI bus 0; 0: the usual one.
+    pub slot: Option<u8>,
 }
 
 /// Makes a NIC like another, with an address of its own and no machine.
@@ -183,6 +191,10 @@ pub struct NicView {
     pub created_ns: i64,
     /// Name of its group.
     pub group: Text<63>,
+    /// What it is to the guest.
+    pub model: NicModel,
+    /// Its chosen place on PCI bus 0; none: the usual one.
+    pub slot: Option<u8>,
     /// What its users say of it.
     pub description: Text<256>,
 }

@@ -81,6 +81,7 @@ rules! {
     MachineSet: OPERATOR, "the machine's group; disks' groups; the host for shares and for what goes before others", c => and_disks(On::Machine(&c.machine), &c.settings);
     MachineRename: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineAct: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
+    MachineEject: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineClone: OPERATOR, "the machine's group; what its settings would need", c => vec![On::Machine(&c.machine)];
     MachineDelete: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineConsole: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];

@@ -80,6 +80,12 @@ pub struct HostView {
     pub helpers: Vec<Text<32>>,
     /// Names of the directories that machines may share.
     pub shares: Vec<ShareName>,
+    /// What its hypervisor can do that another cannot, by the names of `skep_machine::Ability`.
+    pub abilities: Vec<Text<32>>,
+    /// What it cannot, and why: `name: why`.
+    pub inabilities: Vec<Text<200>>,
+    /// Keyboard layouts that a screen can have.
+    pub keyboards: Vec<Text<32>>,
 }
 
 /// Takes what belongs to no machine off the host, before the suite ends: the bridges of the switches, which come back at the next

@@ -47,6 +47,8 @@ fn nic() -> NicView {
         tap: parse("skabcdt1"),
         created_ns: WHEN,
         group: parse("default"),
+        model: NicModel::E1000,
+        slot: Some(20),
         description: parse("of web1"),
     }
 }
@@ -92,6 +94,9 @@ fn sessions(golden: &mut Golden) {
         weaker: vec![parse("no cgroup")],
         helpers: vec![parse("net-helper")],
         shares: vec![parse("src")],
+        abilities: vec![parse("eject")],
+        inabilities: vec![parse("x2apic: no")],
+        keyboards: vec![parse("de")],
     };
     golden.call(HostShow {}, host);
     golden.call(HostRest {}, Done {});
@@ -207,6 +212,8 @@ fn networks(golden: &mut Golden) {
         mac: Some([2, 0, 0, 1, 2, 3]),
         machine: Some(parse("web1")),
         group: None,
+        model: NicModel::E1000,
+        slot: Some(20),
     };
     golden.call(create, nic());
     golden.call(NicAttach { nic: parse("eth"), machine: parse("web1") }, nic());
@@ -218,6 +225,8 @@ fn networks(golden: &mut Golden) {
         description: Some(parse("of web1")),
         switch: Some(parse("lan")),
         mac: Some([2, 0, 0, 1, 2, 4]),
+        model: Some(NicModel::VirtioNet),
+        slot: Some(0),
     };
     golden.call(set, nic());
     golden.call(NicClone { nic: parse("eth"), name: parse("eth2") }, nic());

@@ -11,7 +11,7 @@ fn share(name: &str, read_only: bool) -> Share {
 }
 
 fn settings() -> Settings {
-    let disk = DiskDraft { disk: parse("root"), controller: Controller::Nvme, read_only: false };
+    let disk = DiskDraft { disk: parse("root"), controller: Controller::Nvme, read_only: false, flags: flags() };
     Settings {
         cpus: Some(2),
         memory_mib: Some(512),
@@ -40,7 +40,29 @@ fn settings() -> Settings {
         channels: Some(vec![parse("org.qemu.guest_agent.0")]),
         upkeep: UpkeepDraft { autostart: Some(true), order: Some(9), delay_s: None, restart: Some(Restart::OnFailure) },
         shares: Some(vec![share("src", true), share("out", false)]),
+        screen_properties: ScreenDraft {
+            width: Some(1280),
+            height: None,
+            wait: Some(false),
+            keyboard: Some(parse("de")),
+            tablet: Some(true),
+        },
+        board: BoardDraft {
+            local_time: Some(true),
+            acpi: Some(false),
+            amd_host_bridge: None,
+            exit_on_halt: Some(false),
+            exit_on_pause: None,
+            strict_msr: Some(true),
+            x2apic: Some(false),
+        },
+        fw_cfg: Some(vec![FwCfg { name: parse("opt/a"), value: parse("b=c") }]),
+        places: Some(vec![Place { device: parse("screen"), slot: 20 }]),
     }
+}
+
+fn flags() -> DiskFlags {
+    DiskFlags { no_cache: true, sync: false, slot: Some(20), ejected: false, eject_after_first_boot: true }
 }
 
 fn view() -> MachineView {
@@ -62,8 +84,15 @@ fn view() -> MachineView {
             name: parse("root"),
             controller: Controller::VirtioBlk,
             read_only: true,
+            flags: flags(),
         }],
-        nics: vec![MachineNic { id: NicId::from_u128(4), name: parse("eth"), switch: parse("lan"), mac: [2, 0, 0, 1, 2, 3] }],
+        nics: vec![MachineNic {
+            id: NicId::from_u128(4),
+            name: parse("eth"),
+            switch: parse("lan"),
+            mac: [2, 0, 0, 1, 2, 3],
+            model: NicModel::E1000,
+        }],
         pending: vec![parse("memory_mib")],
         created_ns: 1_700_000_000_000_000_000,
         started_ns: -1,
@@ -88,6 +117,11 @@ fn view() -> MachineView {
         upkeep: Upkeep { autostart: true, order: 9, delay_s: 30, restart: Restart::Always },
         shares: vec![share("src", true)],
         group: parse("default"),
+        screen_properties: Screen { width: 1280, height: 1024, wait: true, keyboard: parse("de"), tablet: false },
+        board: Board { local_time: true, x2apic: true, ..Board::default() },
+        fw_cfg: vec![FwCfg { name: parse("opt/a"), value: parse("b=c") }],
+        places: vec![Place { device: parse("rng"), slot: 30 }],
+        pci: vec![Place { device: parse("disk0"), slot: 8 }],
     }
 }
 
@@ -105,6 +139,7 @@ pub fn machines(golden: &mut Golden) {
     golden.call(MachineSet { machine: web1(), settings: Settings::default(), revision: 3 }, edited);
     golden.call(MachineRename { machine: web1(), name: parse("web2") }, view());
     golden.call(MachineAct { machine: web1(), act: Act::Start }, super::broker::operation());
+    golden.call(MachineEject { machine: web1(), disk: parse("disc") }, view());
     golden.call(MachineClone { machine: web1(), name: parse("web2") }, super::broker::operation());
     golden.call(MachineDelete { machine: web1(), disks: true }, super::broker::operation());
     golden
@@ -118,7 +153,9 @@ pub fn machines(golden: &mut Golden) {
 
 /// Each variant of what they are made of.
 pub fn parts(golden: &mut Golden) {
-    every!(golden, BootDraft { Uefi {} => BootDraft::Uefi; Direct { .. } => direct(); Loader {} => BootDraft::Loader; });
+    every!(golden, BootDraft { Uefi {} => BootDraft::Uefi; Direct { .. } => direct(); Loader {} => BootDraft::Loader;
+        Bios {} => BootDraft::Bios; });
+    every!(golden, NicModel { VirtioNet {} => NicModel::VirtioNet; E1000 {} => NicModel::E1000; });
     every!(golden, Controller {
         VirtioBlk {} => Controller::VirtioBlk; Nvme {} => Controller::Nvme; Ahci {} => Controller::Ahci;
         AhciCd {} => Controller::AhciCd; VirtioScsi {} => Controller::VirtioScsi;

@@ -21,6 +21,7 @@ fn bytes_of_a_runner_never_change() {
     golden.call(Watch {}, Done {});
     golden.call(Leave {}, Done {});
     golden.call(ConnectChannel { port: 3 }, Done {});
+    golden.call(Eject { slot: 2 }, Done {});
     golden.covers::<Runner>();
     every!(golden, Phase {
         Ready {} => Phase::Ready; Starting {} => Phase::Starting; Running {} => Phase::Running; Paused {} => Phase::Paused;

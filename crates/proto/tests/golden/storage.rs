@@ -27,7 +27,10 @@ fn bytes_of_storage_helper_never_change() {
     };
     golden.call(import, JobStarted {});
     golden.call(CloneDisk { from: DISK, to: OTHER, kind: DiskKind::Raw }, JobStarted {});
-    golden.call(OpenDisk { disk: DISK, kind: DiskKind::Qcow2, read_only: true }, DiskOpened { disk: state(), most: 1 << 31 });
+    golden.call(
+        OpenDisk { disk: DISK, kind: DiskKind::Qcow2, read_only: true, no_cache: true, sync: false },
+        DiskOpened { disk: state(), most: 1 << 31 },
+    );
     golden.call(WipeDisk { disk: DISK, kind: DiskKind::Raw, size: 1 << 30 }, state());
     golden.call(ResizeDisk { disk: DISK, kind: DiskKind::Raw, size: 1 << 31 }, state());
     golden.call(DeleteDisk { disk: DISK, kind: DiskKind::Raw }, Done {});

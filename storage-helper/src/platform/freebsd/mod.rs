@@ -4,6 +4,7 @@ mod zfs;
 
 pub use zfs::volumes;
 
+use nix::fcntl::OFlag;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -16,6 +17,17 @@ pub const NO_VOLUMES: &str = "the suite was started without a ZFS dataset (`skep
 /// FreeBSD has no request of its own for this: copy_file_range(2) shares blocks where ZFS can, and does not say whether it did.
 pub fn reflink(_to: BorrowedFd<'_>, _from: BorrowedFd<'_>) -> io::Result<()> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// bhyve's own flags are lost at a descriptor that is opened already (fdescfs(5)): `nocache` is `O_DIRECT`, `sync` is `O_SYNC`.
+pub fn cache_flags(no_cache: bool, sync: bool) -> OFlag {
+    let one = |on, flag| if on { flag } else { OFlag::empty() };
+    one(no_cache, OFlag::O_DIRECT) | one(sync, OFlag::O_SYNC)
+}
+
+/// It was opened so.
+pub fn set_cache(_file: BorrowedFd<'_>, _no_cache: bool) -> io::Result<()> {
+    Ok(())
 }
 
 /// Type of the file system of `fd` (statfs(2)).

@@ -218,6 +218,11 @@ impl Engine {
         }
     }
 
+    /// bhyve(8) opens a CD at its start, and has no way to take it out.
+    pub fn eject(&mut self, slot: u8) -> Result<(), Refusal> {
+        Err(Refusal::new(Reason::Unsupported, format_args!("CD {slot}")).note("bhyve cannot take it out"))
+    }
+
     /// CPU time; bhyve counts nothing of its disks.
     pub fn stats(&mut self) -> Result<(u64, Vec<DiskStats>), Refusal> {
         let cpu = skep_sys::process::cpu_time_of(self.pid).map_err(|e| Refusal::io("hypervisor", "read its CPU time", &e))?;

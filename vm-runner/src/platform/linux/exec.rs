@@ -2,7 +2,7 @@
 
 use super::super::Kit;
 use nix::sys::resource::{Resource, setrlimit};
-use skep_engine_qemu::{BINARY, Fds, argv};
+use skep_engine_qemu::{BINARY, CONFIG, Fds, argv};
 use skep_proto::cell::FdRole;
 use skep_rights::hypervisor::{TABLE, TABLE_KVM, TABLE_KVM_SHARES, TABLE_SHARES};
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
@@ -74,7 +74,9 @@ fn become_hypervisor(kit: &Kit, qmp: &OwnedFd, errors: &OwnedFd) -> Result<Infal
     skep_sys::process::ignore(nix::libc::SIGXFSZ).map_err(step("ignore SIGXFSZ"))?;
     let text = |s: &str| CString::new(s).map_err(|_| step("arguments")(io::Error::from(io::ErrorKind::InvalidInput)));
     let program = text(BINARY)?;
-    let words = argv(skep_machine::Uuid::from_u128(kit.machine.as_u128()));
+    // What the runner has written there just now.
+    let config = std::fs::read_to_string(CONFIG).map_err(step("read the configuration"))?;
+    let words = argv(skep_machine::Uuid::from_u128(kit.machine.as_u128()), &config);
     let args = std::iter::once(BINARY).chain(words.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
     let table = match (kit.kvm, kit.shares) {
         (false, false) => &TABLE,

@@ -165,6 +165,11 @@ impl Engine {
         Ok(ours)
     }
 
+    /// Takes the CD out of a drive.
+    pub fn eject(&mut self, slot: u8) -> Result<(), Refusal> {
+        self.call("CD", &[], |id| qmp::eject(id, slot)).map(|_| ())
+    }
+
     /// CPU time, and counters of disks.
     pub fn stats(&mut self) -> Result<(u64, Vec<DiskStats>), Refusal> {
         let answer = self.call("counters", &[], qmp::query_block_stats)?;

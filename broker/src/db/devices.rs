@@ -1,0 +1,184 @@
+//! Devices of machines as columns, and what older brokers wrote of them.
+
+use super::machines::MachineRow;
+use super::sql::restart;
+use super::{Change, Fault, Id};
+use crate::spec::{Boot, Disk, Nic, Spec};
+use rusqlite::types::FromSqlError;
+use rusqlite::{Row, params};
+use serde::Deserialize;
+use skep_proto::broker::{Acceleration, Board, Controller, DiskFlags, FwCfg, Limits, NicModel, Place, Screen, Upkeep};
+use skep_proto::storage::DiskKind;
+use skep_proto::{DiskId, NicId, Share, Text, wire};
+
+/// The columns that [`read`] reads.
+pub(super) const COLUMNS: &str = "m.sound, m.tpm, m.channels, m.shares, m.bios, m.screen_width, m.screen_height, m.screen_wait,
+    m.keyboard, m.tablet, m.local_time, m.acpi, m.amd_host_bridge, m.exit_on_halt, m.exit_on_pause, m.strict_msr, m.x2apic,
+    m.fw_cfg, m.places";
+
+/// Devices of a row; all else is the default.
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
+    let text = |name: &str| row.get::<_, String>(name);
+    Ok(Spec {
+        sound: row.get("sound")?,
+        tpm: row.get("tpm")?,
+        channels: text("channels")?.split_whitespace().map(Text::lossy).collect(),
+        shares: text("shares")?.split_whitespace().map(share).collect::<Result<_, _>>()?,
+        screen_properties: Screen {
+            width: row.get("screen_width")?,
+            height: row.get("screen_height")?,
+            wait: row.get("screen_wait")?,
+            keyboard: row.get::<_, Id<_>>("keyboard")?.0,
+            tablet: row.get("tablet")?,
+        },
+        board: Board {
+            local_time: row.get("local_time")?,
+            acpi: row.get("acpi")?,
+            amd_host_bridge: row.get("amd_host_bridge")?,
+            exit_on_halt: row.get("exit_on_halt")?,
+            exit_on_pause: row.get("exit_on_pause")?,
+            strict_msr: row.get("strict_msr")?,
+            x2apic: row.get("x2apic")?,
+        },
+        fw_cfg: text("fw_cfg")?.lines().map(item).collect::<Result<_, _>>()?,
+        places: text("places")?.split_whitespace().map(place).collect::<Result<_, _>>()?,
+        ..Spec::default()
+    })
+}
+
+fn share(text: &str) -> Result<Share, FromSqlError> {
+    let (name, read_only) = text.strip_suffix(",ro").map_or((text, false), |name| (name, true));
+    Ok(Share { name: name.parse().map_err(|_| FromSqlError::InvalidType)?, read_only })
+}
+
+fn item(line: &str) -> Result<FwCfg, FromSqlError> {
+    let (name, value) = line.split_once('=').ok_or(FromSqlError::InvalidType)?;
+    let wrong = |_| FromSqlError::InvalidType;
+    Ok(FwCfg { name: name.parse().map_err(wrong)?, value: value.parse().map_err(wrong)? })
+}
+
+fn place(text: &str) -> Result<Place, FromSqlError> {
+    let (device, slot) = text.split_once('=').ok_or(FromSqlError::InvalidType)?;
+    let device = device.parse().map_err(|_| FromSqlError::InvalidType)?;
+    Ok(Place { device, slot: slot.parse().map_err(|_| FromSqlError::InvalidType)? })
+}
+
+impl Change<'_> {
+    /// Writes devices other than disks and NICs, and whether it starts with the host, and again.
+    pub(super) fn set_devices(&self, machine: &MachineRow) -> Result<(), Fault> {
+        let Spec { boot, sound, tpm, channels, shares, screen_properties, board, fw_cfg, places, .. } = &machine.spec;
+        let joined = |parts: Vec<String>, between: &str| parts.join(between);
+        let channels = joined(channels.iter().map(ToString::to_string).collect(), " ");
+        let share = |share: &Share| format!("{}{}", share.name, if share.read_only { ",ro" } else { "" });
+        let shares = joined(shares.iter().map(share).collect(), " ");
+        let fw_cfg = joined(fw_cfg.iter().map(|item| format!("{}={}", item.name, item.value)).collect(), "\n");
+        let places = joined(places.iter().map(|place| format!("{}={}", place.device, place.slot)).collect(), " ");
+        let sql =
+            "UPDATE machines SET sound = ?, tpm = ?, channels = ?, shares = ?, fw_cfg = ?, places = ?, bios = ? WHERE id = ?";
+        let bios = *boot == Boot::Bios;
+        self.prepare_cached(sql)?.execute(params![sound, tpm, channels, shares, fw_cfg, places, bios, Id(machine.id)])?;
+        let Screen { width, height, wait, keyboard, tablet } = screen_properties;
+        let sql =
+            "UPDATE machines SET screen_width = ?, screen_height = ?, screen_wait = ?, keyboard = ?, tablet = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![width, height, wait, Id(keyboard), tablet, Id(machine.id)])?;
+        let Board { local_time, acpi, amd_host_bridge, exit_on_halt, exit_on_pause, strict_msr, x2apic } = *board;
+        let sql = "UPDATE machines SET local_time = ?, acpi = ?, amd_host_bridge = ?, exit_on_halt = ?, exit_on_pause = ?,
+                   strict_msr = ?, x2apic = ? WHERE id = ?";
+        let values = params![local_time, acpi, amd_host_bridge, exit_on_halt, exit_on_pause, strict_msr, x2apic, Id(machine.id)];
+        self.prepare_cached(sql)?.execute(values)?;
+        let Upkeep { autostart, order, delay_s, restart } = machine.upkeep;
+        let sql = "UPDATE machines SET autostart = ?, start_order = ?, start_delay_s = ?, restart = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![autostart, order, delay_s, restart::number(restart), Id(machine.id)])?;
+        Ok(())
+    }
+}
+
+/// A specification as brokers wrote it that knew no flags of disks and no models of NICs (until migration 9).
+#[derive(Deserialize)]
+struct Before {
+    cpus: u32,
+    memory_mib: u64,
+    boot: Boot,
+    acceleration: Acceleration,
+    screen: bool,
+    cpu_percent: u32,
+    disks: Vec<(DiskId, DiskKind, Controller, bool)>,
+    nics: Vec<(NicId, [u8; 6])>,
+    limits: Limits,
+    sound: bool,
+    tpm: bool,
+    channels: Vec<Text<63>>,
+    own_order: bool,
+    shares: Vec<Share>,
+}
+
+impl From<Before> for Spec {
+    fn from(before: Before) -> Self {
+        let Before { cpus, memory_mib, boot, acceleration, screen, cpu_percent, disks, nics, .. } = before;
+        let Before { limits, sound, tpm, channels, own_order, shares, .. } = before;
+        let disk = |(disk, kind, controller, read_only)| Disk { disk, kind, controller, read_only, flags: DiskFlags::default() };
+        let nic = |(nic, mac)| Nic { nic, mac, model: NicModel::default(), slot: None };
+        let (disks, nics) = (disks.into_iter().map(disk).collect(), nics.into_iter().map(nic).collect());
+        Self {
+            cpus,
+            memory_mib,
+            boot,
+            acceleration,
+            screen,
+            cpu_percent,
+            disks,
+            nics,
+            limits,
+            sound,
+            tpm,
+            channels,
+            own_order,
+            shares,
+            ..Self::default()
+        }
+    }
+}
+
+/// What a hypervisor was configured with. What an older broker wrote may lack fields at the end: zeros are the defaults of those.
+pub(super) fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
+    const ADDED: usize = 17;
+    if let Ok(spec) = wire::decode(&bytes) {
+        return Some(spec);
+    }
+    for _ in 0..=ADDED {
+        if let Ok(spec) = wire::decode::<Before>(&bytes) {
+            return Some(spec.into());
+        }
+        bytes.push(0);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_broker_applied_is_read_with_the_defaults_of_what_came_since() {
+        let new = Spec { cpus: 3, screen: true, board: Board { acpi: false, ..Board::default() }, ..Spec::default() };
+        assert_eq!(as_applied(wire::encode(&new).expect("encodes")), Some(new));
+        let (disk, nic) = (DiskId::random(), NicId::random());
+        let flags = DiskFlags::default();
+        let root = Disk { disk, kind: DiskKind::Raw, controller: Controller::Nvme, read_only: true, flags };
+        let eth = Nic { nic, mac: [2; 6], model: NicModel::VirtioNet, slot: None };
+        let spec = Spec { cpus: 3, disks: vec![root], nics: vec![eth], ..Spec::default() };
+        let (boot, acceleration) = (&spec.boot, spec.acceleration);
+        let disks = vec![(disk, DiskKind::Raw, Controller::Nvme, true)];
+        let rest = (&spec.limits, false, false, Vec::<Text<63>>::new(), false, Vec::<Share>::new());
+        let before = (3u32, spec.memory_mib, boot, acceleration, spec.screen, 0u32, disks, vec![(nic, [2u8; 6])], rest);
+        let bytes = wire::encode(&before).expect("encodes");
+        assert_eq!(as_applied(bytes.clone()), Some(spec.clone()));
+        // Shares; before them sound, TPM, channels; before them the twelve limits.
+        for lacks in [1, 4, 16] {
+            let older = bytes.get(..bytes.len() - lacks).expect("longer").to_vec();
+            wire::decode::<Before>(&older).err().expect("it lacks something");
+            assert_eq!(as_applied(older), Some(spec.clone()), "{lacks} bytes");
+        }
+        assert_eq!(as_applied(vec![0xff; 40]), None);
+    }
+}

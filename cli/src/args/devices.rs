@@ -1,0 +1,73 @@
+//! Devices in the settings of `skep vm`.
+
+use super::Switched;
+use clap::{ArgAction, Args, ValueEnum};
+
+/// What the clock shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Clock {
+    /// Universal time
+    Utc,
+    /// The host's local time
+    Local,
+}
+
+/// What is at place 0 of the PCI bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostBridge {
+    /// The hypervisor's usual one
+    Standard,
+    /// One that says it is AMD's
+    Amd,
+}
+
+/// Devices of a machine.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Devices (`skep host show` says what this host has)")]
+pub struct DeviceArgs {
+    /// Size of the screen in pixels, 640x480 to 3840x2160; before FreeBSD 15 to 1920x1200 [default of a new machine: 1024x768]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
+    pub screen_size: Option<(u32, u32)>,
+    /// bhyve: whether the guest is held until somebody looks at its screen [default of a new machine: off]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub screen_wait: Option<Switched>,
+    /// Keyboard layout of viewers, by the hypervisor's name (`skep host show` lists them); `none`: US
+    #[arg(long, value_name = "LAYOUT")]
+    pub keyboard: Option<String>,
+    /// Whether the pointer is a USB tablet [default of a new machine: on]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub tablet: Option<Switched>,
+    /// What the clock shows; local: bhyve [default of a new machine: utc]
+    #[arg(long, value_enum, value_name = "TIME")]
+    pub clock: Option<Clock>,
+    /// bhyve: whether there are ACPI tables: a guest without them hears no power button [default of a new machine: on]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub acpi: Option<Switched>,
+    /// bhyve: the host bridge
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub host_bridge: Option<HostBridge>,
+    /// bhyve: whether a CPU that the guest halts is given back [default of a new machine: on]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub exit_on_halt: Option<Switched>,
+    /// bhyve: whether a CPU that spins is given back [default of a new machine: on]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub exit_on_pause: Option<Switched>,
+    /// bhyve: whether unknown model-specific registers are a fault to the guest [default of a new machine: off]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub strict_msr: Option<Switched>,
+    /// bhyve: whether the local APIC begins in x2APIC mode [default of a new machine: off]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    pub x2apic: Option<Switched>,
+    /// QEMU: an item that firmware and guest read by its name, which begins with opt/; up to 8 times
+    #[arg(long, value_name = "NAME=TEXT", action = ArgAction::Append)]
+    pub fw_cfg: Vec<String>,
+    /// Put a device elsewhere on the PCI bus, 1 to 30: screen, rng, usb, ahci, scsi, sound, channels or share0 to share3; may be
+    /// repeated. Disks and NICs have a slot of their own
+    #[arg(long, value_name = "DEVICE=N", action = ArgAction::Append)]
+    pub place: Vec<String>,
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let parts = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    parts.ok_or_else(|| "two numbers with an x between them are expected: 1280x1024".to_owned())
+}

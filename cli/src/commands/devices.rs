@@ -1,0 +1,105 @@
+//! Devices as they are typed.
+
+use crate::args::{Clock, DeviceArgs, HostBridge, Switched};
+use crate::error::Failure;
+use skep_api::v1::{Controller, DiskAttachment, FwCfgItem, MachineBoard, PciPlace, ScreenProperties};
+use skep_proto::Reason;
+
+fn on(switched: Option<Switched>) -> Option<bool> {
+    switched.map(|s| s == Switched::On)
+}
+
+fn wrong(object: impl std::fmt::Display, note: impl std::fmt::Display) -> Failure {
+    Failure::new(Reason::InvalidValue, object, note)
+}
+
+/// What was typed of the screen; none, if nothing was.
+pub fn screen(args: &DeviceArgs) -> Option<ScreenProperties> {
+    let keyboard = args.keyboard.as_ref().map(|name| if name == "none" { String::new() } else { name.clone() });
+    let screen = ScreenProperties {
+        width: args.screen_size.map(|(width, _)| width),
+        height: args.screen_size.map(|(_, height)| height),
+        wait: on(args.screen_wait),
+        keyboard,
+        tablet: on(args.tablet),
+    };
+    (screen != ScreenProperties::default()).then_some(screen)
+}
+
+/// What was typed of the board; none, if nothing was.
+pub fn board(args: &DeviceArgs) -> Option<MachineBoard> {
+    let board = MachineBoard {
+        local_time: args.clock.map(|clock| clock == Clock::Local),
+        acpi: on(args.acpi),
+        amd_host_bridge: args.host_bridge.map(|bridge| bridge == HostBridge::Amd),
+        exit_on_halt: on(args.exit_on_halt),
+        exit_on_pause: on(args.exit_on_pause),
+        strict_msr: on(args.strict_msr),
+        x2apic: on(args.x2apic),
+    };
+    (board != MachineBoard::default()).then_some(board)
+}
+
+/// `NAME=TEXT`.
+pub fn item(text: &str) -> Result<FwCfgItem, Failure> {
+    let (name, value) = text.split_once('=').ok_or_else(|| wrong("machine", format_args!("--fw-cfg {text}: it has no `=`")))?;
+    Ok(FwCfgItem { name: name.to_owned(), value: value.to_owned() })
+}
+
+/// `DEVICE=N`.
+pub fn place(text: &str) -> Result<PciPlace, Failure> {
+    let parts = text.split_once('=').and_then(|(device, slot)| Some((device, slot.parse().ok()?)));
+    let (device, slot) = parts.ok_or_else(|| wrong("machine", format_args!("--place {text}: it is not like screen=20")))?;
+    Ok(PciPlace { device: device.to_owned(), slot })
+}
+
+/// `NAME[,KIND][,FLAG…]`.
+pub fn disk(text: &str) -> Result<DiskAttachment, Failure> {
+    let mut parts = text.split(',');
+    let mut disk = DiskAttachment { disk: parts.next().unwrap_or_default().to_owned(), ..DiskAttachment::default() };
+    for part in parts {
+        match part {
+            "nvme" => disk.set_controller(Controller::Nvme),
+            "virtio" => disk.set_controller(Controller::VirtioBlk),
+            "ahci" => disk.set_controller(Controller::Ahci),
+            "cd" => disk.set_controller(Controller::AhciCd),
+            "scsi" => disk.set_controller(Controller::VirtioScsi),
+            "ro" => disk.read_only = true,
+            "nocache" => disk.no_cache = true,
+            "sync" => disk.sync = true,
+            "ejected" => disk.ejected = true,
+            "eject-once" => disk.eject_after_first_boot = true,
+            _ => {
+                let slot = part.strip_prefix("slot=").and_then(|number| number.parse().ok()).filter(|slot| *slot > 0);
+                disk.slot = slot.ok_or_else(|| {
+                    let words = "virtio, nvme, ahci, cd, scsi, ro, nocache, sync, slot=N, ejected, eject-once";
+                    wrong(format_args!("disk {}", disk.disk), format_args!("--disk {text}: `{part}` is none of {words}"))
+                })?;
+            }
+        }
+    }
+    Ok(disk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_typed_with_its_options() {
+        let typed = disk("root,nvme,ro,nocache,slot=20").expect("valid");
+        assert_eq!((typed.disk.as_str(), typed.controller(), typed.read_only), ("root", Controller::Nvme, true));
+        assert_eq!((typed.no_cache, typed.sync, typed.slot), (true, false, 20));
+        for text in ["root,sata", "root,slot=0", "root,slot=x", "root,"] {
+            assert_eq!(disk(text).expect_err("refused").exit, 8, "{text}");
+        }
+    }
+
+    #[test]
+    fn items_and_places_are_typed_with_an_equals_sign() {
+        let typed = item("opt/a=b=c").expect("valid");
+        assert_eq!((typed.name.as_str(), typed.value.as_str()), ("opt/a", "b=c"));
+        assert_eq!(place("screen=20").expect("valid"), PciPlace { device: "screen".into(), slot: 20 });
+        assert_eq!((item("opt/a").expect_err("refused").exit, place("screen").expect_err("refused").exit), (8, 8));
+    }
+}

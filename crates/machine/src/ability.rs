@@ -1,0 +1,120 @@
+//! What one hypervisor can do and another cannot, beside the limits of a cell.
+
+use crate::place::Device;
+use crate::{Boot, HostBridge, Hypervisor, MachineSpec};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Something that a host may or may not be able to do for a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Ability {
+    /// Boot by a BIOS.
+    Bios,
+    /// Hold the guest until somebody looks at its screen.
+    ScreenWait,
+    /// Hand the guest items of fw_cfg.
+    FwCfg,
+    /// Have no ACPI tables.
+    AcpiOff,
+    /// Have AMD's host bridge.
+    AmdHostBridge,
+    /// Choose whether a guest's HLT and PAUSE give its CPU back.
+    VmExits,
+    /// Choose what unknown model-specific registers do.
+    StrictMsr,
+    /// Begin with the local APIC in x2APIC mode.
+    X2apic,
+    /// Take a CD out of a running machine.
+    Eject,
+    /// Choose the place of the AHCI controller.
+    AhciPlace,
+}
+
+impl Ability {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Bios,
+        Self::ScreenWait,
+        Self::FwCfg,
+        Self::AcpiOff,
+        Self::AmdHostBridge,
+        Self::VmExits,
+        Self::StrictMsr,
+        Self::X2apic,
+        Self::Eject,
+        Self::AhciPlace,
+    ];
+
+    /// The word for it in what a host is said to be able to do.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::ScreenWait => "screen-wait",
+            Self::FwCfg => "fw-cfg",
+            Self::AcpiOff => "acpi-off",
+            Self::AmdHostBridge => "amd-host-bridge",
+            Self::VmExits => "vm-exits",
+            Self::StrictMsr => "strict-msr",
+            Self::X2apic => "x2apic",
+            Self::Eject => "eject",
+            Self::AhciPlace => "ahci-place",
+        }
+    }
+
+    /// What a hypervisor of this kind can do.
+    pub(crate) fn of(hypervisor: Hypervisor) -> BTreeSet<Self> {
+        match hypervisor {
+            Hypervisor::Qemu => [Self::Bios, Self::FwCfg, Self::Eject].into(),
+            Hypervisor::Bhyve => [
+                Self::ScreenWait,
+                Self::AcpiOff,
+                Self::AmdHostBridge,
+                Self::VmExits,
+                Self::StrictMsr,
+                Self::X2apic,
+                Self::AhciPlace,
+            ]
+            .into(),
+        }
+    }
+
+    /// Why a host without it cannot, and what would do instead.
+    pub const fn why(self, hypervisor: Hypervisor) -> &'static str {
+        match (self, hypervisor) {
+            (Self::Bios, Hypervisor::Bhyve) => {
+                "bhyve has a BIOS only inside a UEFI firmware with a CSM, which no cell has; use uefi or loader"
+            }
+            (Self::ScreenWait, Hypervisor::Qemu) => "QEMU's VNC server holds no guest until somebody looks",
+            (Self::FwCfg, Hypervisor::Bhyve) => {
+                "bhyve takes such items on its command line only (-f), which is the same for every machine"
+            }
+            (Self::AcpiOff, Hypervisor::Qemu) => "where QEMU gives none its firmware makes tables of its own",
+            (Self::AmdHostBridge, Hypervisor::Qemu) => "QEMU's q35 has Intel's always",
+            (Self::VmExits, Hypervisor::Qemu) => "it is the host's kernel that decides (halt_poll_ns and ple_window of kvm)",
+            (Self::StrictMsr, Hypervisor::Qemu) => "it is a setting of the host's kernel for all guests (ignore_msrs of kvm)",
+            (Self::X2apic, Hypervisor::Qemu) => "QEMU's begins as an xAPIC, and the guest switches it over",
+            (Self::Eject, Hypervisor::Bhyve) => "bhyve cannot take a CD out while it runs; take it off the list of disks",
+            (Self::AhciPlace, Hypervisor::Qemu) => "QEMU's AHCI controller is a part of its chip set",
+            _ => "this host does not have it",
+        }
+    }
+}
+
+/// What a machine asks for: field, what, and the ability that it takes.
+pub(crate) fn asked(spec: &MachineSpec) -> Vec<(String, String, Ability)> {
+    let board = spec.board;
+    let all = [
+        (spec.boot == Boot::Bios, "boot", "a BIOS", Ability::Bios),
+        (spec.screen.as_ref().is_some_and(|s| s.wait), "screen.wait", "a guest that waits for a viewer", Ability::ScreenWait),
+        (!spec.fw_cfg.is_empty(), "fw_cfg", "items of fw_cfg", Ability::FwCfg),
+        (!board.acpi, "board.acpi", "no ACPI tables", Ability::AcpiOff),
+        (board.host_bridge == HostBridge::Amd, "board.host_bridge", "AMD's host bridge", Ability::AmdHostBridge),
+        (!board.exit_on_halt, "board.exit_on_halt", "HLT without an exit", Ability::VmExits),
+        (!board.exit_on_pause, "board.exit_on_pause", "PAUSE without an exit", Ability::VmExits),
+        (board.strict_msr, "board.strict_msr", "faults at unknown registers", Ability::StrictMsr),
+        (board.x2apic, "board.x2apic", "an APIC that begins as an x2APIC", Ability::X2apic),
+        (spec.chosen(Device::Ahci).is_some(), "places.ahci", "a place for the AHCI controller", Ability::AhciPlace),
+    ];
+    let asked = all.into_iter().filter(|(asked, ..)| *asked);
+    asked.map(|(_, field, what, ability)| (field.to_owned(), what.to_owned(), ability)).collect()
+}
