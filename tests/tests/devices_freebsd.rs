@@ -65,6 +65,75 @@ fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
 }
 
 #[test]
+fn devices_are_where_they_were_put() -> Result<()> {
+    if !is_root() {
+        skip!("only root makes jails");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    for name in ["sata", "fast"] {
+        suite.ok(&["disk", "create", name, "--size", "8M"])?;
+    }
+    let disks = ["--disk", "sata,ahci,sync", "--disk", "fast,nocache,sync,slot=20"];
+    let screen = ["--screen-size", "1280x720", "--keyboard", "de", "--tablet", "off"];
+    let board = ["--clock", "local", "--host-bridge", "amd", "--x2apic", "on", "--exit-on-pause", "off"];
+    let places = ["--place", "ahci=21", "--place", "rng=30"];
+    suite.define("m", &[&disks[..], &board, &places].concat())?;
+    suite.ok(&[&["vm", "set", "m", "--screen", "on"], &screen[..]].concat())?;
+    suite.ok(&["nic", "create", "eth", "--model", "e1000", "--slot", "22", "--machine", "m"])?;
+    let (_, message) = suite.fails(&["nic", "set", "eth", "--slot", "21"])?;
+    ensure!(message.contains("places.nic0 is 21: it must be another than that of ahci"), "{message}");
+    suite.boot("m")?;
+    // AMD's bridge, a disk of its own, SATA, Intel 82545, random numbers; nothing where those usually are.
+    for (place, word) in
+        [("0", "vendor=0x1022"), ("20", "vendor=0x1af4"), ("21", "class=0x0106"), ("22", "vendor=0x8086"), ("30", "")]
+    {
+        let look = format!("/usr/sbin/pciconf -l | grep 'pci0:0:{place}:0:' | grep -c '{word}' | sed 's/^/found-/'");
+        suite.guest_runs("m", &look, "found-1")?;
+    }
+    let usual = "/usr/sbin/pciconf -l | grep -c -e pci0:0:3:0 -e pci0:0:4:0 -e pci0:0:5:0 | sed 's/^/usual-/'";
+    suite.guest_runs("m", usual, "usual-0")?;
+    suite.guest_runs("m", "echo written-through | dd of=/dev/ada0 bs=512 conv=sync 2>/dev/null; echo wrote-$?", "wrote-0")?;
+    ensure!(first_bytes(&suite, "sata", 15)? == b"written-through", "what the guest wrote is not on its SATA disk");
+    suite.ok(&["audit"])?;
+    suite.ok(&["vm", "kill", "m"])?;
+    for (settings, wrong) in [
+        (&["--bios"][..], "only inside a UEFI firmware"),
+        (&["--fw-cfg", "opt/a=b"], "command line only"),
+        (&["--screen", "on", "--keyboard", "en-gb"], "screen.keyboard asks for the layout en-gb"),
+    ] {
+        suite.define("wrong", &[])?;
+        suite.ok(&[&["vm", "set", "wrong"], settings].concat())?;
+        let (_, message) = suite.fails(&["vm", "start", "wrong"])?;
+        ensure!(message.contains(wrong), "{settings:?}: {message}");
+        suite.ok(&["vm", "delete", "wrong", "--disks"])?;
+    }
+    suite.finish()
+}
+
+#[test]
+fn a_cd_is_taken_out_between_two_boots_only() -> Result<()> {
+    if !is_root() {
+        skip!("only root makes jails");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    let text = suite.dir().join("cd");
+    std::fs::write(&text, format!("{:<32768}", "skep-on-cd"))?;
+    suite.ok(&["disk", "import", "disc", &text.to_string_lossy()])?;
+    suite.define("m", &["--disk", "disc,cd,eject-once"])?;
+    suite.boot("m")?;
+    suite.guest_runs("m", "[ -e /dev/cd0 ] && echo there-$((6*7))", "there-42")?;
+    let (_, message) = suite.fails(&["vm", "eject", "m", "disc"])?;
+    ensure!(message.contains("cannot take a CD out while it runs"), "{message}");
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.boot("m")?;
+    suite.guest_runs("m", "[ -e /dev/cd0 ] || echo gone-$((6*7))", "gone-42")?;
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}
+
+#[test]
 fn a_program_in_the_guest_is_talked_with_over_a_channel() -> Result<()> {
     if !is_root() {
         skip!("only root makes jails");

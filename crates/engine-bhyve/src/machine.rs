@@ -192,11 +192,12 @@ fn port(c: &mut Config, spec: &MachineSpec, disk: &Disk, ports: &mut u8, kind: &
     }
     c.set(Key::Pci(slot, Pci::PortType(*ports)), kind)?;
     c.set(Key::Pci(slot, Pci::PortPath(*ports)), path(fd))?;
-    let flags: [(bool, fn(u8) -> Pci); 3] =
-        [(disk.is_read_only(), Pci::PortRo), (disk.no_cache, Pci::PortNoCache), (disk.sync, Pci::PortSync)];
+    let port = *ports;
+    let flags =
+        [(disk.is_read_only(), Pci::PortRo(port)), (disk.no_cache, Pci::PortNoCache(port)), (disk.sync, Pci::PortSync(port))];
     for (on, key) in flags {
         if on {
-            c.set(Key::Pci(slot, key(*ports)), true)?;
+            c.set(Key::Pci(slot, key), true)?;
         }
     }
     c.set(Key::Pci(slot, Pci::PortSer(*ports)), disk.serial())?;

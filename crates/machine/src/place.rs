@@ -88,11 +88,8 @@ impl fmt::Display for Device {
 impl FromStr for Device {
     type Err = BadDevice;
     fn from_str(text: &str) -> Result<Self, BadDevice> {
-        let kinds: [(&str, fn(u8) -> Self); 3] = [("share", Self::Share), ("disk", Self::Disk), ("nic", Self::Nic)];
-        let numbered = kinds.into_iter().find_map(|(kind, device)| {
-            let digits = text.strip_prefix(kind).filter(|d| d.len() == 1)?;
-            Some(device(digits.parse().ok()?))
-        });
+        let number = |kind: &str| text.strip_prefix(kind).filter(|digits| digits.len() == 1)?.parse().ok();
+        let numbered = number("share").map(Self::Share).or(number("disk").map(Self::Disk)).or(number("nic").map(Self::Nic));
         let named = NAMES.iter().find(|(name, _)| *name == text).map(|(_, device)| *device);
         let found = named.or(numbered).filter(|device| device.usual().is_some());
         found.ok_or(BadDevice)
