@@ -3,8 +3,10 @@
 
 use crate::limits::Place;
 use crate::services::Call;
+use serde::de::DeserializeOwned;
 use skep_api::CHUNK;
-use skep_proto::Refusal;
+use skep_ipc::aio::Port;
+use skep_proto::{Reason, Refusal, wire};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -107,6 +109,42 @@ where
         }
     });
     Box::pin(ReceiverStream::new(answers))
+}
+
+/// Sends the records that come out of a socket of the broker's, until one ends it. When the broker goes away the client is told,
+/// with `advice`.
+pub(crate) fn records<R, Out>(
+    call: Call, place: Place, socket: OwnedFd, advice: &'static str,
+    convert: impl Fn(R) -> Result<Out, Refusal> + Send + Sync + 'static,
+) -> Result<Answers<Out>, Refusal>
+where
+    R: DeserializeOwned + Send + 'static,
+    Out: Send + 'static,
+{
+    let port = Port::new(socket).map_err(|e| Refusal::io("stream", "open", &e))?;
+    let (to, answers) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let _place = place;
+        let refusal = loop {
+            let record = tokio::select! {
+                () = to.closed() => return,
+                record = port.recv() => record,
+            };
+            let record = record.map_err(|e| e.to_string());
+            let next = record.and_then(|record| wire::decode::<R>(&record.bytes).map_err(|e| e.to_string()));
+            let next = next.map_err(|why| Refusal::new(Reason::Unavailable, "stream").note(format_args!("{why}; {advice}")));
+            match next.and_then(&convert) {
+                Ok(message) => {
+                    if to.send(Ok(message)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(refusal) => break refusal,
+            }
+        };
+        let _ = to.send(Err(call.refused(&refusal))).await;
+    });
+    Ok(Box::pin(ReceiverStream::new(answers)))
 }
 
 /// A pipe or stream socket to write to.

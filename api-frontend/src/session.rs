@@ -63,6 +63,8 @@ pub enum Way {
     Local(OwnedFd),
     /// Over TLS, from this address: it must show a token with each call.
     Remote(IpAddr),
+    /// For metrics alone, and in nobody's name.
+    Metrics,
 }
 
 struct Session {
@@ -114,6 +116,7 @@ impl Peer {
                 (Credential::LocalSocket, vec![socket])
             }
             (_, Some(token)) => (Credential::Token(token.clone()), vec![]),
+            (Way::Metrics, None) => (Credential::Metrics, vec![]),
             (Way::Remote(_), None) => {
                 let refusal = Refusal::new(Reason::Unauthenticated, "api-frontend");
                 return Err(refusal.note("a call over TLS needs `authorization: Bearer TOKEN`").into());
@@ -135,6 +138,7 @@ impl Peer {
     fn place_of(&self) -> Text<64> {
         let text = match &self.way {
             Way::Remote(address) => address.to_canonical().to_string(),
+            Way::Metrics => "metrics".into(),
             Way::Local(socket) => match skep_sys::sock::peer(socket.as_fd()) {
                 Ok(peer) => format!("uid {}", peer.uid),
                 Err(_) => "uid ?".into(),

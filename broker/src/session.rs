@@ -135,7 +135,7 @@ async fn open(
     let how = format!("{credential:?}");
     let tried = match &credential {
         Credential::Password { user, peer, .. } => format!("{how} of {user} from {peer}"),
-        Credential::LocalSocket | Credential::Token(_) => how,
+        Credential::LocalSocket | Credential::Token(_) | Credential::Metrics => how,
     };
     let known = broker.recognise(credential, client.as_ref()).await;
     let result = known.as_ref().map(|(_, user)| (SessionState { user: user.name.clone() }, [])).map_err(Clone::clone);

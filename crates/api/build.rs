@@ -4,8 +4,20 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files =
-        ["machines", "limits", "firmware", "disks", "switches", "nics", "operations", "events", "host", "users", "groups"];
+    let files = [
+        "machines",
+        "limits",
+        "firmware",
+        "disks",
+        "switches",
+        "nics",
+        "operations",
+        "events",
+        "host",
+        "users",
+        "groups",
+        "stats",
+    ];
     let files = files.map(|name| format!("skep/v1/{name}.proto"));
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let mut compiler = protox::Compiler::new(["proto"])?;

@@ -7,6 +7,7 @@ pub mod event;
 pub mod firmware;
 pub mod machine;
 pub mod network;
+pub mod stats;
 
 use prost_types::Timestamp;
 use skep_proto::broker::Ref;

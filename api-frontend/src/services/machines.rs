@@ -1,16 +1,17 @@
 //! Machines.
 
 use super::{Answer, Answers, Api};
-use crate::convert::{self, event, machine};
+use crate::convert::{self, event, machine, stats};
 use crate::relay;
 use skep_api::v1::machines_server::Machines;
 use skep_api::v1::{
     ChannelInput, ChannelOutput, CloneMachineRequest, ConsoleAttached, ConsoleInput, ConsoleOutput, CreateMachineRequest,
     DeleteMachineRequest, GetMachineRequest, ListMachinesRequest, ListMachinesResponse, Machine, MachineActRequest,
     MachineLogChunk, MachineLogRequest, MachineStats, MachineStatsRequest, Operation, RenameMachineRequest, ScreenInput,
-    ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, channel_input, console_input, console_output, screen_input,
+    ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, WatchMachineStatsRequest, channel_input, console_input,
+    console_output, screen_input,
 };
-use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename};
+use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews};
 use skep_proto::{Reason, Refusal};
 use tonic::{Request, Status, Streaming};
 
@@ -195,7 +196,23 @@ impl Machines for Api {
         let (call, request) = self.enter("Machines.Stats", request)?;
         call.run(async {
             let which = convert::named("machine", "machine", &request.machine)?;
-            Ok(machine::stats(call.read(broker::MachineStats { machine: which }).await?.0))
+            Ok(stats::stats(call.read(broker::MachineStats { machine: which }).await?.0))
+        })
+        .await
+    }
+
+    type WatchStatsStream = Answers<MachineStats>;
+
+    async fn watch_stats(&self, request: Request<WatchMachineStatsRequest>) -> Answer<Answers<MachineStats>> {
+        let (call, request) = self.enter("Machines.WatchStats", request)?;
+        call.run(async {
+            let ask = stats::watch(&request)?;
+            let place = call.peer.stream_place()?;
+            let (_, [socket]) = call.read(ask).await?;
+            relay::records(call.clone(), place, socket, "the watch was cut off", |news| match news {
+                StatsNews::Reading(view) => Ok(stats::stats(view)),
+                StatsNews::Ended(refusal) => Err(refusal),
+            })
         })
         .await
     }

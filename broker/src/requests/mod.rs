@@ -9,6 +9,7 @@ pub mod machine;
 pub mod machine_jobs;
 pub mod nic;
 pub mod snapshot;
+pub mod stats;
 pub mod stream;
 pub mod switch;
 pub mod user;

@@ -54,7 +54,7 @@ async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
 }
 
 /// One request of each kind, about the group `g` or its things.
-fn samples(operation: OperationId) -> Vec<BrokerRequest> {
+pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
     let (vm, disk, nic, group) = (|| text("g-vm"), || text("g-disk"), || text("g-nic"), || Some(text("g")));
     let settings = || Settings {
         disks: Some(vec![DiskDraft { disk: disk(), controller: Controller::Nvme, read_only: false }]),
@@ -85,6 +85,8 @@ fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         MachineChannel { machine: vm(), channel: name() }.into(),
         MachineLog { machine: vm(), log: LogKind::Serial }.into(),
         MachineStats { machine: vm() }.into(),
+        StatsWatch { machine: vm(), interval_ms: 1000 }.into(),
+        MetricsGet { after: None }.into(),
         FirmwareList { machine: vm(), after: None }.into(),
         FirmwareGet { machine: vm(), name: "BootOrder".parse().expect("a name"), from: 0 }.into(),
         FirmwareEdit { machine: vm(), change: FirmwareChange::Reset }.into(),
@@ -168,7 +170,8 @@ fn every_operation_is_allowed_to_whom_the_table_says() {
             let mut groups: BTreeMap<GroupId, Role> = BTreeMap::new();
             groups.extend(here.map(|role| (g, role)));
             groups.extend(elsewhere.map(|role| (h, role)));
-            let user = User { name: Text::lossy("x"), id: None, rights: Rights { host, groups }, by_token: false };
+            let user =
+                User { name: Text::lossy("x"), id: None, rights: Rights { host, groups }, by_token: false, only_metrics: false };
             for sample in &samples {
                 let name = proto::Broker::op(sample).name;
                 let rule = RULES.iter().find(|rule| rule.op == name).expect("a row");

@@ -9,6 +9,7 @@ mod objects;
 mod requests;
 mod runner;
 mod services;
+mod stats;
 mod suite;
 mod upkeep;
 mod users;

@@ -244,6 +244,10 @@ impl Service<Net> for FakeNet {
                 });
                 Ok((InterfacePage { interfaces: all.filter(|i| i.index > c.after).take(50).collect() }, []))
             }),
+            NetRequest::CountTaps(c) => act!(ask, c, fate, |c: net::CountTaps, _| {
+                let count = |number| net::TapCount { number, rx_bytes: 1, rx_packets: 2, tx_bytes: 3, tx_packets: 4 };
+                Ok((net::TapCounts { taps: c.numbers.into_iter().map(count).collect() }, []))
+            }),
             // The broker makes none of these yet, and knows none to delete.
             NetRequest::CreateTunnel(_)
             | NetRequest::DeleteTunnel(_)

@@ -25,6 +25,9 @@ pub struct UpArgs {
     /// Serve the API on TCP with TLS, too
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Serve metrics of all machines to Prometheus: HTTP without TLS or login, so choose an address that only it reaches
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Keep disks of kind zvol below this dataset (FreeBSD, as root); remembered for the next time
     #[arg(long, value_name = "POOL/NAME")]
     pub zfs_dataset: Option<String>,

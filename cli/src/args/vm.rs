@@ -108,7 +108,16 @@ pub enum VmCommand {
         lines: Option<usize>,
     },
     /// Show its counters
-    Stats(Which),
+    Stats {
+        /// Name or id
+        machine: String,
+        /// Go on: what it uses, a line for each interval, until it ends or ^C
+        #[arg(short, long)]
+        watch: bool,
+        /// Time between two readings, 1s to 1h
+        #[arg(long, value_name = "TIME", value_parser = size::duration, default_value = "2s", requires = "watch")]
+        interval: Duration,
+    },
     /// Copy a stopped machine, with its writable disks; its NICs get other addresses
     Clone {
         /// The original, name or id

@@ -18,6 +18,7 @@ mod pages;
 mod plain;
 mod service;
 mod starting;
+mod stats;
 mod stopping;
 mod suite;
 mod switch;

@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::{Ctx, channel, console, firmware, starting, stopping, vnc};
+use super::{Ctx, channel, console, firmware, starting, stats, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::output::harmless;
@@ -11,7 +11,7 @@ use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::{
     self, Applies, Boot, CloneMachineRequest, Controller, CreateMachineRequest, DeleteMachineRequest, DirectBoot, DiskAttachment,
     GetMachineRequest, ListMachinesRequest, LoaderBoot, MachineActRequest, MachineLog, MachineLogRequest, MachineSettings,
-    MachineStatsRequest, RenameMachineRequest, UefiBoot, UpdateMachineRequest, boot,
+    RenameMachineRequest, UefiBoot, UpdateMachineRequest, boot,
 };
 use skep_proto::Reason;
 use std::io::{IsTerminal, Write};
@@ -62,10 +62,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         VmCommand::Vnc { machine, listen, path } => return vnc::run(ctx, machine, listen, path).await,
         VmCommand::Firmware(command) => return firmware::run(ctx, command).await,
         VmCommand::Log { machine, hypervisor, lines } => log(&ctx, machine, hypervisor, lines).await?,
-        VmCommand::Stats(which) => {
-            let stats = api.stats(MachineStatsRequest { machine: which.machine }).await?.into_inner();
-            ctx.output.object(&view::stats(&stats));
-        }
+        VmCommand::Stats { machine, watch, interval } => stats::run(&ctx, machine, watch.then_some(interval)).await?,
         VmCommand::Clone { machine, name, wait } => {
             let begun = MachinesClient::clone(&mut api, CloneMachineRequest { machine, name }).await?.into_inner();
             ctx.finish(begun, wait).await?;

@@ -63,6 +63,10 @@ impl Prepared {
             ("storage-helper", _, Some(dataset)) => args.extend(["--zfs-dataset".into(), dataset.clone()]),
             _ => {}
         }
+        // The broker believes the frontend that it asks for metrics only where they are served.
+        if let Some(address) = options.metrics.as_ref().filter(|_| ["broker", "api-frontend"].contains(&service)) {
+            args.extend(["--metrics".into(), address.clone()]);
+        }
         if service == "net-helper" && !self.uplinks.is_empty() {
             args.extend(["--uplinks".to_owned(), self.uplinks.clone()]);
         }

@@ -36,7 +36,15 @@ pub static TABLE: Process = Process {
             most: Most::Many,
             rights: TCP,
             ioctls: &[],
-            why: "accepted from the remote listener",
+            why: "accepted from the remote listener, or from that for metrics",
+        },
+        Descriptor {
+            name: "metrics listener",
+            kind: FdKind::Inet,
+            most: Most::N(1),
+            rights: TCP,
+            ioctls: &[],
+            why: "with --metrics: whoever reads metrics is accepted from it",
         },
         Descriptor {
             name: "RUN",

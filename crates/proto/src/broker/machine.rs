@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::Ref;
-use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Share, Text, runner::DiskStats, storage::LogKind};
+use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Share, Text, storage::LogKind};
 use serde::{Deserialize, Serialize};
 
 /// How a machine boots.
@@ -453,15 +453,4 @@ pub struct MachineLog {
 pub struct MachineStats {
     /// Which.
     pub machine: Ref,
-}
-
-/// Counters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatsView {
-    /// CPU time of the hypervisor in nanoseconds.
-    pub cpu_ns: u64,
-    /// Bytes of memory of the cell; 0 where the host does not count it.
-    pub memory: u64,
-    /// Disks by slot.
-    pub disks: Vec<DiskStats>,
 }

@@ -11,6 +11,7 @@ mod machine;
 mod network;
 mod rules;
 mod session;
+mod stats;
 
 pub use crate::vars::{VarPage, VarPiece, VarState, VarsEdited};
 pub use access::*;
@@ -21,12 +22,13 @@ pub use machine::*;
 pub use network::*;
 pub use rules::*;
 pub use session::*;
+pub use stats::*;
 
 use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 4, oldest 4, BrokerRequest {
+    Broker = "broker", version 5, oldest 5, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -87,5 +89,7 @@ protocol! {
         57 RoleRevoke [NoFds] => Done [NoFds];
         58 RoleList [NoFds] => RolePage [NoFds];
         59 SwitchOpen [NoFds] => SwitchView [NoFds];
+        60 StatsWatch [NoFds] => Done [OneFd];
+        61 MetricsGet [NoFds] => MetricsPage [NoFds];
     }
 }

@@ -86,6 +86,8 @@ rules! {
     MachineChannel: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineLog: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineStats: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
+    StatsWatch: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
+    MetricsGet: VIEWER, "the host", _ => vec![On::Host];
     FirmwareList: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     FirmwareGet: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     FirmwareEdit: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];

@@ -29,6 +29,9 @@ pub enum Credential {
         /// Where the client is, as the frontend says: tries are counted for it, too.
         peer: Text<64>,
     },
+    /// None: the frontend asks for whoever reads its metrics, and may ask nothing but [`super::MetricsGet`]. Refused unless the
+    /// broker, too, was told that metrics are served.
+    Metrics,
 }
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,6 +39,7 @@ impl std::fmt::Debug for Credential {
             Credential::LocalSocket => "LocalSocket",
             Credential::Token(_) => "Token",
             Credential::Password { .. } => "Password",
+            Credential::Metrics => "Metrics",
         })
     }
 }

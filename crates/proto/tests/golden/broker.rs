@@ -64,6 +64,7 @@ fn bytes_of_the_broker_never_change() {
     every!(golden, Credential {
         LocalSocket {} => Credential::LocalSocket; Token(_) => Credential::Token(parse("secret"));
         Password { .. } => Credential::Password { user: parse("alice"), password: parse("secret"), peer: parse("192.0.2.1") };
+        Metrics {} => Credential::Metrics;
     });
     every!(golden, OperationState {
         Running {} => OperationState::Running; Done {} => OperationState::Done;
