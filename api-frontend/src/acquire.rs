@@ -5,7 +5,7 @@ use crate::tls::{self, Identity};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use skep_sandbox::Held;
-use skep_service::{Journal, Kept, Start, StartError};
+use skep_service::{Journal, Start, StartError};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,9 +36,7 @@ impl Acquired {
         let metrics = start.extra.get("metrics").map(|address| bind("metrics", address)).transpose()?.map(|(_, socket)| socket);
         let ready = start.extra.get("ready-fd").map(|number| inherited(number)).transpose()?;
         // Its own log only: it does nothing privileged.
-        let kept =
-            Kept::of_standard_error(&start.state.join("logs"), "api-frontend").map_err(StartError::step("open the log"))?;
-        let journal = Journal::new("api-frontend", None).keeping(kept);
+        let journal = Journal::new("api-frontend", None).keeping(start.own_log("api-frontend")?);
         Ok(Self { local, remote, metrics, broker: BrokerAt::new(run, start.run.clone()), ready, journal })
     }
 }

@@ -12,6 +12,7 @@ mod acquire;
 pub mod convert;
 mod incoming;
 mod limits;
+mod logs;
 mod metrics;
 mod relay;
 mod serve;

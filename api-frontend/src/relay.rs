@@ -4,11 +4,9 @@
 use crate::limits::Place;
 use crate::services::Call;
 use serde::de::DeserializeOwned;
-use skep_api::CHUNK;
 use skep_ipc::aio::Port;
 use skep_proto::{Reason, Refusal, wire};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::pin::Pin;
@@ -80,35 +78,6 @@ where
         }
     });
     Ok(Box::pin(ReceiverStream::new(answers)))
-}
-
-/// Sends files one after the other, each from its beginning to its present end.
-pub(crate) fn files<Out>(
-    call: Call, place: Place, files: Vec<OwnedFd>, wrap: impl Fn(Bytes) -> Out + Send + Sync + 'static,
-) -> Answers<Out>
-where
-    Out: Send + 'static,
-{
-    let (to, answers) = mpsc::channel(2);
-    tokio::spawn(async move {
-        let _place = place;
-        for mut file in files.into_iter().map(File::from) {
-            let mut buffer = vec![0; CHUNK];
-            loop {
-                // A local file: its read does not block for long, and only as fast as the client takes it.
-                let answer = match file.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(got) => Ok(wrap(Bytes::copy_from_slice(buffer.get(..got).unwrap_or_default()))),
-                    Err(e) => Err(call.refused(&Refusal::io("log", "read", &e))),
-                };
-                let last = answer.is_err();
-                if to.send(answer).await.is_err() || last {
-                    return;
-                }
-            }
-        }
-    });
-    Box::pin(ReceiverStream::new(answers))
 }
 
 /// Sends the records that come out of a socket of the broker's, until one ends it. When the broker goes away the client is told,

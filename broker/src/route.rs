@@ -30,6 +30,7 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         // Sessions are opened once, before anything comes here.
         R::OpenSession(_) => Err(ProtocolError::Order("OpenSession")),
         R::HostShow(c) => plain!(HostShow, c, host::show),
+        R::HostLog(c) => stream!(HostLog, c, stream::host_log),
         R::HostRest(c) => plain!(HostRest, c, host::rest),
         R::TokenCreate(c) => plain!(TokenCreate, c, user::token),
         R::TokenList(c) => plain!(TokenList, c, user::tokens),

@@ -323,7 +323,7 @@ pub fn log(request: &v1::MachineLogRequest) -> Result<MachineLog, Refusal> {
         v1::MachineLog::Unspecified | v1::MachineLog::Serial => LogKind::Serial,
         v1::MachineLog::Hypervisor => LogKind::Hypervisor,
     };
-    Ok(MachineLog { machine: named("machine", "machine", &request.machine)?, log })
+    Ok(MachineLog { machine: named("machine", "machine", &request.machine)?, log, follow: request.follow })
 }
 
 #[cfg(test)]

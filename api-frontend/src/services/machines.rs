@@ -2,6 +2,7 @@
 
 use super::{Answer, Answers, Api};
 use crate::convert::{self, event, machine, stats};
+use crate::logs::{self, Wanted};
 use crate::relay;
 use skep_api::v1::machines_server::Machines;
 use skep_api::v1::{
@@ -186,8 +187,9 @@ impl Machines for Api {
         call.run(async {
             let ask = machine::log(&request)?;
             let place = call.peer.stream_place()?;
-            let (_, files) = call.read(ask).await?;
-            Ok(relay::files(call.clone(), place, files.0, |data| MachineLogChunk { data }))
+            let wanted = Wanted { tail: request.tail, since: None, follow: request.follow };
+            let opened = call.read(ask).await?;
+            logs::stream(call.clone(), place, opened, logs::Order::Turns, &wanted, |data| MachineLogChunk { data })
         })
         .await
     }

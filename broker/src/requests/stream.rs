@@ -2,10 +2,10 @@
 
 use super::{Cx, find_machine};
 use crate::db::machines::MachineRow;
-use skep_proto::broker::{ConsoleAttached, Done, MachineChannel, MachineConsole, MachineLog, MachineScreen};
+use skep_proto::broker::{ConsoleAttached, Done, HostLog, LogOpened, MachineChannel, MachineConsole, MachineLog, MachineScreen};
 use skep_proto::console::{AttachScreen, AttachSerial};
 use skep_proto::runner::{ConnectChannel, ConnectScreen};
-use skep_proto::storage::OpenLogReader;
+use skep_proto::storage::{OpenLogReader, OpenServiceLog};
 use skep_proto::{OneFd, Reason, Refusal, UpTo};
 
 /// A machine of which something runs.
@@ -73,8 +73,12 @@ pub async fn channel(cx: &Cx, c: MachineChannel) -> Result<(Done, OneFd), Refusa
 }
 
 /// `MachineLog`.
-pub async fn log(cx: &Cx, c: MachineLog) -> Result<(Done, UpTo<2>), Refusal> {
+pub async fn log(cx: &Cx, c: MachineLog) -> Result<(LogOpened, UpTo<3>), Refusal> {
     let machine = cx.broker.read(|db| find_machine(db, c.machine.as_str()))?;
-    let (_, files) = cx.broker.storage.call(&cx.who, OpenLogReader { machine: machine.id, log: c.log }).await?;
-    Ok((Done {}, files))
+    cx.broker.storage.call(&cx.who, OpenLogReader { machine: machine.id, log: c.log, follow: c.follow }).await
+}
+
+/// `HostLog`.
+pub async fn host_log(cx: &Cx, c: HostLog) -> Result<(LogOpened, UpTo<3>), Refusal> {
+    cx.broker.storage.call(&cx.who, OpenServiceLog { service: c.service, follow: c.follow }).await
 }

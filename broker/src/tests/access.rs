@@ -69,6 +69,7 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
     vec![
         HostShow {}.into(),
         HostRest {}.into(),
+        HostLog { service: ServiceName::Broker, follow: false }.into(),
         TokenCreate { name: name(), user: other(), seconds: 1 }.into(),
         TokenList { user: other(), after: None }.into(),
         TokenDelete { name: name(), user: other() }.into(),
@@ -83,7 +84,7 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         MachineConsole { machine: vm(), write: false, take: false }.into(),
         MachineScreen { machine: vm() }.into(),
         MachineChannel { machine: vm(), channel: name() }.into(),
-        MachineLog { machine: vm(), log: LogKind::Serial }.into(),
+        MachineLog { machine: vm(), log: LogKind::Serial, follow: false }.into(),
         MachineStats { machine: vm() }.into(),
         StatsWatch { machine: vm(), interval_ms: 1000 }.into(),
         MetricsGet { after: None }.into(),

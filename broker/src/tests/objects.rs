@@ -239,9 +239,12 @@ fn streams_are_joined_by_descriptor() {
         s.ask_with(channel("b"), []).await.expect("attached");
         let refusal = s.ask_with(channel("c"), []).await.expect_err("no such channel");
         assert_eq!((refusal.reason, refusal.note.as_str()), (Reason::NotFound, "it runs with a, b"));
-        let log = MachineLog { machine: text("web"), log: LogKind::Serial };
-        let (_, UpTo(files)) = s.ask_with(log, []).await.expect("opened");
-        assert_eq!(files.len(), 1);
+        let log = MachineLog { machine: text("web"), log: LogKind::Serial, follow: false };
+        let (opened, UpTo(files)) = s.ask_with(log, []).await.expect("opened");
+        assert_eq!((opened.files, files.len()), (1, 1));
+        let log = HostLog { service: ServiceName::Broker, follow: true };
+        let (opened, UpTo(files)) = s.ask_with(log, []).await.expect("opened");
+        assert_eq!((opened.files, files.len()), (1, 2));
     });
 }
 

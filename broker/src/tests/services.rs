@@ -147,7 +147,12 @@ impl Service<Storage> for FakeStorage {
                 Ok((storage::Done {}, []))
             }),
             StorageRequest::OpenLogWriter(c) => act!(ask, c, fate, |_, _| Ok((storage::Done {}, [memory(), memory()]))),
-            StorageRequest::OpenLogReader(c) => act!(ask, c, fate, |_, _| Ok((storage::Done {}, UpTo(vec![memory()])))),
+            StorageRequest::OpenLogReader(c) => {
+                act!(ask, c, fate, |_, _| Ok((storage::LogOpened { files: 1 }, UpTo(vec![memory()]))))
+            }
+            StorageRequest::OpenServiceLog(c) => {
+                act!(ask, c, fate, |_, _| Ok((storage::LogOpened { files: 1 }, UpTo(vec![memory(), memory()]))))
+            }
             StorageRequest::DeleteMachineFiles(c) => act!(ask, c, fate, |c: storage::DeleteMachineFiles, _| {
                 world.lock().vars.remove(&c.machine);
                 Ok((storage::Done {}, []))

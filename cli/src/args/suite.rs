@@ -144,14 +144,17 @@ pub enum AuditCommand {
 /// `skep log`.
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// Which process: broker, api-frontend, storage-helper, net-helper, vm-runner, up [default: all]
+    /// Which process: broker, api-frontend, storage-helper, net-helper, vm-runner [default: all]
     pub service: Option<String>,
     /// Only the last lines
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 200)]
-    pub lines: usize,
+    #[arg(short = 'n', long, alias = "lines", value_name = "N", default_value_t = 200)]
+    pub tail: u32,
     /// Only lines of this time: `10m`
     #[arg(long, value_name = "TIME", value_parser = size::duration)]
     pub since: Option<Duration>,
+    /// Go on with what is written later, until ^C
+    #[arg(short, long)]
+    pub follow: bool,
     /// Only lines with this trace
     #[arg(long, value_name = "TRACE")]
     pub trace: Option<String>,

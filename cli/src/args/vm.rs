@@ -104,8 +104,11 @@ pub enum VmCommand {
         #[arg(long)]
         hypervisor: bool,
         /// Only the last lines
-        #[arg(short = 'n', long, value_name = "N")]
-        lines: Option<usize>,
+        #[arg(short = 'n', long, alias = "lines", value_name = "N")]
+        tail: Option<u32>,
+        /// Go on with what is written later, until the machine is deleted or ^C
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Show its counters
     Stats {

@@ -119,7 +119,7 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Places => service::places(&places, output),
         Command::Doctor(_) => doctor::run(&places, output),
         Command::Audit(args) => audit::run(&places, &args, output),
-        Command::Log(args) => logs::run(&places, &args, output),
+        Command::Log(args) => logs::run(&at, args, output),
         Command::Host(command) => with_api(&at, output, |ctx| host::run(ctx, command)),
         Command::Vm(command) => with_api(&at, output, |ctx| vm::run(ctx, *command)),
         Command::Disk(command) => with_api(&at, output, |ctx| disk::run(ctx, command)),

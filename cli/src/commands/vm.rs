@@ -1,20 +1,18 @@
 //! `skep vm`.
 
-use super::{Ctx, channel, console, firmware, starting, stats, stopping, vnc};
+use super::{Ctx, channel, console, firmware, logs, starting, stats, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
-use crate::output::harmless;
 use crate::view;
 use prost_types::FieldMask;
 use serde_json::{Value, json};
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::{
     self, Applies, Boot, CloneMachineRequest, Controller, CreateMachineRequest, DeleteMachineRequest, DirectBoot, DiskAttachment,
-    GetMachineRequest, ListMachinesRequest, LoaderBoot, MachineActRequest, MachineLog, MachineLogRequest, MachineSettings,
-    RenameMachineRequest, UefiBoot, UpdateMachineRequest, boot,
+    GetMachineRequest, ListMachinesRequest, LoaderBoot, MachineActRequest, MachineSettings, RenameMachineRequest, UefiBoot,
+    UpdateMachineRequest, boot,
 };
 use skep_proto::Reason;
-use std::io::{IsTerminal, Write};
 
 /// Runs one.
 pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
@@ -61,7 +59,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         }
         VmCommand::Vnc { machine, listen, path } => return vnc::run(ctx, machine, listen, path).await,
         VmCommand::Firmware(command) => return firmware::run(ctx, command).await,
-        VmCommand::Log { machine, hypervisor, lines } => log(&ctx, machine, hypervisor, lines).await?,
+        VmCommand::Log { machine, hypervisor, tail, follow } => logs::machine(&ctx, machine, hypervisor, tail, follow).await?,
         VmCommand::Stats { machine, watch, interval } => stats::run(&ctx, machine, watch.then_some(interval)).await?,
         VmCommand::Clone { machine, name, wait } => {
             let begun = MachinesClient::clone(&mut api, CloneMachineRequest { machine, name }).await?.into_inner();
@@ -256,30 +254,6 @@ fn edited(ctx: &Ctx, edited: v1::UpdateMachineResponse) {
         let applies = if change.applies() == Applies::Now { "applies now" } else { "applies at the next start" };
         ctx.output.remark(format_args!("machine {}: {} {applies}", machine.name, change.field));
     }
-}
-
-async fn log(ctx: &Ctx, machine: String, hypervisor: bool, lines: Option<usize>) -> Result<(), Failure> {
-    let log = if hypervisor { MachineLog::Hypervisor } else { MachineLog::Serial };
-    let request = MachineLogRequest { machine, log: log.into() };
-    let mut stream = ctx.api.machines().log(request).await?.into_inner();
-    let terminal = std::io::stdout().is_terminal();
-    let whole = ctx.output.json || terminal || lines.is_some();
-    let mut all = Vec::new();
-    while let Some(chunk) = stream.message().await? {
-        if whole {
-            all.extend_from_slice(&chunk.data);
-        } else if std::io::stdout().write_all(&chunk.data).is_err() {
-            return Ok(());
-        }
-    }
-    if whole {
-        let text = String::from_utf8_lossy(&all).replace("\r\n", "\n");
-        let from = text.lines().count().saturating_sub(lines.unwrap_or(usize::MAX));
-        for line in text.lines().skip(from) {
-            if ctx.output.json { ctx.output.line(json!({"line": line})) } else { ctx.output.line(harmless(line)) }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

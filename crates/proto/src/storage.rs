@@ -198,13 +198,64 @@ pub struct OpenLogWriter {
     pub log: LogKind,
 }
 
-/// Opens both halves of a machine's log for reading, older half first; fewer if there are fewer.
+/// Opens both halves of a machine's log for reading, older half first; fewer if there are fewer. To follow it, both are made, and
+/// where one is needed a watcher comes along as the last descriptor ([`LogOpened`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenLogReader {
     /// Whose.
     pub machine: MachineId,
     /// Which.
     pub log: LogKind,
+    /// Whether what is written later is wanted, too.
+    pub follow: bool,
+}
+
+/// How many of the descriptors are the log, older part first. One more is a watcher of them (skep_sys::changes).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOpened {
+    /// At most 2.
+    pub files: u8,
+}
+
+/// Opens the log of a service of the suite for reading: what it moved to the former file, if there is that, and the present one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenServiceLog {
+    /// Whose.
+    pub service: ServiceName,
+    /// Whether what is written later is wanted, too.
+    pub follow: bool,
+}
+
+/// A service that has a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceName {
+    /// broker
+    Broker,
+    /// api-frontend
+    Frontend,
+    /// storage-helper
+    Storage,
+    /// net-helper
+    Net,
+    /// vm-runner, the spawner
+    Spawner,
+}
+
+impl ServiceName {
+    /// All.
+    pub const ALL: [ServiceName; 5] =
+        [ServiceName::Broker, ServiceName::Frontend, ServiceName::Storage, ServiceName::Net, ServiceName::Spawner];
+
+    /// As users say it, and as its file is called.
+    pub const fn word(self) -> &'static str {
+        match self {
+            ServiceName::Broker => "broker",
+            ServiceName::Frontend => "api-frontend",
+            ServiceName::Storage => "storage-helper",
+            ServiceName::Net => "net-helper",
+            ServiceName::Spawner => "vm-runner",
+        }
+    }
 }
 
 /// Deletes a machine's variable store and logs.
@@ -307,7 +358,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of storage-helper; its only client is the broker.
-    Storage = "storage-helper", version 2, oldest 2, StorageRequest {
+    Storage = "storage-helper", version 3, oldest 3, StorageRequest {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];
@@ -318,7 +369,7 @@ protocol! {
         7 OpenVars [NoFds] => Done [OneFd];
         8 CloneVars [NoFds] => Done [NoFds];
         9 OpenLogWriter [NoFds] => Done [[OwnedFd; 2]];
-        10 OpenLogReader [NoFds] => Done [UpTo<2>];
+        10 OpenLogReader [NoFds] => LogOpened [UpTo<3>];
         11 DeleteMachineFiles [NoFds] => Done [NoFds];
         12 Space [NoFds] => SpaceState [NoFds];
         13 VolumeSpace [NoFds] => SpaceState [NoFds];
@@ -330,5 +381,6 @@ protocol! {
         19 ReadVar [NoFds] => VarPiece [NoFds];
         20 EditVars [NoFds] => VarsEdited [NoFds];
         21 WhoseOrder [NoFds] => OrderState [NoFds];
+        22 OpenServiceLog [NoFds] => LogOpened [UpTo<3>];
     }
 }

@@ -73,6 +73,14 @@ pub static TABLE: Process = Process {
             why: "disks, variable stores and logs that storage-helper opened, on their way into the cell",
         },
         Descriptor {
+            name: "watcher in passing",
+            kind: FdKind::Event,
+            most: Most::Many,
+            rights: UNLIMITED,
+            ioctls: &[],
+            why: "Linux: wakes whoever follows a log, on its way to the frontend",
+        },
+        Descriptor {
             name: "volume in passing",
             kind: FdKind::DeviceBelow("volumes"),
             most: Most::Many,
@@ -123,6 +131,7 @@ pub static TABLE: Process = Process {
             "only_root_the_owner_and_users_of_the_host_get_a_session",
         ),
         op("HostShow", "nothing; reports the host", "a_host_is_shown_without_its_helpers"),
+        op("HostLog", "has a service's log opened for reading", "streams_are_joined_by_descriptor"),
         op("HostRest", "has net-helper delete the switches' bridges", "the_bridges_go_with_the_suite_and_come_back"),
         op("TokenCreate", "keeps the hash of a new token", "a_token_opens_a_session_and_makes_no_other"),
         op("TokenList", "nothing; reads", "open_sessions_end_with_their_tokens_and_users"),

@@ -439,13 +439,15 @@ pub struct MachineChannel {
     pub channel: Text<63>,
 }
 
-/// Opens a machine's log for reading, older half first.
+/// Opens a machine's log for reading, older half first. To follow it, a watcher may come along as the last descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineLog {
     /// Which machine.
     pub machine: Ref,
     /// Which log.
     pub log: LogKind,
+    /// Whether what is written later is wanted, too.
+    pub follow: bool,
 }
 
 /// Asks for counters of a running machine.

@@ -24,6 +24,7 @@ pub use rules::*;
 pub use session::*;
 pub use stats::*;
 
+pub use crate::storage::{LogOpened, ServiceName};
 use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
@@ -42,7 +43,7 @@ protocol! {
         10 MachineDelete [NoFds] => OperationView [NoFds];
         11 MachineConsole [NoFds] => ConsoleAttached [OneFd];
         12 MachineScreen [NoFds] => Done [OneFd];
-        13 MachineLog [NoFds] => Done [UpTo<2>];
+        13 MachineLog [NoFds] => LogOpened [UpTo<3>];
         14 MachineStats [NoFds] => StatsView [NoFds];
         15 DiskCreate [NoFds] => DiskView [NoFds];
         16 DiskImport [NoFds] => OperationView [OneFd];
@@ -91,5 +92,6 @@ protocol! {
         59 SwitchOpen [NoFds] => SwitchView [NoFds];
         60 StatsWatch [NoFds] => Done [OneFd];
         61 MetricsGet [NoFds] => MetricsPage [NoFds];
+        62 HostLog [NoFds] => LogOpened [UpTo<3>];
     }
 }

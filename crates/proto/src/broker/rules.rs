@@ -69,6 +69,7 @@ const ADMIN: Option<Role> = Some(Role::Admin);
 rules! {
     OpenSession: SELF, "whoever has a valid credential", _ => vec![];
     HostShow: VIEWER, "anything", _ => vec![On::Any];
+    HostLog: ADMIN, "the host", _ => vec![On::Host];
     HostRest: ADMIN, "the host", _ => vec![On::Host];
     TokenCreate: ADMIN, "oneself, or the host", c => vec![On::User(c.user.as_ref())];
     TokenList: ADMIN, "oneself, or the host", c => vec![On::User(c.user.as_ref())];

@@ -86,6 +86,15 @@ pub struct HostView {
     pub shares: Vec<ShareName>,
 }
 
+/// Opens the log of a service for reading: the former file, if there is one, and the present one; then perhaps a watcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLog {
+    /// Whose.
+    pub service: super::ServiceName,
+    /// Whether what is written later is wanted, too.
+    pub follow: bool,
+}
+
 /// Takes what belongs to no machine off the host, before the suite ends: the bridges of the switches, which come back at the next
 /// start. Refused as in use while a machine runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

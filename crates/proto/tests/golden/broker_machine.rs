@@ -111,7 +111,8 @@ pub fn machines(golden: &mut Golden) {
         .call(MachineConsole { machine: web1(), write: true, take: true }, ConsoleAttached { writer: true, scrollback: 65_536 });
     golden.call(MachineScreen { machine: web1() }, Done {});
     golden.call(MachineChannel { machine: web1(), channel: parse("org.qemu.guest_agent.0") }, Done {});
-    golden.call(MachineLog { machine: web1(), log: LogKind::Serial }, Done {});
+    golden.call(MachineLog { machine: web1(), log: LogKind::Serial, follow: false }, LogOpened { files: 2 });
+    golden.call(HostLog { service: ServiceName::Broker, follow: true }, LogOpened { files: 2 });
     let disk = DiskStats { slot: 1, read_bytes: 4096, write_bytes: 1 << 33, read_ops: 2, write_ops: 3 };
     let nic = NicStats {
         id: parse("00000000-0000-0000-0000-000000000009"),
