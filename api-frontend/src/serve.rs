@@ -121,9 +121,11 @@ impl Services {
         for (name, _) in &routes {
             reporter.set_service_status(*name, ServingStatus::Serving).await;
         }
-        let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        let reflection = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
         routes.push(route(health));
-        routes.push(route(reflection.build_v1()?));
+        routes.push(route(reflection().build_v1()?));
+        // Python's client and older grpcurl know no other.
+        routes.push(route(reflection().build_v1alpha()?));
         Ok(Self(Arc::new(routes)))
     }
 }
