@@ -29,6 +29,8 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
     match request {
         // Sessions are opened once, before anything comes here.
         R::OpenSession(_) => Err(ProtocolError::Order("OpenSession")),
+        // The session has taken it over.
+        R::RequestKey(c) => plain!(RequestKey, c, host::key),
         R::HostShow(c) => plain!(HostShow, c, host::show),
         R::HostLog(c) => stream!(HostLog, c, stream::host_log),
         R::HostRest(c) => plain!(HostRest, c, host::rest),

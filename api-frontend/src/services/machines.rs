@@ -29,7 +29,7 @@ async fn act(api: &Api, method: &'static str, request: Request<MachineActRequest
 impl Machines for Api {
     async fn create(&self, request: Request<CreateMachineRequest>) -> Answer<Machine> {
         let (call, request) = self.enter("Machines.Create", request)?;
-        call.run(async { Ok(machine::machine(call.act(machine::create(request)?).await?.0)) }).await
+        call.run(async { Ok(machine::machine(call.make(&request.request_id.clone(), machine::create(request)?).await?.0)) }).await
     }
 
     async fn get(&self, request: Request<GetMachineRequest>) -> Answer<Machine> {
@@ -100,7 +100,7 @@ impl Machines for Api {
         call.run(async {
             let machine = convert::named("machine", "machine", &request.machine)?;
             let name = convert::value("machine", "name", &request.name)?;
-            Ok(event::operation(call.act(MachineClone { machine, name }).await?.0))
+            Ok(event::operation(call.make(&request.request_id, MachineClone { machine, name }).await?.0))
         })
         .await
     }

@@ -13,7 +13,7 @@ use tonic::Request;
 impl Nics for Api {
     async fn create(&self, request: Request<CreateNicRequest>) -> Answer<Nic> {
         let (call, request) = self.enter("Nics.Create", request)?;
-        call.run(async { Ok(network::nic(call.act(network::nic_create(&request)?).await?.0)) }).await
+        call.run(async { Ok(network::nic(call.make(&request.request_id, network::nic_create(&request)?).await?.0)) }).await
     }
 
     async fn attach(&self, request: Request<AttachNicRequest>) -> Answer<Nic> {

@@ -85,6 +85,9 @@ fn show(cx: &Cx, id: NicId) -> Result<NicView, Refusal> {
 
 /// `NicCreate`.
 pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
+    if let Some(id) = cx.before()? {
+        return show(cx, id);
+    }
     if let Some(mac) = c.mac {
         let invalid = |e| Refusal::new(Reason::InvalidValue, format_args!("nic {}", c.name)).field("mac").note(e);
         Mac::new(mac).map_err(invalid)?;
@@ -101,6 +104,7 @@ pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
         if let Some(machine) = &machine {
             give(change, &nic, machine)?;
         }
+        change.made(nic.id)?;
         Ok::<_, Refusal>(nic)
     })?;
     show(cx, nic.id)

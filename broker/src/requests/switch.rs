@@ -33,12 +33,16 @@ fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> 
     };
     change.add_switch(&switch)?;
     change.event("switch", switch.id, &switch.name, "created", "")?;
+    change.made(switch.id)?;
     Ok(switch)
 }
 
 /// `SwitchCreate`. A crash after the row finishes it: rows are made true whenever net-helper is there.
 pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
     let Cx { broker, who, .. } = cx;
+    if let Some(id) = cx.before::<SwitchId>()? {
+        return Ok(view(broker.instance, broker.read(|db| find_switch(db, &id.to_string()))?));
+    }
     if c.uplink.as_ref().is_some_and(|uplink| uplink.is_of(broker.instance)) {
         let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("uplink");
         return Err(refusal.note("an interface of this suite cannot be an uplink"));
@@ -51,6 +55,7 @@ pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
             let _ = broker.net.call(who, net::DeleteSwitch { number: switch.number }).await;
         }
         broker.change(who, |change| {
+            change.unmade(switch.id)?;
             change.remove_switch(switch.id)?;
             change.event("switch", switch.id, &switch.name, "deleted", &refusal)
         })?;

@@ -67,6 +67,7 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         DiskImport { name: name(), kind: DiskKind::Raw, format: SourceFormat::Raw, expect: 0, sha256: None, group: group() };
     let other = || Some(text("other"));
     vec![
+        RequestKey { id: skep_proto::RequestId::random() }.into(),
         HostShow {}.into(),
         HostRest {}.into(),
         HostLog { service: ServiceName::Broker, follow: false }.into(),

@@ -6,6 +6,7 @@ mod db;
 mod faults;
 mod hostile;
 mod objects;
+mod repeats;
 mod requests;
 mod runner;
 mod services;

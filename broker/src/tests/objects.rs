@@ -163,13 +163,13 @@ fn an_import_fills_a_disk_or_leaves_nothing() {
             sha256: None,
             group: None,
         };
-        let (op, [stream]) = s.ask_with(import("image"), []).await.expect("begun");
+        let (op, stream) = s.import_with(import("image")).await.expect("begun");
         assert_eq!(reason(s.disk("image").await), Reason::AlreadyExists);
         let piece = [&upload::header(5000).expect("a length")[..], &[7; 5000], &upload::END].concat();
         std::fs::File::from(stream).write_all(&piece).expect("written");
         s.done(op).await.expect("imported");
         assert_eq!(s.ask(DiskGet { disk: text("image") }).await.expect("it is there").size, 5000);
-        let (op, [stream]) = s.ask_with(import("other"), []).await.expect("begun");
+        let (op, stream) = s.import_with(import("other")).await.expect("begun");
         s.ask(OperationCancel { id: op.id }).await.expect("asked");
         assert_eq!(reason(s.done(op).await), Reason::Cancelled);
         assert_eq!(reason(s.ask(DiskGet { disk: text("other") }).await), Reason::NotFound);

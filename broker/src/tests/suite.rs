@@ -198,6 +198,12 @@ impl Session {
         self.ask_with(call, []).await.map(|(reply, _)| reply)
     }
 
+    /// Begins an import.
+    pub async fn import_with(&mut self, import: DiskImport) -> Result<(OperationView, OwnedFd), Refusal> {
+        let (view, UpTo(stream)) = self.ask_with(import, []).await?;
+        Ok((view, stream.into_iter().next().expect("a stream")))
+    }
+
     /// Waits for an operation.
     pub async fn done(&mut self, operation: OperationView) -> Result<OperationView, Refusal> {
         let view = self.ask(OperationGet { id: operation.id, wait: true }).await?;

@@ -17,8 +17,13 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
                 mac: mac.unwrap_or_default(),
                 machine: machine.unwrap_or_default(),
                 group: group.unwrap_or_default(),
+                request_id: String::new(),
             };
-            let made = api.create(request).await?.into_inner();
+            let made = ctx.make(|api, request_id| {
+                let request = CreateNicRequest { request_id, ..request.clone() };
+                async move { api.nics().create(request).await }
+            });
+            let made = made.await?;
             ctx.made(&view::nic(&made), "nic", "made");
         }
         NicCommand::Attach { nic, machine } => {

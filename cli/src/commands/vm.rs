@@ -20,7 +20,12 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
     match command {
         VmCommand::Create { name, group, settings } => {
             let settings = Some(given(&settings)?);
-            let made = api.create(CreateMachineRequest { name, settings, group: group.unwrap_or_default() }).await?.into_inner();
+            let request = CreateMachineRequest { name, settings, group: group.unwrap_or_default(), request_id: String::new() };
+            let made = ctx.make(|api, request_id| {
+                let request = CreateMachineRequest { request_id, ..request.clone() };
+                async move { api.machines().create(request).await }
+            });
+            let made = made.await?;
             ctx.made(&view::machine(&made), "machine", "defined");
         }
         VmCommand::List => {
@@ -62,7 +67,11 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         VmCommand::Log { machine, hypervisor, tail, follow } => logs::machine(&ctx, machine, hypervisor, tail, follow).await?,
         VmCommand::Stats { machine, watch, interval } => stats::run(&ctx, machine, watch.then_some(interval)).await?,
         VmCommand::Clone { machine, name, wait } => {
-            let begun = MachinesClient::clone(&mut api, CloneMachineRequest { machine, name }).await?.into_inner();
+            let begun = ctx.make(|api, request_id| {
+                let request = CloneMachineRequest { machine: machine.clone(), name: name.clone(), request_id };
+                async move { MachinesClient::clone(&mut api.machines(), request).await }
+            });
+            let begun = begun.await?;
             ctx.finish(begun, wait).await?;
         }
         VmCommand::Delete { machine, disks, wait } => {

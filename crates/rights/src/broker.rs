@@ -130,6 +130,7 @@ pub static TABLE: Process = Process {
             "binds a connection to who the kernel says is there",
             "only_root_the_owner_and_users_of_the_host_get_a_session",
         ),
+        op("RequestKey", "nothing; marks the next request", "a_repeated_request_is_answered_with_what_it_made"),
         op("HostShow", "nothing; reports the host", "a_host_is_shown_without_its_helpers"),
         op("HostLog", "has a service's log opened for reading", "streams_are_joined_by_descriptor"),
         op("HostRest", "has net-helper delete the switches' bridges", "the_bridges_go_with_the_suite_and_come_back"),

@@ -46,7 +46,7 @@ protocol! {
         13 MachineLog [NoFds] => LogOpened [UpTo<3>];
         14 MachineStats [NoFds] => StatsView [NoFds];
         15 DiskCreate [NoFds] => DiskView [NoFds];
-        16 DiskImport [NoFds] => OperationView [OneFd];
+        16 DiskImport [NoFds] => OperationView [UpTo<1>];
         17 DiskClone [NoFds] => OperationView [NoFds];
         18 DiskResize [NoFds] => DiskView [NoFds];
         19 DiskGet [NoFds] => DiskView [NoFds];
@@ -93,5 +93,6 @@ protocol! {
         60 StatsWatch [NoFds] => Done [OneFd];
         61 MetricsGet [NoFds] => MetricsPage [NoFds];
         62 HostLog [NoFds] => LogOpened [UpTo<3>];
+        63 RequestKey [NoFds] => Done [NoFds];
     }
 }

@@ -1,6 +1,6 @@
 //! Who asks, and where.
 
-use crate::{InstanceId, Secret, ShareName, Text};
+use crate::{InstanceId, RequestId, Secret, ShareName, Text};
 use serde::{Deserialize, Serialize};
 
 /// An object by its name or its id, as the user typed it. What it resolves to depends on the request.
@@ -50,6 +50,20 @@ pub struct SessionState {
     /// `uid 0`, `alice`; `token laptop`: one without a user.
     pub user: Text<64>,
 }
+
+/// Says that the next request on this connection, which makes something, may be a repeat: if the same user has asked the same with this
+/// id within [`REPEATED`], it is answered with what was made then, and with other contents it is refused. What failed is not
+/// remembered. For other requests than those that make something it means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestKey {
+    /// The client's own.
+    pub id: RequestId,
+}
+
+/// How long a request is remembered, at least as long as no more than [`REMEMBERED`] come after it.
+pub const REPEATED: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// Requests of one user that are remembered.
+pub const REMEMBERED: u32 = 10_000;
 
 /// Asks for the host's report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

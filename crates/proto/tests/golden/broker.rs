@@ -76,6 +76,7 @@ fn bytes_of_the_broker_never_change() {
 }
 
 fn sessions(golden: &mut Golden) {
+    golden.call(RequestKey { id: parse("00000000-0000-0000-0000-000000000007") }, Done {});
     golden.call(OpenSession { credential: Credential::LocalSocket }, SessionState { user: parse("uid 0") });
     let host = HostView {
         version: parse("0.1.0"),
