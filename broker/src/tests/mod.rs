@@ -11,6 +11,7 @@ mod requests;
 mod runner;
 mod services;
 mod stats;
+mod stress;
 mod suite;
 mod upkeep;
 mod users;
