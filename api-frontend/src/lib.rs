@@ -4,6 +4,7 @@
 //! * [`session`]: one pool of broker sessions for each client connection.
 //! * [`services`]: the methods of the API; each is one or a few broker requests.
 //! * [`convert`]: API messages from and to the broker's, with validation.
+//! * `metrics`: counters of all machines, for monitoring systems.
 //! * [`status`]: refusals as gRPC status with details.
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,8 @@ mod acquire;
 pub mod convert;
 mod incoming;
 mod limits;
+mod logs;
+mod metrics;
 mod relay;
 mod serve;
 pub mod services;

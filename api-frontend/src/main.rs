@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     skep_service::run("api-frontend", || -> Result<(), Box<dyn Error>> {
-        let start = Start::from_args(&["listen", "ready-fd"])?;
+        let start = Start::from_args(&["listen", "metrics", "ready-fd"])?;
         let acquired = Acquired::acquire(&start)?;
         let limited = skep_sandbox::limit(acquired, &TABLE)?;
         let inside = skep_sandbox::enter(limited, &start.scene(Role::Frontend))?;

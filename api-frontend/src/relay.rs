@@ -3,10 +3,10 @@
 
 use crate::limits::Place;
 use crate::services::Call;
-use skep_api::CHUNK;
-use skep_proto::Refusal;
-use std::fs::File;
-use std::io::{self, Read};
+use serde::de::DeserializeOwned;
+use skep_ipc::aio::Port;
+use skep_proto::{Reason, Refusal, wire};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::pin::Pin;
@@ -80,33 +80,40 @@ where
     Ok(Box::pin(ReceiverStream::new(answers)))
 }
 
-/// Sends files one after the other, each from its beginning to its present end.
-pub(crate) fn files<Out>(
-    call: Call, place: Place, files: Vec<OwnedFd>, wrap: impl Fn(Bytes) -> Out + Send + Sync + 'static,
-) -> Answers<Out>
+/// Sends the records that come out of a socket of the broker's, until one ends it. When the broker goes away the client is told,
+/// with `advice`.
+pub(crate) fn records<R, Out>(
+    call: Call, place: Place, socket: OwnedFd, advice: &'static str,
+    convert: impl Fn(R) -> Result<Out, Refusal> + Send + Sync + 'static,
+) -> Result<Answers<Out>, Refusal>
 where
+    R: DeserializeOwned + Send + 'static,
     Out: Send + 'static,
 {
-    let (to, answers) = mpsc::channel(2);
+    let port = Port::new(socket).map_err(|e| Refusal::io("stream", "open", &e))?;
+    let (to, answers) = mpsc::channel(16);
     tokio::spawn(async move {
         let _place = place;
-        for mut file in files.into_iter().map(File::from) {
-            let mut buffer = vec![0; CHUNK];
-            loop {
-                // A local file: its read does not block for long, and only as fast as the client takes it.
-                let answer = match file.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(got) => Ok(wrap(Bytes::copy_from_slice(buffer.get(..got).unwrap_or_default()))),
-                    Err(e) => Err(call.refused(&Refusal::io("log", "read", &e))),
-                };
-                let last = answer.is_err();
-                if to.send(answer).await.is_err() || last {
-                    return;
+        let refusal = loop {
+            let record = tokio::select! {
+                () = to.closed() => return,
+                record = port.recv() => record,
+            };
+            let record = record.map_err(|e| e.to_string());
+            let next = record.and_then(|record| wire::decode::<R>(&record.bytes).map_err(|e| e.to_string()));
+            let next = next.map_err(|why| Refusal::new(Reason::Unavailable, "stream").note(format_args!("{why}; {advice}")));
+            match next.and_then(&convert) {
+                Ok(message) => {
+                    if to.send(Ok(message)).await.is_err() {
+                        return;
+                    }
                 }
+                Err(refusal) => break refusal,
             }
-        }
+        };
+        let _ = to.send(Err(call.refused(&refusal))).await;
     });
-    Box::pin(ReceiverStream::new(answers))
+    Ok(Box::pin(ReceiverStream::new(answers)))
 }
 
 /// A pipe or stream socket to write to.

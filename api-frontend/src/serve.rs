@@ -3,6 +3,7 @@
 use crate::acquire::{Acquired, tell_ready};
 use crate::incoming::Incoming;
 use crate::limits::Shares;
+use crate::metrics::Metrics;
 use crate::services::Api;
 use crate::session::BrokerAt;
 use skep_api::v1::{
@@ -16,7 +17,7 @@ use skep_service::Journal;
 use std::convert::Infallible;
 use std::error::Error;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
@@ -40,7 +41,7 @@ const STREAMS: u32 = 64;
 /// Serves until the process is ended. Fails only when the kernel refuses the event loop or the listening sockets.
 pub fn serve(inside: Sandboxed<Acquired>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let Acquired { local, remote, broker, ready, mut journal } = inside.into_inner();
+    let Acquired { local, remote, metrics, broker, ready, mut journal } = inside.into_inner();
     runtime.block_on(async move {
         let (broker, shares) = (Arc::new(broker), Arc::new(Shares::default()));
         skep_sys::fd::set_nonblocking(local.as_fd(), true)?;
@@ -50,12 +51,15 @@ pub fn serve(inside: Sandboxed<Acquired>) -> Result<(), Failed> {
         }
         journal.info(None, format_args!("serves"));
         let fingerprint = remote.as_ref().map_or("", |(_, identity)| identity.fingerprint.as_str());
+        let journal = Arc::new(Mutex::new(journal));
+        if let Some(socket) = metrics {
+            let metrics = Metrics::new(broker.clone(), &shares, journal.clone()).map_err(|refusal| refusal.to_string())?;
+            tokio::spawn(metrics.serve(TcpListener::from_std(socket)?));
+        }
         let services = Services::new(journal, fingerprint).await?;
         let over_tls = match remote {
             None => None,
             Some((socket, identity)) => {
-                // Not by its own method, which takes ioctl(2).
-                skep_sys::fd::set_nonblocking(socket.as_fd(), true)?;
                 let tls = ServerTlsConfig::new()
                     .identity(Identity::from_pem(&identity.certificate, &identity.key))
                     .timeout(Duration::from_secs(10));
@@ -79,7 +83,7 @@ pub fn serve(inside: Sandboxed<Acquired>) -> Result<(), Failed> {
 pub async fn over_local(socket: std::os::unix::net::UnixListener, broker: BrokerAt, journal: Journal) -> Result<(), Failed> {
     socket.set_nonblocking(true)?;
     let incoming = Incoming::new(UnixListener::from_std(socket)?, Arc::new(Shares::default()), Arc::new(broker));
-    Ok(limited(Server::builder()).serve_with_incoming(Services::new(journal, "").await?, incoming).await?)
+    Ok(limited(Server::builder()).serve_with_incoming(Services::new(Arc::new(Mutex::new(journal)), "").await?, incoming).await?)
 }
 
 fn limited(server: Server) -> Server {
@@ -99,7 +103,7 @@ type Route = Box<dyn Fn(Request) -> BoxFuture<Response, Infallible> + Send + Syn
 struct Services(Arc<Vec<(&'static str, Route)>>);
 
 impl Services {
-    async fn new(journal: Journal, certificate: &str) -> Result<Self, Failed> {
+    async fn new(journal: Arc<Mutex<Journal>>, certificate: &str) -> Result<Self, Failed> {
         let api = Arc::new(Api::new(journal, certificate));
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut routes = vec![
@@ -117,9 +121,11 @@ impl Services {
         for (name, _) in &routes {
             reporter.set_service_status(*name, ServingStatus::Serving).await;
         }
-        let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        let reflection = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
         routes.push(route(health));
-        routes.push(route(reflection.build_v1()?));
+        routes.push(route(reflection().build_v1()?));
+        // Python's client and older grpcurl know no other.
+        routes.push(route(reflection().build_v1alpha()?));
         Ok(Self(Arc::new(routes)))
     }
 }

@@ -3,7 +3,7 @@
 use crate::limits::{Kind, Place, Share};
 use skep_ipc::aio::Client;
 use skep_ipc::{CallError, ProtocolError};
-use skep_proto::broker::{Broker, Credential, OpenSession, OperationGet, OperationView, Ref, TokenCreate, TokenMade};
+use skep_proto::broker::{Broker, Credential, OpenSession, OperationGet, OperationView, Ref, RequestKey, TokenCreate, TokenMade};
 use skep_proto::{Call, NoFds, OperationId, Reason, Refusal, Secret, Text, TraceId, UpTo};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,6 +63,8 @@ pub enum Way {
     Local(OwnedFd),
     /// Over TLS, from this address: it must show a token with each call.
     Remote(IpAddr),
+    /// For metrics alone, and in nobody's name.
+    Metrics,
 }
 
 struct Session {
@@ -70,6 +72,21 @@ struct Session {
     token: Option<Text<128>>,
     user: Text<64>,
     _place: Place,
+}
+
+impl Session {
+    /// One call; before it, its key.
+    async fn ask<C>(
+        &mut self, trace: TraceId, key: Option<&RequestKey>, call: C, patience: Duration,
+    ) -> Result<(C::Reply, C::ReplyFds), CallError>
+    where
+        C: Call<Helper = Broker, SendFds = NoFds>,
+    {
+        if let Some(key) = key {
+            self.client.call(trace, &self.user, key.clone(), [], patience).await?;
+        }
+        self.client.call(trace, &self.user, call, [], patience).await
+    }
 }
 
 /// One client connection.
@@ -114,6 +131,7 @@ impl Peer {
                 (Credential::LocalSocket, vec![socket])
             }
             (_, Some(token)) => (Credential::Token(token.clone()), vec![]),
+            (Way::Metrics, None) => (Credential::Metrics, vec![]),
             (Way::Remote(_), None) => {
                 let refusal = Refusal::new(Reason::Unauthenticated, "api-frontend");
                 return Err(refusal.note("a call over TLS needs `authorization: Bearer TOKEN`").into());
@@ -135,6 +153,7 @@ impl Peer {
     fn place_of(&self) -> Text<64> {
         let text = match &self.way {
             Way::Remote(address) => address.to_canonical().to_string(),
+            Way::Metrics => "metrics".into(),
             Way::Local(socket) => match skep_sys::sock::peer(socket.as_fd()) {
                 Ok(peer) => format!("uid {}", peer.uid),
                 Err(_) => "uid ?".into(),
@@ -179,6 +198,15 @@ impl Caller {
         self.ask(call, Again::No, PATIENCE).await.map_err(CallError::into_refusal)
     }
 
+    /// Asks for something to be made. With an id that the client gave it may be asked twice.
+    pub async fn make<C>(&self, request_id: &str, call: C) -> Result<(C::Reply, C::ReplyFds), Refusal>
+    where
+        C: Call<Helper = Broker, SendFds = NoFds> + Clone,
+    {
+        let Some(id) = crate::convert::optional("request", "request_id", request_id)? else { return self.act(call).await };
+        self.ask_as(Some(RequestKey { id }), call, Again::Yes, PATIENCE).await.map_err(CallError::into_refusal)
+    }
+
     /// Waits for the end of an operation.
     pub async fn ended(&self, id: OperationId) -> Result<OperationView, Refusal> {
         loop {
@@ -202,8 +230,17 @@ impl Caller {
         made.await.map_err(CallError::into_refusal)
     }
 
-    /// A session is taken out of the pool for the time of the call; a call that is given up takes its session along.
     async fn ask<C>(&self, call: C, again: Again, patience: Duration) -> Result<(C::Reply, C::ReplyFds), CallError>
+    where
+        C: Call<Helper = Broker, SendFds = NoFds> + Clone,
+    {
+        self.ask_as(None, call, again, patience).await
+    }
+
+    /// A session is taken out of the pool for the time of the call; a call that is given up takes its session along.
+    async fn ask_as<C>(
+        &self, key: Option<RequestKey>, call: C, again: Again, patience: Duration,
+    ) -> Result<(C::Reply, C::ReplyFds), CallError>
     where
         C: Call<Helper = Broker, SendFds = NoFds> + Clone,
     {
@@ -213,7 +250,7 @@ impl Caller {
             Some(session) => session,
             None => self.peer.open(self).await?,
         };
-        let mut result = session.client.call(self.trace, &session.user, call.clone(), [], patience).await;
+        let mut result = session.ask(self.trace, key.as_ref(), call.clone(), patience).await;
         if let Err(CallError::Gone { error, .. }) = &result
             // What could not be sent was not done.
             && (again == Again::Yes || was_pooled && matches!(error, ProtocolError::Send(_)))
@@ -221,7 +258,7 @@ impl Caller {
         {
             drop(session);
             session = self.peer.open(self).await?;
-            result = session.client.call(self.trace, &session.user, call, [], patience).await;
+            result = session.ask(self.trace, key.as_ref(), call, patience).await;
         }
         match &result {
             // The broker has closed it: its user is nobody any more.

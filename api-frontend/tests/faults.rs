@@ -11,13 +11,14 @@ use skep_api::v1::import_disk_request::Kind;
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::switches_client::SwitchesClient;
 use skep_api::v1::{
-    CreateDiskRequest, DeleteSwitchRequest, GetMachineRequest, ImportDiskHeader, ImportDiskRequest, ListSwitchesRequest,
-    WatchEventsRequest,
+    CreateDiskRequest, CreateSwitchRequest, DeleteSwitchRequest, GetMachineRequest, ImportDiskHeader, ImportDiskRequest,
+    ListSwitchesRequest, WatchEventsRequest,
 };
 use skep_proto::broker::{
-    BrokerRequest, DiskImport, Done, EventWatch, MachineGet, OperationState, OperationView, SwitchDelete, SwitchList, SwitchPage,
+    BrokerRequest, DiskImport, Done, EventWatch, MachineGet, OperationState, OperationView, RequestKey, SwitchCreate,
+    SwitchDelete, SwitchList, SwitchPage,
 };
-use skep_proto::{OperationId, Reason, Refusal, Text, TraceId};
+use skep_proto::{OperationId, Reason, Refusal, RequestId, Text, TraceId};
 use skep_sys::sock;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -60,6 +61,39 @@ async fn an_act_is_never_asked_twice() {
     // The second connection serves the next call, not the same one.
     client.list(list()).await.expect("the next broker answers");
     assert_eq!(seen.iter().count(), 2);
+}
+
+#[tokio::test]
+async fn a_create_with_an_id_is_asked_again_with_the_same() {
+    let frontend = Frontend::start();
+    let id = RequestId::random();
+    let keyed = move |session: &mut Session| {
+        let (origin, request, _) = session.request();
+        assert_eq!(request, RequestKey { id }.into());
+        session.answer::<RequestKey>(&origin, Ok(Done {}), vec![]);
+        let (origin, request, _) = session.request();
+        assert!(matches!(request, BrokerRequest::SwitchCreate(_)), "{request:?}");
+        origin
+    };
+    let seen = frontend.broker(vec![
+        Box::new(move |session| drop(keyed(session))),
+        Box::new(move |session| {
+            let origin = keyed(session);
+            session.answer::<SwitchCreate>(&origin, Err(Refusal::new(Reason::InUse, "as a test")), vec![]);
+        }),
+    ]);
+    let mut client = SwitchesClient::new(frontend.client().await);
+    let request = |request_id: String| CreateSwitchRequest { name: "lan".into(), request_id, ..Default::default() };
+    let status = client.create(request(id.to_string().to_uppercase())).await.expect_err("no id");
+    assert_eq!((status.code(), violation(&status).as_str()), (Code::InvalidArgument, "request_id"));
+    let status = client.create(request(id.to_string())).await.expect_err("what the second broker says");
+    assert!(status.message().contains("as a test"), "{status}");
+    assert_eq!(seen.iter().count(), 2);
+}
+
+fn violation(status: &tonic::Status) -> String {
+    let violations = status.get_error_details().bad_request().expect("BadRequest").field_violations.clone();
+    violations.first().expect("one").field.clone()
 }
 
 #[tokio::test]

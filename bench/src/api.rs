@@ -39,7 +39,7 @@ impl Api {
     /// Defines a machine that has nothing.
     pub fn create(&mut self, name: &str) -> Result<()> {
         let settings = MachineSettings { memory_mib: Some(128), ..MachineSettings::default() };
-        let request = CreateMachineRequest { name: name.to_owned(), settings: Some(settings), group: String::new() };
+        let request = CreateMachineRequest { name: name.to_owned(), settings: Some(settings), ..Default::default() };
         self.runtime.block_on(self.machines.create(request))?;
         Ok(())
     }

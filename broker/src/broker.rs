@@ -17,7 +17,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use tokio::sync::watch;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, watch};
 
 /// The broker.
 pub struct Broker {
@@ -49,6 +50,10 @@ pub struct Broker {
     pub logins: Logins,
     /// How often users called.
     pub rates: RefCell<Rates>,
+    /// Places for watches of counters.
+    pub stats_watches: Arc<Semaphore>,
+    /// Whether the frontend may ask for metrics in nobody's name.
+    pub metrics: bool,
     db: RefCell<Db>,
     journal: Rc<RefCell<Journal>>,
     news: watch::Sender<u64>,
@@ -67,6 +72,8 @@ pub struct Setup {
     pub door: PathBuf,
     /// See [`Broker`].
     pub facts: Facts,
+    /// See [`Broker`].
+    pub metrics: bool,
     /// Open and migrated.
     pub db: Db,
     /// The log.
@@ -76,7 +83,7 @@ pub struct Setup {
 impl Broker {
     /// Begins to connect to the helpers. Must run on a `LocalSet`.
     pub fn start(setup: Setup) -> Result<Rc<Self>, Fault> {
-        let Setup { instance, run, owner, door, facts, db, journal } = setup;
+        let Setup { instance, run, owner, door, facts, metrics, db, journal } = setup;
         let journal = Rc::new(RefCell::new(journal));
         let note = || {
             let journal = journal.clone();
@@ -93,6 +100,8 @@ impl Broker {
             growing: RefCell::default(),
             logins: Logins::default(),
             rates: RefCell::default(),
+            stats_watches: Arc::new(crate::requests::stats::places()),
+            metrics,
             facilities: RefCell::default(),
             db: RefCell::new(db),
             instance,

@@ -52,10 +52,17 @@ pub async fn run(
 impl Broker {
     /// A new disk could not be made: its row says that its file has to go, its name is free at once.
     pub async fn undo_disk(&self, who: &Who, disk: &DiskRow) {
-        if let Err(fault) = self.change(who, |change| change.disk_doomed(disk.id)) {
+        if let Err(fault) = self.undo(who, disk) {
             self.warn(who.trace, format_args!("disk {}: {fault}", disk.name));
         }
         self.delete_file(who, disk.id).await;
+    }
+
+    fn undo(&self, who: &Who, disk: &DiskRow) -> Result<(), crate::db::Fault> {
+        self.change(who, |change| {
+            change.unmade(disk.id)?;
+            change.disk_doomed(disk.id)
+        })
     }
 
     /// Deletes the file of a doomed disk, then its row. What fails now is done when storage-helper comes back.

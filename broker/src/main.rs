@@ -59,6 +59,7 @@ struct Acquired {
     journal: Journal,
     facts: Facts,
     owner: u32,
+    metrics: bool,
 }
 
 impl Held for Acquired {
@@ -93,17 +94,18 @@ fn acquire(start: &Start) -> Result<Acquired, Error> {
         journal: start.journal("broker")?,
         facts: Facts::ask(),
         owner,
+        metrics: start.extra.contains_key("metrics"),
     })
 }
 
 /// acquire → limit → enter → serve.
 fn serve() -> Result<(), Error> {
-    let start = Start::from_args(&["owner"])?;
+    let start = Start::from_args(&["owner", "metrics"])?;
     let limited = limit(acquire(&start)?, &TABLE)?;
-    let Acquired { listener, run, db, journal, facts, owner } = enter(limited, &start.scene(Role::Broker))?.into_inner();
+    let Acquired { listener, run, db, journal, facts, owner, metrics } = enter(limited, &start.scene(Role::Broker))?.into_inner();
     let allowed = start.allowed(Role::Frontend);
     let door = start.run.join("api.sock");
-    let setup = Setup { instance: start.instance, run, owner, door, facts, db: db.into_inner(), journal };
+    let setup = Setup { instance: start.instance, run, owner, door, facts, metrics, db: db.into_inner(), journal };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
         let broker = Broker::start(setup)?;

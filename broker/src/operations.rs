@@ -43,6 +43,7 @@ impl Operation {
         let value = broker.change(who, |change| {
             let value = act(change)?;
             change.begin_operation(&view, group)?;
+            change.made(view.id)?;
             Ok::<_, Refusal>(value)
         })?;
         let id = view.id;

@@ -24,6 +24,8 @@ pub enum Proof {
     Token([u8; 32]),
     /// A password, which was this user's.
     Password(UserId),
+    /// The frontend's word that it asks for whoever reads metrics.
+    Metrics,
 }
 
 /// What somebody may do.
@@ -64,13 +66,21 @@ pub struct User {
     pub rights: Rights,
     /// Shown by a token, which makes no other.
     pub by_token: bool,
+    /// May ask for metrics and nothing else, whatever its role.
+    pub only_metrics: bool,
 }
 
 impl User {
     /// An administrator of the host who is no user.
     fn admin(name: impl Display, by_token: bool) -> Self {
         let rights = Rights { host: Some(Role::Admin), groups: BTreeMap::new() };
-        Self { name: Text::lossy(&name.to_string()), id: None, rights, by_token }
+        Self { name: Text::lossy(&name.to_string()), id: None, rights, by_token, only_metrics: false }
+    }
+
+    /// Whoever reads metrics: a viewer who may ask one thing only.
+    fn metrics() -> Self {
+        let rights = Rights { host: Some(Role::Viewer), groups: BTreeMap::new() };
+        Self { name: Text::lossy("metrics"), id: None, rights, by_token: false, only_metrics: true }
     }
 
     /// Whether he is an administrator of the host.
@@ -94,6 +104,8 @@ impl Broker {
             (Credential::LocalSocket, Some(socket)) => self.at_the_door(socket)?,
             (Credential::Token(text), None) => Proof::Token(hash(&text)),
             (Credential::Password { user, password, peer }, None) => self.log_in(&user, password, &peer).await?,
+            (Credential::Metrics, None) if self.metrics => Proof::Metrics,
+            (Credential::Metrics, None) => return Err(nobody("metrics are not served: `skep up --metrics`")),
             _ => {
                 let refusal = Refusal::new(Reason::InvalidValue, "session").field("credential");
                 return Err(refusal.note("the socket goes with LocalSocket only"));
@@ -124,6 +136,7 @@ impl Broker {
     pub fn user_of(&self, proof: &Proof) -> Result<User, Refusal> {
         let (row, by_token) = match proof {
             Proof::Owner(uid) => return Ok(User::admin(format_args!("uid {uid}"), false)),
+            Proof::Metrics => return Ok(User::metrics()),
             Proof::Local(uid) => {
                 let stranger = || {
                     let refusal = Refusal::new(Reason::PermissionDenied, format_args!("uid {uid}"));
@@ -156,7 +169,7 @@ impl Broker {
                 Some(group) => drop(rights.groups.insert(group, role)),
             }
         }
-        Ok(User { name: Text::lossy(name.as_str()), id: Some(id), rights, by_token })
+        Ok(User { name: Text::lossy(name.as_str()), id: Some(id), rights, by_token, only_metrics: false })
     }
 }
 
@@ -165,6 +178,9 @@ pub fn permit(db: &Db, user: &User, request: &BrokerRequest) -> Result<(), Refus
     if matches!(request, BrokerRequest::TokenCreate(_)) && user.by_token {
         // A stolen one would live on in those that it made.
         return Err(denied(&user.name, "a token makes no other: log in with a password, or make it on the host itself"));
+    }
+    if user.only_metrics && !matches!(request, BrokerRequest::MetricsGet(_)) {
+        return Err(denied(&user.name, "metrics are all that is given to whoever shows nothing"));
     }
     let Needs { role, on } = needs(request);
     let Some(role) = role else { return Ok(()) };

@@ -34,6 +34,7 @@ impl Broker {
                 doom(change, machine.id)?;
             }
             for disk in disks.iter().filter(|d| d.stage == Stage::Creating) {
+                change.unmade(disk.id)?;
                 change.disk_doomed(disk.id)?;
             }
             Ok(())

@@ -1,6 +1,8 @@
 //! Every request, one line each.
 
-use crate::requests::{Cx, disk, event, firmware, group, host, machine, machine_jobs, nic, snapshot, stream, switch, user};
+use crate::requests::{
+    Cx, disk, event, firmware, group, host, machine, machine_jobs, nic, snapshot, stats, stream, switch, user,
+};
 use crate::session::Desk;
 use skep_ipc::ProtocolError;
 use skep_proto::broker::*;
@@ -27,7 +29,10 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
     match request {
         // Sessions are opened once, before anything comes here.
         R::OpenSession(_) => Err(ProtocolError::Order("OpenSession")),
+        // The session has taken it over.
+        R::RequestKey(c) => plain!(RequestKey, c, host::key),
         R::HostShow(c) => plain!(HostShow, c, host::show),
+        R::HostLog(c) => stream!(HostLog, c, stream::host_log),
         R::HostRest(c) => plain!(HostRest, c, host::rest),
         R::TokenCreate(c) => plain!(TokenCreate, c, user::token),
         R::TokenList(c) => plain!(TokenList, c, user::tokens),
@@ -59,7 +64,9 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::MachineScreen(c) => stream!(MachineScreen, c, stream::screen),
         R::MachineChannel(c) => stream!(MachineChannel, c, stream::channel),
         R::MachineLog(c) => stream!(MachineLog, c, stream::log),
-        R::MachineStats(c) => plain!(MachineStats, c, stream::stats),
+        R::MachineStats(c) => plain!(MachineStats, c, stats::show),
+        R::StatsWatch(c) => stream!(StatsWatch, c, stats::watch),
+        R::MetricsGet(c) => plain!(MetricsGet, c, stats::metrics),
         R::DiskCreate(c) => plain!(DiskCreate, c, disk::create),
         R::DiskImport(c) => stream!(DiskImport, c, disk::import),
         R::DiskClone(c) => plain!(DiskClone, c, disk::copy),

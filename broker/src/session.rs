@@ -3,13 +3,15 @@
 
 use crate::broker::Broker;
 use crate::db::Who;
+use crate::db::requests::Once;
 use crate::policy::{Proof, User, about, permit};
 use crate::requests::Cx;
 use crate::route::route;
+use sha2::{Digest, Sha256};
 use skep_ipc::ProtocolError;
 use skep_ipc::aio::{Connection, Request};
-use skep_proto::broker::{self as proto, BrokerRequest, Credential, OpenSession, SessionState};
-use skep_proto::wire::Origin;
+use skep_proto::broker::{self as proto, BrokerRequest, Credential, OpenSession, RequestKey, SessionState};
+use skep_proto::wire::{self, Origin};
 use skep_proto::{Call, Op, Reason, Refusal, TraceId};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -89,8 +91,13 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
     let first = timeout(OPENING, connection.next()).await;
     let first = first.unwrap_or(Err(ProtocolError::Order("silence")))?;
     let Some(Opened { proof, mut user, client }) = open(broker, &mut connection, first).await? else { return Ok(()) };
+    let mut key = None;
     loop {
         let Request { origin, op, request, .. } = connection.next().await?;
+        let once = key.take().map(|id| Once { owner: owner(&user), id, digest: digest(&request) });
+        if let BrokerRequest::RequestKey(RequestKey { id }) = &request {
+            key = Some(*id);
+        }
         if matches!(request, BrokerRequest::OpenSession(_)) {
             return Err(ProtocolError::Order(op.name));
         }
@@ -107,7 +114,7 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
             }
             Err(refusal) => (Err(refusal), true),
         };
-        let who = Who { trace: origin.trace, user: user.name.clone() };
+        let who = Who { trace: origin.trace, user: user.name.clone(), once };
         let about = about(&request);
         let mut desk = Desk { broker, connection: &mut connection, origin: &origin, op, permitted: Some(permitted), about };
         route(&mut desk, Cx { broker: broker.clone(), who, user: user.clone(), proof: proof.clone() }, request).await?;
@@ -115,6 +122,22 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
             return Ok(());
         }
     }
+}
+
+/// Whose requests are whose: a user's by his id, whatever his name.
+fn owner(user: &User) -> String {
+    user.id.map_or_else(|| user.name.to_string(), |id| id.to_string())
+}
+
+/// SHA-256 of a request. What is kept of a password is Argon2id's and nothing faster, so here it is left out.
+fn digest(request: &BrokerRequest) -> [u8; 32] {
+    let bytes = match request {
+        BrokerRequest::UserCreate(c) => wire::encode(&proto::UserCreate { password: None, ..c.clone() }),
+        request => wire::encode(request),
+    };
+    // What came as a record can be encoded; if it could not, it would be no request's repeat.
+    let bytes = bytes.unwrap_or_else(|_| TraceId::random().0.to_be_bytes().to_vec());
+    Sha256::new().chain_update(bytes).finalize().into()
 }
 
 /// Whose session it is.
@@ -135,7 +158,7 @@ async fn open(
     let how = format!("{credential:?}");
     let tried = match &credential {
         Credential::Password { user, peer, .. } => format!("{how} of {user} from {peer}"),
-        Credential::LocalSocket | Credential::Token(_) => how,
+        Credential::LocalSocket | Credential::Token(_) | Credential::Metrics => how,
     };
     let known = broker.recognise(credential, client.as_ref()).await;
     let result = known.as_ref().map(|(_, user)| (SessionState { user: user.name.clone() }, [])).map_err(Clone::clone);
@@ -144,7 +167,7 @@ async fn open(
         Err(refusal) => broker.warn(origin.trace, format_args!("no session: {refusal}")),
     }
     let name = known.as_ref().map(|(_, user)| user.name.clone()).unwrap_or_default();
-    let who = Who { trace: origin.trace, user: name };
+    let who = Who { trace: origin.trace, user: name, once: None };
     broker.called(&who, op, &tried, known.as_ref().map(|_| ()));
     connection.answer::<OpenSession>(origin.seq, result).await?;
     Ok(known.ok().map(|(proof, user)| Opened { proof, user: Rc::new(user), client }))

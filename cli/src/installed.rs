@@ -18,6 +18,8 @@ pub struct Installed {
     pub machines: u32,
     /// The remote API's address, if it is served.
     pub listen: Option<SocketAddr>,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
     /// The host's interfaces that switches may have as uplinks, between commas, as they stand there.
     pub uplinks: Option<String>,
     /// Directories that machines may share, with their names, between commas, as they stand there.
@@ -32,7 +34,7 @@ pub const RUN: &str = "/var/run/skep";
 const MACHINES: u32 = 72_000;
 
 /// What the file lets one choose.
-const NAMES: [&str; 7] = ["state", "run", "machines", "listen", "uplinks", "shares", "dataset"];
+const NAMES: [&str; 8] = ["state", "run", "machines", "listen", "metrics", "uplinks", "shares", "dataset"];
 
 /// What is wrong with the file, or with the users of the services.
 #[derive(Debug, thiserror::Error)]
@@ -110,13 +112,17 @@ impl Installed {
             let wrong = || (*number, format!("`{text}`: a uid from 1000 to {last} is expected"));
             text.parse().ok().filter(|uid| (1000..=last).contains(uid)).ok_or_else(wrong)
         })?;
-        let listen = given.get("listen").map(|(number, text)| {
-            text.parse().map_err(|_| (*number, format!("`{text}`: ADDRESS:PORT is expected, such as 192.0.2.1:8443")))
-        });
+        let address = |name: &str, such: &str| {
+            let parse = |(number, text): &(usize, String)| {
+                text.parse().map_err(|_| (*number, format!("`{text}`: ADDRESS:PORT is expected, such as {such}")))
+            };
+            given.get(name).map(parse).transpose()
+        };
+        let (listen, metrics) = (address("listen", "192.0.2.1:8443")?, address("metrics", "127.0.0.1:9177")?);
         let uplinks = given.get("uplinks").map(|(_, text)| text.clone());
         let shares = given.get("shares").map(|(_, text)| text.clone());
         let dataset = given.get("dataset").map(|(_, text)| text.clone());
-        Ok(Self { state, run, machines, listen: listen.transpose()?, uplinks, shares, dataset })
+        Ok(Self { state, run, machines, listen, metrics, uplinks, shares, dataset })
     }
 
     /// `--ids`: a system user for each service, and the machines' block.
@@ -198,13 +204,14 @@ mod tests {
     fn a_wrong_line_is_named_with_what_is_wrong() {
         for (text, line, why) in [
             ("\nstate\n", 2, "`state`: NAME = VALUE is expected"),
-            ("stat = /x", 1, "`stat`: none of state, run, machines, listen, uplinks, shares, dataset"),
+            ("stat = /x", 1, "`stat`: none of state, run, machines, listen, metrics, uplinks, shares, dataset"),
             ("run = /x\nrun = /y", 2, "`run` was given before"),
             ("state = x", 1, "`x`: an absolute path of letters, digits and /._- is expected"),
             ("state = /a b", 1, "`/a b`: an absolute path of letters, digits and /._- is expected"),
             ("run = /a;reboot", 1, "`/a;reboot`: an absolute path of letters, digits and /._- is expected"),
             ("run =", 1, "``: an absolute path of letters, digits and /._- is expected"),
             ("machines = 0", 1, "`0`: a uid from 1000 to 4294963295 is expected"),
+            ("metrics = 9177", 1, "`9177`: ADDRESS:PORT is expected, such as 127.0.0.1:9177"),
             ("listen = 8443", 1, "`8443`: ADDRESS:PORT is expected, such as 192.0.2.1:8443"),
         ] {
             assert_eq!(Installed::parse(text), Err((line, why.to_owned())), "{text}");

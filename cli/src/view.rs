@@ -1,7 +1,7 @@
 //! API messages as objects and rows.
 
 use crate::output::{Column, bytes};
-use prost_types::Timestamp;
+use prost_types::{Duration, Timestamp};
 use serde_json::{Map, Value, json};
 use skep_api::v1;
 
@@ -357,17 +357,31 @@ pub fn event(event: &v1::Event) -> Value {
 
 /// Counters.
 pub fn stats(stats: &v1::MachineStats) -> Value {
-    let cpu = stats.cpu_time.unwrap_or_default();
     let disk = |d: &v1::DiskStats| {
         json!({
             "slot": d.slot, "read_bytes": d.read_bytes, "write_bytes": d.write_bytes, "read_ops": d.read_ops, "write_ops": d.write_ops,
         })
     };
+    let nic = |n: &v1::NicStats| {
+        json!({
+            "id": n.id, "name": n.name, "rx_bytes": n.rx_bytes, "rx_packets": n.rx_packets,
+            "tx_bytes": n.tx_bytes, "tx_packets": n.tx_packets,
+        })
+    };
     json!({
-        "cpu_ns": cpu.seconds.saturating_mul(1_000_000_000).saturating_add(cpu.nanos.into()),
+        "time": time(stats.read_time.as_ref()),
+        "cpu_ns": nanoseconds(stats.cpu_time.as_ref()),
         "memory": stats.memory_bytes,
         "disks": stats.disks.iter().map(disk).collect::<Vec<_>>(),
+        "nics": stats.nics.iter().map(nic).collect::<Vec<_>>(),
     })
+}
+
+/// A time that has passed, in nanoseconds.
+pub fn nanoseconds(time: Option<&Duration>) -> u64 {
+    let time = time.copied().unwrap_or_default();
+    let (seconds, nanos) = (u64::try_from(time.seconds).unwrap_or(0), u64::try_from(time.nanos).unwrap_or(0));
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
 /// The host.

@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "host",
         "users",
         "groups",
+        "stats",
     ];
     let files = files.map(|name| format!("skep/v1/{name}.proto"));
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);

@@ -97,7 +97,9 @@ fn bytes_after_the_end_and_missing_bytes_are_refused() {
 fn a_request_before_the_hello_and_a_foreign_hello_are_refused() {
     let hostile = Hostile::new();
     let foreign = |protocol, version| wire::encode(&Hello { protocol: Text::lossy(protocol), version }).unwrap();
-    for foreign in [request(1), foreign("storage-helper", Net::VERSION), foreign("net-helper", 1), foreign("net-helper", 3)] {
+    for foreign in
+        [request(1), foreign("storage-helper", Net::VERSION), foreign("net-helper", 1), foreign("net-helper", Net::VERSION + 1)]
+    {
         let socket = sock::connect_seqpacket(&hostile.served.path()).unwrap();
         let deadline = Some(Instant::now() + PATIENCE);
         msg::send(socket.as_fd(), &foreign, &[], deadline).unwrap();

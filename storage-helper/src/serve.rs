@@ -40,6 +40,7 @@ impl Service<Storage> for StorageHelper {
             R::CloneVars(c) => ask.answer(c, |_, c, []| Ok((vars::clone(store, &c)?, []))),
             R::OpenLogWriter(c) => ask.answer(c, |_, c, []| log::open_writer(store, &c)),
             R::OpenLogReader(c) => ask.answer(c, |_, c, []| log::open_reader(store, &c)),
+            R::OpenServiceLog(c) => ask.answer(c, |_, c, []| log::open_service(store, &c)),
             R::DeleteMachineFiles(c) => ask.answer(c, |_, c, []| Ok((vars::delete(store, &c)?, []))),
             R::Space(c) => ask.answer(c, |_, _, []| Ok((space::space(store)?, []))),
             R::VolumeSpace(c) => ask.answer(c, |_, _, []| Ok((space::volumes(store)?, []))),

@@ -20,8 +20,10 @@ pub struct Store {
     pub disks: OwnedFd,
     /// `STATE/firmware`: variable stores.
     pub firmware: OwnedFd,
-    /// `STATE/logs/machines`: apart from the services' own logs, which nobody but their writer may touch.
+    /// `STATE/logs/machines`: apart from the services' own logs, which nobody but their writer may change.
     pub logs: OwnedFd,
+    /// `STATE/logs`: the services' logs are read from it.
+    pub service_logs: OwnedFd,
     /// `STATE/cell`, where the prepared root of cells is: the template of variable stores is read from it.
     pub cell: OwnedFd,
     /// Whether copies of disks can share blocks here.
@@ -44,6 +46,7 @@ impl Store {
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
         let mut held =
             vec![("disks", self.disks.as_fd()), ("variable stores", self.firmware.as_fd()), ("logs", self.logs.as_fd())];
+        held.push(("service logs", self.service_logs.as_fd()));
         held.push(("root of cells", self.cell.as_fd()));
         held.extend(self.volumes.iter().flat_map(Volumes::held));
         held
@@ -57,13 +60,14 @@ impl Store {
         // The root is prepared in it by others, perhaps only later.
         std::fs::create_dir_all(state.join("cell"))?;
         let cell = directory("cell")?;
+        let service_logs = directory("logs")?;
         for dir in [&disks, &firmware] {
             for name in names(dir.as_fd())?.iter().filter(|name| name.ends_with(PART)) {
                 remove(dir.as_fd(), name)?;
             }
         }
         let reflink = can_reflink(disks.as_fd()).unwrap_or(false);
-        Ok(Self { disks, firmware, logs, cell, reflink, volumes: None })
+        Ok(Self { disks, firmware, logs, service_logs, cell, reflink, volumes: None })
     }
 }
 

@@ -4,8 +4,11 @@
 mod support;
 
 use skep_proto::storage::*;
-use skep_proto::{DiskId, MachineId, Reason, SnapshotId};
+use skep_proto::{DiskId, MachineId, Reason, SnapshotId, UpTo};
+use skep_sys::changes::{Change, Changes};
 use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use support::*;
 
@@ -236,7 +239,7 @@ fn logs_have_two_halves_older_first() {
     let mut helper = place.start();
     let machine = MachineId::random();
     let log = LogKind::Serial;
-    let (_, none) = helper.call(OpenLogReader { machine, log }, []).unwrap();
+    let (_, none) = helper.call(OpenLogReader { machine, log, follow: false }, []).unwrap();
     assert!(none.0.is_empty());
     let (_, halves) = helper.call(OpenLogWriter { machine, log }, []).unwrap();
     let [first, second] = halves.map(File::from);
@@ -250,19 +253,61 @@ fn logs_have_two_halves_older_first() {
     second.write_all_at(b"older", 0).unwrap();
     set_time(0, 2000);
     set_time(1, 1000);
-    let (_, read) = helper.call(OpenLogReader { machine, log }, []).unwrap();
+    let (_, read) = helper.call(OpenLogReader { machine, log, follow: false }, []).unwrap();
     let texts: Vec<_> = read.0.into_iter().map(|fd| std::io::read_to_string(File::from(fd)).unwrap()).collect();
     assert_eq!(texts, ["older", "newer"]);
-    let (_, read) = helper.call(OpenLogReader { machine, log }, []).unwrap();
+    let (_, read) = helper.call(OpenLogReader { machine, log, follow: false }, []).unwrap();
     for fd in read.0 {
         assert!(File::from(fd).set_len(0).is_err(), "a reader could truncate the log");
     }
     assert_eq!(first.metadata().unwrap().mode() & 0o777, 0o600);
-    let (_, others) = helper.call(OpenLogReader { machine, log: LogKind::Hypervisor }, []).unwrap();
+    let (_, others) = helper.call(OpenLogReader { machine, log: LogKind::Hypervisor, follow: false }, []).unwrap();
     assert!(others.0.is_empty());
     helper.ask(DeleteMachineFiles { machine }).unwrap();
-    let (_, none) = helper.call(OpenLogReader { machine, log }, []).unwrap();
+    let (_, none) = helper.call(OpenLogReader { machine, log, follow: false }, []).unwrap();
     assert!(none.0.is_empty());
+}
+
+#[test]
+fn a_log_that_is_followed_has_both_halves_and_a_watcher() {
+    let place = Place::new();
+    let mut helper = place.start();
+    let call = OpenLogReader { machine: MachineId::random(), log: LogKind::Serial, follow: true };
+    let (opened, UpTo(mut fds)) = helper.call(call.clone(), []).unwrap();
+    let watcher = fds.split_off(usize::from(opened.files)).pop();
+    assert_eq!(fds.len(), 2);
+    let files: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let changes = Changes::new(&files, watcher).unwrap();
+    let (_, [first, _]) = helper.call(OpenLogWriter { machine: call.machine, log: call.log }, []).unwrap();
+    File::from(first).write_all_at(b"x", 0).unwrap();
+    assert_eq!(changes.take().unwrap(), Change::Written);
+    helper.ask(DeleteMachineFiles { machine: call.machine }).unwrap();
+    while changes.take().unwrap() != Change::Gone {}
+}
+
+#[test]
+fn logs_of_services_are_read_and_followed() {
+    let place = Place::new();
+    let mut helper = place.start();
+    let call = OpenServiceLog { service: ServiceName::Net, follow: true };
+    // One that a service manager takes elsewhere.
+    assert_eq!(helper.call(call.clone(), []).unwrap_err().reason, Reason::NotFound);
+    let path = |name: &str| place.state().join("logs").join(name);
+    std::fs::write(path("net-helper.log"), "live\n").unwrap();
+    let (opened, UpTo(fds)) = helper.call(OpenServiceLog { follow: false, ..call.clone() }, []).unwrap();
+    assert_eq!((opened.files, fds.len()), (1, 1));
+    std::fs::write(path("net-helper.1.log"), "former\n").unwrap();
+    let (opened, UpTo(mut fds)) = helper.call(call, []).unwrap();
+    let watcher = fds.split_off(usize::from(opened.files)).pop();
+    let texts: Vec<_> = fds.iter().map(|fd| std::io::read_to_string(File::from(fd.try_clone().unwrap())).unwrap()).collect();
+    assert_eq!(texts, ["former\n", "live\n"]);
+    assert!(nix::unistd::write(&fds[1], b"x").is_err(), "an administrator could write it");
+    let files: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let changes = Changes::new(&files, watcher).unwrap();
+    std::fs::OpenOptions::new().append(true).open(path("net-helper.log")).unwrap().write_all(b"more\n").unwrap();
+    assert_eq!(changes.take().unwrap(), Change::Written);
+    std::fs::rename(path("net-helper.log"), path("net-helper.1.log")).unwrap();
+    while changes.take().unwrap() != Change::Gone {}
 }
 
 #[test]

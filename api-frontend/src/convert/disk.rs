@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_wrong_name_or_size_is_named() {
         let with = |name: &str, size_bytes, kind| {
-            create(&v1::CreateDiskRequest { name: name.into(), size_bytes, kind, group: String::new() })
+            create(&v1::CreateDiskRequest { name: name.into(), size_bytes, kind, ..Default::default() })
                 .expect_err("refused")
                 .field
                 .to_string()

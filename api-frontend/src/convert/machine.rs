@@ -2,11 +2,10 @@
 
 use super::network::mac_text;
 use super::{devices, invalid, known, maybe_named, named, strings, time, value};
-use prost_types::Duration;
 use skep_api::v1;
 use skep_proto::broker::{
     Acceleration, Applies, BootDraft, Controller, DiskDraft, Limits, LimitsDraft, MachineCreate, MachineEdited, MachineLog,
-    MachineSet, MachineState, MachineView, Restart, Settings, StatsView, Upkeep, UpkeepDraft,
+    MachineSet, MachineState, MachineView, Restart, Settings, Upkeep, UpkeepDraft,
 };
 use skep_proto::storage::LogKind;
 use skep_proto::{Refusal, Share};
@@ -347,25 +346,7 @@ pub fn log(request: &v1::MachineLogRequest) -> Result<MachineLog, Refusal> {
         v1::MachineLog::Unspecified | v1::MachineLog::Serial => LogKind::Serial,
         v1::MachineLog::Hypervisor => LogKind::Hypervisor,
     };
-    Ok(MachineLog { machine: named("machine", "machine", &request.machine)?, log })
-}
-
-/// Counters.
-pub fn stats(view: StatsView) -> v1::MachineStats {
-    let seconds = i64::try_from(view.cpu_ns / 1_000_000_000).unwrap_or(i64::MAX);
-    let nanos = i32::try_from(view.cpu_ns % 1_000_000_000).unwrap_or(0);
-    let disk = |disk: &skep_proto::runner::DiskStats| v1::DiskStats {
-        slot: disk.slot.into(),
-        read_bytes: disk.read_bytes,
-        write_bytes: disk.write_bytes,
-        read_ops: disk.read_ops,
-        write_ops: disk.write_ops,
-    };
-    v1::MachineStats {
-        cpu_time: Some(Duration { seconds, nanos }),
-        memory_bytes: view.memory,
-        disks: view.disks.iter().map(disk).collect(),
-    }
+    Ok(MachineLog { machine: named("machine", "machine", &request.machine)?, log, follow: request.follow })
 }
 
 #[cfg(test)]

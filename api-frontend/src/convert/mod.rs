@@ -8,6 +8,7 @@ pub mod event;
 pub mod firmware;
 pub mod machine;
 pub mod network;
+pub mod stats;
 
 use prost_types::Timestamp;
 use skep_proto::broker::Ref;
@@ -63,6 +64,13 @@ pub fn known<E: TryFrom<i32>>(what: &str, field: &str, number: i32) -> Result<E,
 pub fn time(ns: i64) -> Option<Timestamp> {
     let nanos = i32::try_from(ns.rem_euclid(1_000_000_000)).unwrap_or(0);
     (ns != 0).then(|| Timestamp { seconds: ns.div_euclid(1_000_000_000), nanos })
+}
+
+/// A timestamp as nanoseconds since 1970.
+pub fn nanoseconds(what: &str, field: &str, time: &Timestamp) -> Result<i64, Refusal> {
+    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let ns = nanos.and_then(|nanos| time.seconds.checked_mul(1_000_000_000)?.checked_add(nanos.into()));
+    ns.filter(|ns| *ns >= 0).ok_or_else(|| invalid(what, field, "a time from 1970 to 2262 is expected"))
 }
 
 /// Texts as strings.

@@ -14,7 +14,7 @@ use skep_proto::broker::{
     DiskClone, DiskDelete, DiskGet, DiskList, DiskResize, DiskSet, DiskWipe, OperationGet, SnapshotCreate, SnapshotDelete,
     SnapshotList, SnapshotRollBack,
 };
-use skep_proto::{Reason, Refusal, upload};
+use skep_proto::{Reason, Refusal, UpTo, upload};
 use std::io;
 use tokio::io::AsyncWriteExt;
 use tonic::{Request, Streaming};
@@ -23,7 +23,7 @@ use tonic::{Request, Streaming};
 impl Disks for Api {
     async fn create(&self, request: Request<CreateDiskRequest>) -> Answer<Disk> {
         let (call, request) = self.enter("Disks.Create", request)?;
-        call.run(async { Ok(disk::disk(call.act(disk::create(&request)?).await?.0)) }).await
+        call.run(async { Ok(disk::disk(call.make(&request.request_id, disk::create(&request)?).await?.0)) }).await
     }
 
     async fn import(&self, request: Request<Streaming<ImportDiskRequest>>) -> Answer<Operation> {
@@ -36,7 +36,7 @@ impl Disks for Api {
         call.run(async {
             let disk = convert::named("disk", "disk", &request.disk)?;
             let name = convert::value("disk", "name", &request.name)?;
-            Ok(event::operation(call.act(DiskClone { disk, name }).await?.0))
+            Ok(event::operation(call.make(&request.request_id, DiskClone { disk, name }).await?.0))
         })
         .await
     }
@@ -170,8 +170,10 @@ async fn import(call: &Call, mut stream: Streaming<ImportDiskRequest>) -> Result
     let Some(Kind::Header(header)) = first else {
         return Err(convert::invalid("disk", "header", "the first message must be the header"));
     };
-    let (operation, [fd]) = call.act(disk::import(&header)?).await?;
+    let (operation, UpTo(fds)) = call.make(&header.request_id, disk::import(&header)?).await?;
     let id = operation.id;
+    // A repeat: what was imported then counts.
+    let Some(fd) = fds.into_iter().next() else { return call.ended(id).await.map(event::operation) };
     // Dropped without the end mark, it cancels the operation: what came is not taken for the whole image.
     let mut sink = relay::sink(fd).map_err(|e| Refusal::io("disk", "open the stream", &e))?;
     loop {

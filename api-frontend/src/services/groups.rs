@@ -17,7 +17,7 @@ impl Groups for Api {
         call.run(async {
             let name = convert::value("group", "name", &request.name)?;
             let quota = access::quota(request.quota.as_ref())?;
-            Ok(access::group(call.act(GroupCreate { name, quota }).await?.0))
+            Ok(access::group(call.make(&request.request_id, GroupCreate { name, quota }).await?.0))
         })
         .await
     }

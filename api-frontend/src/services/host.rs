@@ -1,12 +1,13 @@
 //! The host, and tokens.
 
-use super::{Answer, Api};
+use super::{Answer, Answers, Api};
 use crate::convert::{self, access, event::host_info};
+use crate::logs::{self, Wanted};
 use skep_api::v1::{
     CreateTokenRequest, CreateTokenResponse, DeleteTokenRequest, HostInfo, ListTokensRequest, ListTokensResponse,
-    RestHostRequest, RestHostResponse, ShowHostRequest, host_server::Host,
+    RestHostRequest, RestHostResponse, ServiceLogChunk, ServiceLogRequest, ShowHostRequest, host_server::Host,
 };
-use skep_proto::broker::{HostRest, HostShow, TokenCreate, TokenDelete, TokenList};
+use skep_proto::broker::{HostLog, HostRest, HostShow, ServiceName, TokenCreate, TokenDelete, TokenList};
 use tonic::Request;
 
 #[tonic::async_trait]
@@ -22,6 +23,24 @@ impl Host for Api {
         call.run(async {
             let (_, []) = call.act(HostRest {}).await?;
             Ok(RestHostResponse {})
+        })
+        .await
+    }
+
+    type LogStream = Answers<ServiceLogChunk>;
+
+    async fn log(&self, request: Request<ServiceLogRequest>) -> Answer<Answers<ServiceLogChunk>> {
+        let (call, request) = self.enter("Host.Log", request)?;
+        call.run(async {
+            let service = ServiceName::ALL.into_iter().find(|service| service.word() == request.service);
+            let all = || ServiceName::ALL.map(ServiceName::word).join(", ");
+            let wrong = || convert::invalid("log", "service", format_args!("one of {} is expected", all()));
+            let ask = HostLog { service: service.ok_or_else(wrong)?, follow: request.follow };
+            let since = request.since.map(|time| convert::nanoseconds("log", "since", &time)).transpose()?;
+            let wanted = Wanted { tail: request.tail, since: since.map(skep_service::iso8601), follow: request.follow };
+            let place = call.peer.stream_place()?;
+            let opened = call.read(ask).await?;
+            logs::stream(call.clone(), place, opened, logs::Order::Moves, &wanted, |data| ServiceLogChunk { data })
         })
         .await
     }

@@ -1,16 +1,18 @@
 //! Machines.
 
 use super::{Answer, Answers, Api};
-use crate::convert::{self, event, machine};
+use crate::convert::{self, event, machine, stats};
+use crate::logs::{self, Wanted};
 use crate::relay;
 use skep_api::v1::machines_server::Machines;
 use skep_api::v1::{
     ChannelInput, ChannelOutput, CloneMachineRequest, ConsoleAttached, ConsoleInput, ConsoleOutput, CreateMachineRequest,
     DeleteMachineRequest, EjectRequest, GetMachineRequest, ListMachinesRequest, ListMachinesResponse, Machine, MachineActRequest,
     MachineLogChunk, MachineLogRequest, MachineStats, MachineStatsRequest, Operation, RenameMachineRequest, ScreenInput,
-    ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, channel_input, console_input, console_output, screen_input,
+    ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, WatchMachineStatsRequest, channel_input, console_input,
+    console_output, screen_input,
 };
-use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename};
+use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews};
 use skep_proto::{Reason, Refusal};
 use tonic::{Request, Status, Streaming};
 
@@ -27,7 +29,7 @@ async fn act(api: &Api, method: &'static str, request: Request<MachineActRequest
 impl Machines for Api {
     async fn create(&self, request: Request<CreateMachineRequest>) -> Answer<Machine> {
         let (call, request) = self.enter("Machines.Create", request)?;
-        call.run(async { Ok(machine::machine(call.act(machine::create(request)?).await?.0)) }).await
+        call.run(async { Ok(machine::machine(call.make(&request.request_id.clone(), machine::create(request)?).await?.0)) }).await
     }
 
     async fn get(&self, request: Request<GetMachineRequest>) -> Answer<Machine> {
@@ -98,7 +100,7 @@ impl Machines for Api {
         call.run(async {
             let machine = convert::named("machine", "machine", &request.machine)?;
             let name = convert::value("machine", "name", &request.name)?;
-            Ok(event::operation(call.act(MachineClone { machine, name }).await?.0))
+            Ok(event::operation(call.make(&request.request_id, MachineClone { machine, name }).await?.0))
         })
         .await
     }
@@ -195,8 +197,9 @@ impl Machines for Api {
         call.run(async {
             let ask = machine::log(&request)?;
             let place = call.peer.stream_place()?;
-            let (_, files) = call.read(ask).await?;
-            Ok(relay::files(call.clone(), place, files.0, |data| MachineLogChunk { data }))
+            let wanted = Wanted { tail: request.tail, since: None, follow: request.follow };
+            let opened = call.read(ask).await?;
+            logs::stream(call.clone(), place, opened, logs::Order::Turns, &wanted, |data| MachineLogChunk { data })
         })
         .await
     }
@@ -205,7 +208,23 @@ impl Machines for Api {
         let (call, request) = self.enter("Machines.Stats", request)?;
         call.run(async {
             let which = convert::named("machine", "machine", &request.machine)?;
-            Ok(machine::stats(call.read(broker::MachineStats { machine: which }).await?.0))
+            Ok(stats::stats(call.read(broker::MachineStats { machine: which }).await?.0))
+        })
+        .await
+    }
+
+    type WatchStatsStream = Answers<MachineStats>;
+
+    async fn watch_stats(&self, request: Request<WatchMachineStatsRequest>) -> Answer<Answers<MachineStats>> {
+        let (call, request) = self.enter("Machines.WatchStats", request)?;
+        call.run(async {
+            let ask = stats::watch(&request)?;
+            let place = call.peer.stream_place()?;
+            let (_, [socket]) = call.read(ask).await?;
+            relay::records(call.clone(), place, socket, "the watch was cut off", |news| match news {
+                StatsNews::Reading(view) => Ok(stats::stats(view)),
+                StatsNews::Ended(refusal) => Err(refusal),
+            })
         })
         .await
     }

@@ -42,8 +42,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Api {
     /// Logs to `journal`. Clients of the remote API know this certificate by its SHA-256; empty: there are none.
-    pub fn new(journal: Journal, certificate: &str) -> Self {
-        Self { journal: Arc::new(Mutex::new(journal)), certificate: certificate.into() }
+    pub fn new(journal: Arc<Mutex<Journal>>, certificate: &str) -> Self {
+        Self { journal, certificate: certificate.into() }
     }
 
     /// Takes a request apart: the call, and its message.

@@ -14,7 +14,7 @@ use tonic::Request;
 impl Nics for Api {
     async fn create(&self, request: Request<CreateNicRequest>) -> Answer<Nic> {
         let (call, request) = self.enter("Nics.Create", request)?;
-        call.run(async { Ok(network::nic(call.act(network::nic_create(&request)?).await?.0)) }).await
+        call.run(async { Ok(network::nic(call.make(&request.request_id, network::nic_create(&request)?).await?.0)) }).await
     }
 
     async fn get(&self, request: Request<GetNicRequest>) -> Answer<Nic> {
@@ -36,7 +36,7 @@ impl Nics for Api {
         call.run(async {
             let nic = convert::named("nic", "nic", &request.nic)?;
             let name = convert::value("nic", "name", &request.name)?;
-            Ok(network::nic(call.act(NicClone { nic, name }).await?.0))
+            Ok(network::nic(call.make(&request.request_id, NicClone { nic, name }).await?.0))
         })
         .await
     }

@@ -17,7 +17,7 @@ impl Switches for Api {
         call.run(async {
             let name = convert::value("switch", "name", &request.name)?;
             let uplink = convert::optional("switch", "uplink", &request.uplink)?;
-            Ok(network::switch(call.act(SwitchCreate { name, uplink }).await?.0))
+            Ok(network::switch(call.make(&request.request_id, SwitchCreate { name, uplink }).await?.0))
         })
         .await
     }

@@ -37,7 +37,7 @@ impl Users for Api {
         call.run(async {
             let name = convert::value("user", "name", &request.name)?;
             let password = request.password.map(|text| access::secret("password", text)).transpose()?;
-            Ok(access::user(call.act(UserCreate { name, password, local_uid: request.local_uid }).await?.0))
+            Ok(access::user(call.make(&request.request_id, UserCreate { name, password, local_uid: request.local_uid }).await?.0))
         })
         .await
     }

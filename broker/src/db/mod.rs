@@ -11,6 +11,7 @@ pub mod groups;
 pub mod machines;
 pub mod nics;
 pub mod operations;
+pub mod requests;
 pub mod snapshots;
 mod sql;
 pub mod switches;
@@ -31,12 +32,14 @@ pub struct Who {
     pub trace: TraceId,
     /// The user, as the session found out.
     pub user: Text<64>,
+    /// By what the request is known again, if its client said so.
+    pub once: Option<requests::Once>,
 }
 
 impl Who {
     /// The broker itself, in an action of its own.
     pub fn broker() -> Self {
-        Self { trace: TraceId::random(), user: Text::lossy("broker") }
+        Self { trace: TraceId::random(), user: Text::lossy("broker"), once: None }
     }
 }
 
@@ -53,6 +56,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0009_users.sql"),
     include_str!("../../migrations/0010_hardware.sql"),
     include_str!("../../migrations/0011_descriptions.sql"),
+    include_str!("../../migrations/0012_requests.sql"),
 ];
 
 /// The open database.

@@ -59,6 +59,7 @@ impl Change<'_> {
             OperationState::Running => return Ok(()),
             OperationState::Done => (Vec::new(), "done".to_owned()),
             OperationState::Failed(refusal) => {
+                self.unmade(op.id)?;
                 (wire::encode(refusal).map_err(|_| Fault::Row("operations"))?, refusal.to_string())
             }
         };

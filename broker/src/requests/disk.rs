@@ -13,7 +13,7 @@ use skep_proto::broker::{
     OperationView,
 };
 use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space, VolumeSpace, WipeDisk};
-use skep_proto::{DiskId, DiskName, GroupId, OneFd, Reason, Refusal, Text};
+use skep_proto::{DiskId, DiskName, GroupId, Reason, Refusal, Text, UpTo};
 use std::fmt::Write;
 
 /// Names of machines in a view, at most.
@@ -85,9 +85,14 @@ pub(super) fn finished(broker: &Broker, who: &crate::db::Who, disk: &DiskRow, do
 /// `DiskCreate`.
 pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
     let Cx { broker, who, .. } = cx;
+    if let Some(id) = cx.before::<DiskId>()? {
+        return get(cx, DiskGet { disk: Text::lossy(&id.to_string()) }).await;
+    }
     let disk = broker.change(who, |change| {
         let group = group::named(change, c.group.as_ref())?;
-        reserve(broker, change, &c.name, c.kind, c.size, group.id)
+        let disk = reserve(broker, change, &c.name, c.kind, c.size, group.id)?;
+        change.made(disk.id)?;
+        Ok::<_, Refusal>(disk)
     })?;
     let made = broker.storage.call(who, CreateDisk { disk: disk.id, kind: c.kind, size: c.size }).await;
     match made {
@@ -99,7 +104,10 @@ pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
         }
         // Nothing was made, and nothing could be deleted.
         Err(refusal) if refusal.reason == Reason::Unsupported => {
-            broker.change(who, |change| change.remove_disk(disk.id))?;
+            broker.change(who, |change| {
+                change.unmade(disk.id)?;
+                change.remove_disk(disk.id)
+            })?;
             return Err(named(&disk)(refusal));
         }
         Err(refusal) => {
@@ -111,8 +119,11 @@ pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
 }
 
 /// `DiskImport`: the stream goes from the frontend to storage-helper; nothing of it comes by here.
-pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, OneFd), Refusal> {
+pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), Refusal> {
     let Cx { broker, who, .. } = cx;
+    if let Some(id) = cx.before()? {
+        return Ok((broker.operation(id)?, UpTo(Vec::new())));
+    }
     let object = format!("disk {}", c.name);
     let (reader, writer) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
@@ -142,7 +153,7 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, OneFd), Re
         let done = jobs::run(&broker, &mut operation, Job::Import(call, reader), |done, total| (done, total)).await;
         end(&broker, &who, operation, &disk, done).await;
     });
-    Ok((view, [writer]))
+    Ok((view, UpTo(vec![writer])))
 }
 
 async fn end(broker: &Broker, who: &crate::db::Who, operation: Operation, disk: &DiskRow, done: Result<JobDone, Refusal>) {
@@ -156,6 +167,9 @@ async fn end(broker: &Broker, who: &crate::db::Who, operation: Operation, disk: 
 /// `DiskClone`.
 pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
     let Cx { broker, who, .. } = cx;
+    if let Some(id) = cx.before()? {
+        return broker.operation(id);
+    }
     let from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     broker.read(|db| still(broker, &from, db))?;
     let begin = Operation::begin(broker, who, from.group, "clone", format_args!("disk {}", c.name), |change| {

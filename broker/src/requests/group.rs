@@ -9,7 +9,7 @@ use crate::db::machines::MachineRow;
 use crate::page::{ROWS, fit};
 use crate::spec::Boot;
 use skep_proto::broker::{Done, GroupAdd, GroupCreate, GroupDelete, GroupList, GroupPage, GroupQuota, GroupView, Moved, Ref};
-use skep_proto::{GroupId, GroupName, Reason, Refusal};
+use skep_proto::{GroupId, GroupName, Reason, Refusal, Text};
 
 /// The group that a request names, or the one that is there from the start.
 pub fn named(db: &impl Groups, name: Option<&Ref>) -> Result<GroupRow, Refusal> {
@@ -24,6 +24,9 @@ fn view(db: &impl Groups, row: GroupRow) -> Result<GroupView, Refusal> {
 
 /// `GroupCreate`.
 pub async fn create(cx: &Cx, c: GroupCreate) -> Result<GroupView, Refusal> {
+    if let Some(id) = cx.before::<GroupId>()? {
+        return cx.broker.read(|db| view(db, named(db, Some(&Text::lossy(&id.to_string())))?));
+    }
     cx.broker.change(&cx.who, |change| {
         if change.find_group(c.name.as_str())?.is_some() {
             return Err(taken("group", &c.name));
@@ -31,6 +34,7 @@ pub async fn create(cx: &Cx, c: GroupCreate) -> Result<GroupView, Refusal> {
         let row = GroupRow { id: GroupId::random(), name: c.name, quota: c.quota, created_ns: skep_service::now_ns() };
         change.add_group(&row)?;
         change.event("group", row.id, &row.name, "created", "")?;
+        change.made(row.id)?;
         view(change, row)
     })
 }

@@ -4,7 +4,7 @@ use super::Cx;
 use crate::db::machines::{Machines, Which};
 use crate::db::switches::Switches;
 use skep_machine::Ability;
-use skep_proto::broker::{Done, HostRest, HostShow, HostView};
+use skep_proto::broker::{Done, HostRest, HostShow, HostView, RequestKey};
 use skep_proto::net::DeleteSwitch;
 use skep_proto::storage::Space;
 use skep_proto::{Reason, Refusal, Text};
@@ -54,5 +54,10 @@ pub async fn rest(cx: &Cx, HostRest {}: HostRest) -> Result<Done, Refusal> {
     for switch in broker.read(|db| db.switches_after("", u32::MAX))? {
         broker.net.call(who, DeleteSwitch { number: switch.number }).await?;
     }
+    Ok(Done {})
+}
+
+/// `RequestKey`.
+pub async fn key(_: &Cx, _: RequestKey) -> Result<Done, Refusal> {
     Ok(Done {})
 }

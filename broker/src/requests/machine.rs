@@ -100,6 +100,9 @@ pub(super) fn free_name(db: &impl Machines, name: &MachineName) -> Result<(), Re
 
 /// `MachineCreate`.
 pub async fn create(cx: &Cx, c: MachineCreate) -> Result<MachineView, Refusal> {
+    if let Some(id) = cx.before()? {
+        return show(cx, id);
+    }
     let id = cx.broker.change(&cx.who, |change| {
         free_name(change, &c.name)?;
         let mut machine = MachineRow::new(c.name);
@@ -110,6 +113,7 @@ pub async fn create(cx: &Cx, c: MachineCreate) -> Result<MachineView, Refusal> {
         machine.spec.check(machine.id, machine.name.as_str())?;
         cx.broker.within_quota(change, machine.group, || Ok(change.add_machine(&machine)?))?;
         change.event("machine", machine.id, &machine.name, "created", "")?;
+        change.made(machine.id)?;
         Ok::<_, Refusal>(machine.id)
     })?;
     show(cx, id)

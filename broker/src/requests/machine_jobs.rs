@@ -97,6 +97,9 @@ fn may_have(user: &User, change: &Change<'_>, original: &MachineRow) -> Result<(
 /// `MachineClone`.
 pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
     let Cx { broker, who, .. } = cx;
+    if let Some(id) = cx.before()? {
+        return broker.operation(id);
+    }
     let original = broker.read(|db| resting(db, c.machine.as_str()))?;
     let object = format!("machine {}", c.name);
     let (copy, mut operation) = Operation::begin(broker, who, original.group, "clone", object, |change| reserve(cx, change, &c))?;

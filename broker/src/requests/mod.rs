@@ -9,6 +9,7 @@ pub mod machine;
 pub mod machine_jobs;
 pub mod nic;
 pub mod snapshot;
+pub mod stats;
 pub mod stream;
 pub mod switch;
 pub mod user;
@@ -23,6 +24,7 @@ use crate::policy::{Proof, User};
 use skep_proto::{Reason, Refusal, Text};
 use std::fmt::Display;
 use std::rc::Rc;
+use std::str::FromStr;
 
 /// A request's surroundings.
 pub struct Cx {
@@ -34,6 +36,21 @@ pub struct Cx {
     pub user: Rc<User>,
     /// How he showed it.
     pub proof: Proof,
+}
+
+impl Cx {
+    /// The id of what this request made when it came before; none: it comes for the first time. Refused: it was another one then.
+    fn before<Id: FromStr>(&self) -> Result<Option<Id>, Refusal> {
+        let Some(once) = &self.who.once else { return Ok(None) };
+        match self.broker.read(|db| db.made_by(once))? {
+            None => Ok(None),
+            Some((true, object)) => Ok(Some(object.parse().map_err(|_| crate::db::Fault::Row("requests"))?)),
+            Some((false, _)) => {
+                let refusal = Refusal::new(Reason::AlreadyExists, format_args!("request {}", once.id)).field("request_id");
+                Err(refusal.note("it was asked with other contents before; another request needs an id of its own"))
+            }
+        }
+    }
 }
 
 fn not_found(what: &str, name: impl Display) -> Refusal {

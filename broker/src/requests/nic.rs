@@ -128,6 +128,9 @@ fn free_mac(change: &Change<'_>, nic: NicId, mac: [u8; 6]) -> Result<(), Refusal
 
 /// `NicCreate`.
 pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
+    if let Some(id) = cx.before()? {
+        return show(cx, id);
+    }
     valid(&c.name, c.mac)?;
     let nic = cx.broker.change(&cx.who, |change| {
         let switch = c.switch.as_ref().map(|name| find_switch(change, name.as_str())).transpose()?;
@@ -141,6 +144,7 @@ pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
         if let Some(machine) = &machine {
             give(change, &nic, machine)?;
         }
+        change.made(nic.id)?;
         Ok::<_, Refusal>(nic)
     })?;
     show(cx, nic.id)
@@ -235,6 +239,9 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
 
 /// `NicClone`.
 pub async fn copy(cx: &Cx, c: NicClone) -> Result<NicView, Refusal> {
+    if let Some(id) = cx.before()? {
+        return show(cx, id);
+    }
     let nic = cx.broker.change(&cx.who, |change| {
         let original = find_nic(change, c.nic.as_str())?;
         // An administrator may have connected the original; the copy is not its user's to connect then.

@@ -2,17 +2,14 @@
 
 use super::{Cx, find_machine};
 use crate::db::machines::MachineRow;
-use skep_proto::broker::{
-    ConsoleAttached, Done, MachineChannel, MachineConsole, MachineLog, MachineScreen, MachineStats, StatsView,
-};
-use skep_proto::cell::CellUsage;
+use skep_proto::broker::{ConsoleAttached, Done, HostLog, LogOpened, MachineChannel, MachineConsole, MachineLog, MachineScreen};
 use skep_proto::console::{AttachScreen, AttachSerial};
-use skep_proto::runner::{ConnectChannel, ConnectScreen, Stats};
-use skep_proto::storage::OpenLogReader;
+use skep_proto::runner::{ConnectChannel, ConnectScreen};
+use skep_proto::storage::{OpenLogReader, OpenServiceLog};
 use skep_proto::{OneFd, Reason, Refusal, UpTo};
 
 /// A machine of which something runs.
-fn running(cx: &Cx, name: &str) -> Result<MachineRow, Refusal> {
+pub(super) fn running(cx: &Cx, name: &str) -> Result<MachineRow, Refusal> {
     use skep_proto::broker::MachineState::{Paused, Running, Starting, Stopping};
     let machine = cx.broker.read(|db| find_machine(db, name))?;
     match machine.state {
@@ -76,16 +73,12 @@ pub async fn channel(cx: &Cx, c: MachineChannel) -> Result<(Done, OneFd), Refusa
 }
 
 /// `MachineLog`.
-pub async fn log(cx: &Cx, c: MachineLog) -> Result<(Done, UpTo<2>), Refusal> {
+pub async fn log(cx: &Cx, c: MachineLog) -> Result<(LogOpened, UpTo<3>), Refusal> {
     let machine = cx.broker.read(|db| find_machine(db, c.machine.as_str()))?;
-    let (_, files) = cx.broker.storage.call(&cx.who, OpenLogReader { machine: machine.id, log: c.log }).await?;
-    Ok((Done {}, files))
+    cx.broker.storage.call(&cx.who, OpenLogReader { machine: machine.id, log: c.log, follow: c.follow }).await
 }
 
-/// `MachineStats`.
-pub async fn stats(cx: &Cx, c: MachineStats) -> Result<StatsView, Refusal> {
-    let machine = running(cx, c.machine.as_str())?;
-    let (stats, []) = cx.broker.ask_runner(&cx.who, machine.id, Stats {}).await?;
-    let (usage, []) = cx.broker.cells.call(&cx.who, CellUsage { machine: machine.id }).await?;
-    Ok(StatsView { cpu_ns: usage.cpu_ns.unwrap_or(stats.cpu_ns), memory: usage.memory.unwrap_or(0), disks: stats.disks })
+/// `HostLog`.
+pub async fn host_log(cx: &Cx, c: HostLog) -> Result<(LogOpened, UpTo<3>), Refusal> {
+    cx.broker.storage.call(&cx.who, OpenServiceLog { service: c.service, follow: c.follow }).await
 }

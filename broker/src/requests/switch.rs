@@ -37,6 +37,7 @@ fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> 
     };
     change.add_switch(&switch)?;
     change.event("switch", switch.id, &switch.name, "created", "")?;
+    change.made(switch.id)?;
     Ok(switch)
 }
 
@@ -52,6 +53,9 @@ fn foreign(instance: InstanceId, name: impl Display, uplink: Option<&IfName>) ->
 /// `SwitchCreate`. A crash after the row finishes it: rows are made true whenever net-helper is there.
 pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
     let Cx { broker, who, .. } = cx;
+    if let Some(id) = cx.before::<SwitchId>()? {
+        return Ok(view(broker.instance, broker.read(|db| find_switch(db, &id.to_string()))?));
+    }
     foreign(broker.instance, &c.name, c.uplink.as_ref())?;
     let switch = broker.change(who, |change| reserve(change, &c))?;
     let call = net::CreateSwitch { switch: switch.id, number: switch.number, uplink: c.uplink };
@@ -61,6 +65,7 @@ pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
             let _ = broker.net.call(who, net::DeleteSwitch { number: switch.number }).await;
         }
         broker.change(who, |change| {
+            change.unmade(switch.id)?;
             change.remove_switch(switch.id)?;
             change.event("switch", switch.id, &switch.name, "deleted", &refusal)
         })?;

@@ -48,6 +48,9 @@ const OVERFLOW: u32 = 65_534;
 /// `UserCreate`.
 pub async fn create(cx: &Cx, c: UserCreate) -> Result<UserView, Refusal> {
     let Cx { broker, who, .. } = cx;
+    if let Some(id) = cx.before::<UserId>()? {
+        return Ok(view(&broker.read(|db| find(db, &id.to_string()))?));
+    }
     let object = format!("user {}", c.name);
     if let Some(uid) = c.local_uid
         && (uid == 0 || uid == broker.owner)
@@ -83,6 +86,7 @@ pub async fn create(cx: &Cx, c: UserCreate) -> Result<UserView, Refusal> {
             return Err(refusal.note(format_args!("it is uid {uid}")));
         }
         change.add_user(&row)?;
+        change.made(row.id)?;
         Ok(change.event("user", row.id, &row.name, "created", "")?)
     })?;
     Ok(view(&row))

@@ -170,13 +170,13 @@ fn an_import_fills_a_disk_or_leaves_nothing() {
             sha256: None,
             group: None,
         };
-        let (op, [stream]) = s.ask_with(import("image"), []).await.expect("begun");
+        let (op, stream) = s.import_with(import("image")).await.expect("begun");
         assert_eq!(reason(s.disk("image").await), Reason::AlreadyExists);
         let piece = [&upload::header(5000).expect("a length")[..], &[7; 5000], &upload::END].concat();
         std::fs::File::from(stream).write_all(&piece).expect("written");
         s.done(op).await.expect("imported");
         assert_eq!(s.ask(DiskGet { disk: text("image") }).await.expect("it is there").size, 5000);
-        let (op, [stream]) = s.ask_with(import("other"), []).await.expect("begun");
+        let (op, stream) = s.import_with(import("other")).await.expect("begun");
         s.ask(OperationCancel { id: op.id }).await.expect("asked");
         assert_eq!(reason(s.done(op).await), Reason::Cancelled);
         assert_eq!(reason(s.ask(DiskGet { disk: text("other") }).await), Reason::NotFound);
@@ -248,9 +248,12 @@ fn streams_are_joined_by_descriptor() {
         s.ask_with(channel("b"), []).await.expect("attached");
         let refusal = s.ask_with(channel("c"), []).await.expect_err("no such channel");
         assert_eq!((refusal.reason, refusal.note.as_str()), (Reason::NotFound, "it runs with a, b"));
-        let log = MachineLog { machine: text("web"), log: LogKind::Serial };
-        let (_, UpTo(files)) = s.ask_with(log, []).await.expect("opened");
-        assert_eq!(files.len(), 1);
+        let log = MachineLog { machine: text("web"), log: LogKind::Serial, follow: false };
+        let (opened, UpTo(files)) = s.ask_with(log, []).await.expect("opened");
+        assert_eq!((opened.files, files.len()), (1, 1));
+        let log = HostLog { service: ServiceName::Broker, follow: true };
+        let (opened, UpTo(files)) = s.ask_with(log, []).await.expect("opened");
+        assert_eq!((opened.files, files.len()), (1, 2));
     });
 }
 

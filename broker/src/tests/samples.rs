@@ -25,8 +25,10 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         DiskImport { name: name(), kind: DiskKind::Raw, format: SourceFormat::Raw, expect: 0, sha256: None, group: group() };
     let other = || Some(text("other"));
     vec![
+        RequestKey { id: skep_proto::RequestId::random() }.into(),
         HostShow {}.into(),
         HostRest {}.into(),
+        HostLog { service: ServiceName::Broker, follow: false }.into(),
         TokenCreate { name: name(), user: other(), seconds: 1 }.into(),
         TokenList { user: other(), after: None }.into(),
         TokenDelete { name: name(), user: other() }.into(),
@@ -42,8 +44,10 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         MachineConsole { machine: vm(), write: false, take: false }.into(),
         MachineScreen { machine: vm() }.into(),
         MachineChannel { machine: vm(), channel: name() }.into(),
-        MachineLog { machine: vm(), log: LogKind::Serial }.into(),
+        MachineLog { machine: vm(), log: LogKind::Serial, follow: false }.into(),
         MachineStats { machine: vm() }.into(),
+        StatsWatch { machine: vm(), interval_ms: 1000 }.into(),
+        MetricsGet { after: None }.into(),
         FirmwareList { machine: vm(), after: None }.into(),
         FirmwareGet { machine: vm(), name: "BootOrder".parse().expect("a name"), from: 0 }.into(),
         FirmwareEdit { machine: vm(), change: FirmwareChange::Reset }.into(),

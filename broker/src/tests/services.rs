@@ -151,7 +151,12 @@ impl Service<Storage> for FakeStorage {
                 Ok((storage::Done {}, []))
             }),
             StorageRequest::OpenLogWriter(c) => act!(ask, c, fate, |_, _| Ok((storage::Done {}, [memory(), memory()]))),
-            StorageRequest::OpenLogReader(c) => act!(ask, c, fate, |_, _| Ok((storage::Done {}, UpTo(vec![memory()])))),
+            StorageRequest::OpenLogReader(c) => {
+                act!(ask, c, fate, |_, _| Ok((storage::LogOpened { files: 1 }, UpTo(vec![memory()]))))
+            }
+            StorageRequest::OpenServiceLog(c) => {
+                act!(ask, c, fate, |_, _| Ok((storage::LogOpened { files: 1 }, UpTo(vec![memory(), memory()]))))
+            }
             StorageRequest::DeleteMachineFiles(c) => act!(ask, c, fate, |c: storage::DeleteMachineFiles, _| {
                 world.lock().vars.remove(&c.machine);
                 Ok((storage::Done {}, []))
@@ -247,6 +252,10 @@ impl Service<Net> for FakeNet {
                     kind: Text::lossy("bridge"),
                 });
                 Ok((InterfacePage { interfaces: all.filter(|i| i.index > c.after).take(50).collect() }, []))
+            }),
+            NetRequest::CountTaps(c) => act!(ask, c, fate, |c: net::CountTaps, _| {
+                let count = |number| net::TapCount { number, rx_bytes: 1, rx_packets: 2, tx_bytes: 3, tx_packets: 4 };
+                Ok((net::TapCounts { taps: c.numbers.into_iter().map(count).collect() }, []))
             }),
             // The broker makes none of these yet, and knows none to delete.
             NetRequest::CreateTunnel(_)

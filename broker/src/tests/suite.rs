@@ -30,6 +30,8 @@ pub struct Suite {
     pub world: World,
     pub dir: TempDir,
     instance: InstanceId,
+    /// Whether metrics are served.
+    pub metrics: bool,
 }
 
 /// One life of the broker.
@@ -51,7 +53,7 @@ impl Suite {
         start(dir.path(), FakeStorage(world.clone()));
         start(dir.path(), FakeNet(world.clone(), instance));
         start(dir.path(), FakeSpawner(world.clone(), dir.path().to_owned()));
-        Self { world, dir, instance }
+        Self { world, dir, instance, metrics: true }
     }
 
     /// Runs `act` in one life of the broker, which dies with it.
@@ -71,6 +73,7 @@ impl Suite {
                 owner: nix::unistd::getuid().as_raw(),
                 door: self.dir.path().join("api.sock"),
                 facts: Facts { system: "FreeBSD 13.2 of the tests".into(), cpus: 8, memory: 1 << 36 },
+                metrics: self.metrics,
                 db,
                 journal,
             };
@@ -193,6 +196,12 @@ impl Session {
 
     pub async fn ask<C: Call<Helper = proto::Broker, SendFds = [OwnedFd; 0]>>(&mut self, call: C) -> Result<C::Reply, Refusal> {
         self.ask_with(call, []).await.map(|(reply, _)| reply)
+    }
+
+    /// Begins an import.
+    pub async fn import_with(&mut self, import: DiskImport) -> Result<(OperationView, OwnedFd), Refusal> {
+        let (view, UpTo(stream)) = self.ask_with(import, []).await?;
+        Ok((view, stream.into_iter().next().expect("a stream")))
     }
 
     /// Waits for an operation.

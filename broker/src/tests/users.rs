@@ -227,7 +227,7 @@ fn quotas_hold_under_concurrent_additions() {
             sha256: None,
             group: Some(text("g")),
         };
-        let (op, [stream]) = alice.ask_with(import, []).await.expect("begun");
+        let (op, stream) = alice.import_with(import).await.expect("begun");
         alice.ask(disk("rest".into(), 5 << 20)).await.expect("there is room yet");
         let piece = [&upload::header(5000).expect("a length")[..], &[7; 5000], &upload::END].concat();
         std::fs::File::from(stream).write_all(&piece).expect("written");

@@ -25,6 +25,9 @@ pub struct UpArgs {
     /// Serve the API on TCP with TLS, too
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Serve metrics of all machines to Prometheus: HTTP without TLS or login, so choose an address that only it reaches
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Keep disks of kind zvol below this dataset (FreeBSD, as root); remembered for the next time
     #[arg(long, value_name = "POOL/NAME")]
     pub zfs_dataset: Option<String>,
@@ -141,14 +144,17 @@ pub enum AuditCommand {
 /// `skep log`.
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// Which process: broker, api-frontend, storage-helper, net-helper, vm-runner, up [default: all]
+    /// Which process: broker, api-frontend, storage-helper, net-helper, vm-runner [default: all]
     pub service: Option<String>,
     /// Only the last lines
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 200)]
-    pub lines: usize,
+    #[arg(short = 'n', long, alias = "lines", value_name = "N", default_value_t = 200)]
+    pub tail: u32,
     /// Only lines of this time: `10m`
     #[arg(long, value_name = "TIME", value_parser = size::duration)]
     pub since: Option<Duration>,
+    /// Go on with what is written later, until ^C
+    #[arg(short, long)]
+    pub follow: bool,
     /// Only lines with this trace
     #[arg(long, value_name = "TRACE")]
     pub trace: Option<String>,

@@ -110,11 +110,23 @@ pub enum VmCommand {
         #[arg(long)]
         hypervisor: bool,
         /// Only the last lines
-        #[arg(short = 'n', long, value_name = "N")]
-        lines: Option<usize>,
+        #[arg(short = 'n', long, alias = "lines", value_name = "N")]
+        tail: Option<u32>,
+        /// Go on with what is written later, until the machine is deleted or ^C
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Show its counters
-    Stats(Which),
+    Stats {
+        /// Name or id
+        machine: String,
+        /// Go on: what it uses, a line for each interval, until it ends or ^C
+        #[arg(short, long)]
+        watch: bool,
+        /// Time between two readings, 1s to 1h
+        #[arg(long, value_name = "TIME", value_parser = size::duration, default_value = "2s", requires = "watch")]
+        interval: Duration,
+    },
     /// Copy a stopped machine, with its writable disks; its NICs get other addresses
     Clone {
         /// The original, name or id

@@ -52,7 +52,11 @@ pub async fn user(ctx: Ctx, command: UserCommand) -> Result<u8, Failure> {
             let local_uid = local_uid.as_deref().map(uid).transpose()?;
             let mut password = if no_password { None } else { Some(secret::new_password(&format!("Password of {name}"))?) };
             let password = password.as_mut().map(|password| std::mem::take(&mut **password));
-            let made = api.create(CreateUserRequest { name, password, local_uid }).await?.into_inner();
+            let made = ctx.make(|api, request_id| {
+                let request = CreateUserRequest { name: name.clone(), password: password.clone(), local_uid, request_id };
+                async move { api.users().create(request).await }
+            });
+            let made = made.await?;
             ctx.made(&people::user(&made), "user", "made");
         }
         UserCommand::List => {
@@ -144,8 +148,11 @@ pub async fn group(ctx: Ctx, command: GroupCommand) -> Result<u8, Failure> {
     let what = |name: String, disk: bool| if disk { What::Disk(name) } else { What::Machine(name) };
     match command {
         GroupCommand::Create { name, quota: given } => {
-            let request = CreateGroupRequest { name, quota: Some(quota(Quota::default(), &given)) };
-            ctx.made(&people::group(&api.create(request).await?.into_inner()), "group", "made");
+            let made = ctx.make(|api, request_id| {
+                let request = CreateGroupRequest { name: name.clone(), quota: Some(quota(Quota::default(), &given)), request_id };
+                async move { api.groups().create(request).await }
+            });
+            ctx.made(&people::group(&made.await?), "group", "made");
         }
         GroupCommand::List => {
             let all = pages!(api.list, groups, ListGroupsRequest {});

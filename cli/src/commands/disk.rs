@@ -35,7 +35,12 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
     match command {
         DiskCommand::Create { name, size, kind: how, group } => {
             let group = group.unwrap_or_default();
-            let made = api.create(CreateDiskRequest { name, kind: kind(how), size_bytes: size, group }).await?.into_inner();
+            let made = ctx.make(|api, request_id| {
+                let (name, group) = (name.clone(), group.clone());
+                let request = CreateDiskRequest { name, kind: kind(how), size_bytes: size, group, request_id };
+                async move { api.disks().create(request).await }
+            });
+            let made = made.await?;
             ctx.made(&view::disk(&made), "disk", "made");
         }
         DiskCommand::Import { name, file, kind: how, format, sha256, group } => {
@@ -52,6 +57,8 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
                 expect_bytes: 0,
                 sha256,
                 group: group.unwrap_or_default(),
+                // A stream that broke is cancelled, so there is nothing to be known again.
+                request_id: String::new(),
             };
             let begun = import(&ctx, header, &file).await?;
             let ended = operation::finish(&ctx.api, ctx.output, begun, Interrupt::Cancels).await?;
@@ -62,7 +69,11 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             }
         }
         DiskCommand::Clone { disk, name, wait } => {
-            let begun = DisksClient::clone(&mut api, CloneDiskRequest { disk, name }).await?.into_inner();
+            let begun = ctx.make(|api, request_id| {
+                let request = CloneDiskRequest { disk: disk.clone(), name: name.clone(), request_id };
+                async move { DisksClient::clone(&mut api.disks(), request).await }
+            });
+            let begun = begun.await?;
             ctx.finish(begun, wait).await?;
         }
         DiskCommand::Resize { disk, size } => {

@@ -19,6 +19,7 @@ mod pages;
 mod plain;
 mod service;
 mod starting;
+mod stats;
 mod stopping;
 mod suite;
 mod switch;
@@ -36,7 +37,12 @@ use crate::{audit, up, view};
 use clap::CommandFactory;
 use serde_json::json;
 use skep_api::v1::Operation;
+use skep_proto::RequestId;
 use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// How long a suite that has stopped answering is asked again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// What most commands need.
 pub struct Ctx {
@@ -59,6 +65,27 @@ impl Ctx {
             self.output.remark(format_args!("{}: {}: done", ended.object, ended.kind));
         }
         Ok(ended)
+    }
+
+    /// Asks for something to be made: `ask` gets the API and the id that the request has each time. Asked again when the connection
+    /// broke: the suite knows by the id what it has made already.
+    async fn make<T, F>(&self, ask: impl Fn(Api, String) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let (id, until) = (RequestId::random().to_string(), Instant::now() + AGAIN);
+        let mut api = self.api.clone();
+        loop {
+            let failure = match ask(api.clone(), id.clone()).await {
+                Ok(made) => return Ok(made.into_inner()),
+                Err(status) => Failure::from(status),
+            };
+            if !failure.is_unavailable() || Instant::now() > until {
+                return Err(failure);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            api = api.again().await?;
+        }
     }
 
     /// Prints an object that was made or changed: all of it for programs, a line for people.
@@ -119,7 +146,7 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Places => service::places(&places, output),
         Command::Doctor(_) => doctor::run(&places, output),
         Command::Audit(args) => audit::run(&places, &args, output),
-        Command::Log(args) => logs::run(&places, &args, output),
+        Command::Log(args) => logs::run(&at, args, output),
         Command::Host(command) => with_api(&at, output, |ctx| host::run(ctx, command)),
         Command::Vm(command) => with_api(&at, output, |ctx| vm::run(ctx, *command)),
         Command::Disk(command) => with_api(&at, output, |ctx| disk::run(ctx, command)),

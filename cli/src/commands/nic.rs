@@ -32,8 +32,13 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
                 group: group.unwrap_or_default(),
                 model: number(model),
                 slot: slot.unwrap_or_default(),
+                request_id: String::new(),
             };
-            let made = api.create(request).await?.into_inner();
+            let made = ctx.make(|api, request_id| {
+                let request = CreateNicRequest { request_id, ..request.clone() };
+                async move { api.nics().create(request).await }
+            });
+            let made = made.await?;
             ctx.made(&view::nic(&made), "nic", "made");
         }
         NicCommand::Show { nic } => {
@@ -50,7 +55,11 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "changed");
         }
         NicCommand::Clone { nic, name } => {
-            let copy = NicsClient::clone(&mut api, CloneNicRequest { nic, name }).await?.into_inner();
+            let copy = ctx.make(|api, request_id| {
+                let request = CloneNicRequest { nic: nic.clone(), name: name.clone(), request_id };
+                async move { NicsClient::clone(&mut api.nics(), request).await }
+            });
+            let copy = copy.await?;
             ctx.made(&view::nic(&copy), "nic", "made");
         }
         NicCommand::Attach { nic, machine } => {

@@ -4,6 +4,7 @@ use super::block_on;
 use crate::args::{ReadyArgs, ServiceArgs};
 use crate::client::Api;
 use crate::error::Failure;
+use crate::installed::Installed;
 use crate::output::Output;
 use crate::places::Places;
 use crate::platform;
@@ -11,6 +12,7 @@ use crate::up::{self, Prepared};
 use serde_json::json;
 use skep_api::v1::ShowHostRequest;
 use skep_proto::Reason;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -28,8 +30,8 @@ pub fn prepare(places: &Places, output: Output) -> Result<u8, Failure> {
 pub fn become_it(places: &Places, args: &ServiceArgs) -> Result<u8, Failure> {
     let prepared = Prepared::load(places).map_err(|e| Failure::from(e).advice("`skep prepare` makes what is missing"))?;
     let installed = places.installed.as_ref();
-    let options =
-        up::Options { listen: installed.and_then(|i| i.listen).map(|address| address.to_string()), ..up::Options::default() };
+    let address = |of: fn(&Installed) -> Option<SocketAddr>| installed.and_then(of).map(|address| address.to_string());
+    let options = up::Options { listen: address(|i| i.listen), metrics: address(|i| i.metrics), ..up::Options::default() };
     let (program, flags) = prepared.command(places, &args.name, &options);
     if let Some(jail) = &args.jail {
         platform::enter_jail(jail).map_err(|e| Failure::io(format_args!("jail {jail}"), "enter it", &e))?;
@@ -68,11 +70,12 @@ pub fn ready(places: &Places, args: &ReadyArgs, output: Output) -> Result<u8, Fa
 
 /// Prints where the suite lives.
 pub fn places(places: &Places, output: Output) -> Result<u8, Failure> {
-    let listen = places.installed.as_ref().and_then(|i| i.listen);
+    let address = |of: fn(&Installed) -> Option<SocketAddr>| places.installed.as_ref().and_then(of).map(|a| a.to_string());
+    let (listen, metrics) = (address(|i| i.listen), address(|i| i.metrics));
     let dataset = up::dataset(places)?;
     if output.json {
         output.line(json!({
-            "state": places.state, "run": places.run, "socket": places.socket, "listen": listen.map(|a| a.to_string()),
+            "state": places.state, "run": places.run, "socket": places.socket, "listen": listen, "metrics": metrics,
             "dataset": dataset, "installed": places.installed.is_some(),
         }));
         return Ok(0);
@@ -81,7 +84,8 @@ pub fn places(places: &Places, output: Output) -> Result<u8, Failure> {
     for (name, path) in [("state", &places.state), ("run", &places.run), ("socket", &places.socket)] {
         output.line(format_args!("{name}={}", quoted(path.display().to_string())));
     }
-    output.line(format_args!("listen={}", quoted(listen.map(|a| a.to_string()).unwrap_or_default())));
+    output.line(format_args!("listen={}", quoted(listen.unwrap_or_default())));
+    output.line(format_args!("metrics={}", quoted(metrics.unwrap_or_default())));
     output.line(format_args!("dataset={}", quoted(dataset.unwrap_or_default())));
     Ok(0)
 }

@@ -34,6 +34,7 @@ impl From<UpError> for Failure {
 pub fn up(places: &Places, args: &UpArgs, output: Output) -> Result<u8, Failure> {
     let options = up::Options {
         listen: args.listen.map(|address| address.to_string()),
+        metrics: args.metrics.map(|address| address.to_string()),
         uplinks: args.uplinks.clone(),
         shares: args.shares.clone(),
         dataset: args.zfs_dataset.clone(),

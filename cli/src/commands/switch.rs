@@ -13,8 +13,11 @@ pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.switches();
     match command {
         SwitchCommand::Create { name, uplink } => {
-            let request = CreateSwitchRequest { name, uplink: uplink.unwrap_or_default() };
-            let made = api.create(request).await?.into_inner();
+            let made = ctx.make(|api, request_id| {
+                let (name, uplink) = (name.clone(), uplink.clone().unwrap_or_default());
+                async move { api.switches().create(CreateSwitchRequest { name, uplink, request_id }).await }
+            });
+            let made = made.await?;
             ctx.made(&view::switch(&made), "switch", "made");
         }
         SwitchCommand::Show { switch } => {

@@ -1,20 +1,18 @@
 //! `skep vm`.
 
-use super::{Ctx, channel, console, devices, firmware, starting, stopping, vnc};
+use super::{Ctx, channel, console, devices, firmware, logs, starting, stats, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
-use crate::output::harmless;
 use crate::view;
 use prost_types::FieldMask;
 use serde_json::{Value, json};
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::{
     self, Applies, BiosBoot, Boot, CloneMachineRequest, CreateMachineRequest, DeleteMachineRequest, DirectBoot, EjectRequest,
-    GetMachineRequest, ListMachinesRequest, LoaderBoot, MachineActRequest, MachineLog, MachineLogRequest, MachineSettings,
-    MachineStatsRequest, RenameMachineRequest, UefiBoot, UpdateMachineRequest, boot,
+    GetMachineRequest, ListMachinesRequest, LoaderBoot, MachineActRequest, MachineSettings, RenameMachineRequest, UefiBoot,
+    UpdateMachineRequest, boot,
 };
 use skep_proto::Reason;
-use std::io::{IsTerminal, Write};
 
 /// Runs one.
 pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
@@ -22,7 +20,12 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
     match command {
         VmCommand::Create { name, group, settings } => {
             let settings = Some(given(&settings)?);
-            let made = api.create(CreateMachineRequest { name, settings, group: group.unwrap_or_default() }).await?.into_inner();
+            let request = CreateMachineRequest { name, settings, group: group.unwrap_or_default(), request_id: String::new() };
+            let made = ctx.make(|api, request_id| {
+                let request = CreateMachineRequest { request_id, ..request.clone() };
+                async move { api.machines().create(request).await }
+            });
+            let made = made.await?;
             ctx.made(&view::machine(&made), "machine", "defined");
         }
         VmCommand::List => {
@@ -61,13 +64,14 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         }
         VmCommand::Vnc { machine, listen, path } => return vnc::run(ctx, machine, listen, path).await,
         VmCommand::Firmware(command) => return firmware::run(ctx, command).await,
-        VmCommand::Log { machine, hypervisor, lines } => log(&ctx, machine, hypervisor, lines).await?,
-        VmCommand::Stats(which) => {
-            let stats = api.stats(MachineStatsRequest { machine: which.machine }).await?.into_inner();
-            ctx.output.object(&view::stats(&stats));
-        }
+        VmCommand::Log { machine, hypervisor, tail, follow } => logs::machine(&ctx, machine, hypervisor, tail, follow).await?,
+        VmCommand::Stats { machine, watch, interval } => stats::run(&ctx, machine, watch.then_some(interval)).await?,
         VmCommand::Clone { machine, name, wait } => {
-            let begun = MachinesClient::clone(&mut api, CloneMachineRequest { machine, name }).await?.into_inner();
+            let begun = ctx.make(|api, request_id| {
+                let request = CloneMachineRequest { machine: machine.clone(), name: name.clone(), request_id };
+                async move { MachinesClient::clone(&mut api.machines(), request).await }
+            });
+            let begun = begun.await?;
             ctx.finish(begun, wait).await?;
         }
         VmCommand::Eject { machine, disk } => {
@@ -251,30 +255,6 @@ fn edited(ctx: &Ctx, edited: v1::UpdateMachineResponse) {
         let applies = if change.applies() == Applies::Now { "applies now" } else { "applies at the next start" };
         ctx.output.remark(format_args!("machine {}: {} {applies}", machine.name, change.field));
     }
-}
-
-async fn log(ctx: &Ctx, machine: String, hypervisor: bool, lines: Option<usize>) -> Result<(), Failure> {
-    let log = if hypervisor { MachineLog::Hypervisor } else { MachineLog::Serial };
-    let request = MachineLogRequest { machine, log: log.into() };
-    let mut stream = ctx.api.machines().log(request).await?.into_inner();
-    let terminal = std::io::stdout().is_terminal();
-    let whole = ctx.output.json || terminal || lines.is_some();
-    let mut all = Vec::new();
-    while let Some(chunk) = stream.message().await? {
-        if whole {
-            all.extend_from_slice(&chunk.data);
-        } else if std::io::stdout().write_all(&chunk.data).is_err() {
-            return Ok(());
-        }
-    }
-    if whole {
-        let text = String::from_utf8_lossy(&all).replace("\r\n", "\n");
-        let from = text.lines().count().saturating_sub(lines.unwrap_or(usize::MAX));
-        for line in text.lines().skip(from) {
-            if ctx.output.json { ctx.output.line(json!({"line": line})) } else { ctx.output.line(harmless(line)) }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -99,6 +99,8 @@ pub(crate) fn step(what: impl ToString) -> impl FnOnce(io::Error) -> UpError {
 pub struct Options {
     /// Where the API is served on TCP, too.
     pub listen: Option<String>,
+    /// Where metrics are served over HTTP.
+    pub metrics: Option<String>,
     /// The host's interfaces that switches may have from now on, between commas.
     pub uplinks: Option<String>,
     /// Directories that machines may share from now on, with their names, between commas.
@@ -130,7 +132,7 @@ pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'stati
     let own = std::env::current_exe().map_err(step("own path"))?;
     let mut command = Command::new(own);
     command.arg("up").arg("--foreground").env("SKEP_STATE", &places.state).env("SKEP_RUN", &places.run);
-    for (flag, value) in [("--listen", options.listen), ("--zfs-dataset", options.dataset)] {
+    for (flag, value) in [("--listen", options.listen), ("--metrics", options.metrics), ("--zfs-dataset", options.dataset)] {
         if let Some(value) = value {
             command.arg(flag).arg(value);
         }

@@ -63,6 +63,10 @@ impl Prepared {
             ("storage-helper", _, Some(dataset)) => args.extend(["--zfs-dataset".into(), dataset.clone()]),
             _ => {}
         }
+        // The broker believes the frontend that it asks for metrics only where they are served.
+        if let Some(address) = options.metrics.as_ref().filter(|_| ["broker", "api-frontend"].contains(&service)) {
+            args.extend(["--metrics".into(), address.clone()]);
+        }
         if service == "net-helper" && !self.uplinks.is_empty() {
             args.extend(["--uplinks".to_owned(), self.uplinks.clone()]);
         }
@@ -91,6 +95,12 @@ pub fn prepare(places: &Places, given: &Options) -> Result<Prepared, UpError> {
     };
     if let Some(ids) = &ids {
         keep_ids(&places.state.join("ids"), ids)?;
+        // Administrators elsewhere read them through storage-helper, whoever writes them here.
+        let parsed = skep_service::Ids::parse(ids).map_err(|why| step("ids")(io::Error::other(why)))?;
+        for service in SERVICES {
+            let made = skep_service::make(&places.state.join("logs"), service, parsed.group_of(skep_service::Role::Storage));
+            made.map_err(step(format!("make the log of {service}")))?;
+        }
     }
     // A line that was taken out of the file takes its interfaces, or its directories, back.
     let installed = places.installed.as_ref();

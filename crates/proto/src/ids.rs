@@ -72,6 +72,8 @@ ids! {
     UserId, "user";
     /// A group of machines.
     GroupId, "group";
+    /// A request of a client's, by which it may be repeated.
+    RequestId, "request";
 }
 
 /// Text that is not an id.

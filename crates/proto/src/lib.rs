@@ -27,7 +27,7 @@ pub mod vars;
 pub mod wire;
 
 pub use cpus::{BadCpus, CpuList, CpuPins};
-pub use ids::{DiskId, GroupId, InstanceId, MachineId, NicId, OperationId, SnapshotId, SwitchId, TraceId, UserId};
+pub use ids::{DiskId, GroupId, InstanceId, MachineId, NicId, OperationId, RequestId, SnapshotId, SwitchId, TraceId, UserId};
 pub use names::{DiskName, GroupName, IfName, MachineName, NicName, Share, ShareName, SnapshotName, SwitchName, Text, UserName};
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
 pub use refusal::{Reason, Refusal};

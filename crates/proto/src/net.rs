@@ -138,6 +138,38 @@ pub struct CreateGraphSwitch {
     pub uplink: Option<IfName>,
 }
 
+/// Asks how much has gone through taps. Those that are not there, or that the kernel does not count, are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountTaps {
+    /// Their numbers, at most [`COUNTED`].
+    pub numbers: Vec<u16>,
+}
+
+/// Most taps of one [`CountTaps`]: with 53 bytes each they fit into a record.
+pub const COUNTED: usize = 64;
+
+/// What has gone through a tap since it was made, as its guest sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapCount {
+    /// The tap's number.
+    pub number: u16,
+    /// Bytes that the guest received.
+    pub rx_bytes: u64,
+    /// Frames that it received.
+    pub rx_packets: u64,
+    /// Bytes that the guest sent.
+    pub tx_bytes: u64,
+    /// Frames that it sent.
+    pub tx_packets: u64,
+}
+
+/// See [`CountTaps`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapCounts {
+    /// In the order that was asked for.
+    pub taps: Vec<TapCount>,
+}
+
 /// Names of a pair's ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairNamed {
@@ -151,7 +183,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of net-helper; its only client is the broker.
-    Net = "net-helper", version 2, oldest 2, NetRequest {
+    Net = "net-helper", version 3, oldest 3, NetRequest {
         0 CreateSwitch [NoFds] => Named [NoFds];
         1 DeleteSwitch [NoFds] => Done [NoFds];
         2 CreateTap [NoFds] => Named [OneFd];
@@ -163,5 +195,6 @@ protocol! {
         8 CreatePair [NoFds] => PairNamed [NoFds];
         9 DeletePair [NoFds] => Done [NoFds];
         10 CreateGraphSwitch [NoFds] => Named [NoFds];
+        11 CountTaps [NoFds] => TapCounts [NoFds];
     }
 }

@@ -213,13 +213,64 @@ pub struct OpenLogWriter {
     pub log: LogKind,
 }
 
-/// Opens both halves of a machine's log for reading, older half first; fewer if there are fewer.
+/// Opens both halves of a machine's log for reading, older half first; fewer if there are fewer. To follow it, both are made, and
+/// where one is needed a watcher comes along as the last descriptor ([`LogOpened`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenLogReader {
     /// Whose.
     pub machine: MachineId,
     /// Which.
     pub log: LogKind,
+    /// Whether what is written later is wanted, too.
+    pub follow: bool,
+}
+
+/// How many of the descriptors are the log, older part first. One more is a watcher of them (skep_sys::changes).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOpened {
+    /// At most 2.
+    pub files: u8,
+}
+
+/// Opens the log of a service of the suite for reading: what it moved to the former file, if there is that, and the present one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenServiceLog {
+    /// Whose.
+    pub service: ServiceName,
+    /// Whether what is written later is wanted, too.
+    pub follow: bool,
+}
+
+/// A service that has a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceName {
+    /// broker
+    Broker,
+    /// api-frontend
+    Frontend,
+    /// storage-helper
+    Storage,
+    /// net-helper
+    Net,
+    /// vm-runner, the spawner
+    Spawner,
+}
+
+impl ServiceName {
+    /// All.
+    pub const ALL: [ServiceName; 5] =
+        [ServiceName::Broker, ServiceName::Frontend, ServiceName::Storage, ServiceName::Net, ServiceName::Spawner];
+
+    /// As users say it, and as its file is called.
+    pub const fn word(self) -> &'static str {
+        match self {
+            ServiceName::Broker => "broker",
+            ServiceName::Frontend => "api-frontend",
+            ServiceName::Storage => "storage-helper",
+            ServiceName::Net => "net-helper",
+            ServiceName::Spawner => "vm-runner",
+        }
+    }
 }
 
 /// Deletes a machine's variable store and logs.
@@ -333,7 +384,7 @@ protocol! {
         7 OpenVars [NoFds] => Done [OneFd];
         8 CloneVars [NoFds] => Done [NoFds];
         9 OpenLogWriter [NoFds] => Done [[OwnedFd; 2]];
-        10 OpenLogReader [NoFds] => Done [UpTo<2>];
+        10 OpenLogReader [NoFds] => LogOpened [UpTo<3>];
         11 DeleteMachineFiles [NoFds] => Done [NoFds];
         12 Space [NoFds] => SpaceState [NoFds];
         13 VolumeSpace [NoFds] => SpaceState [NoFds];
@@ -346,5 +397,6 @@ protocol! {
         20 EditVars [NoFds] => VarsEdited [NoFds];
         21 WhoseOrder [NoFds] => OrderState [NoFds];
         22 WipeDisk [NoFds] => DiskState [NoFds];
+        23 OpenServiceLog [NoFds] => LogOpened [UpTo<3>];
     }
 }

@@ -81,6 +81,7 @@ pub static TABLE: Process = Process {
             test: "a_moved_tap_hears_its_new_switch_only",
         },
         Operation { name: "DeleteTap", does: "deletes a tap", test: "a_tap_ends_with_its_descriptor_or_when_deleted" },
+        Operation { name: "CountTaps", does: "reads counters of taps", test: "a_taps_counters_are_those_of_its_guest" },
         Operation { name: "ListInterfaces", does: "reads the list of interfaces", test: "interfaces_are_listed_in_pages" },
         Operation {
             name: "CreateTunnel",

@@ -89,6 +89,14 @@ pub static TABLE: Process = Process {
             why: "logs of machines are files in it",
         },
         Descriptor {
+            name: "service logs",
+            kind: FdKind::Directory("logs"),
+            most: Most::N(1),
+            rights: &["LOOKUP", "READ", "SEEK", "FSTAT", "FCNTL", "EVENT"],
+            ioctls: &[],
+            why: "the services' logs are read from it; those of acts are not its group's",
+        },
+        Descriptor {
             name: "root of cells",
             kind: FdKind::Directory("cell"),
             most: Most::N(1),
@@ -156,6 +164,22 @@ pub static TABLE: Process = Process {
             why: "on its way to its writer or reader",
         },
         Descriptor {
+            name: "service log",
+            kind: FdKind::File("logs"),
+            most: Most::N(2),
+            rights: &["READ", "SEEK", "FSTAT", "EVENT"],
+            ioctls: &[],
+            why: "a service's log, on its way to an administrator",
+        },
+        Descriptor {
+            name: "watcher",
+            kind: FdKind::Event,
+            most: Most::N(1),
+            rights: UNLIMITED,
+            ioctls: &[],
+            why: "Linux: wakes whoever follows a log; on its way with it",
+        },
+        Descriptor {
             name: "job's channel",
             kind: FdKind::Unix,
             most: Most::N(8),
@@ -184,12 +208,14 @@ pub static TABLE: Process = Process {
         PathRule { place: Place::State("disks"), access: Access::ReadWrite, why: "disks" },
         PathRule { place: Place::State("firmware"), access: Access::ReadWrite, why: "variable stores" },
         PathRule { place: Place::State("logs/machines"), access: Access::ReadWrite, why: "logs of machines" },
+        PathRule { place: Place::State("logs"), access: Access::Read, why: "logs of services" },
         PathRule { place: Place::State("cell"), access: Access::Read, why: "the template of variable stores" },
     ]),
     syscalls: &[
         Syscalls { names: &["openat", "unlinkat", "renameat", "renameat2", "getdents64"], why: "files of the held directories" },
         Syscalls { names: &["statx", "newfstatat", "fstatfs"], why: "sizes, times and free space" },
         Syscalls { names: &["ftruncate", "fsync", "flock"], why: "disks are made, enlarged and locked" },
+        Syscalls { names: &["inotify_init1", "inotify_add_watch"], why: "wakes whoever follows a log" },
         Syscalls {
             names: &["clone:process", "wait4", "kill", "prctl:confine"],
             why: "jobs are children, which end with their parent",
@@ -242,6 +268,11 @@ pub static TABLE: Process = Process {
             name: "OpenLogReader",
             does: "hands out what there is of a log, for reading",
             test: "logs_have_two_halves_older_first",
+        },
+        Operation {
+            name: "OpenServiceLog",
+            does: "hands out a service's log, for reading",
+            test: "logs_of_services_are_read_and_followed",
         },
         Operation {
             name: "DeleteMachineFiles",

@@ -7,7 +7,7 @@ use nix::unistd::{Whence, lseek};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Bytes in one of the two.
@@ -55,6 +55,12 @@ impl Kept {
         Self::open(dir, name).map(Some)
     }
 
+    /// Lets a group read both files.
+    pub fn show_to(&self, group: u32) -> io::Result<()> {
+        show(&self.live, group)?;
+        show(&self.former, group)
+    }
+
     /// Both files.
     pub fn held(&self) -> [BorrowedFd<'_>; 2] {
         [self.live.as_fd(), self.former.as_fd()]
@@ -97,6 +103,25 @@ impl Kept {
 /// Not by fstat(3), which a C library may make of newfstatat(2), and that takes names.
 fn length(file: &File) -> u64 {
     lseek(file, 0, Whence::SeekEnd).ok().and_then(|length| u64::try_from(length).ok()).unwrap_or(0)
+}
+
+/// Makes the log that a service manager will write to, where it is not there, and lets a group read it.
+pub fn make(dir: &Path, name: &str, group: u32) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o640).custom_flags(OFlag::O_NOFOLLOW.bits());
+    show(&options.open(dir.join(format!("{name}.log")))?, group)
+}
+
+/// Whoever follows a log is told when it changes hands, so only if it is not so already.
+fn show(file: &File, group: u32) -> io::Result<()> {
+    let meta = file.metadata()?;
+    if meta.gid() != group {
+        nix::unistd::fchown(file, None, Some(nix::unistd::Gid::from_raw(group)))?;
+    }
+    if meta.mode() & 0o777 != 0o640 {
+        file.set_permissions(fs::Permissions::from_mode(0o640))?;
+    }
+    Ok(())
 }
 
 /// Before a log is opened, by whoever may rename it: one that is full becomes the former.

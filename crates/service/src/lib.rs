@@ -12,7 +12,7 @@ mod time;
 
 pub use act::ActLog;
 pub use journal::{Journal, SharedJournal};
-pub use kept::{FULL, Kept, turn};
+pub use kept::{FULL, Kept, make, turn};
 pub use shares::{shares, shares_text};
 pub use start::{Ids, Role, SLOTS, Start, StartError};
 pub use time::{iso8601, now_ns};

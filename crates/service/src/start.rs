@@ -232,13 +232,24 @@ impl Start {
         Ok(socket)
     }
 
+    /// The service's log, if its standard error goes there. storage-helper's group may read it, for administrators elsewhere.
+    pub fn own_log(&self, name: &'static str) -> Result<Option<Kept>, StartError> {
+        let logs = self.state.join("logs");
+        let step = |what: &str| StartError::step(format!("{what} {}", logs.display()));
+        let kept = Kept::of_standard_error(&logs, name).map_err(step("open the log in"))?;
+        if let (Some(ids), Some(kept)) = (&self.ids, &kept) {
+            kept.show_to(ids.group_of(Role::Storage)).map_err(step("chown the log in"))?;
+        }
+        Ok(kept)
+    }
+
     /// Opens the service's log of privileged acts and its line to syslog.
     pub fn journal(&self, name: &'static str) -> Result<Journal, StartError> {
         let logs = self.state.join("logs");
         let step = |what: &str| StartError::step(format!("{what} {}", logs.display()));
         fs::create_dir_all(&logs).map_err(step("make"))?;
         let acts = Kept::open(&logs, &format!("audit-{name}")).map_err(step("open the record of acts in"))?;
-        let kept = Kept::of_standard_error(&logs, name).map_err(step("open the log in"))?;
+        let kept = self.own_log(name)?;
         let ready =
             self.ready_fd()?.map(skep_sys::fd::inherited).transpose().map_err(StartError::step("take over --ready-fd"))?;
         Ok(Journal::new(name, Some(acts)).keeping(kept).telling(ready))

@@ -1,6 +1,7 @@
 //! System calls that the libraries lack, as safe functions over owned descriptors. The only crate with `unsafe`.
 #![allow(unsafe_code)]
 
+pub mod changes;
 pub mod child;
 pub mod fd;
 pub mod lock;

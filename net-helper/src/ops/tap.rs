@@ -2,8 +2,8 @@
 
 use super::{Attempt, Place, bridge_of, foreign, refused, unlisted};
 use crate::platform::{Link, NetHost};
-use skep_proto::net::{CreateTap, DeleteTap, Done, MoveTap, Named};
-use skep_proto::{IfName, OneFd, Reason, Refusal};
+use skep_proto::net::{COUNTED, CountTaps, CreateTap, DeleteTap, Done, MoveTap, Named, TapCount, TapCounts};
+use skep_proto::{IfName, InstanceId, OneFd, Reason, Refusal};
 
 /// Makes a tap, up, a member of its switch's bridge.
 pub fn create((host, instance): Place<'_>, call: &CreateTap) -> Result<(Named, OneFd), Refusal> {
@@ -58,6 +58,28 @@ pub fn delete((host, instance): Place<'_>, call: &DeleteTap) -> Result<Done, Ref
         host.delete(&name).map_err(refused(&name))?;
     }
     Ok(Done {})
+}
+
+/// Reads how much has gone through taps. What the host sends is what the guest receives.
+pub fn count(host: &mut dyn NetHost, instance: InstanceId, call: &CountTaps) -> Result<TapCounts, Refusal> {
+    if call.numbers.len() > COUNTED {
+        let refusal = Refusal::new(Reason::InvalidValue, "taps").field("numbers");
+        return Err(refusal.note(format_args!("{} taps; at most {COUNTED} are counted at a time", call.numbers.len())));
+    }
+    let mut taps = Vec::new();
+    for number in &call.numbers {
+        let name = IfName::tap(instance, *number);
+        if let Some(seen) = host.counters(&name).map_err(refused(&name))? {
+            taps.push(TapCount {
+                number: *number,
+                rx_bytes: seen.tx_bytes,
+                rx_packets: seen.tx_packets,
+                tx_bytes: seen.rx_bytes,
+                tx_packets: seen.rx_packets,
+            });
+        }
+    }
+    Ok(TapCounts { taps })
 }
 
 /// The tap with this name, if there is one; something else with it is refused.

@@ -75,6 +75,19 @@ pub enum Switch {
     Netgraph,
 }
 
+/// What has gone through an interface, as the host sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Bytes that the host received.
+    pub rx_bytes: u64,
+    /// Frames that it received.
+    pub rx_packets: u64,
+    /// Bytes that it sent.
+    pub tx_bytes: u64,
+    /// Frames that it sent.
+    pub tx_packets: u64,
+}
+
 /// A step that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {error}")]
@@ -100,6 +113,11 @@ pub trait NetHost {
     /// One of them.
     fn link(&mut self, name: &IfName) -> Result<Option<Link>, HostError> {
         Ok(self.links()?.into_iter().find(|link| link.name == *name))
+    }
+
+    /// What has gone through an interface; none if there is no such interface, or the kernel does not say.
+    fn counters(&mut self, _name: &IfName) -> Result<Option<Counters>, HostError> {
+        Ok(None)
     }
 
     /// Makes a bridge, down, without members and without spanning tree.

@@ -21,6 +21,7 @@ pub fn problems(root: &Path) -> Result<Vec<String>> {
             problems.push(format!("{name}: not what is printed from the tables; write it with `cargo xtask {command} --write`"));
         }
     }
+    problems.extend(crate::proto::problems(root)?);
     problems.sort();
     problems.dedup();
     Ok(problems)

@@ -21,7 +21,7 @@ pub struct DiskCreate {
 }
 
 /// Starts an import. The descriptor is the end that the image is written to, in [`crate::upload`]'s pieces; closing it without the
-/// end mark cancels.
+/// end mark cancels. No descriptor: it is a repeat ([`super::RequestKey`]), and nothing more is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskImport {
     /// Its name.

@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::{Board, BoardDraft, DiskFlags, FwCfg, NicModel, Place, Ref, Screen, ScreenDraft};
-use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Share, Text, runner::DiskStats, storage::LogKind};
+use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Share, Text, storage::LogKind};
 use serde::{Deserialize, Serialize};
 
 /// How a machine boots.
@@ -465,13 +465,15 @@ pub struct MachineChannel {
     pub channel: Text<63>,
 }
 
-/// Opens a machine's log for reading, older half first.
+/// Opens a machine's log for reading, older half first. To follow it, a watcher may come along as the last descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineLog {
     /// Which machine.
     pub machine: Ref,
     /// Which log.
     pub log: LogKind,
+    /// Whether what is written later is wanted, too.
+    pub follow: bool,
 }
 
 /// Asks for counters of a running machine.
@@ -479,15 +481,4 @@ pub struct MachineLog {
 pub struct MachineStats {
     /// Which.
     pub machine: Ref,
-}
-
-/// Counters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatsView {
-    /// CPU time of the hypervisor in nanoseconds.
-    pub cpu_ns: u64,
-    /// Bytes of memory of the cell; 0 where the host does not count it.
-    pub memory: u64,
-    /// Disks by slot.
-    pub disks: Vec<DiskStats>,
 }

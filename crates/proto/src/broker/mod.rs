@@ -12,6 +12,7 @@ mod machine;
 mod network;
 mod rules;
 mod session;
+mod stats;
 
 pub use crate::vars::{VarPage, VarPiece, VarState, VarsEdited};
 pub use access::*;
@@ -23,7 +24,9 @@ pub use machine::*;
 pub use network::*;
 pub use rules::*;
 pub use session::*;
+pub use stats::*;
 
+pub use crate::storage::{LogOpened, ServiceName};
 use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
@@ -42,10 +45,10 @@ protocol! {
         10 MachineDelete [NoFds] => OperationView [NoFds];
         11 MachineConsole [NoFds] => ConsoleAttached [OneFd];
         12 MachineScreen [NoFds] => Done [OneFd];
-        13 MachineLog [NoFds] => Done [UpTo<2>];
+        13 MachineLog [NoFds] => LogOpened [UpTo<3>];
         14 MachineStats [NoFds] => StatsView [NoFds];
         15 DiskCreate [NoFds] => DiskView [NoFds];
-        16 DiskImport [NoFds] => OperationView [OneFd];
+        16 DiskImport [NoFds] => OperationView [UpTo<1>];
         17 DiskClone [NoFds] => OperationView [NoFds];
         18 DiskResize [NoFds] => DiskView [NoFds];
         19 DiskGet [NoFds] => DiskView [NoFds];
@@ -97,5 +100,9 @@ protocol! {
         65 SwitchSet [NoFds] => SwitchView [NoFds];
         66 NicGet [NoFds] => NicView [NoFds];
         67 NicClone [NoFds] => NicView [NoFds];
+        68 StatsWatch [NoFds] => Done [OneFd];
+        69 MetricsGet [NoFds] => MetricsPage [NoFds];
+        70 HostLog [NoFds] => LogOpened [UpTo<3>];
+        71 RequestKey [NoFds] => Done [NoFds];
     }
 }

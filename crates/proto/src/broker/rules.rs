@@ -70,7 +70,9 @@ const ADMIN: Option<Role> = Some(Role::Admin);
 
 rules! {
     OpenSession: SELF, "whoever has a valid credential", _ => vec![];
+    RequestKey: SELF, "whoever has a session", _ => vec![];
     HostShow: VIEWER, "anything", _ => vec![On::Any];
+    HostLog: ADMIN, "the host", _ => vec![On::Host];
     HostRest: ADMIN, "the host", _ => vec![On::Host];
     TokenCreate: ADMIN, "oneself, or the host", c => vec![On::User(c.user.as_ref())];
     TokenList: ADMIN, "oneself, or the host", c => vec![On::User(c.user.as_ref())];
@@ -89,6 +91,8 @@ rules! {
     MachineChannel: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineLog: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineStats: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
+    StatsWatch: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
+    MetricsGet: VIEWER, "the host", _ => vec![On::Host];
     FirmwareList: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     FirmwareGet: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     FirmwareEdit: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];

@@ -1,6 +1,6 @@
 //! Who asks, and where.
 
-use crate::{InstanceId, Secret, ShareName, Text};
+use crate::{InstanceId, RequestId, Secret, ShareName, Text};
 use serde::{Deserialize, Serialize};
 
 /// An object by its name or its id, as the user typed it. What it resolves to depends on the request.
@@ -29,6 +29,9 @@ pub enum Credential {
         /// Where the client is, as the frontend says: tries are counted for it, too.
         peer: Text<64>,
     },
+    /// None: the frontend asks for whoever reads its metrics, and may ask nothing but [`super::MetricsGet`]. Refused unless the
+    /// broker, too, was told that metrics are served.
+    Metrics,
 }
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,6 +39,7 @@ impl std::fmt::Debug for Credential {
             Credential::LocalSocket => "LocalSocket",
             Credential::Token(_) => "Token",
             Credential::Password { .. } => "Password",
+            Credential::Metrics => "Metrics",
         })
     }
 }
@@ -46,6 +50,20 @@ pub struct SessionState {
     /// `uid 0`, `alice`; `token laptop`: one without a user.
     pub user: Text<64>,
 }
+
+/// Says that the next request on this connection, which makes something, may be a repeat: if the same user has asked the same with this
+/// id within [`REPEATED`], it is answered with what was made then, and with other contents it is refused. What failed is not
+/// remembered. For other requests than those that make something it means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestKey {
+    /// The client's own.
+    pub id: RequestId,
+}
+
+/// How long a request is remembered, at least as long as no more than [`REMEMBERED`] come after it.
+pub const REPEATED: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// Requests of one user that are remembered.
+pub const REMEMBERED: u32 = 10_000;
 
 /// Asks for the host's report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +104,15 @@ pub struct HostView {
     pub inabilities: Vec<Text<200>>,
     /// Keyboard layouts that a screen can have.
     pub keyboards: Vec<Text<32>>,
+}
+
+/// Opens the log of a service for reading: the former file, if there is one, and the present one; then perhaps a watcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLog {
+    /// Whose.
+    pub service: super::ServiceName,
+    /// Whether what is written later is wanted, too.
+    pub follow: bool,
 }
 
 /// Takes what belongs to no machine off the host, before the suite ends: the bridges of the switches, which come back at the next

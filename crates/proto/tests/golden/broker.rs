@@ -68,6 +68,7 @@ fn bytes_of_the_broker_never_change() {
     every!(golden, Credential {
         LocalSocket {} => Credential::LocalSocket; Token(_) => Credential::Token(parse("secret"));
         Password { .. } => Credential::Password { user: parse("alice"), password: parse("secret"), peer: parse("192.0.2.1") };
+        Metrics {} => Credential::Metrics;
     });
     every!(golden, OperationState {
         Running {} => OperationState::Running; Done {} => OperationState::Done;
@@ -79,6 +80,7 @@ fn bytes_of_the_broker_never_change() {
 }
 
 fn sessions(golden: &mut Golden) {
+    golden.call(RequestKey { id: parse("00000000-0000-0000-0000-000000000007") }, Done {});
     golden.call(OpenSession { credential: Credential::LocalSocket }, SessionState { user: parse("uid 0") });
     let host = HostView {
         version: parse("0.1.0"),

@@ -4,7 +4,7 @@ use super::{Golden, every, parse};
 use skep_proto::broker::*;
 use skep_proto::runner::DiskStats;
 use skep_proto::storage::LogKind;
-use skep_proto::{DiskId, MachineId, NicId, Share};
+use skep_proto::{DiskId, MachineId, NicId, Reason, Refusal, Share};
 
 fn share(name: &str, read_only: bool) -> Share {
     Share { name: parse(name), read_only }
@@ -146,9 +146,34 @@ pub fn machines(golden: &mut Golden) {
         .call(MachineConsole { machine: web1(), write: true, take: true }, ConsoleAttached { writer: true, scrollback: 65_536 });
     golden.call(MachineScreen { machine: web1() }, Done {});
     golden.call(MachineChannel { machine: web1(), channel: parse("org.qemu.guest_agent.0") }, Done {});
-    golden.call(MachineLog { machine: web1(), log: LogKind::Serial }, Done {});
+    golden.call(MachineLog { machine: web1(), log: LogKind::Serial, follow: false }, LogOpened { files: 2 });
+    golden.call(HostLog { service: ServiceName::Broker, follow: true }, LogOpened { files: 2 });
     let disk = DiskStats { slot: 1, read_bytes: 4096, write_bytes: 1 << 33, read_ops: 2, write_ops: 3 };
-    golden.call(MachineStats { machine: web1() }, StatsView { cpu_ns: 1 << 40, memory: 1 << 28, disks: vec![disk] });
+    let nic = NicStats {
+        id: parse("00000000-0000-0000-0000-000000000009"),
+        name: parse("web1-1"),
+        rx_bytes: 1 << 34,
+        rx_packets: 5,
+        tx_bytes: 1 << 35,
+        tx_packets: 6,
+    };
+    let stats = StatsView { read_ns: 1 << 60, cpu_ns: 1 << 40, memory: 1 << 28, disks: vec![disk], nics: vec![nic] };
+    golden.call(MachineStats { machine: web1() }, stats.clone());
+    golden.call(StatsWatch { machine: web1(), interval_ms: 2_000 }, Done {});
+    every!(golden, StatsNews {
+        Reading(_) => StatsNews::Reading(stats.clone()); Ended(_) => StatsNews::Ended(Refusal::new(Reason::WrongState, "machine web1"));
+    });
+    let machine = MachineMetrics {
+        id: view().id,
+        name: parse("web1"),
+        group: parse("shop"),
+        state: MachineState::Running,
+        cpus: 2,
+        memory_mib: 1024,
+        started_ns: 1 << 59,
+        stats: Some(stats),
+    };
+    golden.call(MetricsGet { after: Some(parse("web0")) }, MetricsPage { machines: vec![machine] });
 }
 
 /// Each variant of what they are made of.

@@ -27,6 +27,8 @@ fn bytes_of_net_helper_never_change() {
     golden.call(CreatePair { number: 1, switches: [Some(300), None] }, PairNamed { ends });
     golden.call(DeletePair { number: 1 }, Done {});
     golden.call(CreateGraphSwitch { switch: SwitchId::from_u128(3), number: 300, uplink: Some(parse("eth0")) }, named());
+    let count = TapCount { number: 1, rx_bytes: 1 << 40, rx_packets: 2, tx_bytes: 3, tx_packets: 4 };
+    golden.call(CountTaps { numbers: vec![1, 300] }, TapCounts { taps: vec![count] });
     golden.covers::<Net>();
     golden.check();
 }

@@ -38,7 +38,12 @@ fn bytes_of_storage_helper_never_change() {
     golden.call(OpenVars { machine: MACHINE }, Done {});
     golden.call(CloneVars { from: MACHINE, to: MachineId::from_u128(10) }, Done {});
     golden.call(OpenLogWriter { machine: MACHINE, log: LogKind::Serial }, Done {});
-    golden.call(OpenLogReader { machine: MACHINE, log: LogKind::Hypervisor }, Done {});
+    golden.call(OpenLogReader { machine: MACHINE, log: LogKind::Hypervisor, follow: true }, LogOpened { files: 2 });
+    golden.call(OpenServiceLog { service: ServiceName::Net, follow: true }, LogOpened { files: 1 });
+    every!(golden, ServiceName {
+        Broker {} => ServiceName::Broker; Frontend {} => ServiceName::Frontend; Storage {} => ServiceName::Storage;
+        Net {} => ServiceName::Net; Spawner {} => ServiceName::Spawner;
+    });
     golden.call(DeleteMachineFiles { machine: MACHINE }, Done {});
     golden.call(Space {}, SpaceState { total: 100, free: 10, filesystem: parse("ext4"), reflink: false });
     golden.call(VolumeSpace {}, SpaceState { total: 100, free: 10, filesystem: parse("zfs"), reflink: true });

@@ -3,7 +3,7 @@
 mod node;
 mod route;
 
-use super::{HostError, Link, NetHost, Switch};
+use super::{Counters, HostError, Link, NetHost, Switch};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -67,6 +67,11 @@ impl Host {
     fn get_all(&mut self, name: &IfName) -> io::Result<Vec<LinkMessage>> {
         let mut message = named(name);
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.messages(message)
+    }
+
+    /// What the kernel says of one interface; nothing if it is not there.
+    fn messages(&mut self, message: LinkMessage) -> io::Result<Vec<LinkMessage>> {
         match self.route.links(Message::GetLink(message), NLM_F_ACK) {
             Err(e) if e.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(Vec::new()),
             result => result,
@@ -96,6 +101,17 @@ impl NetHost for Host {
 
     fn link(&mut self, name: &IfName) -> Result<Option<Link>, HostError> {
         self.get(name).map_err(HostError::step("look at it"))
+    }
+
+    fn counters(&mut self, name: &IfName) -> Result<Option<Counters>, HostError> {
+        let messages = self.messages(named(name)).map_err(HostError::step("read its counters"))?;
+        let attributes = messages.into_iter().flat_map(|message| message.attributes);
+        Ok(attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(s) => {
+                Some(Counters { rx_bytes: s.rx_bytes, rx_packets: s.rx_packets, tx_bytes: s.tx_bytes, tx_packets: s.tx_packets })
+            }
+            _ => None,
+        }))
     }
 
     fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), HostError> {

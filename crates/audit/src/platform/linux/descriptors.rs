@@ -121,7 +121,7 @@ fn special(text: &str) -> Kind {
         "pidfd" => Kind::Process,
         "user" | "mnt" | "pid" | "net" | "ipc" | "uts" | "cgroup" | "time" => Kind::Namespace,
         _ => match anonymous {
-            Some("[eventfd]" | "[eventpoll]" | "[timerfd]" | "[signalfd]") => Kind::Event,
+            Some("[eventfd]" | "[eventpoll]" | "[timerfd]" | "[signalfd]" | "inotify") => Kind::Event,
             Some("[pidfd]") => Kind::Process,
             _ => Kind::Other,
         },

@@ -1,0 +1,70 @@
+//! Logs of machines and of the suite's processes, read and followed.
+
+use anyhow::{Context, Result, ensure};
+use skep_tests::{Mode, Suite, is_root};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+/// A command that goes on, and the lines that it prints.
+struct Following {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Following {
+    fn new(suite: &Suite, args: &[&str]) -> Result<Self> {
+        let mut child = suite.command(args).stdout(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        Ok(Self { child, lines })
+    }
+
+    /// The next line with this text. The test's own time limit ends a wait in vain.
+    fn until(&mut self, text: &str) -> Result<String> {
+        for line in self.lines.by_ref() {
+            let line = line?;
+            if line.contains(text) {
+                return Ok(line);
+            }
+        }
+        anyhow::bail!("it ended without {text}")
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn logs_are_cut_and_followed() -> Result<()> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    suite.import_guest()?;
+    suite.define("web1", &[])?;
+    // From before its first start on.
+    let mut serial = Following::new(&suite, &["vm", "log", "web1", "--follow"])?;
+    let mut broker = Following::new(&suite, &["--json", "log", "broker", "--follow", "--tail", "1"])?;
+    broker.until("broker")?;
+    suite.boot("web1")?;
+    serial.until("skep-guest ready")?;
+    suite.guest_runs("web1", "echo $((6*7))-told", "42-told")?;
+    serial.until("42-told")?;
+    let line = broker.until("MachineAct")?;
+    let line: serde_json::Value = serde_json::from_str(&line)?;
+    ensure!(line["service"] == "broker" && line["time"].as_str().is_some_and(|time| time.len() == 27), "{line}");
+    // The last lines only; and an audit with a follower on.
+    ensure!(suite.ok(&["vm", "log", "web1", "--tail", "2"])?.lines().count() == 2);
+    ensure!(suite.ok(&["vm", "log", "web1", "--tail", "0"])?.is_empty());
+    let all = suite.ok(&["log", "--tail", "1000"])?;
+    ensure!(all.contains("api-frontend") || all.contains("Machines.Start"), "{all}");
+    let audit = suite.skep(&["audit"])?;
+    ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    suite.ok(&["vm", "kill", "web1"])?;
+    // It goes on over the machine's end, and ends with the machine.
+    suite.ok(&["vm", "delete", "web1", "--disks"])?;
+    while serial.lines.next().is_some() {}
+    ensure!(serial.child.wait()?.success());
+    drop(broker);
+    suite.finish()
+}
