@@ -87,7 +87,15 @@ fn every_kind_of_create_can_be_repeated() {
         let (a, b) = twice!(SwitchCreate { name: name(), uplink: None });
         assert_eq!(a, b);
         let nic = || "n".parse().expect("a name");
-        let (a, b) = twice!(NicCreate { name: nic(), switch: None, mac: None, machine: None, group: None });
+        let (a, b) = twice!(NicCreate {
+            name: nic(),
+            switch: None,
+            mac: None,
+            machine: None,
+            group: None,
+            model: NicModel::VirtioNet,
+            slot: None
+        });
         assert_eq!(a, b);
         let (a, b) = twice!(GroupCreate { name: "shop".parse().expect("a name"), quota: Quota::default() });
         assert_eq!(a, b);
