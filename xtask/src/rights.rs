@@ -174,6 +174,7 @@ fn kind(kind: FdKind) -> String {
         FdKind::Inet => "internet socket".into(),
         FdKind::Pipe => "pipe".into(),
         FdKind::Device(name) => format!("device `{name}`"),
+        FdKind::CellFile(name) => format!("`{name}` of the cell"),
         FdKind::DeviceBelow(name) => format!("device below `RUN/{name}`"),
         FdKind::Shared => "file or directory below a shared one".into(),
         FdKind::Memory => "memory file".into(),

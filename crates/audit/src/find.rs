@@ -174,9 +174,9 @@ fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects
 /// What one of a runner's cell is. A process gives itself its title: one that claims to look names up is held against a table that has
 /// less than its hypervisor's. `titles`: those that were found already.
 fn mate(facts: &Facts, shares: bool, titles: &mut Vec<&'static str>) -> &'static Table {
-    let words = facts.arguments.first().map_or("", String::as_str);
-    let first = words.split(' ').next().unwrap_or_default().trim_end_matches(':');
-    let title = hypervisor::LOOK_UP_TITLES.into_iter().find(|title| *title == first && !titles.contains(title));
+    let words = facts.arguments.first().and_then(|words| words.split_once(": "));
+    let title = words.filter(|(program, _)| *program == hypervisor::LOOK_UPS.program).map(|(_, title)| title);
+    let title = hypervisor::LOOK_UP_TITLES.into_iter().find(|known| Some(*known) == title && !titles.contains(known));
     match (title, shares) {
         (Some(title), true) if matches!(facts.confinement, Confinement::FreeBsd(_)) => {
             titles.push(title);
@@ -309,10 +309,10 @@ mod tests {
 
     #[test]
     fn in_a_cell_that_shares_one_process_of_each_kind_looks_names_up() {
-        let bhyve = |title: &str| facts("/usr/sbin/bhyve", title, 5, true);
+        let bhyve = |title: &str| Facts { arguments: vec![format!("bhyve: {title}")], ..facts("/usr/sbin/bhyve", "", 5, true) };
         let mut titles = Vec::new();
         let mut found = |title, shares| mate(&bhyve(title), shares, &mut titles);
-        assert!(std::ptr::eq(found("bhyve: m", true), &hypervisor::TABLE_SHARES));
+        assert!(std::ptr::eq(found("sk0123m", true), &hypervisor::TABLE_SHARES));
         assert!(std::ptr::eq(found("system.pwd", false), &hypervisor::TABLE));
         for title in hypervisor::LOOK_UP_TITLES {
             assert!(std::ptr::eq(found(title, true), &hypervisor::LOOK_UPS));

@@ -73,14 +73,22 @@ pub enum Pci {
     /// Port of a virtio console.
     PortName(u8),
     Sharename,
+    /// Of a host bridge, up to 14.
+    Vendor,
+    /// Of a host bridge, up to 14.
+    Devid,
+    /// From 15.
+    RegVendor,
+    /// From 15.
+    RegDevice,
 }
 
 impl Key {
     /// The first and the last release that knows it (usr.sbin/bhyve/bhyve_config.5 of each).
     pub const fn releases(self) -> (Release, Release) {
         match self {
-            Self::LpcBootrom | Self::LpcBootvars => (Release::V13, Release::V14),
-            Self::Bootrom | Self::Bootvars => (Release::V15, Release::V15),
+            Self::LpcBootrom | Self::LpcBootvars | Self::Pci(_, Pci::Vendor | Pci::Devid) => (Release::V13, Release::V14),
+            Self::Bootrom | Self::Bootvars | Self::Pci(_, Pci::RegVendor | Pci::RegDevice) => (Release::V15, Release::V15),
             _ => (Release::V13, Release::V15),
         }
     }
@@ -139,6 +147,10 @@ impl Display for Pci {
             Self::Play => "play",
             Self::Rec => "rec",
             Self::Sharename => "sharename",
+            Self::Vendor => "vendor",
+            Self::Devid => "devid",
+            Self::RegVendor => "pcireg.vendor",
+            Self::RegDevice => "pcireg.device",
             Self::PortName(port) => return write!(f, "port.{port}.name"),
             Self::SlotDevice(slot) => return write!(f, "slot.{slot}.device"),
         })

@@ -52,11 +52,13 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
     let mut c = Config::new(release);
     board(&mut c, spec, names)?;
     boot(&mut c, spec, names, release)?;
-    let bridge = match spec.board.host_bridge {
-        HostBridge::Standard => "hostbridge",
-        HostBridge::Amd => "amd_hostbridge",
-    };
-    device(&mut c, 0, bridge)?;
+    device(&mut c, 0, "hostbridge")?;
+    if spec.board.host_bridge == HostBridge::Amd {
+        // What `amd_hostbridge` means on a command line (pci_hostbridge.c); in a configuration it is refused.
+        let (vendor, id) = if release < BhyveRelease::V15 { (Pci::Vendor, Pci::Devid) } else { (Pci::RegVendor, Pci::RegDevice) };
+        c.set(Key::Pci(0, vendor), "0x1022")?;
+        c.set(Key::Pci(0, id), "0x7432")?;
+    }
     disks(&mut c, spec, names)?;
     let mut nics: Vec<_> = spec.nics.iter().collect();
     nics.sort_by_key(|n| n.slot);

@@ -379,11 +379,19 @@ pub static LOOK_UPS: Process = Process {
         },
         Descriptor {
             name: "list",
-            kind: FdKind::File("cell"),
+            kind: FdKind::CellFile("/etc/pwd.db"),
             most: Most::N(1),
             rights: UNLIMITED,
             ioctls: &[],
             why: "the cell's list of users, which has nobody in it",
+        },
+        Descriptor {
+            name: "casper",
+            kind: FdKind::Process,
+            most: Most::N(1),
+            rights: UNLIMITED,
+            ioctls: &[],
+            why: "libcasper(3) keeps the descriptor by which it was started",
         },
     ],
     paths: Paths::Only(&[]),
@@ -393,7 +401,7 @@ pub static LOOK_UPS: Process = Process {
     ..CONST_TABLE
 };
 
-/// What it calls itself (setproctitle(3)): the words before its program's name.
+/// What it calls itself (setproctitle(3)), after its program's name.
 pub const LOOK_UP_TITLES: [&str; 2] = ["system.pwd", "system.grp"];
 
 /// For a cell with both.

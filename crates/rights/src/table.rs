@@ -172,6 +172,8 @@ pub enum FdKind {
     Device(&'static str),
     /// A device below this directory of RUN.
     DeviceBelow(&'static str),
+    /// This file of a cell's root.
+    CellFile(&'static str),
     /// A file or directory below a directory of the host that a machine shares.
     Shared,
     /// A memory file.

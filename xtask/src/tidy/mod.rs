@@ -1,6 +1,7 @@
 //! The rules of the tree.
 
 mod operations;
+mod parity;
 mod sources;
 mod tables;
 
@@ -15,6 +16,7 @@ pub fn problems(root: &Path) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     operations::check(&sources, &mut problems);
     tables::check(&sources, &mut problems);
+    parity::check(&sources, &mut problems);
     sources::check(&sources, &mut problems);
     for (name, page, command) in [("docs/rights.md", rights::page(), "rights"), ("docs/errors.md", errors::page(), "errors")] {
         if text_of(&sources, name) != page {

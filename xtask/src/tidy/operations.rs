@@ -47,7 +47,7 @@ pub fn check(sources: &[Source], problems: &mut Vec<String>) {
 }
 
 /// Whether a function of this name stands right below a `#[test]`.
-fn has_test(source: &Source, name: &str) -> bool {
+pub(super) fn has_test(source: &Source, name: &str) -> bool {
     let lines: Vec<&str> = source.code.lines().collect();
     let is_test = |line: usize| {
         let above = lines.get(line.saturating_sub(4)..line).unwrap_or_default();

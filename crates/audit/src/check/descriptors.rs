@@ -175,6 +175,7 @@ impl Places {
             (FdKind::Device(name), Kind::Device(path)) => *path == Path::new("/dev").join(name),
             // As its cell sees it.
             (FdKind::Shared, Kind::File(path) | Kind::Directory(path)) => path.starts_with("/share"),
+            (FdKind::CellFile(name), Kind::File(path)) => path == Path::new(name),
             (FdKind::DeviceBelow(below), Kind::Device(path)) => path.starts_with(self.run.join(below)),
             _ => false,
         }
