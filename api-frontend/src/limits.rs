@@ -26,23 +26,25 @@ pub enum Kind {
     Session,
     /// Streams: consoles, screens, events, imports, logs.
     Stream,
+    /// Logs that are followed: three descriptors each, and one of the kernel's watchers, of which a user has 128 (inotify(7)).
+    Follower,
 }
 
 /// Of all users, and of one. All together stay below the table's limit of descriptors (a connection takes two).
-const ALL: [(Kind, usize); 3] = [(Kind::Connection, 128), (Kind::Session, 360), (Kind::Stream, 240)];
-const ONE: [(Kind, usize); 3] = [(Kind::Connection, 48), (Kind::Session, 150), (Kind::Stream, 100)];
+const ALL: [(Kind, usize); 4] = [(Kind::Connection, 128), (Kind::Session, 330), (Kind::Stream, 240), (Kind::Follower, 64)];
+const ONE: [(Kind, usize); 4] = [(Kind::Connection, 48), (Kind::Session, 150), (Kind::Stream, 100), (Kind::Follower, 24)];
 /// Of all who are neither root nor who started the suite: whoever they are and however many addresses they have, these two get in.
-const OTHERS: [(Kind, usize); 3] = [(Kind::Connection, 80), (Kind::Session, 240), (Kind::Stream, 160)];
+const OTHERS: [(Kind, usize); 4] = [(Kind::Connection, 80), (Kind::Session, 230), (Kind::Stream, 160), (Kind::Follower, 44)];
 
 /// A place, given back when it is dropped.
 pub struct Place {
     _taken: [Option<OwnedSemaphorePermit>; 3],
 }
 
-struct Pool([(Kind, Arc<Semaphore>); 3]);
+struct Pool([(Kind, Arc<Semaphore>); 4]);
 
 impl Pool {
-    fn new(limits: [(Kind, usize); 3]) -> Self {
+    fn new(limits: [(Kind, usize); 4]) -> Self {
         Self(limits.map(|(kind, most)| (kind, Arc::new(Semaphore::new(most)))))
     }
     fn take(&self, wanted: Kind) -> Option<OwnedSemaphorePermit> {
@@ -66,6 +68,7 @@ impl Share {
                 Kind::Connection => "connections",
                 Kind::Session => "calls",
                 Kind::Stream => "streams",
+                Kind::Follower => "logs that are followed",
             };
             Refusal::new(Reason::LimitReached, "api-frontend").note(format_args!("{whose} has too many {what}"))
         };

@@ -112,6 +112,9 @@ fn read(file: &File, at: u64) -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
+/// Bytes of a file in which the beginning is looked for, from its end: a log is shorter, unless whoever writes it has been taken over.
+const SEARCHED: u64 = 16 << 20;
+
 /// Where to begin: whether in the newer file, and at which place.
 type Begin = (bool, u64);
 
@@ -120,7 +123,9 @@ fn since(older: Option<&File>, newer: &File, wanted: &Wanted) -> io::Result<Begi
     let Some(time) = &wanted.since else { return Ok((false, 0)) };
     let older = older.into_iter().map(|file| (false, file));
     for (is_newer, file) in older.chain([(true, newer)]) {
-        let (mut at, mut begin, mut head) = (0, 0, Vec::with_capacity(TIME));
+        let mut at = length(file)?.saturating_sub(SEARCHED);
+        // In the middle of a line no time begins.
+        let (mut begin, mut head) = (at, if at == 0 { Vec::with_capacity(TIME) } else { vec![0; TIME] });
         loop {
             let piece = read(file, at)?;
             if piece.is_empty() {
@@ -153,7 +158,8 @@ fn tail(older: Option<&File>, newer: &File, wanted: &Wanted) -> io::Result<Begin
     let mut is_last = true;
     for (is_newer, file) in [(true, newer)].into_iter().chain(older.map(|file| (false, file))) {
         let mut end = length(file)?;
-        while end > 0 {
+        let least = end.saturating_sub(SEARCHED);
+        while end > least {
             let begin = end.saturating_sub(CHUNK as u64);
             let mut piece = read(file, begin)?;
             piece.truncate(usize::try_from(end - begin).unwrap_or(CHUNK));
@@ -167,6 +173,9 @@ fn tail(older: Option<&File>, newer: &File, wanted: &Wanted) -> io::Result<Begin
                 is_last = false;
             }
             end = begin;
+        }
+        if least > 0 {
+            return Ok((is_newer, least));
         }
     }
     Ok((false, 0))
@@ -288,6 +297,20 @@ mod tests {
         assert_eq!(rest(&mut open(&[&long], Order::Turns, &wanted(1))), "last");
         assert_eq!(rest(&mut open(&[&long], Order::Turns, &wanted(2))).len(), 3 * CHUNK + 5);
         assert!(rest(&mut open(&[&file("")], Order::Turns, &wanted(2))).is_empty());
+    }
+
+    #[test]
+    fn a_file_with_a_hole_is_searched_at_its_end_only() {
+        let hollow = file("2026-01-31T12:00:01.000000Z first\n");
+        hollow.set_len(1 << 40).expect("a hole");
+        let text = b"\n2026-01-31T12:00:02.000000Z last\n";
+        hollow.write_all_at(text, (1 << 40) - 64).expect("written");
+        hollow.set_len((1 << 40) - 64 + text.len() as u64).expect("cut");
+        let all = |wanted: Wanted| rest(&mut open(&[&hollow], Order::Moves, &wanted));
+        assert_eq!(all(Wanted { tail: Some(1), ..Wanted::default() }), "2026-01-31T12:00:02.000000Z last\n");
+        let since = Some("2026-01-31T12:00:01.000000Z".to_owned());
+        assert_eq!(all(Wanted { since, ..Wanted::default() }), "2026-01-31T12:00:02.000000Z last\n");
+        assert!(all(Wanted { tail: Some(100), ..Wanted::default() }).len() as u64 <= SEARCHED);
     }
 
     #[test]

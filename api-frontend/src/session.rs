@@ -110,6 +110,11 @@ impl Peer {
         self.share.place(Kind::Stream)
     }
 
+    /// The same for a log.
+    pub fn log_place(&self, follows: bool) -> Result<Place, Refusal> {
+        self.share.place(if follows { Kind::Follower } else { Kind::Stream })
+    }
+
     fn idle(&self, token: Option<&Text<128>>) -> Option<Session> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let at = idle.iter().position(|s| s.token.as_ref() == token)?;

@@ -143,6 +143,8 @@ impl Actor {
                     drop(self.step(input));
                     if let (true, Some(port)) = (alive, port) {
                         self.keep(port);
+                        // The broker before may have gone between its start and this.
+                        self.eject_once();
                         self.configure(Who::broker());
                     }
                 }
@@ -375,10 +377,14 @@ impl Actor {
 
     /// What was to be in a drive at its first boot only is out of it at the next.
     fn eject_once(&self) {
-        let due = |disk: &&mut crate::spec::Disk| disk.flags.eject_after_first_boot && !disk.flags.ejected;
+        let due = |disk: &crate::spec::Disk| disk.flags.eject_after_first_boot && !disk.flags.ejected;
         let done = self.broker.read(|db| db.machine(self.id)).map_err(Refusal::from).and_then(|machine| {
             let Some(mut machine) = machine else { return Ok(()) };
-            let ejected = machine.spec.disks.iter_mut().filter(due).map(|disk| disk.flags.ejected = true).count();
+            // What it was started with: one that was put in since has its boot before it.
+            let began = machine.applied.iter().flat_map(|applied| &applied.disks).filter(|disk| due(disk)).map(|disk| disk.disk);
+            let began: Vec<_> = began.collect();
+            let disks = machine.spec.disks.iter_mut().filter(|disk| due(disk) && began.contains(&disk.disk));
+            let ejected = disks.map(|disk| disk.flags.ejected = true).count();
             if ejected == 0 {
                 return Ok(());
             }

@@ -80,7 +80,7 @@ impl User {
     /// Whoever reads metrics: a viewer who may ask one thing only.
     fn metrics() -> Self {
         let rights = Rights { host: Some(Role::Viewer), groups: BTreeMap::new() };
-        Self { name: Text::lossy("metrics"), id: None, rights, by_token: false, only_metrics: true }
+        Self { name: Text::lossy("(metrics)"), id: None, rights, by_token: false, only_metrics: true }
     }
 
     /// Whether he is an administrator of the host.

@@ -27,6 +27,7 @@ impl Broker {
         let snapshots = self.read(|db| db.unready_snapshots())?;
         let machines = self.read(|db| db.machines(Which::Unsettled))?;
         self.change(&who, |change| {
+            change.forget_requests()?;
             for snapshot in snapshots.iter().filter(|s| s.stage == Stage::Creating) {
                 change.snapshot_doomed(snapshot.id)?;
             }

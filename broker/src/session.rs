@@ -95,9 +95,6 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
     loop {
         let Request { origin, op, request, .. } = connection.next().await?;
         let once = key.take().map(|id| Once { owner: owner(&user), id, digest: digest(&request) });
-        if let BrokerRequest::RequestKey(RequestKey { id }) = &request {
-            key = Some(*id);
-        }
         if matches!(request, BrokerRequest::OpenSession(_)) {
             return Err(ProtocolError::Order(op.name));
         }
@@ -114,6 +111,10 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
             }
             Err(refusal) => (Err(refusal), true),
         };
+        // One that was refused says nothing about what comes next.
+        if let (BrokerRequest::RequestKey(RequestKey { id }), Ok(())) = (&request, &permitted) {
+            key = Some(*id);
+        }
         let who = Who { trace: origin.trace, user: user.name.clone(), once };
         let about = about(&request);
         let mut desk = Desk { broker, connection: &mut connection, origin: &origin, op, permitted: Some(permitted), about };
@@ -200,6 +201,9 @@ impl Desk<'_> {
             // Only whoever waits is given up so; what was begun goes on by itself.
             () = self.connection.hung_up(), if C::OP == <proto::OperationGet as Call>::OP => return Ok(()),
         };
+        if result.is_ok() && skep_service::is_quiet(self.op) {
+            return self.connection.answer::<C>(self.origin.seq, result).await;
+        }
         self.broker.called(who, self.op, &self.about, result.as_ref().map(|_| ()));
         let op = self.op.name;
         match &result {

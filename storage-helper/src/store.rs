@@ -223,6 +223,20 @@ pub fn make(
     make_as(dir, name, MODE, object, fill)
 }
 
+/// Makes the file `name` anew, in the place of what has that name: `fill` writes it. Whatever fails, one of the two has the name.
+pub fn make_over(
+    dir: BorrowedFd<'_>, name: &str, object: &str, fill: impl FnOnce(&File) -> Result<(), Refusal>,
+) -> Result<File, Refusal> {
+    let (part, file) = Part::begin_as(dir, name, MODE).at(object, "create")?;
+    match fill(&file) {
+        Ok(()) => part.replace(dir).at(object, "finish").map(|()| file),
+        Err(refusal) => {
+            part.discard(dir);
+            Err(refusal)
+        }
+    }
+}
+
 /// The same with a mode of its own.
 pub fn make_as(
     dir: BorrowedFd<'_>, name: &str, mode: Mode, object: &str, fill: impl FnOnce(&File) -> Result<(), Refusal>,

@@ -196,7 +196,7 @@ impl Machines for Api {
         let (call, request) = self.enter("Machines.Log", request)?;
         call.run(async {
             let ask = machine::log(&request)?;
-            let place = call.peer.stream_place()?;
+            let place = call.peer.log_place(request.follow)?;
             let wanted = Wanted { tail: request.tail, since: None, follow: request.follow };
             let opened = call.read(ask).await?;
             logs::stream(call.clone(), place, opened, logs::Order::Turns, &wanted, |data| MachineLogChunk { data })

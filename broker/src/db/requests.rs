@@ -48,6 +48,12 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Forgets all that is too old to be repeated, whoever asked it.
+    pub fn forget_requests(&self) -> Result<(), Fault> {
+        self.prepare_cached("DELETE FROM requests WHERE made_ns <= ?")?.execute([since(skep_service::now_ns())])?;
+        Ok(())
+    }
+
     /// It was not made after all: a repeat tries anew.
     pub fn unmade(&self, object: impl std::fmt::Display) -> Result<(), Fault> {
         self.prepare_cached("DELETE FROM requests WHERE object = ?")?.execute([object.to_string()])?;

@@ -152,6 +152,7 @@ impl Change<'_> {
 
     /// Removes it, with its tokens and roles.
     pub fn remove_user(&self, user: UserId) -> Result<(), Fault> {
+        self.prepare_cached("DELETE FROM requests WHERE owner = ?")?.execute([user.to_string()])?;
         self.prepare_cached("DELETE FROM users WHERE id = ?")?.execute([Id(user)])?;
         Ok(())
     }

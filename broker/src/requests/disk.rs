@@ -9,11 +9,11 @@ use crate::operations::Operation;
 use crate::page::{ROWS, fit};
 use crate::policy::Rights;
 use skep_proto::broker::{
-    DiskClone, DiskCreate, DiskDelete, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskSet, DiskView, DiskWipe, Done,
-    OperationView,
+    BrokerRequest, DiskClone, DiskCreate, DiskDelete, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskSet, DiskView,
+    DiskWipe, Done, OperationGet, OperationView, Ref,
 };
 use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space, VolumeSpace, WipeDisk};
-use skep_proto::{DiskId, DiskName, GroupId, Reason, Refusal, Text, UpTo};
+use skep_proto::{DiskId, DiskName, GroupId, OperationId, Reason, Refusal, Text, UpTo};
 use std::fmt::Write;
 
 /// Names of machines in a view, at most.
@@ -85,7 +85,7 @@ pub(super) fn finished(broker: &Broker, who: &crate::db::Who, disk: &DiskRow, do
 /// `DiskCreate`.
 pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
     let Cx { broker, who, .. } = cx;
-    if let Some(id) = cx.before::<DiskId>()? {
+    if let Some(id) = cx.before::<DiskId>(|disk| DiskGet { disk }.into())? {
         return get(cx, DiskGet { disk: Text::lossy(&id.to_string()) }).await;
     }
     let disk = broker.change(who, |change| {
@@ -118,10 +118,16 @@ pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
     get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
 }
 
+/// What a repeat of a request that began an operation looks at.
+pub(super) fn operation(id: Ref) -> BrokerRequest {
+    // An id that the broker wrote itself.
+    OperationGet { id: id.as_str().parse().unwrap_or(OperationId::from_u128(0)), wait: false }.into()
+}
+
 /// `DiskImport`: the stream goes from the frontend to storage-helper; nothing of it comes by here.
 pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), Refusal> {
     let Cx { broker, who, .. } = cx;
-    if let Some(id) = cx.before()? {
+    if let Some(id) = cx.before(operation)? {
         return Ok((broker.operation(id)?, UpTo(Vec::new())));
     }
     let object = format!("disk {}", c.name);
@@ -167,7 +173,7 @@ async fn end(broker: &Broker, who: &crate::db::Who, operation: Operation, disk: 
 /// `DiskClone`.
 pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
     let Cx { broker, who, .. } = cx;
-    if let Some(id) = cx.before()? {
+    if let Some(id) = cx.before(operation)? {
         return broker.operation(id);
     }
     let from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
@@ -256,11 +262,17 @@ pub async fn wipe(cx: &Cx, c: DiskWipe) -> Result<DiskView, Refusal> {
     idle(broker, &disk)?;
     broker.without_snapshots(&disk)?;
     let hold = broker.hold(vec![disk.id]);
+    // Before it is emptied: cut off, it does not bear the checksum of what it had.
+    broker.change(who, |change| change.disk_ready(disk.id, disk.size, disk.allocated, Some("")))?;
     let call = WipeDisk { disk: disk.id, kind: disk.kind, size: disk.size };
-    let (state, []) = broker.storage.call(who, call).await.map_err(named(&disk))?;
+    let wiped = broker.storage.call(who, call).await;
     drop(hold);
+    if wiped.as_ref().is_err_and(|refusal| refusal.reason != Reason::Unavailable) {
+        broker.change(who, |change| change.disk_ready(disk.id, disk.size, disk.allocated, Some(disk.sha256.as_str())))?;
+    }
+    let (state, []) = wiped.map_err(named(&disk))?;
     broker.change(who, |change| {
-        change.disk_ready(disk.id, state.size, state.allocated, Some(""))?;
+        change.disk_ready(disk.id, state.size, state.allocated, None)?;
         change.event("disk", disk.id, &disk.name, "changed", "wiped")
     })?;
     get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await

@@ -24,7 +24,7 @@ fn view(db: &impl Groups, row: GroupRow) -> Result<GroupView, Refusal> {
 
 /// `GroupCreate`.
 pub async fn create(cx: &Cx, c: GroupCreate) -> Result<GroupView, Refusal> {
-    if let Some(id) = cx.before::<GroupId>()? {
+    if let Some(id) = cx.before::<GroupId>(|_| GroupList { after: None }.into())? {
         return cx.broker.read(|db| view(db, named(db, Some(&Text::lossy(&id.to_string())))?));
     }
     cx.broker.change(&cx.who, |change| {

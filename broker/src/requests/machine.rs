@@ -100,7 +100,7 @@ pub(super) fn free_name(db: &impl Machines, name: &MachineName) -> Result<(), Re
 
 /// `MachineCreate`.
 pub async fn create(cx: &Cx, c: MachineCreate) -> Result<MachineView, Refusal> {
-    if let Some(id) = cx.before()? {
+    if let Some(id) = cx.before(|machine| MachineGet { machine }.into())? {
         return show(cx, id);
     }
     let id = cx.broker.change(&cx.who, |change| {

@@ -97,7 +97,7 @@ fn may_have(user: &User, change: &Change<'_>, original: &MachineRow) -> Result<(
 /// `MachineClone`.
 pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
     let Cx { broker, who, .. } = cx;
-    if let Some(id) = cx.before()? {
+    if let Some(id) = cx.before(disk::operation)? {
         return broker.operation(id);
     }
     let original = broker.read(|db| resting(db, c.machine.as_str()))?;

@@ -20,7 +20,8 @@ use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::{NicRow, Nics};
 use crate::db::switches::{SwitchRow, Switches};
 use crate::db::{Change, Who};
-use crate::policy::{Proof, User};
+use crate::policy::{Proof, User, permit};
+use skep_proto::broker::{BrokerRequest, Ref};
 use skep_proto::{Reason, Refusal, Text};
 use std::fmt::Display;
 use std::rc::Rc;
@@ -39,12 +40,18 @@ pub struct Cx {
 }
 
 impl Cx {
-    /// The id of what this request made when it came before; none: it comes for the first time. Refused: it was another one then.
-    fn before<Id: FromStr>(&self) -> Result<Option<Id>, Refusal> {
+    /// The id of what this request made when it came before; none: it comes for the first time. Refused: it was another one then, or what it
+    /// made is no more for its user to see, which `looks` asks.
+    fn before<Id: FromStr + Display>(&self, looks: impl FnOnce(Ref) -> BrokerRequest) -> Result<Option<Id>, Refusal> {
         let Some(once) = &self.who.once else { return Ok(None) };
         match self.broker.read(|db| db.made_by(once))? {
             None => Ok(None),
-            Some((true, object)) => Ok(Some(object.parse().map_err(|_| crate::db::Fault::Row("requests"))?)),
+            Some((true, object)) => {
+                let id: Id = object.parse().map_err(|_| crate::db::Fault::Row("requests"))?;
+                let ask = looks(Text::lossy(&id.to_string()));
+                self.broker.read(|db| permit(db, &self.user, &ask))?;
+                Ok(Some(id))
+            }
             Some((false, _)) => {
                 let refusal = Refusal::new(Reason::AlreadyExists, format_args!("request {}", once.id)).field("request_id");
                 Err(refusal.note("it was asked with other contents before; another request needs an id of its own"))

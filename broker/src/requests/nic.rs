@@ -128,7 +128,7 @@ fn free_mac(change: &Change<'_>, nic: NicId, mac: [u8; 6]) -> Result<(), Refusal
 
 /// `NicCreate`.
 pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
-    if let Some(id) = cx.before()? {
+    if let Some(id) = cx.before(|nic| NicGet { nic }.into())? {
         return show(cx, id);
     }
     valid(&c.name, c.mac)?;
@@ -239,7 +239,7 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
 
 /// `NicClone`.
 pub async fn copy(cx: &Cx, c: NicClone) -> Result<NicView, Refusal> {
-    if let Some(id) = cx.before()? {
+    if let Some(id) = cx.before(|nic| NicGet { nic }.into())? {
         return show(cx, id);
     }
     let nic = cx.broker.change(&cx.who, |change| {
@@ -252,6 +252,7 @@ pub async fn copy(cx: &Cx, c: NicClone) -> Result<NicView, Refusal> {
         let mut nic = add(change, &c.name, original.switch, None, original.group, (original.model, None))?;
         nic.description = original.description;
         change.set_nic(&nic)?;
+        change.made(nic.id)?;
         Ok::<_, Refusal>(nic)
     })?;
     show(cx, nic.id)

@@ -44,6 +44,11 @@ async fn read(broker: &Broker, who: &Who, machine: MachineId) -> Result<StatsVie
         true => Vec::new(),
         false => broker.net.call(who, CountTaps { numbers }).await?.0.taps,
     };
+    // The runner may have been taken over: as many as a machine has, each once.
+    let mut disks = stats.disks;
+    disks.sort_by_key(|disk| disk.slot);
+    disks.dedup_by_key(|disk| disk.slot);
+    disks.truncate(skep_machine::limits::DISKS.into());
     let nics = rows.iter().filter_map(|nic| {
         let tap = taps.iter().find(|tap| tap.number == nic.number)?;
         Some(NicStats {
@@ -59,7 +64,7 @@ async fn read(broker: &Broker, who: &Who, machine: MachineId) -> Result<StatsVie
         read_ns,
         cpu_ns: usage.cpu_ns.unwrap_or(stats.cpu_ns),
         memory: usage.memory.unwrap_or(0),
-        disks: stats.disks,
+        disks,
         nics: nics.collect(),
     })
 }

@@ -53,7 +53,7 @@ fn foreign(instance: InstanceId, name: impl Display, uplink: Option<&IfName>) ->
 /// `SwitchCreate`. A crash after the row finishes it: rows are made true whenever net-helper is there.
 pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
     let Cx { broker, who, .. } = cx;
-    if let Some(id) = cx.before::<SwitchId>()? {
+    if let Some(id) = cx.before::<SwitchId>(|switch| SwitchGet { switch }.into())? {
         return Ok(view(broker.instance, broker.read(|db| find_switch(db, &id.to_string()))?));
     }
     foreign(broker.instance, &c.name, c.uplink.as_ref())?;
@@ -105,7 +105,8 @@ pub async fn get(cx: &Cx, c: SwitchGet) -> Result<SwitchView, Refusal> {
     })
 }
 
-/// `SwitchSet`. The row first: whatever is cut off is made true whenever net-helper is there.
+/// `SwitchSet`. The helper first, which may refuse an uplink: cut off after that, the bridge is brought to its row when the helper or the
+/// broker is back.
 pub async fn set(cx: &Cx, c: SwitchSet) -> Result<SwitchView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let invalid = |e| Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.switch)).field("uplink").note(e);
@@ -115,8 +116,13 @@ pub async fn set(cx: &Cx, c: SwitchSet) -> Result<SwitchView, Refusal> {
         None => None,
     };
     foreign(broker.instance, &c.switch, uplink.as_ref().and_then(Option::as_ref))?;
-    let (old, new) = broker.change(who, |change| {
-        let old = find_switch(change, c.switch.as_str())?;
+    let found = broker.read(|db| find_switch(db, c.switch.as_str()))?;
+    let asked = uplink.clone().filter(|uplink| *uplink != found.uplink);
+    if let Some(uplink) = asked.clone() {
+        broker.net.call(who, net::CreateSwitch { switch: found.id, number: found.number, uplink }).await?;
+    }
+    let set = broker.change(who, |change| {
+        let old = find_switch(change, &found.id.to_string())?;
         let mut new = old.clone();
         if let Some(name) = c.name.clone().filter(|name| *name != old.name) {
             if change.find_switch(name.as_str())?.is_some() {
@@ -125,45 +131,33 @@ pub async fn set(cx: &Cx, c: SwitchSet) -> Result<SwitchView, Refusal> {
             new.name = name;
         }
         new.description = c.description.clone().unwrap_or(new.description);
-        new.uplink = uplink.unwrap_or(new.uplink);
+        new.uplink = uplink.clone().unwrap_or(new.uplink);
         change.set_switch(&new)?;
         said(change, "switch", old.id, (&old.name, &old.description), (&new.name, &new.description))?;
-        Ok::<_, Refusal>((old, new))
-    })?;
-    if new.uplink != old.uplink
-        && let Err(refusal) = bring(cx, new.id).await
-    {
-        broker.change(who, |change| {
-            let mut now = find_switch(change, &new.id.to_string())?;
-            // Somebody else's change since stays.
-            if now.uplink == new.uplink {
-                now.uplink.clone_from(&old.uplink);
-                change.set_switch(&now)?;
-            }
-            Ok::<_, Refusal>(())
-        })?;
-        // If this fails, too, it is done when net-helper is back.
-        let _ = bring(cx, new.id).await;
-        return Err(refusal);
+        if new.uplink != old.uplink {
+            let now = new.uplink.as_ref().map_or("none", IfName::as_str);
+            change.event("switch", new.id, &new.name, "changed", format_args!("uplink {now}"))?;
+        }
+        Ok::<_, Refusal>(())
+    });
+    // Another may have changed it meanwhile, or the row may not have been written.
+    if let Some(told) = asked {
+        bring(cx, found.id, told).await?;
     }
-    if new.uplink != old.uplink {
-        let now = new.uplink.as_ref().map_or("none", IfName::as_str);
-        broker.change(who, |change| change.event("switch", new.id, &new.name, "changed", format_args!("uplink {now}")))?;
-    }
-    get(cx, SwitchGet { switch: Text::lossy(&new.id.to_string()) }).await
+    set?;
+    get(cx, SwitchGet { switch: Text::lossy(&found.id.to_string()) }).await
 }
 
-/// Brings its bridge to what its row says, until that is so: another may change it meanwhile.
-async fn bring(cx: &Cx, switch: SwitchId) -> Result<(), Refusal> {
-    let mut told = None;
+/// Brings its bridge to what its row says, until that is what the helper was `told` last.
+async fn bring(cx: &Cx, switch: SwitchId, mut told: Option<IfName>) -> Result<(), Refusal> {
     loop {
         let row = cx.broker.read(|db| find_switch(db, &switch.to_string()))?;
-        if told.as_ref() == Some(&row.uplink) {
+        if told == row.uplink {
             return Ok(());
         }
         let call = net::CreateSwitch { switch, number: row.number, uplink: row.uplink.clone() };
         cx.broker.net.call(&cx.who, call).await?;
-        told = Some(row.uplink);
+        told = row.uplink;
     }
 }
 

@@ -48,7 +48,7 @@ const OVERFLOW: u32 = 65_534;
 /// `UserCreate`.
 pub async fn create(cx: &Cx, c: UserCreate) -> Result<UserView, Refusal> {
     let Cx { broker, who, .. } = cx;
-    if let Some(id) = cx.before::<UserId>()? {
+    if let Some(id) = cx.before::<UserId>(|user| UserGet { user: Some(user) }.into())? {
         return Ok(view(&broker.read(|db| find(db, &id.to_string()))?));
     }
     let object = format!("user {}", c.name);

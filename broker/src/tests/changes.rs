@@ -95,15 +95,16 @@ fn a_switch_gets_another_uplink_or_stays_as_it_was() {
         assert_eq!(s.ask(uplink("eth7")).await.expect("changed").uplink.as_str(), "eth7");
         let refusal = s.ask(SwitchSet { name: name::<SwitchName>("wan"), ..uplink("missing") }).await.expect_err("refused");
         assert_eq!(refusal.reason, Reason::NotFound);
-        // The name is not the helper's.
-        assert_eq!(s.ask(SwitchGet { switch: text("wan") }).await.expect("there").uplink.as_str(), "eth7");
+        // All of it or nothing.
+        assert_eq!(reason(s.ask(SwitchGet { switch: text("wan") }).await), Reason::NotFound);
+        assert_eq!(s.ask(SwitchGet { switch: text("lan") }).await.expect("there").uplink.as_str(), "eth7");
         let own = format!("sk{}b0", life.broker.instance);
         for wrong in [own.as_str(), "a name", "../x"] {
-            let refusal = s.ask(SwitchSet { switch: text("wan"), ..uplink(wrong) }).await.expect_err(wrong);
+            let refusal = s.ask(uplink(wrong)).await.expect_err(wrong);
             assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, "uplink"), "{refusal}");
         }
-        let view = s.ask(SwitchSet { switch: text("wan"), ..uplink("") }).await.expect("taken away");
-        assert_eq!((view.uplink.as_str(), view.nics), ("", 1));
+        let view = s.ask(SwitchSet { name: name::<SwitchName>("wan"), ..uplink("") }).await.expect("taken away");
+        assert_eq!((view.name.as_str(), view.uplink.as_str(), view.nics), ("wan", "", 1));
         suite.settled(&life.broker).await;
     });
 }

@@ -68,6 +68,25 @@ fn a_repeated_request_is_answered_with_what_it_made() {
 }
 
 #[test]
+fn a_repeat_shows_nothing_that_its_user_may_not_see_by_now() {
+    Suite::new().live(async |life: Life| {
+        life.up().await;
+        let mut root = life.session().await;
+        for group in ["g", "h"] {
+            let name = group.parse().expect("a name");
+            root.ask(GroupCreate { name, quota: Quota::default() }).await.expect("a group");
+        }
+        let mut alice = user(&life, "alice", Some((Some("g"), Role::Operator))).await;
+        let (id, create) = (RequestId::random(), || DiskCreate { group: Some(text("g")), ..disk("root") });
+        let (made, []) = once(&mut alice, id, create()).await.expect("made");
+        root.ask(GroupAdd { group: text("h"), what: Moved::Disk(text("root")) }).await.expect("moved");
+        assert_eq!(reason(once(&mut alice, id, create()).await), Reason::NotFound);
+        root.ask(GroupAdd { group: text("g"), what: Moved::Disk(text("root")) }).await.expect("moved back");
+        assert_eq!(once(&mut alice, id, create()).await.expect("the same").0.id, made.id);
+    });
+}
+
+#[test]
 fn every_kind_of_create_can_be_repeated() {
     let suite = Suite::new();
     suite.live(async |life: Life| {
@@ -96,6 +115,8 @@ fn every_kind_of_create_can_be_repeated() {
             model: NicModel::VirtioNet,
             slot: None
         });
+        assert_eq!(a, b);
+        let (a, b) = twice!(NicClone { nic: text("n"), name: "n2".parse().expect("a name") });
         assert_eq!(a, b);
         let (a, b) = twice!(GroupCreate { name: "shop".parse().expect("a name"), quota: Quota::default() });
         assert_eq!(a, b);

@@ -11,7 +11,7 @@ mod tests;
 mod time;
 
 pub use act::ActLog;
-pub use journal::{Journal, SharedJournal};
+pub use journal::{Journal, SharedJournal, is_quiet};
 pub use kept::{FULL, Kept, make, turn};
 pub use shares::{shares, shares_text};
 pub use start::{Ids, Role, SLOTS, Start, StartError};

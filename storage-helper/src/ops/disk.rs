@@ -122,17 +122,16 @@ pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState
         };
     }
     check_absent(store, jobs, call.disk)?;
-    fresh(store, call.disk, call.kind, call.size)
+    let file = store::make(store.disks.as_fd(), &name, &object, |file| empty(&object, file, call.kind, call.size))?;
+    state(&object, call.disk, call.kind, &file)
 }
 
-/// Puts an empty file in its place, whole or not at all.
-fn fresh(store: &Store, disk: DiskId, kind: DiskKind, size: u64) -> Result<DiskState, Refusal> {
-    let object = object(disk);
-    let file = store::make(store.disks.as_fd(), &file_name(disk, kind)?, &object, |file| match kind {
-        DiskKind::Qcow2 => make::create(file, size).at(&object, "write"),
-        DiskKind::Raw | DiskKind::Zvol => file.set_len(size).at(&object, "set the size"),
-    })?;
-    state(&object, disk, kind, &file)
+/// Makes a new file an empty disk.
+fn empty(object: &str, file: &File, kind: DiskKind, size: u64) -> Result<(), Refusal> {
+    match kind {
+        DiskKind::Qcow2 => make::create(file, size).at(object, "write"),
+        DiskKind::Raw | DiskKind::Zvol => file.set_len(size).at(object, "set the size"),
+    }
 }
 
 /// [`WipeDisk`].
@@ -143,11 +142,12 @@ pub fn wipe(store: &Store, jobs: &Jobs, call: &WipeDisk) -> Result<DiskState, Re
     if call.kind == DiskKind::Zvol {
         return volume::wipe(store, call);
     }
-    let flags = OFlag::O_RDONLY;
-    let former = open_if_there(store.disks.as_fd(), &file_name(call.disk, call.kind)?, flags).at(&object, "open")?;
+    let name = file_name(call.disk, call.kind)?;
+    let former = open_if_there(store.disks.as_fd(), &name, OFlag::O_RDONLY).at(&object, "open")?;
     // Locked until another is in its place: who opens it meanwhile is refused.
     former.as_ref().map(|file| lock(&object, file, false)).transpose()?;
-    fresh(store, call.disk, call.kind, call.size)
+    let file = store::make_over(store.disks.as_fd(), &name, &object, |file| empty(&object, file, call.kind, call.size))?;
+    state(&object, call.disk, call.kind, &file)
 }
 
 /// As it is to be opened for a hypervisor.

@@ -62,6 +62,9 @@ pub fn resize(store: &Store, call: &ResizeDisk) -> Result<DiskState, Refusal> {
 pub fn wipe(store: &Store, call: &WipeDisk) -> Result<DiskState, Refusal> {
     let volumes = store.volumes(&object(call.disk))?;
     if volumes.look(call.disk)?.is_some() {
+        if !volumes.snapshots(call.disk)?.is_empty() {
+            return Err(Refusal::new(Reason::InUse, object(call.disk)).note("it has snapshots; delete them first"));
+        }
         // As above.
         drop(open_locked(store, call.disk, OFlag::O_RDONLY, false)?);
         volumes.destroy(call.disk)?;
