@@ -11,6 +11,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -200,9 +201,10 @@ where
     let changes = match wanted.follow {
         true => {
             let files: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-            // Deprecated for types that may give up their descriptor; this one keeps it.
+            let changes = Changes::new(&files, watcher).map_err(failed)?;
+            // A kqueue can only be read; deprecated for types that may give up their descriptor, which this one keeps.
             #[allow(deprecated)]
-            Some(AsyncFd::new(Changes::new(&files, watcher).map_err(failed)?).map_err(failed)?)
+            Some(AsyncFd::with_interest(changes, Interest::READABLE).map_err(failed)?)
         }
         false => None,
     };

@@ -212,6 +212,8 @@ fn a_helper_that_is_killed_while_it_writes_leaves_the_old_store_or_the_new_one()
         let answered = helper.try_ask(EditVars { machine, edit: set("Turn", &value(turn + 1)) });
         killer.join().unwrap();
         helper.kill();
+        // Its child, which outlives it for a moment, has the store locked.
+        std::fs::File::open(&path).unwrap().lock().unwrap();
         let store = Store::parse(&std::fs::read(&path).unwrap()).unwrap();
         let found = store.find(Guid::GLOBAL, "Turn").unwrap().data().to_vec();
         assert!(found == value(0) || found == value(turn + 1), "turn {turn}: {found:?}");

@@ -12,7 +12,11 @@ fn repository() -> PathBuf {
 /// A Python with gRPC, below the build's directory; or why there is none.
 fn python() -> Result<Result<PathBuf, String>> {
     let dir = programs().parent().context("no directory above the programs")?.join("python");
-    let made = Command::new(repository().join("scripts/python")).arg(&dir).output()?;
+    let script = repository().join("scripts/python");
+    if !script.exists() {
+        return Ok(Err("scripts/python is not here".to_owned()));
+    }
+    let made = Command::new(script).arg(&dir).output()?;
     if made.status.success() {
         return Ok(Ok(dir.join("bin/python")));
     }

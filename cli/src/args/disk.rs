@@ -93,7 +93,7 @@ pub enum DiskCommand {
         /// Name or id
         disk: String,
         /// What is said of it, at most 256 bytes
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", required = true)]
         description: Option<String>,
     },
     /// Empty a disk that no running machine has: all of it reads as zeros

@@ -33,7 +33,7 @@ pub enum SwitchCommand {
         #[arg(long, value_name = "INTERFACE")]
         uplink: Option<String>,
         /// What is said of it, at most 256 bytes
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", required_unless_present = "uplink")]
         description: Option<String>,
     },
     /// List switches
@@ -127,7 +127,7 @@ pub enum NicCommand {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=30))]
         slot: Option<u32>,
         /// What is said of it, at most 256 bytes
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", required_unless_present_any = ["switch", "mac", "model", "slot"])]
         description: Option<String>,
     },
     /// Make a NIC like another, with an address of its own

@@ -161,15 +161,15 @@ pub static TABLE: Process = Process {
             most: Most::N(2),
             rights: &["READ", "WRITE", "SEEK", "FSTAT", "FTRUNCATE", "EVENT"],
             ioctls: &[],
-            why: "on its way to its writer or reader",
+            why: "on its way to its writer",
         },
         Descriptor {
-            name: "service log",
+            name: "log to read",
             kind: FdKind::File("logs"),
             most: Most::N(2),
             rights: &["READ", "SEEK", "FSTAT", "EVENT"],
             ioctls: &[],
-            why: "a service's log, on its way to an administrator",
+            why: "a log of a machine or a service, on its way to its reader",
         },
         Descriptor {
             name: "watcher",

@@ -49,7 +49,7 @@ pub fn open_reader(store: &Store, call: &OpenLogReader) -> Result<(LogOpened, Up
         }
     }
     halves.sort_by_key(|(written, _)| *written);
-    opened("log", &object, halves.into_iter().map(|(_, file)| file).collect(), call.follow)
+    opened("log to read", &object, halves.into_iter().map(|(_, file)| file).collect(), call.follow)
 }
 
 /// [`OpenServiceLog`].
@@ -59,7 +59,7 @@ pub fn open_service(store: &Store, call: &OpenServiceLog) -> Result<(LogOpened, 
     let open = |name: String| open_if_there(store.service_logs.as_fd(), &name, OFlag::O_RDONLY).at(&object, "open");
     let (former, live) = (open(format!("{service}.1.log"))?, open(format!("{service}.log"))?);
     let live = live.ok_or_else(|| Refusal::new(Reason::NotFound, &object).note("its output goes elsewhere"))?;
-    opened("service log", &object, former.into_iter().chain([live]).collect(), call.follow)
+    opened("log to read", &object, former.into_iter().chain([live]).collect(), call.follow)
 }
 
 fn opened(line: &'static str, object: &str, files: Vec<File>, follow: bool) -> Result<(LogOpened, UpTo<3>), Refusal> {
