@@ -5,7 +5,7 @@ use crate::broker::Broker;
 use crate::db::Who;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::Nics;
-use crate::helpers::{PATIENCE, ask};
+use crate::helpers::{Lent, PATIENCE, ask};
 use crate::life::{Found, Input};
 use crate::platform;
 use crate::spec::{Boot, Disk, Spec};
@@ -40,6 +40,11 @@ impl Broker {
         &self, who: &Who, machine: MachineId, call: C, fds: C::SendFds, patience: Duration,
     ) -> Result<(C::Reply, C::ReplyFds), Refusal> {
         ask(&self.run, &format!("vm/{machine}.sock"), who, call, fds, patience).await
+    }
+
+    /// A connection to a machine's runner.
+    async fn lent_runner(&self, machine: MachineId) -> Result<Lent<runner::Runner>, Refusal> {
+        Lent::connect(&self.run, &format!("vm/{machine}.sock")).await
     }
 
     /// Asks a machine's runner.
@@ -168,21 +173,26 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
     for limit in &made.unenforced {
         broker.warn(who.trace, format_args!("{object}: a limit is not enforced: {limit}"));
     }
-    broker.change(who, |change| {
-        change.set_machine_unenforced(id, &made.unenforced)?;
-        match made.unenforced.as_slice() {
-            [] => Ok(()),
-            some => {
-                let all = some.iter().map(skep_proto::Text::as_str).collect::<Vec<_>>().join("; ");
-                change.event("machine", id, &machine.name, "limits not enforced", all)
+    if made.unenforced != machine.unenforced || !made.unenforced.is_empty() {
+        broker.change(who, |change| {
+            change.set_machine_unenforced(id, &made.unenforced)?;
+            match made.unenforced.as_slice() {
+                [] => Ok(()),
+                some => {
+                    let all = some.iter().map(skep_proto::Text::as_str).collect::<Vec<_>>().join("; ");
+                    change.event("machine", id, &machine.name, "limits not enforced", all)
+                }
             }
-        }
-    })?;
-    start_console(broker, who, id, slot).await.map_err(|r| about(r, &object))?;
-    let (_, [events]) = broker.ask_runner(who, id, Watch {}).await.map_err(|r| about(r, &object))?;
-    watch(Port::new(events).map_err(|e| Refusal::io(&object, "watch its runner", &e))?);
-    broker.runner(who, id, runner::Start {}, [], START).await.map_err(|r| about(r, &object))?;
-    Ok(())
+        })?;
+    }
+    let begin = async {
+        let mut runner = broker.lent_runner(id).await?;
+        start_console(broker, who, id, slot, &mut runner).await?;
+        let (_, [events]) = runner.ask(who, Watch {}, [], PATIENCE).await?;
+        watch(Port::new(events).map_err(|e| Refusal::io(&object, "watch its runner", &e))?);
+        runner.ask(who, runner::Start {}, [], START).await
+    };
+    begin.await.map(|_| ()).map_err(|r| about(r, &object))
 }
 
 /// Users know names, helpers ids.
@@ -213,9 +223,11 @@ async fn open(broker: &Broker, who: &Who, call: OpenDisk, name: &str) -> Result<
     Ok((file, if read_only { 0 } else { opened.most }))
 }
 
-async fn start_console(broker: &Broker, who: &Who, machine: MachineId, slot: u16) -> Result<(), Refusal> {
+async fn start_console(
+    broker: &Broker, who: &Who, machine: MachineId, slot: u16, runner: &mut Lent<runner::Runner>,
+) -> Result<(), Refusal> {
     let (_, [older, newer]) = broker.storage.call(who, OpenLogWriter { machine, log: LogKind::Serial }).await?;
-    let (_, [serial]) = broker.ask_runner(who, machine, TakeSerial {}).await?;
+    let (_, [serial]) = runner.ask(who, TakeSerial {}, [], PATIENCE).await?;
     broker.cells.call_with(who, StartConsole { machine, slot }, [serial, older, newer]).await?;
     Ok(())
 }
@@ -243,7 +255,7 @@ pub async fn keep_console(broker: std::rc::Rc<Broker>, machine: MachineId) {
         broker.warn(who.trace, format_args!("machine {machine}: its console-proxy is gone; another one is started"));
         let restarted = async {
             let slot = load(&broker, machine)?.slot.ok_or_else(|| Refusal::new(Reason::WrongState, "slot"))?;
-            start_console(&broker, &who, machine, slot).await
+            start_console(&broker, &who, machine, slot, &mut broker.lent_runner(machine).await?).await
         };
         if let Err(refusal) = restarted.await {
             broker.warn(who.trace, format_args!("machine {machine}: console-proxy: {refusal}"));

@@ -168,11 +168,26 @@ async fn attend<H: Helper>(
 pub async fn ask<C: Call>(
     run: &RunDir, path: &str, who: &Who, call: C, fds: C::SendFds, patience: Duration,
 ) -> Result<Answer<C>, Refusal> {
-    let helper = <C::Helper as Helper>::NAME;
-    let exchange = async {
-        let socket = run.connect(path).map_err(|error| CallError::Connect { helper, error })?;
-        let mut client = Client::<C::Helper>::over(socket).await?;
-        client.call(who.trace, &who.user, call, fds, patience).await
-    };
-    exchange.await.map_err(CallError::into_refusal)
+    Lent::<C::Helper>::connect(run, path).await?.ask(who, call, fds, patience).await
+}
+
+/// A connection of its own for some calls in a row.
+pub struct Lent<H: Helper>(Client<H>);
+
+impl<H: Helper> Lent<H> {
+    /// Connects to a machine's runner or console-proxy.
+    pub async fn connect(run: &RunDir, path: &str) -> Result<Self, Refusal> {
+        let connected = async {
+            let socket = run.connect(path).map_err(|error| CallError::Connect { helper: H::NAME, error })?;
+            Client::over(socket).await
+        };
+        connected.await.map(Self).map_err(CallError::into_refusal)
+    }
+
+    /// Makes one call; after a failure that is no refusal every further one fails.
+    pub async fn ask<C: Call<Helper = H>>(
+        &mut self, who: &Who, call: C, fds: C::SendFds, patience: Duration,
+    ) -> Result<Answer<C>, Refusal> {
+        self.0.call(who.trace, &who.user, call, fds, patience).await.map_err(CallError::into_refusal)
+    }
 }

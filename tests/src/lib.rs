@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod escape;
+pub mod guard;
 pub mod held;
 pub mod host;
 pub mod platform;

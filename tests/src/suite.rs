@@ -1,5 +1,6 @@
 //! A whole suite in a directory of its own.
 
+use crate::guard::Guard;
 use crate::{Snapshot, is_root, platform, programs};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -31,6 +32,7 @@ pub struct Suite {
     programs: PathBuf,
     dir: Option<tempfile::TempDir>,
     before: Snapshot,
+    guard: Option<Guard>,
 }
 
 impl Suite {
@@ -68,8 +70,10 @@ impl Suite {
             }
         }
         let before = Snapshot::take(dir.path(), None);
-        let run = dir.path().join("r");
-        Ok(Self { run, state, mode, programs: programs(), dir: Some(dir), before })
+        let (run, path) = (dir.path().join("r"), dir.path().to_owned());
+        let mut suite = Self { run, state, mode, programs: programs(), dir: Some(dir), before, guard: None };
+        suite.guard = Some(Guard::over(&path, &suite.command(&[]), suite.user())?);
+        Ok(suite)
     }
 
     /// `skep up`.
@@ -82,10 +86,15 @@ impl Suite {
         let mut command = Command::new(self.programs.join("skep"));
         command.args(args).env("SKEP_STATE", &self.state).env("SKEP_RUN", &self.run).env_remove("SKEP_SOCKET");
         command.stdin(Stdio::null());
-        if self.mode == Mode::User && is_root() {
-            command.uid(ORDINARY).gid(ORDINARY);
+        if let Some(user) = self.user() {
+            command.uid(user).gid(user);
         }
         command
+    }
+
+    /// As whom `skep` is run, if not as ourselves.
+    fn user(&self) -> Option<u32> {
+        (self.mode == Mode::User && is_root()).then_some(ORDINARY)
     }
 
     /// Runs `skep` and gives its output, whatever its exit code.

@@ -246,3 +246,62 @@ fn limits_act_on_a_guest() -> Result<()> {
     let _ = suite.skep(&["vm", "kill", "m"])?;
     suite.finish()
 }
+
+/// How long the guest takes for a command.
+fn time(suite: &Suite, command: &str) -> Result<Duration> {
+    let begun = Instant::now();
+    suite.guest_runs("m", &format!("{command}; echo ended-$?"), "ended-0")?;
+    Ok(begun.elapsed())
+}
+
+/// How much of it the guest gets done in a second, on average.
+fn mean(amount: f64, time: Duration) -> f64 {
+    amount / time.as_secs_f64()
+}
+
+/// A part of what it does without a limit, so that the host's speed does not count: what else keeps the guest waiting adds to the time.
+#[test]
+fn rates_and_pcpu_act_on_a_guest() -> Result<()> {
+    if !is_root() {
+        skip!("needs root");
+    }
+    if rctl::usage("user:0").is_err() {
+        skip!("kern.racct.enable is not set");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    suite.define("m", &[])?;
+    suite.ok(&["disk", "create", "data", "--size", "16M"])?;
+    // Past the host's cache and in steps: what is read from memory, or written later by somebody else, is counted as nobody's.
+    suite.ok(&["vm", "set", "m", "--disk", "m-root", "--disk", "data,nocache,sync"])?;
+    let read = "dd if=/dev/vtbd1 of=/dev/null bs=64k count=64 2>/dev/null";
+    let (operations, write) = (128.0, "dd if=/dev/zero of=/dev/vtbd1 bs=512 count=128 2>/dev/null");
+    let spin = |rounds: f64| format!("i=0; while [ $i -lt {rounds:.0} ]; do i=$((i+1)); done");
+    suite.boot("m")?;
+    time(&suite, "dd if=/dev/zero of=/dev/vtbd1 bs=64k count=64 2>/dev/null")?;
+    let free = (time(&suite, read)?, time(&suite, write)?);
+    // Some seconds of it, for what the kernel takes for the part of a CPU is a mean itself.
+    let tried = 3000.0;
+    let rounds = (4.0 * mean(tried, time(&suite, &spin(tried))?)).max(tried);
+    let spun = time(&suite, &spin(rounds))?;
+    suite.ok(&["vm", "kill", "m"])?;
+
+    let reads = (mean(WRITTEN, free.0) / 8.0).min(512.0 * 1024.0) as u64;
+    let writes = (mean(operations, free.1) / 8.0).clamp(1.0, 16.0) as u64;
+    suite.ok(&["vm", "set", "m", "--read-bps", &reads.to_string(), "--write-iops", &writes.to_string()])?;
+    suite.boot("m")?;
+    let throttled = (time(&suite, read)?, time(&suite, write)?);
+    println!("{WRITTEN} bytes read: {:?}, with {reads} in a second {:?}", free.0, throttled.0);
+    println!("{operations} writes: {:?}, with {writes} in a second {:?}", free.1, throttled.1);
+    ensure!(throttled.0 > 3 * free.0, "read {throttled:?}, without a limit {free:?}");
+    ensure!(throttled.1 > 3 * free.1, "written {throttled:?}, without a limit {free:?}");
+    suite.ok(&["vm", "kill", "m"])?;
+
+    suite.ok(&["vm", "set", "m", "--read-bps", "0", "--write-iops", "0", "--pcpu", "40"])?;
+    suite.boot("m")?;
+    let stopped = time(&suite, &spin(rounds))?;
+    println!("{rounds:.0} rounds: {spun:?}, with pcpu 40 {stopped:?}");
+    ensure!(stopped > spun * 3 / 2, "{stopped:?} with pcpu 40, {spun:?} without");
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}

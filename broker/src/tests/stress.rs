@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 const CLIENTS: u64 = 8;
+/// How many operations they do together, if `SKEP_STRESS_OPERATIONS` does not say: under emulation it does (run-tests).
 const OPERATIONS: usize = 10_000;
 /// Names that machines have; so few that clients always meet.
 const NAMES: u64 = 6;
@@ -127,13 +128,15 @@ fn eight_clients_leave_database_host_and_events_in_agreement() {
                 }
             }
         });
+        let operations = std::env::var("SKEP_STRESS_OPERATIONS").map_or(OPERATIONS, |text| text.parse().expect("a number"));
+        eprintln!("{operations} operations");
         let tally = Rc::new(Tally::default());
         let mut clients = Vec::new();
         for number in 0..CLIENTS {
             let (mut s, tally, world) = (life.session().await, tally.clone(), suite.world.clone());
             clients.push(tokio::task::spawn_local(async move {
                 let mut dice = Dice(number);
-                while tally.begun.get() < OPERATIONS {
+                while tally.begun.get() < operations {
                     tally.begun.set(tally.begun.get() + 1);
                     if tally.begun.get() % CUTS == 0 {
                         let mut state = world.lock();

@@ -27,11 +27,14 @@ pub fn enter_jail(name: &str) -> io::Result<()> {
 }
 
 /// What services cannot take away themselves when the suite ends: their directory of mount points, and the devfs that showed
-/// storage-helper its volumes. It stays while
-/// machines that run on hold some of them.
+/// storage-helper its volumes. It stays while machines run on that may hold some of them: an attempt to unmount it would fail, but have
+/// the kernel forget its directories, and with them the names of what is held.
 pub fn clear(run: &Path, instance: InstanceId) {
     // The spawner's mount points; it is not empty while machines run on.
-    let _ = std::fs::remove_dir(run.join("cells"));
+    match std::fs::remove_dir(run.join("cells")) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return,
+        _ => {}
+    }
     let _ = devfs::hide(&run.join("volumes"), &devfs::Mark::new(instance, "volumes"));
 }
 

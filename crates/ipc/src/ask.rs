@@ -6,7 +6,6 @@ use skep_proto::{Call, Fds, Op, Reason, Refusal};
 use skep_sys::msg;
 use skep_sys::sock::Peer;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Instant;
 
 /// Told about each operation before and after: writes the log of privileged acts.
 pub trait Observer {
@@ -72,8 +71,7 @@ impl<'a> Ask<'a> {
             Err(e) => wire::encode_reply::<C>(origin.seq, &Err(Refusal::new(Reason::Internal, op.name).note(e)))?,
         };
         let back = if result.is_ok() { back } else { Vec::new() };
-        let deadline = Some(Instant::now() + RECORD_DEADLINE);
-        msg::send(socket, &bytes, &msg::borrow(&back), deadline).map_err(ProtocolError::Send)?;
+        msg::send_within(socket, &bytes, &msg::borrow(&back), RECORD_DEADLINE).map_err(ProtocolError::Send)?;
         Ok(Answered(()))
     }
 

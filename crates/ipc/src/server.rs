@@ -8,7 +8,6 @@ use skep_proto::{Helper, MAX_FDS, MAX_RECORD, Text};
 use skep_sys::{msg, sock};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
 
 /// What a helper does.
 pub trait Service<H: Helper> {
@@ -143,8 +142,7 @@ impl<H: Helper> Server<H> {
 
 impl Connection {
     fn serve_one<H: Helper>(&mut self, service: &mut dyn Service<H>, observer: &mut dyn Observer) -> Result<(), ProtocolError> {
-        let deadline = Some(Instant::now() + RECORD_DEADLINE);
-        let record = msg::recv(self.socket.as_fd(), MAX_RECORD, MAX_FDS, deadline)?;
+        let record = msg::recv_begun(self.socket.as_fd(), MAX_RECORD, MAX_FDS, RECORD_DEADLINE)?;
         if !self.greeted {
             let reply = greet::<H>(&record.bytes, record.fds.len());
             self.greeted = true;
@@ -155,7 +153,7 @@ impl Connection {
                     (Welcome::Err(VersionRefused { protocol, oldest: H::OLDEST, newest: H::VERSION }), Err(error))
                 }
             };
-            msg::send(self.socket.as_fd(), &wire::encode(&reply)?, &[], deadline).map_err(ProtocolError::Send)?;
+            msg::send_within(self.socket.as_fd(), &wire::encode(&reply)?, &[], RECORD_DEADLINE).map_err(ProtocolError::Send)?;
             return result;
         }
         let (origin, request) = wire::decode_request::<H>(&record.bytes)?;

@@ -28,11 +28,13 @@ pub enum Ability {
     Eject,
     /// Choose the place of the AHCI controller.
     AhciPlace,
+    /// Count what is read and written, by disk.
+    DiskCounters,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -43,6 +45,7 @@ impl Ability {
         Self::X2apic,
         Self::Eject,
         Self::AhciPlace,
+        Self::DiskCounters,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -58,13 +61,14 @@ impl Ability {
             Self::X2apic => "x2apic",
             Self::Eject => "eject",
             Self::AhciPlace => "ahci-place",
+            Self::DiskCounters => "disk-counters",
         }
     }
 
     /// What a hypervisor of this kind can do.
     pub(crate) fn of(hypervisor: Hypervisor) -> BTreeSet<Self> {
         match hypervisor {
-            Hypervisor::Qemu => [Self::Bios, Self::FwCfg, Self::Eject].into(),
+            Hypervisor::Qemu => [Self::Bios, Self::FwCfg, Self::Eject, Self::DiskCounters].into(),
             Hypervisor::Bhyve => [
                 Self::ScreenWait,
                 Self::AcpiOff,
@@ -95,6 +99,9 @@ impl Ability {
             (Self::X2apic, Hypervisor::Qemu) => "QEMU's begins as an xAPIC, and the guest switches it over",
             (Self::Eject, Hypervisor::Bhyve) => "bhyve cannot take a CD out while it runs; take it off the list of disks",
             (Self::AhciPlace, Hypervisor::Qemu) => "QEMU's AHCI controller is a part of its chip set",
+            (Self::DiskCounters, Hypervisor::Bhyve) => {
+                "bhyve counts nothing of its disks, and the kernel no files by who reads them; of a volume `zpool iostat` says what its pool does"
+            }
             _ => "this host does not have it",
         }
     }

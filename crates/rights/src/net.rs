@@ -44,7 +44,7 @@ pub static TABLE: Process = Process {
             most: Most::N(1),
             rights: &["READ", "WRITE", "EVENT"],
             ioctls: &[],
-            why: "FreeBSD: to the part outside of capability mode, which makes taps and sends netgraph messages",
+            why: "FreeBSD: to the part outside of capability mode, which makes and counts taps and sends netgraph messages",
         },
         Descriptor {
             name: "tap",
@@ -118,7 +118,7 @@ pub static TABLE: Process = Process {
 pub static OUTSIDE: Process = Process {
     name: "net-helper-outside",
     program: "skep-net-helper",
-    task: "makes taps and sends netgraph messages for net-helper (FreeBSD)",
+    task: "makes and counts taps and sends netgraph messages for net-helper (FreeBSD)",
     uid: Uid::Own,
     namespaces: &[],
     capabilities: &[],
@@ -178,6 +178,11 @@ pub static OUTSIDE: Process = Process {
             test: "the_sender_opens_no_tap_that_it_has_not_made",
         },
         Operation {
+            name: "Count",
+            does: "reads the counters of a tap of the instance",
+            test: "a_taps_counters_are_those_of_its_guest",
+        },
+        Operation {
             name: "Bridges, Members",
             does: "lists them",
             test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
@@ -187,7 +192,8 @@ pub static OUTSIDE: Process = Process {
         capability_mode: false,
         root: Root::Always,
         note: "each netgraph message names its node, which capability mode refuses (ECAPMODE, EDESTADDRREQ; 13 to 15), and the kernel asks \
-               for root; taps are opened by path, since a descriptor of /dev would lead to the host's disks, too. So this process does \
+               for root; taps are opened by path, since a descriptor of /dev would lead to the host's disks, too; an interface's counters \
+               are a sysctl(3) that capability mode refuses. So this process does \
                nothing else: it reads typed requests from net-helper alone, and checks each name for itself",
     },
 };

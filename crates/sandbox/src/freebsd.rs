@@ -5,6 +5,7 @@ use capsicum::{CapRights, Fcntl, FcntlRights, FileRights, IoctlRights, Right};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, geteuid, getppid, setgroups, setresgid, setresuid};
 use skep_rights::{Descriptor, Process, UNLIMITED};
+use std::io;
 use std::os::fd::BorrowedFd;
 
 /// More than any descriptor of ours has.
@@ -18,18 +19,47 @@ pub fn limit(fd: BorrowedFd<'_>, line: &Descriptor) -> Result<(), EnterError> {
     if line.rights == UNLIMITED {
         return Ok(());
     }
-    let held = FileRights::from_file(&fd).map_err(failed("cap_rights_get"))?;
-    let mut rights = FileRights::new();
-    for name in line.rights {
-        let right = right(name).ok_or_else(|| EnterError::Unsupported(format!("no Capsicum right {name}")))?;
-        if held.is_set(right) {
-            rights.allow(right);
-        }
-    }
-    rights.limit(&fd).map_err(failed("cap_rights_limit"))?;
+    let rights = limit_rights(fd, line.rights)?;
     if rights.is_set(Right::Fcntl) {
+        limit_fcntls(fd)?;
+    }
+    if rights.is_set(Right::Ioctl) { limit_ioctls(fd, line.ioctls) } else { Ok(()) }
+}
+
+/// Whether a limit asked for more than the descriptor has. The kernel has then changed nothing.
+fn asks_for_more(limited: &io::Result<()>) -> bool {
+    limited.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCAPABLE))
+}
+
+/// Limits it to those of the rights that it has, and says which.
+fn limit_rights(fd: BorrowedFd<'_>, names: &[&str]) -> Result<FileRights, EnterError> {
+    let mut wanted = Vec::with_capacity(names.len());
+    for name in names {
+        wanted.push(right(name).ok_or_else(|| EnterError::Unsupported(format!("no Capsicum right {name}")))?);
+    }
+    let mut rights = FileRights::new();
+    for right in &wanted {
+        rights.allow(*right);
+    }
+    // What it has is asked for only if it lacks some: most have all.
+    let mut limited = rights.limit(&fd);
+    if asks_for_more(&limited) {
+        let held = FileRights::from_file(&fd).map_err(failed("cap_rights_get"))?;
+        for right in wanted.into_iter().filter(|right| !held.is_set(*right)) {
+            rights.deny(right);
+        }
+        limited = rights.limit(&fd);
+    }
+    limited.map(|()| rights).map_err(failed("cap_rights_limit"))
+}
+
+/// Limits it to asking and saying whether it waits; nobody needs more of fcntl(2).
+fn limit_fcntls(fd: BorrowedFd<'_>) -> Result<(), EnterError> {
+    let mut requests = FcntlRights::new();
+    requests.allow(Fcntl::GetFL).allow(Fcntl::SetFL);
+    let mut limited = requests.limit(&fd);
+    if asks_for_more(&limited) {
         let held = FcntlRights::from_file(&fd).map_err(failed("cap_fcntls_get"))?;
-        // Whether it waits; nobody needs more of fcntl(2).
         let mut requests = FcntlRights::new();
         for request in [|| Fcntl::GetFL, || Fcntl::SetFL] {
             let mut more = held;
@@ -38,17 +68,23 @@ pub fn limit(fd: BorrowedFd<'_>, line: &Descriptor) -> Result<(), EnterError> {
                 requests.allow(request());
             }
         }
-        requests.limit(&fd).map_err(failed("cap_fcntls_limit"))?;
+        limited = requests.limit(&fd);
     }
-    if !rights.is_set(Right::Ioctl) {
-        return Ok(());
+    limited.map_err(failed("cap_fcntls_limit"))
+}
+
+/// Limits it to those of the requests that it has.
+fn limit_ioctls(fd: BorrowedFd<'_>, requests: &[u64]) -> Result<(), EnterError> {
+    let mut limited = IoctlRights::Limited(requests.to_vec()).limit(&fd);
+    if asks_for_more(&limited) {
+        let held = match IoctlRights::from_file(&fd, MOST_IOCTLS).map_err(failed("cap_ioctls_get"))? {
+            IoctlRights::Limited(held) => held,
+            IoctlRights::Unlimited => requests.to_vec(),
+        };
+        let both = requests.iter().copied().filter(|request| held.contains(request)).collect();
+        limited = IoctlRights::Limited(both).limit(&fd);
     }
-    let held = IoctlRights::from_file(&fd, MOST_IOCTLS).map_err(failed("cap_ioctls_get"))?;
-    let ioctls: Vec<u64> = match held {
-        IoctlRights::Limited(held) => line.ioctls.iter().copied().filter(|request| held.contains(request)).collect(),
-        IoctlRights::Unlimited => line.ioctls.to_vec(),
-    };
-    IoctlRights::Limited(ioctls).limit(&fd).map_err(failed("cap_ioctls_limit"))
+    limited.map_err(failed("cap_ioctls_limit"))
 }
 
 pub fn enter(table: &'static Process, scene: &Scene) -> Result<(), EnterError> {

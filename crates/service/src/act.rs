@@ -2,7 +2,8 @@
 //! One line a record, tab-separated: time, service, pid, trace, user, operation, `begin` or the result, the request.
 
 use crate::kept::Kept;
-use crate::time::{iso8601, now_ns};
+use crate::line::one_line;
+use crate::time::iso8601;
 use skep_proto::wire::Origin;
 use skep_proto::{Op, Refusal};
 use std::fmt;
@@ -13,39 +14,40 @@ use std::os::fd::BorrowedFd;
 #[derive(Debug)]
 pub struct ActLog {
     name: &'static str,
+    /// Asked for once: no service goes on as another process.
+    pid: u32,
     file: Kept,
 }
 
 impl ActLog {
     pub(crate) fn new(name: &'static str, file: Kept) -> Self {
-        Self { name, file }
+        Self { name, pid: std::process::id(), file }
     }
 
-    pub(crate) fn begin(&mut self, origin: &Origin, op: &'static Op, request: &dyn fmt::Debug) {
-        self.write(origin, op, "begin", format_args!("{request:?}"));
+    /// The time of all of these is nanoseconds since 1970.
+    pub(crate) fn begin(&mut self, time: i64, origin: &Origin, op: &'static Op, request: &dyn fmt::Debug) {
+        self.write(time, origin, op, "begin", format_args!("{request:?}"));
     }
 
-    pub(crate) fn end(&mut self, origin: &Origin, op: &'static Op, result: Result<(), &Refusal>) {
+    pub(crate) fn end(&mut self, time: i64, origin: &Origin, op: &'static Op, result: Result<(), &Refusal>) {
         match result {
-            Ok(()) => self.write(origin, op, "done", format_args!("")),
-            Err(refusal) => self.write(origin, op, refusal.reason.row().name, format_args!("{refusal}")),
+            Ok(()) => self.write(time, origin, op, "done", format_args!("")),
+            Err(refusal) => self.write(time, origin, op, refusal.reason.row().name, format_args!("{refusal}")),
         }
     }
 
     /// A call that is recorded when it has ended: about what, with what outcome.
-    pub(crate) fn called(&mut self, origin: &Origin, op: &'static Op, about: &str, result: Result<(), &Refusal>) {
+    pub(crate) fn called(&mut self, time: i64, origin: &Origin, op: &'static Op, about: &str, result: Result<(), &Refusal>) {
         match result {
-            Ok(()) => self.write(origin, op, "done", format_args!("{about}")),
-            Err(refusal) => self.write(origin, op, refusal.reason.row().name, format_args!("{about}: {refusal}")),
+            Ok(()) => self.write(time, origin, op, "done", format_args!("{about}")),
+            Err(refusal) => self.write(time, origin, op, refusal.reason.row().name, format_args!("{about}: {refusal}")),
         }
     }
 
-    fn write(&mut self, origin: &Origin, op: &Op, result: &str, detail: fmt::Arguments<'_>) {
-        let detail: String = detail.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect();
-        let pid = std::process::id();
-        let time = iso8601(now_ns());
-        let Origin { trace, user, .. } = origin;
-        let line = format!("{time}\t{}\t{pid}\t{trace}\t{user}\t{}\t{result}\t{detail}\n", self.name, op.name);
+    fn write(&mut self, time: i64, origin: &Origin, op: &Op, result: &str, detail: fmt::Arguments<'_>) {
+        let (time, detail) = (iso8601(time), one_line(detail, 1000));
+        let (Self { name, pid, .. }, Origin { trace, user, .. }) = (&self, origin);
+        let line = format!("{time}\t{name}\t{pid}\t{trace}\t{user}\t{}\t{result}\t{detail}\n", op.name);
         // An act is not undone because its record could not be written.
         if self.file.add(line.as_bytes()).is_err() {
             // Not eprintln, which panics where this cannot be written either.

@@ -2,6 +2,7 @@
 
 use crate::act::ActLog;
 use crate::kept::Kept;
+use crate::line::one_line;
 use crate::time::{iso8601, now_ns};
 use skep_ipc::{Observer, ProtocolError};
 use skep_proto::wire::Origin;
@@ -81,26 +82,25 @@ impl Journal {
 
     /// Something worth knowing.
     pub fn info(&mut self, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
-        self.line("info", trace, what);
+        self.line(now_ns(), "info", trace, what);
     }
 
     /// Something that should not be.
     pub fn warn(&mut self, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
-        self.line("warn", trace, what);
+        self.line(now_ns(), "warn", trace, what);
     }
 
     /// Records a call that has ended among the privileged acts; nothing in the log.
     pub fn called(&mut self, trace: TraceId, user: &Text<64>, op: &'static Op, about: &str, result: Result<(), &Refusal>) {
         if let Some(acts) = &mut self.acts {
-            acts.called(&Origin { seq: 0, trace, user: user.clone() }, op, about, result);
+            acts.called(now_ns(), &Origin { seq: 0, trace, user: user.clone() }, op, about, result);
         }
     }
 
-    fn line(&mut self, level: &str, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
-        // One line, whatever a peer or a file put into it.
-        let what: String = what.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(2000).collect();
+    fn line(&mut self, time: i64, level: &str, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
+        let what = one_line(what, 2000);
         let trace = trace.map(|t| format!(" trace={t}")).unwrap_or_default();
-        let line = format!("{} {} {level}{trace} {what}\n", iso8601(now_ns()), self.name);
+        let line = format!("{} {} {level}{trace} {what}\n", iso8601(time), self.name);
         if let Some(kept) = &mut self.kept {
             kept.make_room(line.len());
         }
@@ -123,19 +123,21 @@ pub fn is_quiet(op: &Op) -> bool {
 impl Observer for Journal {
     fn begin(&mut self, origin: &Origin, op: &'static Op, request: &dyn fmt::Debug) {
         if let Some(acts) = self.acts.as_mut().filter(|_| !is_quiet(op)) {
-            acts.begin(origin, op, request);
+            acts.begin(now_ns(), origin, op, request);
         }
     }
     fn end(&mut self, origin: &Origin, op: &'static Op, result: Result<(), &Refusal>) {
         if is_quiet(op) && result.is_ok() {
             return;
         }
+        // One moment for both.
+        let (time, trace) = (now_ns(), Some(origin.trace));
         if let Some(acts) = &mut self.acts {
-            acts.end(origin, op, result);
+            acts.end(time, origin, op, result);
         }
         match result {
-            Ok(()) => self.info(Some(origin.trace), format_args!("{} for {}: done", op.name, origin.user)),
-            Err(refusal) => self.warn(Some(origin.trace), format_args!("{} for {}: {refusal}", op.name, origin.user)),
+            Ok(()) => self.line(time, "info", trace, format_args!("{} for {}: done", op.name, origin.user)),
+            Err(refusal) => self.line(time, "warn", trace, format_args!("{} for {}: {refusal}", op.name, origin.user)),
         }
     }
     fn closed(&mut self, peer: Peer, error: &ProtocolError) {

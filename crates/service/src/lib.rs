@@ -4,6 +4,7 @@
 mod act;
 mod journal;
 mod kept;
+mod line;
 mod shares;
 mod start;
 #[cfg(test)]

@@ -43,19 +43,39 @@ pub struct Record {
     pub fds: Vec<OwnedFd>,
 }
 
-/// Waits until `fd` is ready for `flags`. `None`: for ever.
-fn wait(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
+/// Until when to wait.
+#[derive(Clone, Copy)]
+enum Until {
+    Ever,
+    At(Instant),
+    /// So long from the first wait on: whoever needs not wait needs not look at the clock, which is a system call on some hosts.
+    Within(Duration),
+}
+
+impl From<Option<Instant>> for Until {
+    fn from(deadline: Option<Instant>) -> Self {
+        deadline.map_or(Self::Ever, Self::At)
+    }
+}
+
+/// Waits until `fd` is ready for `flags`.
+fn wait(fd: BorrowedFd<'_>, flags: PollFlags, until: &mut Until) -> io::Result<bool> {
     loop {
-        let timeout = match deadline {
-            None => PollTimeout::NONE,
-            Some(at) => {
-                // Rounded up: a wait that ends just before the deadline would spin.
-                let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
-                PollTimeout::try_from(left.min(Duration::from_secs(3600))).unwrap_or(PollTimeout::MAX)
+        let left = match *until {
+            Until::Ever => None,
+            Until::At(at) => Some(at.saturating_duration_since(Instant::now())),
+            Until::Within(patience) => {
+                *until = Until::At(Instant::now() + patience);
+                Some(patience)
             }
         };
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            // Rounded up: a wait that ends just before the deadline would spin.
+            let left = (left + Duration::from_micros(999)).min(Duration::from_secs(3600));
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
         match nix::poll::poll(&mut [PollFd::new(fd, flags)], timeout) {
-            Ok(0) if deadline.is_some_and(|at| Instant::now() >= at) => return Ok(false),
+            Ok(0) if matches!(*until, Until::At(at) if Instant::now() >= at) => return Ok(false),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(true),
             Err(e) => return Err(e.into()),
@@ -66,6 +86,15 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Option<Instant>) -> io::
 /// Sends one record with its descriptors, whole, or fails. Blocks until `deadline` (`TimedOut`); a passed deadline tries once.
 /// After an error in mid-record the connection is of no more use and must be closed.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
+    send_until(socket, bytes, fds, deadline.into())
+}
+
+/// [`send`] that waits for room no longer than `patience`.
+pub fn send_within(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], patience: Duration) -> io::Result<()> {
+    send_until(socket, bytes, fds, Until::Within(patience))
+}
+
+fn send_until(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], mut until: Until) -> io::Result<()> {
     if bytes.is_empty() {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
@@ -83,7 +112,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], deadli
             }
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
-                if !wait(socket, PollFlags::POLLOUT, deadline)? {
+                if !wait(socket, PollFlags::POLLOUT, &mut until)? {
                     return Err(io::Error::from(io::ErrorKind::TimedOut));
                 }
             }
@@ -95,18 +124,29 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], deadli
 
 /// Receives one whole record of at most `max_bytes` and `max_fds`.
 pub fn recv(socket: BorrowedFd<'_>, max_bytes: usize, max_fds: usize, deadline: Option<Instant>) -> Result<Record, RecvError> {
+    let mut until = Until::from(deadline);
+    if deadline.is_some() && !wait(socket, PollFlags::POLLIN, &mut until)? {
+        return Err(RecvError::TimedOut);
+    }
+    recv_until(socket, max_bytes, max_fds, until)
+}
+
+/// [`recv`] of a record whose beginning is there already, as poll(2) has said. What is missing must come within `patience`.
+pub fn recv_begun(socket: BorrowedFd<'_>, max_bytes: usize, max_fds: usize, patience: Duration) -> Result<Record, RecvError> {
+    recv_until(socket, max_bytes, max_fds, Until::Within(patience))
+}
+
+fn recv_until(socket: BorrowedFd<'_>, max_bytes: usize, max_fds: usize, mut until: Until) -> Result<Record, RecvError> {
+    let flags = if matches!(until, Until::Ever) { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
     let mut bytes = Vec::new();
     let mut fds = Vec::new();
     loop {
-        if deadline.is_some() && !wait(socket, PollFlags::POLLIN, deadline)? {
-            return Err(RecvError::TimedOut);
-        }
-        match recv_piece(socket, max_bytes, max_fds, &mut bytes, &mut fds, MsgFlags::empty()) {
+        match recv_piece(socket, max_bytes, max_fds, &mut bytes, &mut fds, flags) {
             Ok(true) => return Ok(Record { bytes, fds }),
             Ok(false) => {}
             Err(RecvError::Io(e)) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(RecvError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
-                if !wait(socket, PollFlags::POLLIN, deadline)? {
+                if !wait(socket, PollFlags::POLLIN, &mut until)? {
                     return Err(RecvError::TimedOut);
                 }
             }

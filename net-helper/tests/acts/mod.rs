@@ -6,7 +6,7 @@ use crate::support::frames::{frame, hear, send};
 use crate::support::{KINDS, LOOPBACK, Network, Served, ask, host, instance, open};
 use skep_ipc::Client;
 use skep_net_helper::platform::{Host, Link, NetHost, Switch};
-use skep_proto::net::{CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, ListInterfaces, MoveTap, Net};
+use skep_proto::net::{CountTaps, CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, ListInterfaces, MoveTap, Net};
 use skep_proto::{IfName, MachineId, NicId, Reason, Refusal, SwitchId};
 use std::os::fd::OwnedFd;
 
@@ -208,4 +208,28 @@ fn interfaces_are_listed_in_pages() {
     assert_eq!((up0.kind.as_str(), up0.up), (KINDS.0, true));
     assert!(page.interfaces.iter().all(|i| i.name.as_str() != LOOPBACK && !i.name.is_of(instance())));
     assert_eq!(up0.bridge.as_ref().unwrap().as_str(), bridge(70));
+}
+
+#[test]
+fn a_taps_counters_are_those_of_its_guest() {
+    let Some(mut net) = Net7::new() else { return };
+    net.switch(0, None).unwrap();
+    let (a, b) = (net.tap(1, Some(0)).unwrap(), net.tap(2, Some(0)).unwrap());
+    let mut count = |numbers: &[u16]| {
+        let counted = ask(&mut net.client, CountTaps { numbers: numbers.to_vec() });
+        counted.map(|(reply, [])| reply.taps)
+    };
+    let before = count(&[1, 2]).unwrap();
+    for _ in 0..10 {
+        send(&a, &frame("counted"));
+        assert_eq!(hear(&b, |_| {}), "counted");
+    }
+    let after = count(&[2, 9, 1]).unwrap();
+    // One that is not there is left out; the order is that of the request.
+    assert_eq!(after.iter().map(|tap| tap.number).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!((after[1].tx_packets - before[0].tx_packets, after[1].tx_bytes - before[0].tx_bytes), (10, 600));
+    // The host's own frames reach it, too.
+    assert!(after[0].rx_packets - before[1].rx_packets >= 10 && after[0].rx_bytes - before[1].rx_bytes >= 600, "{after:?}");
+    let refusal = count(&[1; 65]).unwrap_err();
+    assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, "numbers"));
 }

@@ -11,7 +11,7 @@ use skep_proto::storage::{
     CreateDisk, DeleteDisk, DiskKind, DiskOpened, DiskPage, DiskState, Done, ListDisks, OpenDisk, ResizeDisk, WipeDisk,
 };
 use skep_proto::{DiskId, OneFd, Reason, Refusal};
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -60,7 +60,11 @@ pub fn check_size(object: &str, size: u64) -> Result<(), Refusal> {
 
 /// What an open disk is now.
 pub fn state(object: &str, disk: DiskId, kind: DiskKind, file: &File) -> Result<DiskState, Refusal> {
-    let meta = file.metadata().at(object, "stat")?;
+    looked_at(object, disk, kind, file, &file.metadata().at(object, "stat")?)
+}
+
+/// The same of one whose metadata are known.
+fn looked_at(object: &str, disk: DiskId, kind: DiskKind, file: &File, meta: &Metadata) -> Result<DiskState, Refusal> {
     let size = match kind {
         DiskKind::Qcow2 => image::header(file).map_err(|e| e.into_refusal(object))?.size,
         DiskKind::Raw | DiskKind::Zvol => meta.len(),
@@ -164,8 +168,9 @@ pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskOpened, OneFd), Refus
     let object = object(call.disk);
     let file = open_existing(store, call.disk, call.kind, flags(call))?;
     lock(&object, &file, call.read_only)?;
-    let state = state(&object, call.disk, call.kind, &file)?;
-    let most = most(&state, file.metadata().at(&object, "stat")?.len());
+    let meta = file.metadata().at(&object, "stat")?;
+    let state = looked_at(&object, call.disk, call.kind, &file, &meta)?;
+    let most = most(&state, meta.len());
     // Not before: what is read past the cache is read by whole blocks.
     platform::set_cache(file.as_fd(), call.no_cache).at(&object, "pass by the cache")?;
     Ok((DiskOpened { disk: state, most }, [hand_out("disk", &object, file)?]))

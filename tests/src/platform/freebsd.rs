@@ -28,9 +28,6 @@ const LOADER: &str = "/boot/loader.efi";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/shells";
 
-/// Whether the host counts what goes through NICs.
-pub const COUNTS_NICS: bool = false;
-
 /// Why an ordinary user cannot have machines here; none: he can.
 pub const ORDINARY_USER: Option<&str> = Some("only root makes jails");
 /// Whether the hypervisor can be paused.

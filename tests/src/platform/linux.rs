@@ -25,9 +25,6 @@ pub const FIRMWARE: &str = "usr/share/OVMF/OVMF_CODE_4M.fd";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/hostname";
 
-/// Whether the host counts what goes through NICs.
-pub const COUNTS_NICS: bool = true;
-
 /// Why an ordinary user cannot have machines here; none: he can.
 pub const ORDINARY_USER: Option<&str> = None;
 /// Whether the hypervisor can be paused.

@@ -40,28 +40,25 @@ pub fn lines(table: &Process, freebsd: &FreeBsd, uids: &[u32], open: &[Open], li
         None => line("jail", "none", "none", Verdict::Confirmed),
     });
     if let Some(jail) = freebsd.jail.as_ref().filter(|_| jailed) {
-        // A console-proxy's has no limits beside those of every process.
-        if table.name != skep_rights::console::TABLE.name {
+        // A console-proxy's has no limits beside those of every process, and opens nothing.
+        if table.name == skep_rights::console::TABLE.name {
+            lines.push(root(jail, &[]));
+        } else {
             lines.push(limits(jail));
+            lines.push(nodes(jail, uids));
+            lines.push(root(jail, &[("/dev", "devfs"), ("/dev/fd", "fdescfs"), ("/run", "tmpfs"), ("/tmp", "tmpfs")]));
         }
-        lines.push(nodes(jail, uids));
-        lines.push(root(jail));
     }
 }
 
-/// What is mounted at and below its root: each file system of the kernel's at its place, of the host's the prepared root and shares.
-fn root(jail: &Jail) -> Line {
+/// What is mounted at and below its root: of the host's the prepared root and shares, of the kernel's these, each at its place.
+fn root(jail: &Jail, kernels: &[(&str, &str)]) -> Line {
     let Some(seen) = &jail.mounts else {
         let why = "the kernel's list of mounts cannot be read".into();
         return line("root", "read-only, nothing of the host but the machine's shares", "not readable", Verdict::Weaker { why });
     };
-    let kernels = |mount: &Mount| {
-        matches!(
-            (mount.point.as_str(), mount.filesystem.as_str()),
-            ("/dev", "devfs") | ("/dev/fd", "fdescfs") | ("/run" | "/tmp", "tmpfs")
-        )
-    };
-    let strange = seen.iter().filter(|mount| mount.point != "/" && !mount.is_share() && !kernels(mount));
+    let known = |mount: &Mount| kernels.contains(&(mount.point.as_str(), mount.filesystem.as_str()));
+    let strange = seen.iter().filter(|mount| mount.point != "/" && !mount.is_share() && !known(mount));
     let strange = strange.map(|mount| format!("{} is {} of {}", mount.point, mount.filesystem, mount.root)).collect();
     mounts::root(seen, |_| true, strange)
 }

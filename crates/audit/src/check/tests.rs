@@ -216,11 +216,14 @@ fn in_jail(table: &'static Table, uid: u32, jail: Jail) -> Process {
 #[test]
 fn on_freebsd_a_cell_as_it_should_be_differs_in_nothing() {
     assert_eq!(differences(&in_jail(&hypervisor::TABLE, 62_006, cell())), []);
-    // A console-proxy's has no limits, and no right over instances.
+    // A console-proxy's has no limits, no devices, and no right over instances.
     let proxy = in_jail(&console::TABLE, 62_007, Jail { nodes: Some(Vec::new()), limits: Some(Vec::new()), ..cell() });
     assert_eq!(difference(&proxy, "jail"), "the jail is allowed vmm");
-    assert!(!proxy.lines.iter().any(|line| line.line == "limits"));
-    assert_eq!(difference(&proxy, "devices"), "not everything is hidden first");
+    assert!(!proxy.lines.iter().any(|line| ["limits", "devices"].contains(&line.line.as_str())));
+    assert!(difference(&proxy, "root").starts_with("/dev is devfs of devfs; /dev/fd is"));
+    let mut own = Jail { allowed: Vec::new(), ..cell() };
+    own.mounts.as_mut().unwrap().truncate(1);
+    assert_eq!(differences(&in_jail(&console::TABLE, 62_007, own)), []);
 }
 
 #[test]

@@ -331,3 +331,40 @@ pub fn members(socket: BorrowedFd<'_>, bridge_name: &str) -> io::Result<Vec<Stri
         room *= 2;
     }
 }
+
+/// What has gone through an interface (`struct ifmibdata`, net/if_mib.h; the same from 13 to 15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// Bytes that came in.
+    pub in_bytes: u64,
+    /// Packets that came in.
+    pub in_packets: u64,
+    /// Bytes that went out.
+    pub out_bytes: u64,
+    /// Packets that went out.
+    pub out_packets: u64,
+}
+
+/// Counters of the interface with this index and name; none: there is no such interface. Refused in capability mode.
+pub fn counters(index: u32, interface: &str) -> io::Result<Option<Counted>> {
+    const NETLINK_GENERIC: i32 = 0;
+    const IFMIB_IFDATA: i32 = 2;
+    const IFDATA_GENERAL: i32 = 1;
+    let index = i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let name = [libc::CTL_NET, libc::PF_LINK, NETLINK_GENERIC, IFMIB_IFDATA, index, IFDATA_GENERAL];
+    let bytes = match super::ask::sysctl(&name) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        bytes => bytes?,
+    };
+    Ok(counted(&bytes, interface))
+}
+
+fn counted(bytes: &[u8], interface: &str) -> Option<Counted> {
+    // The index may be another's by now.
+    let name = bytes.get(..libc::IFNAMSIZ)?.split(|byte| *byte == 0).next()?;
+    if name != interface.as_bytes() {
+        return None;
+    }
+    let number = |at: usize| Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+    Some(Counted { in_packets: number(80)?, out_packets: number(96)?, in_bytes: number(120)?, out_bytes: number(128)? })
+}

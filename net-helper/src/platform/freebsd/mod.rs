@@ -12,7 +12,7 @@
 
 pub mod outside;
 
-use super::{HostError, Link, NetHost, Switch};
+use super::{Counters, HostError, Link, NetHost, Switch};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use outside::Outside;
@@ -211,6 +211,16 @@ impl NetHost for Host {
         let mut links = all().map_err(HostError::step("list interfaces"))?;
         self.add_graph(&mut links)?;
         Ok(links)
+    }
+
+    /// By the part outside: capability mode refuses the request, and an interface's own (`SIOCGIFDATA`) is not there.
+    fn counters(&mut self, name: &IfName) -> Result<Option<Counters>, HostError> {
+        let Some(outside) = &self.outside else { return Ok(None) };
+        match net::index(self.socket.as_fd(), name.as_str()) {
+            Ok(index) => outside.count(name, index),
+            Err(e) if is(&e, Errno::ENXIO) => Ok(None),
+            Err(e) => Err(HostError::step("read its counters")(e)),
+        }
     }
 
     fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), HostError> {

@@ -29,8 +29,8 @@ pub struct Cell {
     pub place: PathBuf,
     /// The uid of its processes; none: root.
     pub owner: Option<u32>,
-    /// Its devfs ruleset.
-    pub ruleset: u16,
+    /// Its devfs ruleset; none: it has no devices.
+    pub ruleset: Option<u16>,
     /// It gets a network stack of its own, empty but for a loopback and stand-ins for taps.
     pub stack: bool,
 }
@@ -101,8 +101,8 @@ fn become_first(plan: &Plan<'_>, cell: &Cell, report: &OwnedFd) -> Result<Infall
         ("securelevel", Value::Number(3)),
         ("enforce_statfs", Value::Number(2)),
         ("children.max", Value::Number(0)),
-        ("devfs_ruleset", Value::Number(i32::from(cell.ruleset))),
     ];
+    parameters.extend(cell.ruleset.map(|ruleset| ("devfs_ruleset", Value::Number(i32::from(ruleset)))));
     if plan.limits.is_some() {
         parameters.push(("allow.vmm", Value::Named));
     }
@@ -111,6 +111,12 @@ fn become_first(plan: &Plan<'_>, cell: &Cell, report: &OwnedFd) -> Result<Infall
     } else {
         parameters.extend([("ip4", Value::Number(0)), ("ip6", Value::Number(0))]);
     }
+    // The host's, since a cell need not have one.
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(at("open /dev/null"))?;
+    for number in 0..=2 {
+        fd::place(null.as_fd(), number).map_err(at("standard descriptors"))?;
+    }
+    drop(null);
     // The kernel lets nobody into a jail who holds a directory; and nothing but what the program gets has to come along.
     let mut keep = vec![report.as_raw_fd(), plan.listener.as_raw_fd()];
     keep.extend(plan.fds.iter().map(AsRawFd::as_raw_fd));
@@ -186,11 +192,6 @@ fn run(plan: &Plan<'_>, report: &OwnedFd) -> Result<Infallible, Failed> {
     let program = text(plan.program)?;
     let args =
         std::iter::once(plan.program).chain(plan.args.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(at("open /dev/null"))?;
-    for number in 0..=2 {
-        fd::place(null.as_fd(), number).map_err(at("standard descriptors"))?;
-    }
-    drop(null);
     let mut numbers: Vec<(BorrowedFd<'_>, RawFd)> = vec![(report.as_fd(), REPORT), (plan.listener, LISTENER)];
     numbers.extend(plan.fds.iter().copied().zip(FIRST..));
     fd::arrange(&numbers).map_err(at("arrange descriptors"))?;

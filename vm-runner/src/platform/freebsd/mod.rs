@@ -178,10 +178,16 @@ impl Host {
         let place = self.mount_point(plan.machine, console);
         std::fs::create_dir_all(&place).map_err(failed("make the mount point"))?;
         let owner = plan.identity.filter(|_| self.newer || console);
-        let mark = self.mark(plan.machine, console);
-        let ruleset = devfs::take(self.dev.as_fd(), &mark, &mounts::rules(owner)).map_err(failed("set devfs rules"))?;
-        let uid = owner.unwrap_or(0);
-        mounts::furnish(&self.cell.join(plan.root), &place, ruleset, uid).map_err(failed("mount the cell's root"))?;
+        mounts::root(&self.cell.join(plan.root), &place).map_err(failed("mount the cell's root"))?;
+        // A console-proxy opens nothing: it gets neither devices nor room.
+        let ruleset = if console {
+            None
+        } else {
+            let mark = self.mark(plan.machine, console);
+            let ruleset = devfs::take(self.dev.as_fd(), &mark, &mounts::rules(owner)).map_err(failed("set devfs rules"))?;
+            mounts::furnish(&place, ruleset, owner.unwrap_or(0)).map_err(failed("mount the cell's devices and room"))?;
+            Some(ruleset)
+        };
         for (number, share) in plan.shares.iter().enumerate() {
             mounts::share(share, number, &place)
                 .map_err(|e| crate::spawner::refused(plan.machine, &share.name, e.raw_os_error().unwrap_or(0)))?;
@@ -206,10 +212,14 @@ impl Host {
         if !console {
             vmm::destroy(&self.vm_name(machine))?;
         }
+        let place = self.mount_point(machine, console);
+        if !place.exists() {
+            // It is made first and goes last.
+            return Ok(());
+        }
         if self.counts {
             rctl::remove(&format!("jail:{name}"))?;
         }
-        let place = self.mount_point(machine, console);
         mounts::clear(&place)?;
         devfs::give(self.dev.as_fd(), &self.mark(machine, console))?;
         match std::fs::remove_dir(place) {

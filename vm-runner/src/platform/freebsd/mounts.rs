@@ -28,10 +28,14 @@ fn mount(kind: &str, at: &Path, options: &[(&str, &str)], flags: MntFlags) -> io
     call.nmount(flags).map_err(|e| e.error().into())
 }
 
-/// Mounts them at `place`.
-pub fn furnish(root: &Path, place: &Path, ruleset: u16, uid: u32) -> io::Result<()> {
+/// Mounts the root at `place`.
+pub fn root(root: &Path, place: &Path) -> io::Result<()> {
     let root = std::str::from_utf8(root.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    mount("nullfs", place, &[("target", root)], MntFlags::MNT_RDONLY | MntFlags::MNT_NOSUID)?;
+    mount("nullfs", place, &[("target", root)], MntFlags::MNT_RDONLY | MntFlags::MNT_NOSUID)
+}
+
+/// Mounts the others below it.
+pub fn furnish(place: &Path, ruleset: u16, uid: u32) -> io::Result<()> {
     mount("devfs", &place.join("dev"), &[("ruleset", &ruleset.to_string())], MntFlags::MNT_NOSUID | MntFlags::MNT_NOEXEC)?;
     mount("fdescfs", &place.join("dev/fd"), &[], MntFlags::MNT_NOSUID)?;
     // bhyve wants taps by a name that begins with tap; each is a descriptor (FREEBSD.md 27).

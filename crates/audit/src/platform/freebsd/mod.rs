@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+/// Datasets within datasets, `zvol` included; ZFS itself allows 50.
+const MOST_DATASETS: u8 = 51;
 const PROC: [c_int; 2] = [libc::CTL_KERN, libc::KERN_PROC];
 
 /// One process of `kern.proc.proc`.
@@ -44,6 +46,7 @@ impl Kernel {
     pub fn open(options: &Options) -> Result<Self, Error> {
         let mut paths = kinfo::Paths::new();
         below(&options.state, 0, &mut paths);
+        devices(&options.run.join("volumes"), 0, &mut paths);
         let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PROC]).map_err(Error::kernel("kern.proc.proc"))?;
         let processes = infos(&bytes);
         let (mut listeners, mut pipes) = (Vec::new(), BTreeMap::<u64, Vec<i32>>::new());
@@ -180,6 +183,20 @@ fn below(directory: &Path, depth: u8, paths: &mut kinfo::Paths) {
             paths.insert((meta.dev(), meta.ino()), entry.path());
         } else if meta.is_dir() && depth < 2 {
             below(&entry.path(), depth + 1, paths);
+        }
+    }
+}
+
+/// The same for the devices of volumes. The kernel names an open device only while it remembers all directories on the way, and
+/// forgets them by itself, or when somebody tries to unmount them: file system and number of a device stay.
+fn devices(directory: &Path, depth: u8, paths: &mut kinfo::Paths) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        // A link is not followed.
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.file_type().is_char_device() {
+            paths.insert((meta.dev(), meta.ino()), entry.path());
+        } else if meta.is_dir() && depth < MOST_DATASETS {
+            devices(&entry.path(), depth + 1, paths);
         }
     }
 }

@@ -9,7 +9,7 @@
 
 pub mod sender;
 
-use crate::platform::HostError;
+use crate::platform::{Counters, HostError};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use skep_proto::wire::{decode, encode};
@@ -52,10 +52,21 @@ enum Ask {
     Members(IfName, u32),
     /// Make a tap of this name, and open its device.
     MakeTap(IfName),
+    /// What has gone through a tap, which has this index.
+    Count(IfName, u32),
 }
 
-/// What it answers: names, with numbers of nodes, or the failed step and its errno.
-type Answer = Result<Names, (String, i32)>;
+/// What it says.
+#[derive(Debug, Serialize, Deserialize)]
+enum Said {
+    /// Names, with numbers of nodes; none, where there is nothing to be said.
+    Names(Names),
+    /// Bytes and packets that came in, bytes and packets that went out.
+    Counted([u64; 4]),
+}
+
+/// What it answers: that, or the failed step and its errno.
+type Answer = Result<Said, (String, i32)>;
 /// Names, each with the number of its node.
 type Names = Vec<(IfName, u32)>;
 
@@ -97,11 +108,14 @@ impl Outside {
     }
 
     fn ask(&self, ask: &Ask) -> Result<Names, HostError> {
-        self.ask_for(ask, 0).map(|(answer, _)| answer)
+        match self.ask_for(ask, 0)?.0 {
+            Said::Names(names) => Ok(names),
+            Said::Counted(_) => Ok(Vec::new()),
+        }
     }
 
     /// With as many descriptors in the answer as `fds`, at most.
-    fn ask_for(&self, ask: &Ask, fds: usize) -> Result<(Names, Vec<OwnedFd>), HostError> {
+    fn ask_for(&self, ask: &Ask, fds: usize) -> Result<(Said, Vec<OwnedFd>), HostError> {
         let deadline = Some(Instant::now() + PATIENCE);
         let exchange = || -> io::Result<(Answer, Vec<OwnedFd>)> {
             msg::send(self.socket.as_fd(), &encode(ask).map_err(io::Error::other)?, &[], deadline)?;
@@ -119,6 +133,17 @@ impl Outside {
     pub fn make_tap(&self, name: &IfName) -> Result<OwnedFd, HostError> {
         let (_, fds) = self.ask_for(&Ask::MakeTap(name.clone()), 1)?;
         fds.into_iter().next().ok_or_else(|| HostError::step(sender::OPEN_TAP)(Errno::EBADF))
+    }
+
+    /// What has gone through the tap with this index; none: there is no such tap any more.
+    pub fn count(&self, name: &IfName, index: u32) -> Result<Option<Counters>, HostError> {
+        let said = self.ask_for(&Ask::Count(name.clone(), index), 0)?.0;
+        Ok(match said {
+            Said::Counted([rx_bytes, rx_packets, tx_bytes, tx_packets]) => {
+                Some(Counters { rx_bytes, rx_packets, tx_bytes, tx_packets })
+            }
+            Said::Names(_) => None,
+        })
     }
 
     /// Makes a bridge.

@@ -2,7 +2,7 @@
 //! one is checked here, too.
 
 use super::super::{DESCRIBE, ENTER_GROUP, NAME as NAME_IT, adopt, unmade};
-use super::{Answer, Ask, PAGE};
+use super::{Answer, Ask, PAGE, Said};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use skep_proto::wire::{decode, encode};
@@ -28,12 +28,14 @@ const FOREIGN_TAP: &str = "make a tap whose name is none of this instance's";
 const MAKE_TAP: &str = "make a tap";
 const NO_TAPS: &str = "make a tap (kldload if_tuntap)";
 pub const OPEN_TAP: &str = "open the tap";
+const COUNT: &str = "read its counters";
 /// Steps, as errors name them.
-pub const STEPS: [&str; 16] = [
+pub const STEPS: [&str; 17] = [
     FOREIGN_TAP,
     MAKE_TAP,
     NO_TAPS,
     OPEN_TAP,
+    COUNT,
     DESCRIBE,
     ENTER_GROUP,
     NAME_IT,
@@ -98,9 +100,10 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
         let acted = match &ask {
             Ask::MakeTap(name) => sender.make_tap(name).map(|opened| {
                 tap = Some(opened);
-                Vec::new()
+                Said::Names(Vec::new())
             }),
-            ask => sender.act(ask),
+            Ask::Count(name, index) => sender.count(name, *index),
+            ask => sender.act(ask).map(Said::Names),
         };
         let answer = acted.map_err(|(step, error)| (step.to_owned(), error.raw_os_error().unwrap_or(Errno::EIO as i32)));
         let Ok(bytes) = encode::<Answer>(&answer) else { return Ok(()) };
@@ -159,8 +162,8 @@ impl Sender {
                 let members = members.filter_map(|hook| Some((hook.peer.name.parse().ok()?, hook.peer.id)));
                 return Ok(members.skip(*after as usize).take(PAGE).collect());
             }
-            // It needs no socket.
-            Ask::MakeTap(_) => {}
+            // They need no socket.
+            Ask::MakeTap(_) | Ask::Count(..) => {}
         }
         Ok(Vec::new())
     }
@@ -196,6 +199,14 @@ impl Sender {
             // That it stays would be news to whoever reads the list of interfaces; the next start sweeps it.
             let _ = net::destroy(socket, &made);
         })
+    }
+
+    /// Reads the counters of a tap; none if it is gone.
+    fn count(&self, name: &IfName, index: u32) -> Step<Said> {
+        step(COUNT, self.named(name, 't', IfName::tap))?;
+        let counted = step(COUNT, net::counters(index, name.as_str()))?;
+        let all = |c: net::Counted| Said::Counted([c.in_bytes, c.in_packets, c.out_bytes, c.out_packets]);
+        Ok(counted.map_or(Said::Names(Vec::new()), all))
     }
 
     /// Whether it is an interface that may be touched.
