@@ -8,6 +8,7 @@ use crate::db::machines::{MachineRow, Machines};
 use crate::db::{Change, Who};
 use crate::life::{Effect, Input, Life, state_word, word};
 use crate::operations::Operation;
+use crate::served;
 use crate::spec::{Boot, Spec};
 use crate::upkeep::{Pauses, again};
 use skep_ipc::aio::Port;
@@ -222,6 +223,9 @@ impl Actor {
                 self.broker.warn(self.who.trace, format_args!("machine {}: {refusal}", self.id));
             }
             self.life = life;
+            if self.slot.is_none() {
+                served::poke_all(&self.broker);
+            }
         }
         let refused = effects.iter().any(|e| matches!(e, Effect::Finish(Err(_)))) && self.life.state == MachineState::Stopped;
         for effect in effects {

@@ -42,6 +42,8 @@ pub struct Broker {
     pub operations: RefCell<HashMap<OperationId, Rc<Live>>>,
     /// Machines that something was asked of.
     pub actors: RefCell<HashMap<MachineId, Post>>,
+    /// Switches whose guests are served.
+    pub serving: RefCell<crate::served::All>,
     /// Disks that jobs read or write: not to be started, resized or deleted.
     pub held: RefCell<Vec<DiskId>>,
     /// Bytes that disks of groups are about to grow by.
@@ -96,6 +98,7 @@ impl Broker {
             cells: Line::start(run.clone(), note()),
             operations: RefCell::default(),
             actors: RefCell::default(),
+            serving: RefCell::default(),
             held: RefCell::default(),
             growing: RefCell::default(),
             logins: Logins::default(),

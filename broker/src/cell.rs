@@ -8,12 +8,13 @@ use crate::db::nics::Nics;
 use crate::helpers::{Lent, PATIENCE, ask};
 use crate::life::{Found, Input};
 use crate::platform;
+use crate::served;
 use crate::spec::{Boot, Disk, Spec};
 use skep_ipc::aio::{Client, Port};
 use skep_proto::broker::Act;
 use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCell};
 use skep_proto::console::Console;
-use skep_proto::net::{CreateTap, DeleteTap};
+use skep_proto::net::{CreateTap, DeleteTap, GuardTap, Own};
 use skep_proto::runner::{
     self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakeSerial, Watch,
 };
@@ -101,7 +102,7 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
 
 /// Makes the cell of a machine and starts the hypervisor in it (ARCHITECTURE.md, "How a machine starts"). `watch` gets the runner's
 /// events before the hypervisor is started. After a failure the cell may be half-made: the caller clears it away.
-pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(Port)) -> Result<(), Refusal> {
+pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch: impl FnOnce(Port)) -> Result<(), Refusal> {
     let machine = load(broker, id)?;
     let object = format!("machine {}", machine.name);
     let slot = machine.slot.ok_or_else(|| Refusal::new(Reason::Internal, &object).note("it has no slot"))?;
@@ -140,12 +141,19 @@ pub async fn make(broker: &Broker, who: &Who, id: MachineId, watch: impl FnOnce(
     let log = OpenLogWriter { machine: id, log: LogKind::Hypervisor };
     let (_, [log, _]) = broker.storage.call(who, log).await.map_err(|r| about(r, &object))?;
     parts.push((FdRole::Log, log));
-    for (slot, nic) in (0..).zip(broker.read(|db| db.nics_of(id))?) {
+    let nics = broker.read(|db| db.nics_of(id))?;
+    for (slot, nic) in (0..).zip(&nics) {
         let switch = nic.switch.as_ref().map(|(.., number)| *number);
         let call = CreateTap { machine: id, nic: nic.id, number: nic.number, switch };
         let (_, [tap]) = broker.net.call(who, call).await.map_err(|r| about(r, &format!("nic {}", nic.name)))?;
         parts.push((FdRole::Tap(slot), tap));
+        // Before anybody has the tap's other end.
+        if let Some(address) = nic.address {
+            let call = GuardTap { number: nic.number, own: Some(Own { mac: nic.mac, address }) };
+            broker.net.call(who, call).await.map_err(|r| about(r, &format!("nic {}", nic.name)))?;
+        }
     }
+    served::join(broker, who, &machine, &nics).await;
 
     let (roles, fds): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
     let can_limit_tasks = broker.facilities(who).await?.limits.iter().any(|l| l.as_str() == "tasks");
@@ -346,7 +354,9 @@ pub async fn clear(
             Err(refusal) => return Err(refusal),
         }
     }
-    for nic in broker.read(|db| db.nics_of(machine))? {
+    let nics = broker.read(|db| db.nics_of(machine))?;
+    served::leave(broker, who, &nics).await;
+    for nic in nics {
         // Where a tap outlives its descriptor (FreeBSD). One that stays is found again by its number.
         if let Err(refusal) = broker.net.call(who, DeleteTap { number: nic.number }).await {
             broker.warn(who.trace, format_args!("nic {}: {refusal}", nic.name));

@@ -19,6 +19,7 @@ mod rates;
 mod reconcile;
 mod requests;
 mod route;
+mod served;
 mod session;
 mod spec;
 mod upkeep;

@@ -289,6 +289,7 @@ pub fn about(request: &BrokerRequest) -> String {
         R::MachineCreate(c) => format!("machine {}", c.name),
         R::MachineRename(c) => format!("machine {} to {}", c.machine, c.name),
         R::MachineAct(c) => format!("machine {} {:?}", c.machine, c.act),
+        R::MachineLaunch(c) => format!("machine {} from {}", c.name, c.image),
         R::MachineClone(c) => format!("machine {} to {}", c.machine, c.name),
         R::DiskCreate(c) => format!("disk {}", c.name),
         R::DiskImport(c) => format!("disk {}", c.name),

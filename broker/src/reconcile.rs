@@ -5,13 +5,15 @@ use crate::broker::Broker;
 use crate::cell;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{Machines, Which};
+use crate::db::nics::Nics;
 use crate::db::snapshots::Snapshots;
 use crate::db::switches::Switches;
 use crate::db::{Fault, Who};
 use crate::life::{Found, Input};
 use crate::requests::machine_jobs::doom;
+use crate::served;
 use skep_proto::cell::{KillCell, ListCells, SweepCell};
-use skep_proto::net::{CreateSwitch, DeletePair, DeleteSwitch, DeleteTunnel, ListInterfaces};
+use skep_proto::net::{CreateSwitch, DeletePair, DeleteSwitch, DeleteTunnel, ListInterfaces, SetGateway};
 use skep_proto::storage::ListDisks;
 use skep_proto::{IfName, MachineId, Refusal};
 use std::collections::{HashMap, HashSet};
@@ -87,6 +89,13 @@ impl Broker {
                 let _ = post.send(Msg::Found(Input::Found(found), port));
             });
         }
+        // Guests' services of switches, whose cells go by the ids of these. Those of others are strays.
+        let switches = self.read(|db| db.switches_after("", u32::MAX))?;
+        for switch in switches.iter().filter(|switch| switch.subnet.is_some()) {
+            if alive.remove(&switch.id.cell()).is_some() || !self.read(|db| db.nics_at_work(switch.id))?.is_empty() {
+                served::keep(self, switch.id);
+            }
+        }
         for machine in alive.into_keys() {
             // Begun by this broker, since it listed machines: it is known by now.
             if self.read(|db| db.machine(machine))?.is_some_and(|m| m.slot.is_some()) {
@@ -147,7 +156,13 @@ impl Broker {
         let switches = self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default();
         for switch in &switches {
             let call = CreateSwitch { switch: switch.id, number: switch.number, uplink: switch.uplink.clone() };
-            if let Err(refusal) = self.net.call(&who, call).await {
+            let made = self.net.call(&who, call).await.map(drop);
+            let gateway = SetGateway { number: switch.number, gateway: switch.gateway() };
+            let made = match made {
+                Ok(()) => self.net.call(&who, gateway).await.map(drop),
+                Err(refusal) => Err(refusal),
+            };
+            if let Err(refusal) = made {
                 self.warn(who.trace, format_args!("switch {}: {refusal}", switch.name));
             }
         }

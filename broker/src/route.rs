@@ -1,7 +1,7 @@
 //! Every request, one line each.
 
 use crate::requests::{
-    Cx, disk, event, firmware, group, host, machine, machine_jobs, nic, snapshot, stats, stream, switch, user,
+    Cx, disk, event, firmware, group, host, launch, machine, machine_jobs, nic, snapshot, stats, stream, switch, user,
 };
 use crate::session::Desk;
 use skep_ipc::ProtocolError;
@@ -58,6 +58,7 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::MachineRename(c) => plain!(MachineRename, c, machine::rename),
         R::MachineAct(c) => plain!(MachineAct, c, machine::act),
         R::MachineEject(c) => plain!(MachineEject, c, machine::eject),
+        R::MachineLaunch(c) => stream!(MachineLaunch, c, launch::launch),
         R::MachineClone(c) => plain!(MachineClone, c, machine_jobs::copy),
         R::MachineDelete(c) => plain!(MachineDelete, c, machine_jobs::delete),
         R::MachineConsole(c) => stream!(MachineConsole, c, stream::console),

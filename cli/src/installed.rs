@@ -108,7 +108,7 @@ impl Installed {
         };
         let (state, run) = (path("state", crate::platform::STATE)?, path("run", RUN)?);
         let machines = given.get("machines").map_or(Ok(MACHINES), |(number, text)| {
-            let last = u32::MAX - 2 * u32::from(skep_service::SLOTS);
+            let last = u32::MAX - skep_service::UIDS;
             let wrong = || (*number, format!("`{text}`: a uid from 1000 to {last} is expected"));
             text.parse().ok().filter(|uid| (1000..=last).contains(uid)).ok_or_else(wrong)
         })?;
@@ -152,7 +152,7 @@ impl Installed {
 
     /// Whether a machine may get this uid.
     fn is_machines(&self, uid: u32) -> bool {
-        uid.checked_sub(self.machines).is_some_and(|offset| offset < 2 * u32::from(skep_service::SLOTS))
+        uid.checked_sub(self.machines).is_some_and(|offset| offset < skep_service::UIDS)
     }
 
     /// Whether it lives there.
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(installed.uplinks.as_deref(), Some("em0, em1"));
         assert_eq!(installed.shares.as_deref(), Some("src=/srv/a, out=/b"));
         assert!(installed.is_machines(90_000) && installed.is_machines(93_999));
-        assert!(!installed.is_machines(94_000) && !installed.is_machines(89_999));
+        assert!(!installed.is_machines(94_064) && installed.is_machines(94_063) && !installed.is_machines(89_999));
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
             ("state = /a b", 1, "`/a b`: an absolute path of letters, digits and /._- is expected"),
             ("run = /a;reboot", 1, "`/a;reboot`: an absolute path of letters, digits and /._- is expected"),
             ("run =", 1, "``: an absolute path of letters, digits and /._- is expected"),
-            ("machines = 0", 1, "`0`: a uid from 1000 to 4294963295 is expected"),
+            ("machines = 0", 1, "`0`: a uid from 1000 to 4294963231 is expected"),
             ("metrics = 9177", 1, "`9177`: ADDRESS:PORT is expected, such as 127.0.0.1:9177"),
             ("listen = 8443", 1, "`8443`: ADDRESS:PORT is expected, such as 192.0.2.1:8443"),
         ] {

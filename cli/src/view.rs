@@ -255,7 +255,9 @@ pub fn switch(switch: &v1::Switch) -> Value {
         "name": switch.name,
         "id": switch.id,
         "bridge": switch.bridge,
+        "kind": switch_kind(switch.kind()),
         "uplink": switch.uplink,
+        "subnet": switch.subnet,
         "nics": switch.nics,
         "open": switch.open,
         "groups": switch.groups,
@@ -265,11 +267,30 @@ pub fn switch(switch: &v1::Switch) -> Value {
 }
 
 /// Columns of a list of switches.
-pub const SWITCHES: &[Column] = &[Column::Left("NAME"), Column::Left("BRIDGE"), Column::Left("UPLINK"), Column::Right("NICS")];
+pub const SWITCHES: &[Column] = &[
+    Column::Left("NAME"),
+    Column::Left("KIND"),
+    Column::Left("BRIDGE"),
+    Column::Left("UPLINK"),
+    Column::Left("SUBNET"),
+    Column::Right("NICS"),
+];
 
 /// A row of it.
 pub fn switch_row(switch: &v1::Switch) -> Vec<String> {
-    vec![switch.name.clone(), switch.bridge.clone(), switch.uplink.clone(), switch.nics.to_string()]
+    let kind = switch_kind(switch.kind()).to_owned();
+    let (bridge, uplink, subnet) = (switch.bridge.clone(), switch.uplink.clone(), switch.subnet.clone());
+    vec![switch.name.clone(), kind, bridge, uplink, subnet, switch.nics.to_string()]
+}
+
+fn switch_kind(kind: v1::SwitchKind) -> &'static str {
+    match kind {
+        v1::SwitchKind::Unspecified => "",
+        v1::SwitchKind::Bridged => "bridged",
+        v1::SwitchKind::Internal => "internal",
+        v1::SwitchKind::HostOnly => "host-only",
+        v1::SwitchKind::Nat => "nat",
+    }
 }
 
 /// A NIC.
@@ -279,6 +300,7 @@ pub fn nic(nic: &v1::Nic) -> Value {
         "id": nic.id,
         "mac": nic.mac,
         "switch": nic.switch,
+        "address": nic.address,
         "machine": nic.machine,
         "tap": nic.tap,
         "model": nic_model(nic.model()),
@@ -290,12 +312,18 @@ pub fn nic(nic: &v1::Nic) -> Value {
 }
 
 /// Columns of a list of NICs.
-pub const NICS: &[Column] =
-    &[Column::Left("NAME"), Column::Left("MAC"), Column::Left("SWITCH"), Column::Left("MACHINE"), Column::Left("TAP")];
+pub const NICS: &[Column] = &[
+    Column::Left("NAME"),
+    Column::Left("MAC"),
+    Column::Left("SWITCH"),
+    Column::Left("ADDRESS"),
+    Column::Left("MACHINE"),
+    Column::Left("TAP"),
+];
 
 /// A row of it.
 pub fn nic_row(nic: &v1::Nic) -> Vec<String> {
-    [&nic.name, &nic.mac, &nic.switch, &nic.machine, &nic.tap].map(Clone::clone).to_vec()
+    [&nic.name, &nic.mac, &nic.switch, &nic.address, &nic.machine, &nic.tap].map(Clone::clone).to_vec()
 }
 
 /// An operation.

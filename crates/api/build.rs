@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = [
         "machines",
+        "boot",
         "devices",
         "limits",
         "firmware",

@@ -1,11 +1,16 @@
 //! Every decoder of the suite as a fuzz target. `libfuzzer/` runs them guided by coverage (README.md says how); `tests/corpus.rs` replays the corpus in `./test`.
 #![forbid(unsafe_code)]
 
+mod guest;
+
+pub use guest::{event, guest};
+
 use skep_proto::broker::{Broker, EventView};
 use skep_proto::cell::Cell;
 use skep_proto::console::Console;
 use skep_proto::net::Net;
 use skep_proto::runner::{Runner, RunnerEvent};
+use skep_proto::services::{Document, ServiceEvent, Services};
 use skep_proto::storage::{JobRecord, Storage};
 use skep_proto::upload::{END, Pieces, header};
 use skep_proto::wire::{Hello, Welcome, decode, decode_request, encode_request};
@@ -16,8 +21,15 @@ use std::io::Read;
 pub type Target = fn(&[u8]);
 
 /// Name and function of each target.
-pub const TARGETS: &[(&str, Target)] =
-    &[("records", records), ("qmp", qmp), ("image", image), ("upload", upload), ("volumes", volumes), ("variables", variables)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("records", records),
+    ("qmp", qmp),
+    ("image", image),
+    ("upload", upload),
+    ("volumes", volumes),
+    ("variables", variables),
+    ("guest", guest),
+];
 
 /// A request that decodes is encoded again, and means the same.
 fn request<H: Helper>(bytes: &[u8])
@@ -32,7 +44,7 @@ where
 /// Records between processes: the first byte chooses what is expected.
 pub fn records(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 11 {
+    match kind % 14 {
         0 => request::<Broker>(bytes),
         1 => request::<Storage>(bytes),
         2 => request::<Net>(bytes),
@@ -43,6 +55,13 @@ pub fn records(bytes: &[u8]) {
         7 => drop(decode::<Welcome>(bytes)),
         8 => drop(decode::<RunnerEvent>(bytes)),
         9 => drop(decode::<JobRecord>(bytes)),
+        11 => request::<Services>(bytes),
+        12 => drop(decode::<ServiceEvent>(bytes)),
+        13 => {
+            if let Ok(document) = Document::decode(bytes) {
+                assert_eq!(Document::decode(&document.encode().expect("as long as before")), Ok(document));
+            }
+        }
         _ => {
             drop(decode::<EventView>(bytes));
             drop(decode::<Result<(), Refusal>>(bytes));

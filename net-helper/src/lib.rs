@@ -7,10 +7,10 @@ pub mod platform;
 pub mod serve;
 
 use platform::{Host, NetHost};
-use serve::NetHelper;
+use serve::{Given, NetHelper};
 use skep_ipc::Server;
+use skep_proto::InstanceId;
 use skep_proto::net::Net;
-use skep_proto::{IfName, InstanceId};
 use skep_rights::net::TABLE;
 use skep_sandbox::{Held, Sandboxed, limit_connection};
 use skep_service::Journal;
@@ -37,9 +37,9 @@ impl Held for Acquired {
 }
 
 /// Serves the broker, whose uid is one of `allowed`, until the process is ended. `privileged`: it holds the right to configure
-/// interfaces. `uplinks`: the host's interfaces that switches may have, and tunnels go through.
+/// interfaces. `given`: what the host's administrator gives.
 pub fn serve(
-    inside: Sandboxed<Acquired>, instance: InstanceId, privileged: bool, uplinks: Vec<IfName>, allowed: Option<Vec<u32>>,
+    inside: Sandboxed<Acquired>, instance: InstanceId, privileged: bool, given: Given, allowed: Option<Vec<u32>>,
 ) -> io::Result<()> {
     let Acquired { listener, mut host, mut journal } = inside.into_inner();
     if privileged && let Err(error) = host.sweep(instance) {
@@ -48,5 +48,5 @@ pub fn serve(
     journal.info(None, format_args!("serving{}", if privileged { "" } else { ", without the right to change anything" }));
     journal.serves();
     let mut server = Server::<Net>::new(listener, allowed).limiting(|fd| limit_connection(&TABLE, fd));
-    server.run(&mut NetHelper::new(host, instance, privileged, uplinks), &mut journal)
+    server.run(&mut NetHelper::new(host, instance, privileged, given), &mut journal)
 }

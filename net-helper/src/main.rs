@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use skep_net_helper::platform::{Host, HostError, other_role};
+use skep_net_helper::serve::Given;
 use skep_net_helper::{Acquired, serve};
 use skep_proto::IfName;
 use skep_rights::net::TABLE;
 use skep_sandbox::{EnterError, enter, limit};
 use skep_service::{Role, Start, StartError};
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +24,9 @@ enum Error {
 }
 
 fn start() -> Result<(), Error> {
-    let start = Start::from_args(&["uplinks"])?;
+    let start = Start::from_args(&["uplinks", "resolvers"])?;
     let uplinks = uplinks(start.extra.get("uplinks").map_or("", String::as_str)).map_err(StartError::Flags)?;
+    let resolvers = resolvers(start.extra.get("resolvers").map_or("", String::as_str)).map_err(StartError::Flags)?;
     let mut scene = start.scene(Role::Net);
     let mut host = Host::acquire(&mut scene.identity)?;
     if start.ids.is_some() {
@@ -31,13 +34,19 @@ fn start() -> Result<(), Error> {
     }
     let acquired = Acquired { listener: start.bind(Role::Net, Role::Broker)?, host, journal: start.journal(TABLE.name)? };
     let inside = enter(limit(acquired, &TABLE)?, &scene)?;
-    Ok(serve(inside, start.instance, start.ids.is_some(), uplinks, start.allowed(Role::Broker))?)
+    Ok(serve(inside, start.instance, start.ids.is_some(), Given { uplinks, resolvers }, start.allowed(Role::Broker))?)
 }
 
 /// The interfaces that this host's administrator gives to switches: names between commas.
 fn uplinks(text: &str) -> Result<Vec<IfName>, String> {
     let names = text.split(',').filter(|name| !name.is_empty());
     names.map(|name| name.parse().map_err(|e| format!("--uplinks {name}: {e}"))).collect()
+}
+
+/// Whom names are asked of: addresses between commas.
+fn resolvers(text: &str) -> Result<Vec<IpAddr>, String> {
+    let addresses = text.split(',').filter(|address| !address.is_empty());
+    addresses.map(|address| address.parse().map_err(|e| format!("--resolvers {address}: {e}"))).collect()
 }
 
 fn main() -> ExitCode {

@@ -1,12 +1,22 @@
 //! One line per operation.
 
-use crate::ops::{list, pair, switch, tap, tunnel};
+use crate::ops::{gateway, list, pair, switch, tap, tunnel};
 use crate::platform::{NetHost, Switch};
 use skep_ipc::{Answered, Ask, ProtocolError, Service};
-use skep_proto::net::{CreateGraphSwitch, CreateSwitch, Net, NetRequest};
+use skep_proto::net::{CreateGraphSwitch, CreateSwitch, Done, Net, NetRequest};
 use skep_proto::{IfName, InstanceId, Reason, Refusal};
 use skep_sys::sock::Peer;
+use std::net::IpAddr;
 use std::rc::Rc;
+
+/// What the host's administrator gives.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// Interfaces of the host that switches may have, and tunnels go through.
+    pub uplinks: Vec<IfName>,
+    /// Whom guests' names are asked of.
+    pub resolvers: Vec<IpAddr>,
+}
 
 /// The helper.
 #[derive(Debug)]
@@ -15,12 +25,13 @@ pub struct NetHelper<H> {
     instance: InstanceId,
     privileged: bool,
     uplinks: Rc<[IfName]>,
+    resolvers: Vec<IpAddr>,
 }
 
 impl<H: NetHost> NetHelper<H> {
-    /// Serves `host`, where `instance` marks what is ours, and switches may have `uplinks`, tunnels go through them. Not `privileged`: only the list.
-    pub fn new(host: H, instance: InstanceId, privileged: bool, uplinks: Vec<IfName>) -> Self {
-        Self { host, instance, privileged, uplinks: uplinks.into() }
+    /// Serves `host`, where `instance` marks what is ours, with what is `given`. Not `privileged`: only the list.
+    pub fn new(host: H, instance: InstanceId, privileged: bool, given: Given) -> Self {
+        Self { host, instance, privileged, uplinks: given.uplinks.into(), resolvers: given.resolvers }
     }
 
     /// The host, to change it.
@@ -56,6 +67,13 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
                 let (uplinks, CreateGraphSwitch { switch, number, uplink }) = (self.uplinks.clone(), c);
                 let call = CreateSwitch { switch, number, uplink };
                 Ok((switch::create(self.acting()?, &uplinks, &call, Switch::Netgraph)?, []))
+            }),
+            R::SetGateway(c) => ask.answer(c, |_, c, []| Ok((gateway::set(self.acting()?, &c)?, []))),
+            R::OpenPort(c) => ask.answer(c, |_, c, []| Ok((Done {}, gateway::open_port(self.acting()?, &c)?))),
+            R::GuardTap(c) => ask.answer(c, |_, c, []| Ok((tap::guard(self.acting()?, &c)?, []))),
+            R::OpenResolvers(c) => ask.answer(c, |_, _, []| {
+                self.acting()?;
+                Ok((Done {}, gateway::open_resolvers(&self.resolvers)?))
             }),
             R::DeletePair(c) => ask.answer(c, |_, c, []| Ok((pair::delete(self.acting()?, &c)?, []))),
         }

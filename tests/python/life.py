@@ -17,7 +17,7 @@ sys.path.insert(0, GENERATED)
 from google.protobuf import field_mask_pb2
 from reflect import connect
 from skep.v1 import disks_pb2, disks_pb2_grpc, events_pb2, events_pb2_grpc, machines_pb2, machines_pb2_grpc
-from skep.v1 import operations_pb2, operations_pb2_grpc, stats_pb2
+from skep.v1 import boot_pb2, operations_pb2, operations_pb2_grpc, stats_pb2
 
 CHUNK = 256 << 10
 PATIENCE = 120
@@ -99,8 +99,8 @@ def main():
 
     import_disk("kernel", KERNEL)
     import_disk("initrd", INITRD)
-    direct = machines_pb2.DirectBoot(kernel="kernel", initrd="initrd", cmdline="console=ttyS0 quiet")
-    settings = machines_pb2.MachineSettings(cpus=1, memory_mib=128, boot=machines_pb2.Boot(direct=direct))
+    direct = boot_pb2.DirectBoot(kernel="kernel", initrd="initrd", cmdline="console=ttyS0 quiet")
+    settings = machines_pb2.MachineSettings(cpus=1, memory_mib=128, boot=boot_pb2.Boot(direct=direct))
     made = machines.Create(machines_pb2.CreateMachineRequest(name="py", settings=settings))
     assert made.state == machines_pb2.MACHINE_STATE_STOPPED and made.revision == 1, made
     try:

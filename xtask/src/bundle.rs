@@ -23,6 +23,7 @@ const TESTED: &[&str] = &[
     "skep-net-helper",
     "skep-storage-helper",
     "skep-console-proxy",
+    "skep-guest-services",
     "skep-vm-runner",
     "skep-broker",
     "skep-api-frontend",
@@ -95,7 +96,15 @@ pub fn make(dir: &Path, release: bool) -> Result<()> {
 
 /// That nothing is missing, by looking at what is there.
 fn check(dir: &Path) -> Result<()> {
-    for program in ["skep", "skep-broker", "skep-vm-runner", "skep-net-helper", "skep-storage-helper", "skep-console-proxy"] {
+    for program in [
+        "skep",
+        "skep-broker",
+        "skep-vm-runner",
+        "skep-net-helper",
+        "skep-storage-helper",
+        "skep-console-proxy",
+        "skep-guest-services",
+    ] {
         let bytes = fs::read(dir.join("bin").join(program)).with_context(|| program.to_owned())?;
         // The interpreter's name tells a FreeBSD program.
         let interpreter = b"/libexec/ld-elf.so.1";

@@ -170,8 +170,10 @@ fn kind(kind: FdKind) -> String {
         FdKind::Listener => "UNIX socket that listens".into(),
         FdKind::Line => "UNIX socket (FreeBSD: terminal)".into(),
         FdKind::Netlink => "netlink socket".into(),
+        FdKind::Netfilter => "netfilter socket".into(),
         FdKind::Netgraph => "netgraph control socket".into(),
         FdKind::Inet => "internet socket".into(),
+        FdKind::Packet => "packet socket (FreeBSD: bpf(4) device)".into(),
         FdKind::Pipe => "pipe".into(),
         FdKind::Device(name) => format!("device `{name}`"),
         FdKind::CellFile(name) => format!("`{name}` of the cell"),
@@ -188,6 +190,7 @@ fn uid(table: &Process) -> &'static str {
     match table.uid {
         Uid::Own => "its own",
         Uid::PerMachine => "one per machine",
+        Uid::PerSwitch => "one per switch",
     }
 }
 

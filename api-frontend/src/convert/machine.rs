@@ -4,11 +4,11 @@ use super::network::mac_text;
 use super::{devices, invalid, known, maybe_named, named, strings, time, value};
 use skep_api::v1;
 use skep_proto::broker::{
-    Acceleration, Applies, BootDraft, Controller, DiskDraft, Limits, LimitsDraft, MachineCreate, MachineEdited, MachineLog,
-    MachineSet, MachineState, MachineView, Restart, Settings, Upkeep, UpkeepDraft,
+    Acceleration, Applies, BootDraft, Controller, DiskDraft, GuestData, Limits, LimitsDraft, MAX_GUEST_DATA, MachineCreate,
+    MachineEdited, MachineLaunch, MachineLog, MachineSet, MachineState, MachineView, Restart, Settings, Upkeep, UpkeepDraft,
 };
 use skep_proto::storage::LogKind;
-use skep_proto::{Refusal, Share};
+use skep_proto::{Reason, Refusal, Share};
 
 /// A machine.
 pub fn machine(view: MachineView) -> v1::Machine {
@@ -258,6 +258,38 @@ pub fn create(request: v1::CreateMachineRequest) -> Result<MachineCreate, Refusa
     let name = value("machine", "name", &request.name)?;
     let group = maybe_named("machine", "group", &request.group)?;
     Ok(MachineCreate { name, settings: settings(&request.settings.unwrap_or_default())?, group })
+}
+
+/// What to launch, and what its guest is told, encoded.
+pub fn launch(request: &v1::LaunchMachineRequest) -> Result<(MachineLaunch, Vec<u8>), Refusal> {
+    let settings = settings(&request.settings.clone().unwrap_or_default())?;
+    if settings.disks.as_ref().is_some_and(|disks| !disks.is_empty()) {
+        return Err(invalid("machine", "settings.disks", "a machine that is launched gets its own"));
+    }
+    let mut keys = Vec::new();
+    for (number, key) in request.ssh_keys.iter().enumerate() {
+        let key = key.trim();
+        if key.is_empty() || key.contains(char::is_control) {
+            return Err(invalid("machine", &format!("ssh_keys[{number}]"), "one line with a public key is expected"));
+        }
+        keys.push(key.to_owned());
+    }
+    let data = GuestData { keys, user_data: request.user_data.to_vec() };
+    let data = postcard::to_stdvec(&data).map_err(|e| Refusal::new(Reason::Internal, "machine").note(e))?;
+    if data.len() > MAX_GUEST_DATA {
+        let why = format!("{} bytes with the keys; at most {MAX_GUEST_DATA} fit a seed", data.len());
+        return Err(invalid("machine", "user_data", why));
+    }
+    let launch = MachineLaunch {
+        name: value("machine", "name", &request.name)?,
+        image: named("disk", "image", &request.image)?,
+        settings,
+        size: request.size_bytes,
+        switch: maybe_named("switch", "switch", &request.switch)?,
+        group: maybe_named("machine", "group", &request.group)?,
+        wait: request.wait_for_guest,
+    };
+    Ok((launch, data))
 }
 
 /// What to change: the fields that the mask names, or those that are set.

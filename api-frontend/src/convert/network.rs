@@ -1,9 +1,9 @@
 //! Switches and NICs.
 
-use super::{devices, given, invalid, maybe_named, named, strings, time, value};
+use super::{devices, given, invalid, known, maybe_named, named, optional, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
-use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchView};
+use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchCreate, SwitchKind, SwitchView};
 
 /// A switch.
 pub fn switch(view: SwitchView) -> v1::Switch {
@@ -17,7 +17,32 @@ pub fn switch(view: SwitchView) -> v1::Switch {
         open: view.open,
         groups: strings(&view.groups),
         description: view.description.to_string(),
+        kind: kind_view(&view).into(),
+        subnet: view.subnet.map(|subnet| subnet.to_string()).unwrap_or_default(),
     }
+}
+
+fn kind_view(view: &SwitchView) -> v1::SwitchKind {
+    match view.kind {
+        SwitchKind::Plain if view.uplink.as_str().is_empty() => v1::SwitchKind::Internal,
+        SwitchKind::Plain => v1::SwitchKind::Bridged,
+        SwitchKind::HostOnly => v1::SwitchKind::HostOnly,
+        SwitchKind::Nat => v1::SwitchKind::Nat,
+    }
+}
+
+/// What to create.
+pub fn switch_create(request: &v1::CreateSwitchRequest) -> Result<SwitchCreate, Refusal> {
+    let uplink = optional("switch", "uplink", &request.uplink)?;
+    let kind = match (known("switch", "kind", request.kind)?, &uplink) {
+        (v1::SwitchKind::Bridged, None) => return Err(invalid("switch", "uplink", "a bridged switch needs one")),
+        (v1::SwitchKind::Internal, Some(_)) => return Err(invalid("switch", "uplink", "an internal switch has none")),
+        (v1::SwitchKind::Unspecified | v1::SwitchKind::Bridged | v1::SwitchKind::Internal, _) => SwitchKind::Plain,
+        (v1::SwitchKind::HostOnly, _) => SwitchKind::HostOnly,
+        (v1::SwitchKind::Nat, _) => SwitchKind::Nat,
+    };
+    let subnet = optional("switch", "subnet", &request.subnet)?;
+    Ok(SwitchCreate { name: value("switch", "name", &request.name)?, uplink, kind, subnet })
 }
 
 /// A NIC.
@@ -34,6 +59,7 @@ pub fn nic(view: NicView) -> v1::Nic {
         description: view.description.to_string(),
         model: devices::nic_model_view(view.model).into(),
         slot: view.slot.unwrap_or(0).into(),
+        address: view.address.map(|address| address.to_string()).unwrap_or_default(),
     }
 }
 
@@ -47,6 +73,7 @@ pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> 
         group: maybe_named("nic", "group", &request.group)?,
         model: devices::nic_model("model", request.model)?.unwrap_or_default(),
         slot: Some(devices::slot("nic", "slot", request.slot)?).filter(|slot| *slot > 0),
+        address: optional("nic", "address", &request.address)?,
     })
 }
 
@@ -60,6 +87,7 @@ pub fn nic_set(request: &v1::UpdateNicRequest) -> Result<NicSet, Refusal> {
         mac: request.mac.as_deref().map(mac).transpose()?,
         model: devices::nic_model("model", request.model)?,
         slot: request.slot.map(|slot| devices::slot("nic", "slot", slot)).transpose()?,
+        address: given("nic", "address", request.address.as_ref())?,
     })
 }
 

@@ -1,19 +1,20 @@
 //! Machines.
 
-use super::{Answer, Answers, Api};
+use super::{Answer, Answers, Api, Call};
 use crate::convert::{self, event, machine, stats};
 use crate::logs::{self, Wanted};
 use crate::relay;
 use skep_api::v1::machines_server::Machines;
 use skep_api::v1::{
     ChannelInput, ChannelOutput, CloneMachineRequest, ConsoleAttached, ConsoleInput, ConsoleOutput, CreateMachineRequest,
-    DeleteMachineRequest, EjectRequest, GetMachineRequest, ListMachinesRequest, ListMachinesResponse, Machine, MachineActRequest,
-    MachineLogChunk, MachineLogRequest, MachineStats, MachineStatsRequest, Operation, RenameMachineRequest, ScreenInput,
-    ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, WatchMachineStatsRequest, channel_input, console_input,
-    console_output, screen_input,
+    DeleteMachineRequest, EjectRequest, GetMachineRequest, LaunchMachineRequest, ListMachinesRequest, ListMachinesResponse,
+    Machine, MachineActRequest, MachineLogChunk, MachineLogRequest, MachineStats, MachineStatsRequest, Operation,
+    RenameMachineRequest, ScreenInput, ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, WatchMachineStatsRequest,
+    channel_input, console_input, console_output, screen_input,
 };
 use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews};
-use skep_proto::{Reason, Refusal};
+use skep_proto::{Reason, Refusal, UpTo, upload};
+use tokio::io::AsyncWriteExt;
 use tonic::{Request, Status, Streaming};
 
 async fn act(api: &Api, method: &'static str, request: Request<MachineActRequest>, act: Act) -> Answer<Operation> {
@@ -103,6 +104,11 @@ impl Machines for Api {
             Ok(event::operation(call.make(&request.request_id, MachineClone { machine, name }).await?.0))
         })
         .await
+    }
+
+    async fn launch(&self, request: Request<LaunchMachineRequest>) -> Answer<Operation> {
+        let (call, request) = self.enter("Machines.Launch", request)?;
+        call.run(async { launch(&call, request).await }).await
     }
 
     async fn eject(&self, request: Request<EjectRequest>) -> Answer<Machine> {
@@ -234,4 +240,22 @@ impl Machines for Api {
 async fn first<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Refusal> {
     let broken = |status: Status| Refusal::new(Reason::Cancelled, "stream").note(status.message());
     stream.message().await.map_err(broken)
+}
+
+/// What the guest is told goes to the broker by a pipe of its own: it is larger than a record, and secret.
+async fn launch(call: &Call, request: LaunchMachineRequest) -> Result<Operation, Refusal> {
+    let (launch, data) = machine::launch(&request)?;
+    let (operation, UpTo(fds)) = call.make(&request.request_id, launch).await?;
+    // A repeat has none: what was told then counts.
+    if let Some(fd) = fds.into_iter().next() {
+        let mut sink = relay::sink(fd).map_err(|e| Refusal::io("machine", "open the stream", &e))?;
+        // If whoever reads has stopped, the operation says why.
+        if let Some(header) = upload::header(data.len())
+            && sink.write_all(&header).await.is_ok()
+            && sink.write_all(&data).await.is_ok()
+        {
+            let _ = sink.write_all(&upload::END).await;
+        }
+    }
+    Ok(event::operation(operation))
 }

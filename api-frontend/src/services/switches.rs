@@ -7,19 +7,14 @@ use skep_api::v1::{
     CreateSwitchRequest, DeleteSwitchRequest, GetSwitchRequest, ListSwitchesRequest, ListSwitchesResponse, OpenSwitchRequest,
     Switch, UpdateSwitchRequest,
 };
-use skep_proto::broker::{SwitchCreate, SwitchDelete, SwitchGet, SwitchList, SwitchOpen, SwitchSet};
+use skep_proto::broker::{SwitchDelete, SwitchGet, SwitchList, SwitchOpen, SwitchSet};
 use tonic::Request;
 
 #[tonic::async_trait]
 impl Switches for Api {
     async fn create(&self, request: Request<CreateSwitchRequest>) -> Answer<Switch> {
         let (call, request) = self.enter("Switches.Create", request)?;
-        call.run(async {
-            let name = convert::value("switch", "name", &request.name)?;
-            let uplink = convert::optional("switch", "uplink", &request.uplink)?;
-            Ok(network::switch(call.make(&request.request_id, SwitchCreate { name, uplink }).await?.0))
-        })
-        .await
+        call.run(async { Ok(network::switch(call.make(&request.request_id, network::switch_create(&request)?).await?.0)) }).await
     }
 
     async fn get(&self, request: Request<GetSwitchRequest>) -> Answer<Switch> {

@@ -8,6 +8,7 @@ pub mod disks;
 pub mod events;
 mod fault;
 pub mod groups;
+pub mod guests;
 pub mod machines;
 pub mod nics;
 pub mod operations;
@@ -57,6 +58,8 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0010_hardware.sql"),
     include_str!("../../migrations/0011_descriptions.sql"),
     include_str!("../../migrations/0012_requests.sql"),
+    include_str!("../../migrations/0013_subnets.sql"),
+    include_str!("../../migrations/0014_guests.sql"),
 ];
 
 /// The open database.

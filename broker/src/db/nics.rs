@@ -5,6 +5,8 @@ use super::{Change, Db, Fault, Id};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::broker::NicModel;
 use skep_proto::{GroupId, MachineId, NicId, NicName, SwitchId, Text};
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
 
 /// A NIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +35,12 @@ pub struct NicRow {
     pub slot: Option<u8>,
     /// What its users say of it.
     pub description: Text<256>,
+    /// Its address on its switch's subnet.
+    pub address: Option<Ipv4Addr>,
 }
 
 const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns,
-    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.model, n.slot, n.description
+    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.model, n.slot, n.description, n.address
     FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
@@ -62,6 +66,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
         model: nic_model::from(row.get(12)?)?,
         slot: row.get(13)?,
         description: row.get::<_, Id<_>>(14)?.0,
+        address: row.get::<_, Option<Id<_>>>(15)?.map(|Id(address)| address),
     })
 }
 
@@ -89,6 +94,21 @@ pub trait Nics {
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
         let rows = statement.query_map(params![name, limit, seen], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Addresses that NICs have on a switch.
+    fn addresses_on(&self, switch: SwitchId) -> Result<HashSet<Ipv4Addr>, Fault> {
+        let mut statement = self.sql().prepare_cached("SELECT address FROM nics WHERE switch = ? AND address IS NOT NULL")?;
+        let rows = statement.query_map([Id(switch)], |row| row.get::<_, Id<Ipv4Addr>>(0))?;
+        Ok(rows.map(|row| row.map(|Id(address)| address)).collect::<Result<_, _>>()?)
+    }
+
+    /// Those on a switch whose machines may run.
+    fn nics_at_work(&self, switch: SwitchId) -> Result<Vec<NicRow>, Fault> {
+        let sql = format!("{SELECT} WHERE n.switch = ? AND m.slot IS NOT NULL ORDER BY n.id");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let rows = statement.query_map([Id(switch)], row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -120,8 +140,8 @@ impl Change<'_> {
 
     /// Adds a NIC, without a machine.
     pub fn add_nic(&self, nic: &NicRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, model, slot, description)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, model, slot, description, address)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
         self.prepare_cached(sql)?.execute(params![
             Id(nic.id),
@@ -133,14 +153,15 @@ impl Change<'_> {
             Id(nic.group),
             nic_model::number(nic.model),
             nic.slot,
-            nic.description.as_str()
+            nic.description.as_str(),
+            nic.address.map(Id)
         ])?;
         Ok(())
     }
 
     /// Writes what can be changed of it, which is all but whose it is.
     pub fn set_nic(&self, nic: &NicRow) -> Result<(), Fault> {
-        let sql = "UPDATE nics SET name = ?, mac = ?, switch = ?, model = ?, slot = ?, description = ? WHERE id = ?";
+        let sql = "UPDATE nics SET name = ?, mac = ?, switch = ?, model = ?, slot = ?, description = ?, address = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![
             nic.name.as_str(),
             nic.mac,
@@ -148,6 +169,7 @@ impl Change<'_> {
             nic_model::number(nic.model),
             nic.slot,
             nic.description.as_str(),
+            nic.address.map(Id),
             Id(nic.id)
         ])?;
         Ok(())

@@ -53,10 +53,11 @@ macro_rules! numbered {
     )*};
 }
 
-use skep_proto::broker::{Acceleration, Controller, NicModel, Restart, Role};
+use skep_proto::broker::{Acceleration, Controller, NicModel, Restart, Role, SwitchKind};
 use skep_proto::storage::DiskKind;
 
 numbered! {
+    switch_kind: SwitchKind = SwitchKind::Plain, SwitchKind::HostOnly, SwitchKind::Nat;
     disk_kind: DiskKind = DiskKind::Raw, DiskKind::Qcow2, DiskKind::Zvol;
     controller: Controller = Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd,
         Controller::VirtioScsi;

@@ -1,8 +1,11 @@
 //! Switches as rows.
 
+use super::sql::switch_kind;
 use super::{Change, Db, Fault, Id};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use skep_proto::{IfName, SwitchId, SwitchName, Text};
+use skep_proto::broker::SwitchKind;
+use skep_proto::net::{Gateway, Reach};
+use skep_proto::{IfName, Subnet, SwitchId, SwitchName, Text};
 
 /// A switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +28,28 @@ pub struct SwitchRow {
     pub groups: Vec<Text<63>>,
     /// What its users say of it.
     pub description: Text<256>,
+    /// What it is.
+    pub kind: SwitchKind,
+    /// Its subnet, if it is not plain.
+    pub subnet: Option<Subnet>,
+}
+
+impl SwitchRow {
+    /// The host on it.
+    pub fn gateway(&self) -> Option<Gateway> {
+        let reach = match self.kind {
+            SwitchKind::Plain => return None,
+            SwitchKind::HostOnly => Reach::Host,
+            SwitchKind::Nat => Reach::Out,
+        };
+        Some(Gateway { subnet: self.subnet?, reach })
+    }
 }
 
 const COLUMNS: &str = "id, name, number, uplink, created_ns, (SELECT count(*) FROM nics WHERE switch = switches.id),
     EXISTS (SELECT 1 FROM switch_groups o WHERE o.switch = switches.id AND o.grp = ''),
     (SELECT group_concat(name, ' ') FROM (SELECT g.name AS name FROM switch_groups o JOIN machine_groups g ON g.id = o.grp
-        WHERE o.switch = switches.id ORDER BY g.name LIMIT 50)), description";
+        WHERE o.switch = switches.id ORDER BY g.name LIMIT 50)), description, kind, subnet";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
     let uplink = row.get_ref(3)?.as_str()?;
@@ -47,6 +66,11 @@ fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
         // No name has a blank in it.
         groups: row.get::<_, Option<String>>(7)?.unwrap_or_default().split_whitespace().map(Text::lossy).collect(),
         description: row.get::<_, Id<_>>(8)?.0,
+        kind: switch_kind::from(row.get(9)?)?,
+        subnet: match row.get_ref(10)?.as_str()? {
+            "" => None,
+            text => Some(text.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?),
+        },
     })
 }
 
@@ -59,6 +83,13 @@ pub trait Switches {
     fn find_switch(&self, name_or_id: &str) -> Result<Option<SwitchRow>, Fault> {
         let sql = format!("SELECT {COLUMNS} FROM switches WHERE name = ?1 OR id = ?1 ORDER BY id <> ?1 LIMIT 1");
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
+    }
+
+    /// Every subnet.
+    fn subnets(&self) -> Result<Vec<Subnet>, Fault> {
+        let mut statement = self.sql().prepare_cached("SELECT subnet FROM switches WHERE subnet <> ''")?;
+        let rows = statement.query_map([], |row| row.get::<_, Id<Subnet>>(0))?;
+        Ok(rows.map(|row| row.map(|Id(subnet)| subnet)).collect::<Result<_, _>>()?)
     }
 
     /// Up to `limit`, by name, after this one.
@@ -99,14 +130,16 @@ impl Change<'_> {
 
     /// Adds a switch.
     pub fn add_switch(&self, switch: &SwitchRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO switches (id, name, number, uplink, created_ns) VALUES (?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO switches (id, name, number, uplink, created_ns, kind, subnet) VALUES (?, ?, ?, ?, ?, ?, ?)";
         let uplink = switch.uplink.as_ref().map_or("", IfName::as_str);
         self.prepare_cached(sql)?.execute(params![
             Id(switch.id),
             switch.name.as_str(),
             switch.number,
             uplink,
-            switch.created_ns
+            switch.created_ns,
+            switch_kind::number(switch.kind),
+            switch.subnet.map(|subnet| subnet.to_string()).unwrap_or_default()
         ])?;
         Ok(())
     }
@@ -116,6 +149,12 @@ impl Change<'_> {
         let uplink = switch.uplink.as_ref().map_or("", IfName::as_str);
         let sql = "UPDATE switches SET name = ?, uplink = ?, description = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![switch.name.as_str(), uplink, switch.description.as_str(), Id(switch.id)])?;
+        Ok(())
+    }
+
+    /// Writes its subnet.
+    pub fn set_subnet(&self, id: SwitchId, subnet: Subnet) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE switches SET subnet = ? WHERE id = ?")?.execute(params![Id(subnet), Id(id)])?;
         Ok(())
     }
 

@@ -66,6 +66,11 @@ fn named(disk: &DiskRow) -> impl Fn(Refusal) -> Refusal {
 }
 
 pub(super) fn finished(broker: &Broker, who: &crate::db::Who, disk: &DiskRow, done: &JobDone) -> Result<(), Refusal> {
+    broker.change(who, |change| finish(broker, change, disk, done))
+}
+
+/// A disk has its file.
+pub(super) fn finish(broker: &Broker, change: &crate::db::Change<'_>, disk: &DiskRow, done: &JobDone) -> Result<(), Refusal> {
     let sha256 = done.sha256.map(|sum| {
         sum.iter().fold(String::new(), |mut text, byte| {
             // A String takes everything.
@@ -73,13 +78,11 @@ pub(super) fn finished(broker: &Broker, who: &crate::db::Who, disk: &DiskRow, do
             text
         })
     });
-    broker.change(who, |change| {
-        // An image may be larger than anybody knew.
-        broker.within_quota(change, disk.group, || {
-            Ok(change.disk_ready(disk.id, done.disk.size, done.disk.allocated, sha256.as_deref())?)
-        })?;
-        Ok(change.event("disk", disk.id, &disk.name, "created", format_args!("{} bytes", done.disk.size))?)
-    })
+    // An image may be larger than anybody knew.
+    broker.within_quota(change, disk.group, || {
+        Ok(change.disk_ready(disk.id, done.disk.size, done.disk.allocated, sha256.as_deref())?)
+    })?;
+    Ok(change.event("disk", disk.id, &disk.name, "created", format_args!("{} bytes", done.disk.size))?)
 }
 
 /// `DiskCreate`.

@@ -5,6 +5,7 @@ pub mod event;
 pub mod firmware;
 pub mod group;
 pub mod host;
+pub mod launch;
 pub mod machine;
 pub mod machine_jobs;
 pub mod nic;
@@ -28,6 +29,7 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 /// A request's surroundings.
+#[derive(Clone)]
 pub struct Cx {
     /// The broker.
     pub broker: Rc<Broker>,

@@ -12,11 +12,12 @@ use skep_machine::Mac;
 use skep_proto::broker::{
     Done, NicAttach, NicClone, NicCreate, NicDelete, NicDetach, NicGet, NicList, NicModel, NicPage, NicSet, NicView, Role,
 };
-use skep_proto::{GroupId, IfName, InstanceId, MachineId, NicId, NicName, Reason, Refusal, Text};
+use skep_proto::{GroupId, IfName, InstanceId, MachineId, NicId, NicName, Reason, Refusal, SwitchId, Text};
 use std::fmt::Display;
+use std::net::Ipv4Addr;
 
 fn view(instance: InstanceId, nic: NicRow) -> NicView {
-    let NicRow { id, name, number, mac, switch, machine, created_ns, group_name, model, slot, description, .. } = nic;
+    let NicRow { id, name, number, mac, switch, machine, created_ns, group_name, model, slot, description, address, .. } = nic;
     NicView {
         id,
         name,
@@ -29,6 +30,7 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         model,
         slot,
         description,
+        address,
     }
 }
 
@@ -43,6 +45,33 @@ fn in_range(name: &NicName, slot: Option<u8>) -> Result<(), Refusal> {
     }
 }
 
+/// The address of a NIC on a switch: the one that it is to have, or the lowest that is free; none where there is no subnet.
+fn address_on(
+    change: &Change<'_>, nic: &NicName, switch: Option<SwitchId>, wanted: Option<Ipv4Addr>,
+) -> Result<Option<Ipv4Addr>, Refusal> {
+    let refuse = |reason| Refusal::new(reason, format_args!("nic {nic}")).field("address");
+    let switch = switch.map(|id| find_switch(change, &id.to_string())).transpose()?;
+    let Some((switch, subnet)) = switch.and_then(|switch| Some((switch.clone(), switch.subnet?))) else {
+        let none = || refuse(Reason::InvalidValue).note("only a switch with a subnet gives addresses");
+        return wanted.map_or(Ok(None), |_| Err(none()));
+    };
+    let taken = change.addresses_on(switch.id)?;
+    match wanted {
+        Some(address) if !subnet.is_guest(address) => {
+            let note = format_args!("{address} is not a guest's address in {subnet}, the subnet of switch {}", switch.name);
+            Err(refuse(Reason::InvalidValue).note(note))
+        }
+        Some(address) if taken.contains(&address) => {
+            Err(refuse(Reason::AlreadyExists).note(format_args!("another NIC on switch {} has {address}", switch.name)))
+        }
+        Some(address) => Ok(Some(address)),
+        None => {
+            let full = || refuse(Reason::LimitReached).note(format_args!("no address of {subnet} is free"));
+            subnet.guests().find(|address| !taken.contains(address)).map(Some).ok_or_else(full)
+        }
+    }
+}
+
 /// What a machine has become by a change of its NICs.
 fn still_right(change: &Change<'_>, machine: MachineId) -> Result<(), Refusal> {
     let machine = find_machine(change, &machine.to_string())?;
@@ -52,7 +81,7 @@ fn still_right(change: &Change<'_>, machine: MachineId) -> Result<(), Refusal> {
 /// Adds a NIC, without a machine. `mac`: none, or a valid one.
 pub(super) fn add(
     change: &Change<'_>, name: &NicName, switch: Option<(skep_proto::SwitchId, Text<63>, u16)>, mac: Option<[u8; 6]>,
-    group: GroupId, (model, slot): (NicModel, Option<u8>),
+    group: GroupId, (model, slot, address): (NicModel, Option<u8>, Option<Ipv4Addr>),
 ) -> Result<NicRow, Refusal> {
     in_range(name, slot)?;
     if change.find_nic(name.as_str())?.is_some() {
@@ -69,6 +98,7 @@ pub(super) fn add(
     free_mac(change, id, mac)?;
     let full = || Refusal::new(Reason::LimitReached, format_args!("nic {name}")).note("too many NICs");
     let number = change.nic_number()?.ok_or_else(full)?;
+    let address = address_on(change, name, switch.as_ref().map(|(id, ..)| *id), address)?;
     let nic = NicRow {
         id,
         name: name.clone(),
@@ -82,6 +112,7 @@ pub(super) fn add(
         model,
         slot,
         description: Text::default(),
+        address,
     };
     change.add_nic(&nic)?;
     change.event("nic", nic.id, &nic.name, "created", "")?;
@@ -140,7 +171,7 @@ pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
             Some(machine) => machine.group,
             None => group::named(change, c.group.as_ref())?.id,
         };
-        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot))?;
+        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot, c.address))?;
         if let Some(machine) = &machine {
             give(change, &nic, machine)?;
         }
@@ -213,11 +244,15 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
             some => some,
         };
         in_range(&new.name, new.slot)?;
-        let now = new.switch.as_ref().map_or("none", |(_, name, _)| name.as_str());
         let switch = |nic: &NicRow| nic.switch.as_ref().map(|(id, ..)| *id);
+        if switch(&new) != switch(&old) || c.address.is_some_and(|address| Some(address) != old.address) {
+            new.address = address_on(change, &new.name, switch(&new), c.address)?;
+        }
+        let now = new.switch.as_ref().map_or("none", |(_, name, _)| name.as_str());
         let changed: Vec<String> = [
             (new.mac != old.mac).then(|| "mac".to_owned()),
             (switch(&new) != switch(&old)).then(|| format!("switch {now}")),
+            (new.address != old.address).then(|| "address".to_owned()),
             ((new.model, new.slot) != (old.model, old.slot)).then(|| "device".to_owned()),
         ]
         .into_iter()
@@ -249,7 +284,7 @@ pub async fn copy(cx: &Cx, c: NicClone) -> Result<NicView, Refusal> {
             let switch = find_switch(change, &switch.to_string())?;
             policy::open_to(change, &cx.user, Role::Operator, &switch, Some(original.group))?;
         }
-        let mut nic = add(change, &c.name, original.switch, None, original.group, (original.model, None))?;
+        let mut nic = add(change, &c.name, original.switch, None, original.group, (original.model, None, None))?;
         nic.description = original.description;
         change.set_nic(&nic)?;
         change.made(nic.id)?;

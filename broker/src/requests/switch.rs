@@ -5,24 +5,59 @@ use crate::db::Change;
 use crate::db::groups::Groups;
 use crate::db::switches::{SwitchRow, Switches};
 use crate::page::{ROWS, fit};
+use crate::served;
 use skep_proto::broker::{
-    Done, SwitchCreate, SwitchDelete, SwitchGet, SwitchList, SwitchOpen, SwitchPage, SwitchSet, SwitchView,
+    Done, SwitchCreate, SwitchDelete, SwitchGet, SwitchKind, SwitchList, SwitchOpen, SwitchPage, SwitchSet, SwitchView,
 };
 use skep_proto::net;
-use skep_proto::{IfName, InstanceId, Reason, Refusal, SwitchId, SwitchName, Text};
+use skep_proto::{IfName, InstanceId, Reason, Refusal, Subnet, SwitchId, SwitchName, Text};
 use std::fmt::Display;
+use std::net::Ipv4Addr;
+
+/// Subnets that are tried when one is to be chosen.
+const TRIES: usize = 64;
 
 fn view(instance: InstanceId, switch: SwitchRow) -> SwitchView {
-    let SwitchRow { id, name, number, uplink, created_ns, nics, open, groups, description } = switch;
+    let SwitchRow { id, name, number, uplink, created_ns, nics, open, groups, description, kind, subnet } = switch;
     let bridge = Text::lossy(IfName::bridge(instance, number).as_str());
     let uplink = uplink.map(|u| Text::lossy(u.as_str())).unwrap_or_default();
-    SwitchView { id, name, bridge, uplink, nics, created_ns, open, groups, description }
+    SwitchView { id, name, bridge, uplink, nics, created_ns, open, groups, description, kind, subnet }
 }
 
-fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> {
+fn meet(a: Subnet, b: Subnet) -> bool {
+    skep_proto::overlap(a.into(), b.into())
+}
+
+fn no_subnet(name: &SwitchName) -> Refusal {
+    let refusal = Refusal::new(Reason::LimitReached, format_args!("switch {name}")).field("subnet");
+    refusal.note("every subnet that would be chosen is taken; give one")
+}
+
+/// Subnets that no switch has, in the order in which they are tried: they begin where no other suite's do.
+fn candidates(db: &impl Switches, instance: InstanceId) -> Result<impl Iterator<Item = Subnet>, Refusal> {
+    let taken = db.subnets()?;
+    // Of 10.64.0.0/10, which few use: 16,384 networks of 254 hosts.
+    const NETWORKS: u32 = 1 << 14;
+    let first = u32::from(instance.number()) << 6;
+    let net = move |n: u32| Subnet::new((u32::from(Ipv4Addr::new(10, 64, 0, 0)) | ((first + n) % NETWORKS) << 8).into(), 24);
+    Ok((0..NETWORKS).filter_map(move |n| net(n).ok()).filter(move |subnet| !taken.iter().any(|other| meet(*subnet, *other))))
+}
+
+fn reserve(change: &Change<'_>, instance: InstanceId, c: &SwitchCreate) -> Result<SwitchRow, Refusal> {
     if change.find_switch(c.name.as_str())?.is_some() {
         return Err(taken("switch", &c.name));
     }
+    let subnet = match (c.kind, c.subnet) {
+        (SwitchKind::Plain, _) => None,
+        (_, None) => Some(candidates(change, instance)?.next().ok_or_else(|| no_subnet(&c.name))?),
+        (_, Some(subnet)) => match change.subnets()?.into_iter().find(|other| meet(subnet, *other)) {
+            None => Some(subnet),
+            Some(other) => {
+                let refusal = Refusal::new(Reason::AlreadyExists, format_args!("switch {}", c.name)).field("subnet");
+                return Err(refusal.note(format_args!("another switch has {other}")));
+            }
+        },
+    };
     let full = || Refusal::new(Reason::LimitReached, format_args!("switch {}", c.name)).note("too many switches");
     let switch = SwitchRow {
         id: SwitchId::random(),
@@ -34,6 +69,8 @@ fn reserve(change: &Change<'_>, c: &SwitchCreate) -> Result<SwitchRow, Refusal> 
         open: false,
         groups: Vec::new(),
         description: Text::default(),
+        kind: c.kind,
+        subnet,
     };
     change.add_switch(&switch)?;
     change.event("switch", switch.id, &switch.name, "created", "")?;
@@ -52,14 +89,27 @@ fn foreign(instance: InstanceId, name: impl Display, uplink: Option<&IfName>) ->
 
 /// `SwitchCreate`. A crash after the row finishes it: rows are made true whenever net-helper is there.
 pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
-    let Cx { broker, who, .. } = cx;
+    let broker = &cx.broker;
     if let Some(id) = cx.before::<SwitchId>(|switch| SwitchGet { switch }.into())? {
         return Ok(view(broker.instance, broker.read(|db| find_switch(db, &id.to_string()))?));
     }
+    make(cx, c).await
+}
+
+/// Makes a switch.
+pub(super) async fn make(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
+    let Cx { broker, who, .. } = cx;
     foreign(broker.instance, &c.name, c.uplink.as_ref())?;
-    let switch = broker.change(who, |change| reserve(change, &c))?;
-    let call = net::CreateSwitch { switch: switch.id, number: switch.number, uplink: c.uplink };
-    if let Err(refusal) = broker.net.call(who, call).await {
+    if c.kind != SwitchKind::Plain && c.uplink.is_some() {
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("uplink");
+        return Err(refusal.note("a switch with a subnet has none: its gateway is the way out"));
+    }
+    if c.kind == SwitchKind::Plain && c.subnet.is_some() {
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("subnet");
+        return Err(refusal.note("a plain switch has none"));
+    }
+    let mut switch = broker.change(who, |change| reserve(change, broker.instance, &c))?;
+    if let Err(refusal) = establish(cx, &mut switch, c.subnet.is_none()).await {
         if refusal.reason == Reason::Unavailable {
             // Nobody knows what it made. If this fails, too, the bridge is removed when net-helper is back: no row knows it.
             let _ = broker.net.call(who, net::DeleteSwitch { number: switch.number }).await;
@@ -72,6 +122,29 @@ pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
         return Err(refusal);
     }
     Ok(view(broker.instance, switch))
+}
+
+/// Makes it on the host. If its subnet was chosen for its user, and the host reaches that already, the next one is tried.
+async fn establish(cx: &Cx, switch: &mut SwitchRow, chosen: bool) -> Result<(), Refusal> {
+    let Cx { broker, who, .. } = cx;
+    let call = net::CreateSwitch { switch: switch.id, number: switch.number, uplink: switch.uplink.clone() };
+    broker.net.call(who, call).await?;
+    let mut tried: Vec<Subnet> = Vec::new();
+    for _ in 0..TRIES {
+        let Some(gateway) = switch.gateway() else { return Ok(()) };
+        match broker.net.call(who, net::SetGateway { number: switch.number, gateway: Some(gateway) }).await {
+            Err(refusal) if chosen && refusal.reason == Reason::InUse && refusal.field.as_str() == "subnet" => {
+                tried.extend(switch.subnet);
+                let next = broker
+                    .read(|db| candidates(db, broker.instance).map(|mut all| all.find(|subnet| !tried.contains(subnet))))?;
+                let next = next.ok_or_else(|| no_subnet(&switch.name))?;
+                broker.change(who, |change| change.set_subnet(switch.id, next))?;
+                switch.subnet = Some(next);
+            }
+            result => return result.map(drop),
+        }
+    }
+    Err(no_subnet(&switch.name))
 }
 
 /// `SwitchList`.
@@ -117,6 +190,10 @@ pub async fn set(cx: &Cx, c: SwitchSet) -> Result<SwitchView, Refusal> {
     };
     foreign(broker.instance, &c.switch, uplink.as_ref().and_then(Option::as_ref))?;
     let found = broker.read(|db| find_switch(db, c.switch.as_str()))?;
+    if found.subnet.is_some() && uplink.as_ref().is_some_and(Option::is_some) {
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", found.name)).field("uplink");
+        return Err(refusal.note("a switch with a subnet has none: its gateway is the way out"));
+    }
     let asked = uplink.clone().filter(|uplink| *uplink != found.uplink);
     if let Some(uplink) = asked.clone() {
         broker.net.call(who, net::CreateSwitch { switch: found.id, number: found.number, uplink }).await?;
@@ -171,12 +248,18 @@ pub async fn delete(cx: &Cx, c: SwitchDelete) -> Result<Done, Refusal> {
     let switch = broker.read(|db| find_switch(db, c.switch.as_str()))?;
     used(&switch)?;
     broker.net.call(who, net::DeleteSwitch { number: switch.number }).await?;
-    broker.change(who, |change| {
-        // A NIC may have come meanwhile; the bridge is then made anew at its first use.
+    let removed = broker.change(who, |change| {
         used(&find_switch(change, &switch.id.to_string())?)?;
         change.remove_switch(switch.id)?;
         Ok::<_, Refusal>(change.event("switch", switch.id, &switch.name, "deleted", "")?)
-    })?;
+    });
+    if let Err(refusal) = removed {
+        // A NIC has come meanwhile.
+        let mut row = broker.read(|db| find_switch(db, &switch.id.to_string()))?;
+        establish(cx, &mut row, false).await?;
+        return Err(refusal);
+    }
+    served::poke(broker, switch.id);
     Ok(Done {})
 }
 

@@ -59,6 +59,7 @@ async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
         group: None,
         model: NicModel::VirtioNet,
         slot: None,
+        address: None,
     };
     s.ask(nic).await.expect("a nic");
     let done = s.act(&of("vm"), Act::Start).await.expect("started");

@@ -13,7 +13,7 @@ fn disk_set(disk: &str) -> DiskSet {
     DiskSet { disk: text(disk), name: None, description: None }
 }
 pub fn nic_set(nic: &str) -> NicSet {
-    NicSet { nic: text(nic), name: None, description: None, switch: None, mac: None, model: None, slot: None }
+    NicSet { nic: text(nic), name: None, description: None, switch: None, mac: None, model: None, slot: None, address: None }
 }
 fn switch_set(switch: &str) -> SwitchSet {
     SwitchSet { switch: text(switch), name: None, description: None, uplink: None }

@@ -14,6 +14,7 @@ mod samples;
 mod services;
 mod stats;
 mod stress;
+mod subnets;
 mod suite;
 mod upkeep;
 mod users;

@@ -223,6 +223,7 @@ fn a_nic_goes_to_a_stopped_machine_only() {
             group: None,
             model: NicModel::VirtioNet,
             slot: None,
+            address: None,
         };
         assert_eq!(reason(s.ask(mac).await), Reason::InvalidValue);
         for n in 1..4 {

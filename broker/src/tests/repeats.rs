@@ -103,7 +103,7 @@ fn every_kind_of_create_can_be_repeated() {
             }};
         }
         let name = || "lan".parse().expect("a name");
-        let (a, b) = twice!(SwitchCreate { name: name(), uplink: None });
+        let (a, b) = twice!(SwitchCreate { name: name(), uplink: None, kind: SwitchKind::Plain, subnet: None });
         assert_eq!(a, b);
         let nic = || "n".parse().expect("a name");
         let (a, b) = twice!(NicCreate {
@@ -113,7 +113,8 @@ fn every_kind_of_create_can_be_repeated() {
             machine: None,
             group: None,
             model: NicModel::VirtioNet,
-            slot: None
+            slot: None,
+            address: None,
         });
         assert_eq!(a, b);
         let (a, b) = twice!(NicClone { nic: text("n"), name: "n2".parse().expect("a name") });

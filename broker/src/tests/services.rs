@@ -257,6 +257,16 @@ impl Service<Net> for FakeNet {
                 let count = |number| net::TapCount { number, rx_bytes: 1, rx_packets: 2, tx_bytes: 3, tx_packets: 4 };
                 Ok((net::TapCounts { taps: c.numbers.into_iter().map(count).collect() }, []))
             }),
+            NetRequest::SetGateway(c) => act!(ask, c, fate, |c: net::SetGateway, _| {
+                let Some(gateway) = c.gateway else { return Ok((net::Done {}, [])) };
+                if world.lock().reached.contains(&gateway.subnet) {
+                    return Err(Refusal::new(Reason::InUse, format_args!("switch {}", c.number)).field("subnet"));
+                }
+                Ok((net::Done {}, []))
+            }),
+            NetRequest::GuardTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
+            NetRequest::OpenPort(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, [memory()]))),
+            NetRequest::OpenResolvers(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, skep_proto::UpTo(Vec::new())))),
             // The broker makes none of these yet, and knows none to delete.
             NetRequest::CreateTunnel(_)
             | NetRequest::DeleteTunnel(_)
@@ -301,6 +311,7 @@ impl Service<Cell> for FakeSpawner {
                 cell.lives.push(life);
                 Ok((cell::Started { pid: 2 }, []))
             }),
+            CellRequest::StartServices(c) => act!(ask, c, fate, |_, _| Ok((cell::Started { pid: 3 }, []))),
             CellRequest::KillCell(c) => act!(ask, c, fate, |c: cell::KillCell, _| {
                 world.lock().cells.remove(&c.machine);
                 Ok((cell::Done {}, []))

@@ -242,7 +242,7 @@ impl Session {
 
     pub async fn switch(&mut self, name: &str, uplink: Option<&str>) -> Result<SwitchView, Refusal> {
         let uplink = uplink.map(|u| u.parse().expect("a name"));
-        self.ask(SwitchCreate { name: name.parse().expect("a name"), uplink }).await
+        self.ask(SwitchCreate { name: name.parse().expect("a name"), uplink, kind: SwitchKind::Plain, subnet: None }).await
     }
 
     pub async fn nic(&mut self, name: &str, switch: Option<&str>, machine: Option<&str>) -> Result<NicView, Refusal> {
@@ -255,6 +255,7 @@ impl Session {
             group: None,
             model: NicModel::VirtioNet,
             slot: None,
+            address: None,
         })
         .await
     }
@@ -270,5 +271,6 @@ pub fn nic_create(name: &str, switch: Option<&str>, machine: Option<&str>, group
         group: group.map(Text::lossy),
         model: NicModel::VirtioNet,
         slot: None,
+        address: None,
     }
 }

@@ -245,6 +245,7 @@ fn quotas_hold_under_concurrent_additions() {
             group: Some(text("g")),
             model: NicModel::VirtioNet,
             slot: None,
+            address: None,
         };
         for n in 0..12 {
             alice.ask(nic(n)).await.expect("four for each machine");

@@ -42,6 +42,8 @@ pub struct State {
     pub edits: Vec<skep_proto::storage::VarEdit>,
     pub own_order: bool,
     pub bridges: BTreeSet<u16>,
+    /// Subnets that the host reaches without us.
+    pub reached: Vec<skep_proto::Subnet>,
     pub cells: BTreeMap<MachineId, FakeCell>,
     /// Of the cell that was made last.
     pub limits: Option<skep_proto::cell::Limits>,

@@ -86,6 +86,8 @@ pub enum Command {
     /// The host
     #[command(subcommand)]
     Host(HostCommand),
+    /// Make a machine from an image and start it: with an address, a name, SSH keys and user data
+    Launch(Box<LaunchArgs>),
     /// Machines
     #[command(subcommand)]
     Vm(Box<VmCommand>),

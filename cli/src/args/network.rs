@@ -12,6 +12,12 @@ pub enum SwitchCommand {
         /// The host's interface that joins it
         #[arg(long, value_name = "INTERFACE")]
         uplink: Option<String>,
+        /// What it is [default: bridged with --uplink, else internal]
+        #[arg(long, value_enum, value_name = "KIND")]
+        kind: Option<SwitchKind>,
+        /// Its subnet, such as 10.1.2.0/24, if it is host-only or nat [default: one that collides with nothing on the host]
+        #[arg(long, value_name = "NETWORK")]
+        subnet: Option<String>,
     },
     /// Show one
     Show {
@@ -63,6 +69,19 @@ pub enum SwitchCommand {
     },
 }
 
+/// What a switch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SwitchKind {
+    /// An interface of the host's joins it: guests are on its network
+    Bridged,
+    /// Guests reach each other, and nothing else
+    Internal,
+    /// Guests get addresses, names and metadata, and reach each other and the host
+    HostOnly,
+    /// Guests get them, and reach each other and what the host reaches, in its name; not the host itself
+    Nat,
+}
+
 /// What a NIC is to the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum NicModel {
@@ -94,6 +113,9 @@ pub enum NicCommand {
         /// What it is to the guest [default: virtio-net]
         #[arg(long, value_enum, value_name = "MODEL")]
         model: Option<NicModel>,
+        /// Its address on its switch's subnet [default: the lowest that is free]
+        #[arg(long, value_name = "ADDRESS")]
+        address: Option<String>,
         /// Its place on the PCI bus, 1 to 30 [default: 16 and its turn among the machine's NICs]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
         slot: Option<u32>,
@@ -126,8 +148,11 @@ pub enum NicCommand {
         /// Its place on the PCI bus, 1 to 30; 0: the usual one
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=30))]
         slot: Option<u32>,
+        /// Its address on its switch's subnet
+        #[arg(long, value_name = "ADDRESS")]
+        address: Option<String>,
         /// What is said of it, at most 256 bytes
-        #[arg(long, value_name = "TEXT", required_unless_present_any = ["switch", "mac", "model", "slot"])]
+        #[arg(long, value_name = "TEXT", required_unless_present_any = ["switch", "mac", "model", "slot", "address"])]
         description: Option<String>,
     },
     /// Make a NIC like another, with an address of its own

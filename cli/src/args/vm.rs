@@ -386,3 +386,39 @@ pub struct ConsoleArgs {
     #[arg(long)]
     pub take: bool,
 }
+
+/// What to launch.
+#[derive(Debug, Args)]
+pub struct LaunchArgs {
+    /// The image: a disk, name or id (`skep disk import`)
+    pub image: String,
+    /// Name of the machine
+    pub name: String,
+    /// A file with public SSH keys, such as ~/.ssh/id_ed25519.pub; may be repeated
+    #[arg(long = "ssh-key", value_name = "FILE")]
+    pub ssh_keys: Vec<std::path::PathBuf>,
+    /// A file that says what cloud-init does at the first boot
+    #[arg(long, value_name = "FILE")]
+    pub user_data: Option<std::path::PathBuf>,
+    /// Virtual CPUs: 1 to 64 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Memory: 16M to 1T [default: 512M]
+    #[arg(long, value_name = "SIZE", value_parser = size::mib)]
+    pub memory: Option<u64>,
+    /// Size of its disk [default: the image's]
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    pub size: Option<u64>,
+    /// The switch that it is connected to [default: default, a NAT switch that is made when it is first needed]
+    #[arg(long, value_name = "SWITCH")]
+    pub switch: Option<String>,
+    /// Its group [default: default]
+    #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
+    pub group: Option<String>,
+    /// Do not wait until the guest has phoned home, only until it is started
+    #[arg(long)]
+    pub no_wait_for_guest: bool,
+    /// How to wait
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}

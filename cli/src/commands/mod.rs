@@ -11,6 +11,7 @@ mod events;
 mod expect;
 mod firmware;
 mod host;
+mod launch;
 mod login;
 mod logs;
 mod nic;
@@ -148,6 +149,7 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Audit(args) => audit::run(&places, &args, output),
         Command::Log(args) => logs::run(&at, args, output),
         Command::Host(command) => with_api(&at, output, |ctx| host::run(ctx, command)),
+        Command::Launch(args) => with_api(&at, output, |ctx| launch::run(ctx, *args)),
         Command::Vm(command) => with_api(&at, output, |ctx| vm::run(ctx, *command)),
         Command::Disk(command) => with_api(&at, output, |ctx| disk::run(ctx, command)),
         Command::Switch(command) => with_api(&at, output, |ctx| switch::run(ctx, command)),

@@ -23,7 +23,7 @@ fn number(model: Option<NicModel>) -> i32 {
 pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.nics();
     match command {
-        NicCommand::Create { name, switch, machine, mac, group, model, slot } => {
+        NicCommand::Create { name, switch, machine, mac, group, model, slot, address } => {
             let request = CreateNicRequest {
                 name,
                 switch: switch.unwrap_or_default(),
@@ -32,6 +32,7 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
                 group: group.unwrap_or_default(),
                 model: number(model),
                 slot: slot.unwrap_or_default(),
+                address: address.unwrap_or_default(),
                 request_id: String::new(),
             };
             let made = ctx.make(|api, request_id| {
@@ -49,9 +50,9 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
             let request = UpdateNicRequest { nic, name: Some(name), ..Default::default() };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "renamed");
         }
-        NicCommand::Set { nic, switch, mac, model, slot, description } => {
+        NicCommand::Set { nic, switch, mac, model, slot, address, description } => {
             let (switch, model) = (switch.map(or_none), number(model));
-            let request = UpdateNicRequest { nic, name: None, description, switch, mac, model, slot };
+            let request = UpdateNicRequest { nic, name: None, description, switch, mac, model, slot, address };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "changed");
         }
         NicCommand::Clone { nic, name } => {

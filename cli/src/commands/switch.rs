@@ -1,21 +1,35 @@
 //! `skep switch`.
 
 use super::{Ctx, or_none};
-use crate::args::SwitchCommand;
+use crate::args::{SwitchCommand, SwitchKind};
 use crate::error::Failure;
 use crate::view;
 use skep_api::v1::{
-    CreateSwitchRequest, DeleteSwitchRequest, GetSwitchRequest, ListSwitchesRequest, OpenSwitchRequest, UpdateSwitchRequest,
+    self, CreateSwitchRequest, DeleteSwitchRequest, GetSwitchRequest, ListSwitchesRequest, OpenSwitchRequest, UpdateSwitchRequest,
 };
+
+/// As the API has it.
+fn number(kind: Option<SwitchKind>) -> i32 {
+    let kind = match kind {
+        None => v1::SwitchKind::Unspecified,
+        Some(SwitchKind::Bridged) => v1::SwitchKind::Bridged,
+        Some(SwitchKind::Internal) => v1::SwitchKind::Internal,
+        Some(SwitchKind::HostOnly) => v1::SwitchKind::HostOnly,
+        Some(SwitchKind::Nat) => v1::SwitchKind::Nat,
+    };
+    kind.into()
+}
 
 /// Runs one.
 pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.switches();
     match command {
-        SwitchCommand::Create { name, uplink } => {
+        SwitchCommand::Create { name, uplink, kind, subnet } => {
+            let (uplink, subnet) = (uplink.unwrap_or_default(), subnet.unwrap_or_default());
+            let request = CreateSwitchRequest { name, uplink, request_id: String::new(), kind: number(kind), subnet };
             let made = ctx.make(|api, request_id| {
-                let (name, uplink) = (name.clone(), uplink.clone().unwrap_or_default());
-                async move { api.switches().create(CreateSwitchRequest { name, uplink, request_id }).await }
+                let request = CreateSwitchRequest { request_id, ..request.clone() };
+                async move { api.switches().create(request).await }
             });
             let made = made.await?;
             ctx.made(&view::switch(&made), "switch", "made");

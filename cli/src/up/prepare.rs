@@ -67,6 +67,9 @@ impl Prepared {
         if let Some(address) = options.metrics.as_ref().filter(|_| ["broker", "api-frontend"].contains(&service)) {
             args.extend(["--metrics".into(), address.clone()]);
         }
+        if service == "net-helper" {
+            args.extend(["--resolvers".to_owned(), resolvers()]);
+        }
         if service == "net-helper" && !self.uplinks.is_empty() {
             args.extend(["--uplinks".to_owned(), self.uplinks.clone()]);
         }
@@ -222,6 +225,15 @@ fn keep_ids(path: &Path, ids: &str) -> Result<(), UpError> {
     let part = path.with_extension("part");
     let write = fs::write(&part, format!("{ids}\n")).and_then(|()| fs::rename(&part, path));
     write.map_err(step(format!("write {}", path.display())))
+}
+
+/// Whom this host asks for names (resolv.conf(5)): addresses between commas, as they are at the helper's start.
+fn resolvers() -> String {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = text.lines().filter_map(|line| line.trim_start().strip_prefix("nameserver"));
+    // An address with a zone names an interface of the host's: such a resolver is left out.
+    let addresses = servers.filter_map(|rest| rest.split_whitespace().next()?.parse::<std::net::IpAddr>().ok());
+    addresses.take(3).map(|address| address.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// The uplinks, kept beside the instance's mark: a file of whoever starts the suite, which no service can write to.

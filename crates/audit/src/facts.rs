@@ -65,10 +65,14 @@ pub enum Kind {
     },
     /// A socket of rtnetlink.
     Netlink,
+    /// A socket of netfilter.
+    Netfilter,
     /// A control socket of netgraph.
     Netgraph,
     /// An internet socket, its protocol.
     Inet(String),
+    /// A packet socket (Linux).
+    Packet,
     /// A pipe.
     Pipe,
     /// A character device, by its path.

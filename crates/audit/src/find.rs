@@ -135,7 +135,7 @@ fn same_path(a: &Path, b: &Path) -> bool {
     a == b || a.file_name() == b.file_name() && real(a).is_some_and(|a| real(b) == Some(a))
 }
 
-/// Runners, their hypervisors, console-proxies.
+/// Runners, their hypervisors, console-proxies, and guest-services of switches.
 fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects: &mut Vec<Subject>) -> Result<(), Error> {
     let ids = |below: &str| {
         let directory = options.run.join(below);
@@ -165,7 +165,9 @@ fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects
         let Some((pid, notes)) = holder(kernel, listeners, &options.run.join(format!("console/{machine}.sock"))) else {
             continue;
         };
-        let table = &skep_rights::console::TABLE;
+        // A switch's has the place of a console-proxy, in a cell by the switch's id. Both programs lie in a root that neither can write to.
+        let services = kernel.facts(pid)?.is_some_and(|facts| facts.program.ends_with(skep_rights::services::TABLE.program));
+        let table = if services { &skep_rights::services::TABLE } else { &skep_rights::console::TABLE };
         subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes });
     }
     Ok(())

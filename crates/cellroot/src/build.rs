@@ -24,7 +24,9 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
     let search = Search { prefixes };
     let (machine, missing) = machine_files(config, &search)?;
     let mut console = Files::new();
-    our_program(config, &search, &mut console, CONSOLE_PROXY)?;
+    for program in [CONSOLE_PROXY, GUEST_SERVICES] {
+        our_program(config, &search, &mut console, program)?;
+    }
     let mut entries = Vec::new();
     let mut copied: BTreeMap<&Path, PathBuf> = BTreeMap::new();
     for (name, files) in [(ROOT, &machine), (CONSOLE_ROOT, &console)] {
@@ -77,6 +79,7 @@ fn shares(hypervisor: &Path) -> bool {
 
 const RUNNER: &str = "skep-vm-runner";
 const CONSOLE_PROXY: &str = "skep-console-proxy";
+const GUEST_SERVICES: &str = "skep-guest-services";
 
 fn our_program(config: &Config, search: &Search<'_>, files: &mut Files, name: &str) -> Result<(), Error> {
     let source = config.programs.join(name);

@@ -1,6 +1,6 @@
-//! The spawner (`skep-vm-runner`): makes cells, starts runners and console-proxies in them, sweeps what is left.
+//! The spawner (`skep-vm-runner`): makes cells, starts runners, console-proxies and guest-services in them, sweeps what is left.
 
-use crate::{CpuList, MAX_FDS, MachineId, NoFds, Share, ShareName, UpTo, names::Text, protocol::protocol};
+use crate::{CpuList, MAX_FDS, MachineId, NoFds, Share, ShareName, SwitchId, UpTo, names::Text, protocol::protocol};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
@@ -88,6 +88,16 @@ pub struct StartConsole {
     pub machine: MachineId,
     /// Number of the machine's uids.
     pub slot: u16,
+}
+
+/// Starts a switch's guest-services, in a cell of one process that counts as the console-proxy of a machine with the switch's id:
+/// `RUN/console/UUID.sock`, [`KillCell`], [`SweepCell`] and [`ListCells`] are the same. It gets what it serves from the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartServices {
+    /// Of which switch.
+    pub switch: SwitchId,
+    /// The switch's number, which gives the uid (root mode).
+    pub number: u16,
 }
 
 /// A started process.
@@ -181,7 +191,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 4, oldest 4, CellRequest {
+    Cell = "vm-runner", version 5, oldest 5, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [[OwnedFd; 3]] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];
@@ -189,5 +199,6 @@ protocol! {
         4 ListCells [NoFds] => CellPage [NoFds];
         5 CellUsage [NoFds] => Usage [NoFds];
         6 Facilities [NoFds] => FacilitiesState [NoFds];
+        7 StartServices [NoFds] => Started [NoFds];
     }
 }

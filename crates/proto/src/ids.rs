@@ -106,6 +106,12 @@ impl fmt::Debug for TraceId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct InstanceId([u8; 4]);
 
+impl SwitchId {
+    /// The cell of its guest-services goes by this id: no machine has it, since ids are random.
+    pub const fn cell(self) -> MachineId {
+        MachineId::from_u128(self.as_u128())
+    }
+}
 impl InstanceId {
     /// A new random one.
     pub fn random() -> Self {
@@ -116,6 +122,10 @@ impl InstanceId {
             bits >>= 5;
             c
         }))
+    }
+    /// A number made of it, for what suites on a host should each begin elsewhere with.
+    pub fn number(self) -> u16 {
+        self.0.iter().fold(0, |n: u16, c| n.wrapping_mul(37).wrapping_add(u16::from(*c)))
     }
 }
 impl fmt::Display for InstanceId {

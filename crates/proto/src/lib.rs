@@ -4,7 +4,7 @@
 //! it. Every request is a struct of its own; its reply and the descriptors of both directions are bound to it by [`Call`], so a
 //! handler that answers with something else does not compile. This crate does no I/O.
 //!
-//! * Each helper has one protocol: [`storage`], [`net`], [`cell`] (the spawner), [`runner`], [`console`], [`broker`].
+//! * Each helper has one protocol: [`storage`], [`net`], [`cell`] (the spawner), [`runner`], [`console`], [`services`], [`broker`].
 //! * Enums only grow at their end; `tests/golden.rs` holds the bytes of every message.
 //! * Names and ids validate when they are decoded; a value that exists is a valid value.
 #![forbid(unsafe_code)]
@@ -20,7 +20,9 @@ mod protocol;
 pub mod refusal;
 pub mod runner;
 mod secret;
+pub mod services;
 pub mod storage;
+mod subnet;
 pub mod tunnel;
 pub mod upload;
 pub mod vars;
@@ -32,6 +34,7 @@ pub use names::{DiskName, GroupName, IfName, MachineName, NicName, Share, ShareN
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
 pub use refusal::{Reason, Refusal};
 pub use secret::{BadSecret, Secret};
+pub use subnet::{BadSubnet, Subnet, overlap};
 pub use vars::VarName;
 
 /// Bytes in the largest record, either way (DESIGN.md, settled 6: 13.2's default socket space is 8 KiB).

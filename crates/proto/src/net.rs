@@ -1,7 +1,8 @@
 //! net-helper: bridges, taps, tunnels and pairs of this instance, by netlink or ioctl.
 
-use crate::{IfName, MachineId, NicId, NoFds, OneFd, SwitchId, names::Text, protocol::protocol, tunnel::Tunnel};
+use crate::{IfName, MachineId, NicId, NoFds, OneFd, Subnet, SwitchId, UpTo, names::Text, protocol::protocol, tunnel::Tunnel};
 use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
 
 /// Makes a switch, or brings an existing one to this state: bridge there and up, uplink a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +171,65 @@ pub struct TapCounts {
     pub taps: Vec<TapCount>,
 }
 
+/// Gives a switch an address of the host's and what belongs to it, or takes both: the switch is a subnet then, and its guests reach what
+/// `reach` says. One that overlaps anything that the host reaches otherwise is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetGateway {
+    /// The switch's number.
+    pub number: u16,
+    /// None: the host is not on it, nor does it forward anything.
+    pub gateway: Option<Gateway>,
+}
+
+/// The host on a switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// The subnet, whose first address is the host's.
+    pub subnet: Subnet,
+    /// What guests reach.
+    pub reach: Reach,
+}
+
+/// What guests reach through the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// The host itself, and nothing behind it.
+    Host,
+    /// What the host reaches, in its name (NAT); of the host itself nothing but an echo.
+    Out,
+}
+
+/// Has a tap's guest send only as who he is, or as he likes. What [`CreateTap`] makes is as he likes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardTap {
+    /// The tap's number.
+    pub number: u16,
+    /// Who he is.
+    pub own: Option<Own>,
+}
+
+/// Who a guest is on a subnet: of all frames that he sends, IPv4 and ARP from these addresses alone go on to the switch, and no answers of
+/// a DHCP server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// IPv4 address.
+    pub address: Ipv4Addr,
+}
+
+/// Opens the frames that a guest sends to its services: a packet socket (Linux) or bpf(4) device that is bound to the tap and lets
+/// through nothing else. Its filter cannot be taken off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenPort {
+    /// The tap's number.
+    pub number: u16,
+}
+
+/// Opens sockets to the resolvers that the host's administrator gave: UDP, connected, each can send to its resolver alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenResolvers {}
+
 /// Names of a pair's ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairNamed {
@@ -183,7 +243,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of net-helper; its only client is the broker.
-    Net = "net-helper", version 3, oldest 3, NetRequest {
+    Net = "net-helper", version 4, oldest 4, NetRequest {
         0 CreateSwitch [NoFds] => Named [NoFds];
         1 DeleteSwitch [NoFds] => Done [NoFds];
         2 CreateTap [NoFds] => Named [OneFd];
@@ -196,5 +256,9 @@ protocol! {
         9 DeletePair [NoFds] => Done [NoFds];
         10 CreateGraphSwitch [NoFds] => Named [NoFds];
         11 CountTaps [NoFds] => TapCounts [NoFds];
+        12 SetGateway [NoFds] => Done [NoFds];
+        13 OpenPort [NoFds] => Done [OneFd];
+        14 OpenResolvers [NoFds] => Done [UpTo<3>];
+        15 GuardTap [NoFds] => Done [NoFds];
     }
 }

@@ -13,6 +13,8 @@ mod cell;
 mod net;
 #[path = "golden/runner.rs"]
 mod runner;
+#[path = "golden/services.rs"]
+mod services;
 #[path = "golden/storage.rs"]
 mod storage;
 #[path = "golden/wire.rs"]

@@ -159,6 +159,11 @@ pub static TABLE: Process = Process {
         op("MachineRename", "writes a definition", "names_are_unique"),
         op("MachineAct", "has a cell made, told or cleared away", "a_machine_starts_stops_and_leaves_nothing"),
         op("MachineEject", "has a runner take a CD out; writes a definition", "a_cd_is_taken_out_while_the_guest_runs"),
+        op(
+            "MachineLaunch",
+            "has an image copied and a seed written, and starts the machine",
+            "a_guest_is_launched_and_phones_home",
+        ),
         op("MachineClone", "has disks copied", "a_copy_has_disks_and_nics_of_its_own"),
         op("MachineDelete", "has a machine's files deleted", "a_deleted_machine_takes_its_disks_along"),
         op("MachineConsole", "has a stream joined to a serial line", "streams_are_joined_by_descriptor"),

@@ -13,6 +13,7 @@ pub mod frontend;
 pub mod hypervisor;
 pub mod net;
 pub mod runner;
+pub mod services;
 pub mod storage;
 pub mod vm_runner;
 
@@ -32,6 +33,7 @@ pub const ALL: &[&Process] = &[
     &hypervisor::TABLE,
     &hypervisor::LOOK_UPS,
     &console::TABLE,
+    &services::TABLE,
 ];
 
 /// What else is used in place of a table of [`ALL`], and when. Each has all that its table has.

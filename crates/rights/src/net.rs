@@ -10,10 +10,13 @@ const TUNSETIFF: u64 = 0x4004_54ca;
 pub static TABLE: Process = Process {
     name: "net-helper",
     program: "skep-net-helper",
-    task: "makes bridges, taps, tunnels and pairs",
+    task: "makes bridges, taps, tunnels and pairs, and keeps switches apart from the rest",
     uid: Uid::Own,
     namespaces: &[Namespace::Ipc, Namespace::Uts],
-    capabilities: &[(Capability::NetAdmin, "interfaces are made with it")],
+    capabilities: &[
+        (Capability::NetAdmin, "interfaces are made with it, and rules of nf_tables"),
+        (Capability::NetRaw, "packet sockets on its own taps, for guest-services"),
+    ],
     network: Network::Host("bridges, taps and uplinks are interfaces of the host"),
     descriptors: &[
         LISTENER,
@@ -29,6 +32,14 @@ pub static TABLE: Process = Process {
             rights: &["READ", "WRITE", "EVENT"],
             ioctls: &[],
             why: "Linux: rtnetlink, connected to the kernel",
+        },
+        Descriptor {
+            name: "rules",
+            kind: FdKind::Netfilter,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "Linux: nf_tables, connected to the kernel",
         },
         Descriptor {
             name: "interfaces",
@@ -55,12 +66,29 @@ pub static TABLE: Process = Process {
             why: "while an operation makes it; sent to the broker and closed",
         },
     ],
-    paths: Paths::Only(&[PathRule {
-        place: Place::Exact("/dev/net/tun"),
-        access: Access::ReadWriteFile,
-        why: "each tap is an open descriptor of it. Started by root, the node is its own, in a mount namespace made for that: the host's may be root's alone",
-    }]),
-    syscalls: &[Syscalls { names: &["openat"], why: "opens /dev/net/tun for each tap; Landlock allows nothing else" }],
+    paths: Paths::Only(&[
+        PathRule {
+            place: Place::Exact("/proc/sys/net/ipv4/ip_forward"),
+            access: Access::ReadWriteFile,
+            why: "while a switch has a way out, the host forwards its packets",
+        },
+        PathRule {
+            place: Place::Exact("/dev/net/tun"),
+            access: Access::ReadWriteFile,
+            why: "each tap is an open descriptor of it. Started by root, the node is its own, in a mount namespace made for that: the host's may be root's alone",
+        },
+    ]),
+    syscalls: &[
+        Syscalls {
+            names: &["openat"],
+            why: "opens /dev/net/tun for each tap, and what says whether the host forwards; Landlock allows nothing else",
+        },
+        Syscalls {
+            names: &["socket:packet", "bind"],
+            why: "packet sockets on its own taps, with a filter that is locked before they are bound",
+        },
+        Syscalls { names: &["socket:udp", "socket:udp6", "connect"], why: "sockets to the host's resolvers" },
+    ],
     ioctls: &[(TUNSETIFF, "makes a tap of an open /dev/net/tun")],
     max_descriptors: 64,
     operations: &[
@@ -97,6 +125,26 @@ pub static TABLE: Process = Process {
             name: "CreatePair",
             does: "makes two interfaces joined like a cable, each a member of a bridge or of none, up",
             test: "a_pair_carries_frames_from_switch_to_switch",
+        },
+        Operation {
+            name: "SetGateway",
+            does: "gives a bridge a private address of the host's, with the rules that keep it apart, or takes both",
+            test: "guests_of_a_nat_switch_reach_what_the_host_reaches_and_not_the_host",
+        },
+        Operation {
+            name: "OpenPort",
+            does: "opens those frames of a tap that are for guests' services",
+            test: "a_port_shows_what_is_for_services_and_nothing_else",
+        },
+        Operation {
+            name: "GuardTap",
+            does: "has a tap's guest send only from his own addresses",
+            test: "a_guarded_guest_sends_only_as_who_he_is",
+        },
+        Operation {
+            name: "OpenResolvers",
+            does: "opens a UDP socket to each resolver that the administrator gave",
+            test: "a_socket_to_a_resolver_sends_to_it_alone",
         },
         Operation { name: "DeletePair", does: "deletes both", test: "a_pair_carries_frames_from_switch_to_switch" },
         Operation {

@@ -40,6 +40,8 @@ pub enum Uid {
     Own,
     /// One per machine.
     PerMachine,
+    /// One per switch, behind those of machines.
+    PerSwitch,
 }
 
 /// A Linux namespace (namespaces(7)).
@@ -81,6 +83,8 @@ impl Namespace {
 pub enum Capability {
     /// Configure interfaces.
     NetAdmin,
+    /// Open packet sockets.
+    NetRaw,
     /// Become another uid.
     SetUid,
     /// Become another gid.
@@ -97,6 +101,7 @@ impl Capability {
             Capability::SetGid => 6,
             Capability::SetUid => 7,
             Capability::NetAdmin => 12,
+            Capability::NetRaw => 13,
         }
     }
     /// Its name in capabilities(7).
@@ -106,6 +111,7 @@ impl Capability {
             Capability::SetGid => "CAP_SETGID",
             Capability::SetUid => "CAP_SETUID",
             Capability::NetAdmin => "CAP_NET_ADMIN",
+            Capability::NetRaw => "CAP_NET_RAW",
         }
     }
 }
@@ -162,10 +168,14 @@ pub enum FdKind {
     Line,
     /// A socket of rtnetlink.
     Netlink,
+    /// A socket of netfilter (Linux).
+    Netfilter,
     /// A control socket of netgraph.
     Netgraph,
     /// An internet socket.
     Inet,
+    /// Frames of one interface: a packet socket on Linux, a bpf(4) device on FreeBSD.
+    Packet,
     /// A pipe.
     Pipe,
     /// A character device below `/dev`; a name that ends in `/` stands for all below it.

@@ -67,6 +67,11 @@ impl Role {
 /// Slots of machines. Each has two uids, and the suite's block has 4,096 (`skep up` gives the first few to services).
 pub const SLOTS: u16 = 2000;
 
+/// Switches whose guest-services have uids of their own, behind those of machines.
+pub const SWITCHES: u16 = 64;
+/// Uids of machines and of switches' services.
+pub const UIDS: u32 = 2 * SLOTS as u32 + SWITCHES as u32;
+
 /// The uids and gids of root mode.
 #[derive(Debug, Clone)]
 pub struct Ids {

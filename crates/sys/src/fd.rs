@@ -1,6 +1,6 @@
 //! Descriptors: inherited ones taken over, flags, memory files.
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, SealFlag, fcntl};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -110,8 +110,29 @@ pub fn arrange(plan: &[(BorrowedFd<'_>, RawFd)]) -> io::Result<()> {
 
 /// An anonymous memory file.
 pub fn memory_file(name: &CStr) -> io::Result<OwnedFd> {
+    make_memory_file(name, 0)
+}
+
+/// One that holds these bytes, and which nobody can change any more.
+pub fn sealed_memory_file(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    let mut file = std::fs::File::from(make_memory_file(name, libc::MFD_ALLOW_SEALING)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SEALED | SealFlag::F_SEAL_SEAL))?;
+    Ok(file.into())
+}
+
+/// Whether a descriptor is a memory file whose bytes nobody can change any more.
+pub fn is_sealed(fd: BorrowedFd<'_>) -> bool {
+    fcntl(fd, FcntlArg::F_GET_SEALS).is_ok_and(|seals| SealFlag::from_bits_retain(seals).contains(SEALED))
+}
+
+const SEALED: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_WRITE);
+
+fn make_memory_file(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
     // SAFETY: memfd_create(2) reads a NUL-terminated name, which a CStr is.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | flags) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,9 +1,11 @@
 //! System calls that the libraries lack, as safe functions over owned descriptors. The only crate with `unsafe`.
 #![allow(unsafe_code)]
 
+pub mod alarm;
 pub mod changes;
 pub mod child;
 pub mod fd;
+pub mod frames;
 pub mod lock;
 pub mod msg;
 pub mod process;

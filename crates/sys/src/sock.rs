@@ -119,6 +119,22 @@ pub fn bound_to(fd: BorrowedFd<'_>) -> io::Result<Option<std::path::PathBuf>> {
     Ok(address.path().map(Path::to_owned))
 }
 
+/// Whether it is a socket of UDP that is connected: it can send nowhere else.
+pub fn is_connected_udp(fd: BorrowedFd<'_>) -> bool {
+    use socket::SockaddrLike;
+    let number = |option| {
+        let mut value: libc::c_int = 0;
+        let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: at most `size` bytes are written into a live local.
+        let result =
+            unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut size) };
+        (result == 0).then_some(value)
+    };
+    let udp = number(libc::SO_TYPE) == Some(libc::SOCK_DGRAM) && number(libc::SO_PROTOCOL) == Some(libc::IPPROTO_UDP);
+    let peer = socket::getpeername::<socket::SockaddrStorage>(fd.as_raw_fd());
+    udp && peer.is_ok_and(|peer| matches!(peer.family(), Some(AddressFamily::Inet | AddressFamily::Inet6)))
+}
+
 /// Whether the other end of a stream is closed, or no longer to be had.
 pub fn hung_up(fd: BorrowedFd<'_>) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,5 +1,6 @@
 //! The operations: each checks every name it will touch, acts, and undoes what it did if a step fails.
 
+pub mod gateway;
 pub mod list;
 pub mod pair;
 pub mod switch;

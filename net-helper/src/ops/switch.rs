@@ -43,6 +43,7 @@ pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateSwit
 pub fn delete((host, instance): Place<'_>, call: &DeleteSwitch) -> Result<Done, Refusal> {
     let name = IfName::bridge(instance, call.number);
     if host.link(&name).map_err(refused(&name))?.is_none() {
+        super::gateway::forget((host, instance), &name).map_err(refused(&name))?;
         return Ok(Done {});
     }
     let bridge = bridge_of(host, instance, call.number)?;
@@ -52,7 +53,9 @@ pub fn delete((host, instance): Place<'_>, call: &DeleteSwitch) -> Result<Done, 
         let note = format!("interfaces of skep's are on it: {}", ours.join(", "));
         return Err(Refusal::new(Reason::InUse, format_args!("switch {}", call.number)).note(note));
     }
+    // Rules go after what they keep apart.
     host.delete(&name).map_err(refused(&name))?;
+    super::gateway::forget((host, instance), &name).map_err(refused(&name))?;
     Ok(Done {})
 }
 

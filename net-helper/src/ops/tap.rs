@@ -2,7 +2,7 @@
 
 use super::{Attempt, Place, bridge_of, foreign, refused, unlisted};
 use crate::platform::{Link, NetHost};
-use skep_proto::net::{COUNTED, CountTaps, CreateTap, DeleteTap, Done, MoveTap, Named, TapCount, TapCounts};
+use skep_proto::net::{COUNTED, CountTaps, CreateTap, DeleteTap, Done, GuardTap, MoveTap, Named, TapCount, TapCounts};
 use skep_proto::{IfName, InstanceId, OneFd, Reason, Refusal};
 
 /// Makes a tap, up, a member of its switch's bridge.
@@ -17,6 +17,8 @@ pub fn create((host, instance): Place<'_>, call: &CreateTap) -> Result<(Named, O
         // Nobody has it open, so nobody's it is: what a machine left that ended while nobody could delete it (FreeBSD).
         host.delete(&name).map_err(refused(&name))?;
     }
+    // What a tap with this number left that ended by itself.
+    host.guard_tap(&name, None).map_err(refused(&name))?;
     Attempt::all(host, |attempt| {
         let tap = attempt.make_tap(&name)?;
         attempt.mark(&name, &format!("skep {instance}: nic {} of machine {}", call.nic, call.machine), None)?;
@@ -57,6 +59,17 @@ pub fn delete((host, instance): Place<'_>, call: &DeleteTap) -> Result<Done, Ref
     if own_tap(host, &name)?.is_some() {
         host.delete(&name).map_err(refused(&name))?;
     }
+    host.guard_tap(&name, None).map_err(refused(&name))?;
+    Ok(Done {})
+}
+
+/// Keeps a tap's guest to his own addresses, or lets him go.
+pub fn guard((host, instance): Place<'_>, call: &GuardTap) -> Result<Done, Refusal> {
+    let name = IfName::tap(instance, call.number);
+    if own_tap(host, &name)?.is_none() {
+        return Err(Refusal::new(Reason::NotFound, format_args!("interface {name}")));
+    }
+    host.guard_tap(&name, call.own.as_ref()).map_err(refused(&name))?;
     Ok(Done {})
 }
 

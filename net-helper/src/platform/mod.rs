@@ -10,10 +10,12 @@ pub use freebsd::{Host, other_role};
 #[cfg(target_os = "linux")]
 pub use linux::{Host, other_role};
 
+use nix::errno::Errno;
+use skep_proto::net::{Gateway, Own};
 use skep_proto::tunnel::Tunnel;
 use skep_proto::{IfName, InstanceId, Text};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
 /// An interface, as the kernel shows it.
@@ -88,6 +90,17 @@ pub struct Counters {
     pub tx_packets: u64,
 }
 
+/// A route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub net: Ipv4Addr,
+    /// Length of its prefix.
+    pub prefix: u8,
+    /// Index of the interface.
+    pub index: u32,
+}
+
 /// A step that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {error}")]
@@ -156,6 +169,37 @@ pub trait NetHost {
 
     /// Makes `port`, which is a member of nothing, a member of `bridge`.
     fn join(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError>;
+
+    /// IPv4 routes of the host, but for those by which it reaches everything.
+    fn routes(&mut self) -> Result<Vec<Route>, HostError> {
+        Err(HostError::step("list routes")(Errno::EOPNOTSUPP))
+    }
+
+    /// Gives a bridge this IPv4 address and no other, or none.
+    fn set_address(&mut self, _bridge: &IfName, address: Option<(Ipv4Addr, u8)>) -> Result<(), HostError> {
+        address.map_or(Ok(()), |_| Err(HostError::step("set its address")(Errno::EOPNOTSUPP)))
+    }
+
+    /// Puts the rules of this gateway between a bridge and all else, in place of those from before, or takes them away.
+    fn guard(&mut self, _instance: InstanceId, _bridge: &IfName, gateway: Option<&Gateway>) -> Result<(), HostError> {
+        gateway.map_or(Ok(()), |_| Err(HostError::step("set its rules")(Errno::EOPNOTSUPP)))
+    }
+
+    /// Has the host forward packets if any gateway of this instance needs it. What was made so by us, and needs to be so no more, is as it
+    /// was.
+    fn forward(&mut self, _instance: InstanceId) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    /// Lets through of what comes in at a tap only what is from these addresses, or all.
+    fn guard_tap(&mut self, _tap: &IfName, own: Option<&Own>) -> Result<(), HostError> {
+        own.map_or(Ok(()), |_| Err(HostError::step("keep a guest to its own addresses")(Errno::EOPNOTSUPP)))
+    }
+
+    /// Opens the frames that come in at a tap and are for guests' services.
+    fn open_port(&mut self, _tap: &Link) -> Result<OwnedFd, HostError> {
+        Err(HostError::step("open its frames")(Errno::EOPNOTSUPP))
+    }
 
     /// Releases `port` from `bridge`.
     fn leave(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError>;

@@ -10,7 +10,7 @@ pub use platform::*;
 
 use skep_ipc::{CallError, Client, Server, Silent};
 use skep_net_helper::platform::NetHost;
-use skep_net_helper::serve::NetHelper;
+use skep_net_helper::serve::{Given, NetHelper};
 use skep_proto::net::Net;
 use skep_proto::{Call, InstanceId, Refusal, Text, TraceId};
 use std::path::PathBuf;
@@ -36,7 +36,12 @@ impl Served {
         skep_sys::sock::listen(std::os::fd::AsFd::as_fd(&listener)).unwrap();
         let uid = nix::unistd::geteuid().as_raw();
         std::thread::spawn(move || {
-            let mut helper = NetHelper::new(host, instance(), privileged, uplinks());
+            let mut helper = NetHelper::new(
+                host,
+                instance(),
+                privileged,
+                Given { uplinks: uplinks(), resolvers: vec![[127, 0, 0, 1].into()] },
+            );
             Server::<Net>::new(listener, Some(vec![uid])).run(&mut helper, &mut Silent)
         });
         Self { dir }

@@ -6,9 +6,9 @@ mod freebsd;
 mod linux;
 mod shares;
 #[cfg(target_os = "freebsd")]
-pub use freebsd::{Alarm, Engine, Host, PLACE, serial_line};
+pub use freebsd::{Engine, Host, PLACE, serial_line};
 #[cfg(target_os = "linux")]
-pub use linux::{Alarm, Engine, Host, PLACE, serial_line};
+pub use linux::{Engine, Host, PLACE, serial_line};
 
 use skep_machine::Ended;
 use skep_proto::cell::{Limits, Usage};

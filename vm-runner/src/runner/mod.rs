@@ -9,12 +9,13 @@ mod words;
 pub use words::Words;
 
 use crate::handover::{FIRST, LISTENER, READY, REPORT, RunnerArgs};
-use crate::platform::{Alarm, Engine, Kit, serial_line};
+use crate::platform::{Engine, Kit, serial_line};
 use skep_ipc::{Server, Silent};
 use skep_proto::cell::FdRole;
 use skep_proto::runner::{End, Phase};
 use skep_rights::runner::{TABLE, TABLE_SHARES};
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
+use skep_sys::alarm::Alarm;
 use skep_sys::{fd, msg, sock};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

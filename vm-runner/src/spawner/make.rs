@@ -4,7 +4,7 @@ use super::Spawner;
 use crate::handover::RunnerArgs;
 use crate::platform::{CellHost, Plan};
 use nix::sys::stat::{SFlag, fstat};
-use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, Started};
+use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, StartServices, Started};
 use skep_proto::{CpuList, MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -61,13 +61,30 @@ impl Spawner {
                 return Err(Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field(name));
             }
         }
-        let identity = self.identity(slot, 1)?;
+        self.start_alone(machine, "/skep/skep-console-proxy", self.identity(slot, 1)?, &fds)
+    }
+
+    pub(super) fn start_services(&mut self, c: &StartServices) -> Result<(Started, NoFds), Refusal> {
+        let identity = match self.machines {
+            Some(_) if c.number >= skep_service::SWITCHES => {
+                let refusal = Refusal::new(Reason::LimitReached, format_args!("switch {}", c.switch)).field("number");
+                return Err(refusal.note(format_args!("{} switches at most have services", skep_service::SWITCHES)));
+            }
+            machines => machines.map(|first| first.saturating_add(2 * u32::from(SLOTS)).saturating_add(c.number.into())),
+        };
+        self.start_alone(c.switch.cell(), "/skep/skep-guest-services", identity, &[])
+    }
+
+    /// Starts what is no hypervisor, in a cell that holds little more than its program.
+    fn start_alone(
+        &mut self, machine: MachineId, program: &'static str, identity: Option<u32>, fds: &[OwnedFd],
+    ) -> Result<(Started, NoFds), Refusal> {
         let path = self.console_socket(machine);
         let listener = bind(machine, &path)?;
         let plan = Plan {
             machine,
             root: skep_cellroot::CONSOLE_ROOT,
-            program: "/skep/skep-console-proxy",
+            program,
             args: Vec::new(),
             listener: listener.as_fd(),
             fds: fds.iter().map(AsFd::as_fd).collect(),

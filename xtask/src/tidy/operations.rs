@@ -2,10 +2,12 @@
 
 use super::text_of;
 use crate::source::{Source, has_word};
-use skep_proto::{Helper, Op, broker::Broker, cell::Cell, console::Console, net::Net, runner::Runner, storage::Storage};
+use skep_proto::{
+    Helper, Op, broker::Broker, cell::Cell, console::Console, net::Net, runner::Runner, services::Services, storage::Storage,
+};
 use skep_rights::Process;
 
-fn protocols() -> [(&'static str, &'static [Op], &'static Process); 6] {
+fn protocols() -> [(&'static str, &'static [Op], &'static Process); 7] {
     fn of<H: Helper>(table: &'static Process) -> (&'static str, &'static [Op], &'static Process) {
         (H::NAME, H::OPS, table)
     }
@@ -16,6 +18,7 @@ fn protocols() -> [(&'static str, &'static [Op], &'static Process); 6] {
         of::<Cell>(&skep_rights::vm_runner::TABLE),
         of::<Runner>(&skep_rights::runner::TABLE),
         of::<Console>(&skep_rights::console::TABLE),
+        of::<Services>(&skep_rights::services::TABLE),
     ]
 }
 

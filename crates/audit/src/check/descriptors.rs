@@ -152,6 +152,8 @@ impl Places {
             | (FdKind::Listener, Kind::Unix { listens: true, .. })
             | (FdKind::Unix | FdKind::Line, Kind::Unix { listens: false, .. })
             | (FdKind::Netlink, Kind::Netlink)
+            | (FdKind::Netfilter, Kind::Netfilter)
+            | (FdKind::Packet, Kind::Packet)
             | (FdKind::Inet, Kind::Inet(_))
             | (FdKind::Inet | FdKind::Unix, Kind::Unknown)
             | (FdKind::Netgraph, Kind::Netgraph)
@@ -161,6 +163,8 @@ impl Places {
             | (FdKind::Process, Kind::Process)
             | (FdKind::Namespace, Kind::Namespace) => true,
             (FdKind::File(below), Kind::File(path)) => path.starts_with(self.state.join(below)),
+            // As devfs of the host, where net-helper opened it, names it, or one that is mounted elsewhere.
+            (FdKind::Packet, Kind::Device(path)) => path.ends_with("dev/bpf") || path == Path::new("bpf"),
             (FdKind::Line, Kind::Device(path)) => path.starts_with("/dev/pts") || path.starts_with("pts"),
             (FdKind::Directory("STATE"), Kind::Directory(path)) => *path == self.state,
             (FdKind::Directory("RUN"), Kind::Directory(path)) => *path == self.run,

@@ -22,15 +22,21 @@ pub fn lines(table: &Process, freebsd: &FreeBsd, uids: &[u32], open: &[Open], li
         format!("{}: {}", shown(table.freebsd.capability_mode), table.freebsd.note)
     };
     lines.push(line("capsicum", declared, shown(freebsd.capability_mode), verdict));
-    // A machine's processes live in its jail; broker and frontend may in one of their own; the helpers' work is on the host.
-    let jailed = table.uid == Uid::PerMachine;
+    // A machine's processes live in its jail, guest-services in one of a switch; broker and frontend may in one of their own; the helpers' work is on the host.
+    let jailed = table.uid != Uid::Own;
     // A socket that listens on TCP has its jail's addresses.
     let listens = open.iter().any(|open| matches!(open.kind, Kind::Inet(_)))
         && table.descriptors.iter().any(|declared| matches!(declared.kind, FdKind::Inet));
     lines.push(match &freebsd.jail {
         Some(jail) => line(
             "jail",
-            if jailed { "the machine's" } else { "none, or one of its own" },
+            if table.uid == Uid::PerSwitch {
+                "the switch's"
+            } else if jailed {
+                "the machine's"
+            } else {
+                "none, or one of its own"
+            },
             jail_shown(jail),
             Verdict::of(jail_differences(table, jail, jailed, listens)),
         ),
@@ -40,13 +46,13 @@ pub fn lines(table: &Process, freebsd: &FreeBsd, uids: &[u32], open: &[Open], li
         None => line("jail", "none", "none", Verdict::Confirmed),
     });
     if let Some(jail) = freebsd.jail.as_ref().filter(|_| jailed) {
-        // A console-proxy's has no limits beside those of every process, and opens nothing.
-        if table.name == skep_rights::console::TABLE.name {
-            lines.push(root(jail, &[]));
-        } else {
+        // The others' have no limits beside those of every process, and open nothing.
+        if runs_guests(table) {
             lines.push(limits(jail));
             lines.push(nodes(jail, uids));
             lines.push(root(jail, &[("/dev", "devfs"), ("/dev/fd", "fdescfs"), ("/run", "tmpfs"), ("/tmp", "tmpfs")]));
+        } else {
+            lines.push(root(jail, &[]));
         }
     }
 }
@@ -148,6 +154,11 @@ fn jail_shown(jail: &Jail) -> String {
     )
 }
 
+/// Whether the jail is one with a hypervisor.
+fn runs_guests(table: &Process) -> bool {
+    ![skep_rights::console::TABLE.name, skep_rights::services::TABLE.name].contains(&table.name)
+}
+
 fn jail_differences(table: &Process, jail: &Jail, machines: bool, listens: bool) -> Vec<String> {
     let mut differences = Vec::new();
     if matches!(table.network, Network::None) && !listens && !jail.vnet && (jail.ip4 != 0 || jail.ip6 != 0) {
@@ -165,7 +176,7 @@ fn jail_differences(table: &Process, jail: &Jail, machines: bool, listens: bool)
     if jail.enforce_statfs < 2 {
         differences.push("the jail sees the host's mounts".to_owned());
     }
-    let vmm = machines && table.name != skep_rights::console::TABLE.name;
+    let vmm = machines && runs_guests(table);
     let fits = |name: &str| USUAL.contains(&name) || vmm && name == "vmm";
     let more = jail.allowed.iter().filter(|name| !fits(name));
     differences.extend(more.map(|name| format!("the jail is allowed {name}")));

@@ -26,10 +26,14 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
             }
             declared.map_or_else(|| "none".to_owned(), |uid| uid.to_string())
         }
-        Uid::PerMachine => {
-            let proxy = subject.table.name == skep_rights::console::TABLE.name;
-            if !is_machines(ids, own, proxy) {
-                differences.push(format!("uid {own} is not one of a machine's"));
+        Uid::PerMachine | Uid::PerSwitch => {
+            let (right, whose) = if matches!(subject.table.uid, Uid::PerSwitch) {
+                (is_switches(ids, own), "switch")
+            } else {
+                (is_machines(ids, own, subject.table.name == skep_rights::console::TABLE.name), "machine")
+            };
+            if !right {
+                differences.push(format!("uid {own} is not one of a {whose}'s"));
             }
             if others.iter().any(|other| other.uids.contains(&own)) {
                 differences.push(format!("uid {own} is another process's, too"));
@@ -96,9 +100,16 @@ fn role(name: &str) -> Option<Role> {
     [Role::Broker, Role::Frontend, Role::Storage, Role::Net, Role::Spawner].into_iter().find(|role| role.name() == name)
 }
 
-/// Slot N's cell has `machines + 2N`, its console-proxy one more; slots have 16 bits.
+/// Slot N's cell has `machines + 2N`, its console-proxy one more.
 fn is_machines(ids: &Ids, uid: u32, proxy: bool) -> bool {
-    uid.checked_sub(ids.machines()).is_some_and(|offset| offset < 2 * 65_536 && (offset % 2 == 1) == proxy)
+    let slots = 2 * u32::from(skep_service::SLOTS);
+    uid.checked_sub(ids.machines()).is_some_and(|offset| offset < slots && (offset % 2 == 1) == proxy)
+}
+
+/// Behind those of all slots.
+fn is_switches(ids: &Ids, uid: u32) -> bool {
+    let slots = 2 * u32::from(skep_service::SLOTS);
+    uid.checked_sub(ids.machines()).is_some_and(|offset| (slots..skep_service::UIDS).contains(&offset))
 }
 
 /// Helpers have one thread: `fork` without `exec` is sound only then.

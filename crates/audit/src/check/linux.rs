@@ -19,7 +19,7 @@ pub fn lines(table: &Process, linux: &Linux, others: &[&Facts], options: &Option
     let filtered = linux.seccomp == 2 && linux.filters >= FILTERS;
     let verdict = if filtered { Verdict::Confirmed } else { Verdict::Differs { what: format!("seccomp: {filters}") } };
     lines.push(line("seccomp", format!("mode 2, at least {FILTERS} filters"), filters, verdict));
-    if table.uid == Uid::PerMachine {
+    if table.uid != Uid::Own {
         lines.push(mounts::root(&linux.mounts, harmless, Vec::new()));
     }
 }

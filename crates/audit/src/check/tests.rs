@@ -6,7 +6,7 @@ use crate::Options;
 use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Linux, Mount, NodeRule, Open, Reach};
 use crate::find::Subject;
 use crate::report::{Process, Verdict};
-use skep_rights::{Namespace, Process as Table, console, frontend, hypervisor, net, storage};
+use skep_rights::{Namespace, Process as Table, console, frontend, hypervisor, net, services, storage};
 use skep_service::Ids;
 
 const IDS: &str = "broker=61901,api-frontend=61902,storage-helper=61903,net-helper=61904,vm-runner=61905,machines=62000";
@@ -82,6 +82,29 @@ fn a_hypervisor_has_no_services_and_no_proxys_uid() {
     let proxy = judge(&console::TABLE, &hypervisor_facts(62_007, 5), &[]);
     assert!(!differences(&proxy).iter().any(|(line, _)| line == "uid"));
     assert_eq!(difference(&proxy, "threads"), "it has 5 threads");
+}
+
+#[test]
+fn guest_services_have_a_switch_s_uid_and_packet_sockets() {
+    let holding = |uid, kinds: &[Kind]| {
+        let open = kinds.iter().zip(3..).map(|(kind, number)| Open {
+            number,
+            kind: kind.clone(),
+            shown: format!("{kind:?}"),
+            rights: None,
+            others: None,
+        });
+        Facts { descriptors: open.collect(), threads: 1, ..hypervisor_facts(uid, 5) }
+    };
+    let frames = [Kind::Packet, Kind::Device("/dev/bpf".into()), Kind::Inet("UDP".into()), Kind::Event];
+    assert_eq!(differences(&judge(&services::TABLE, &holding(66_000, &frames), &[])), []);
+    for uid in [62_000, 62_001, 65_999, 66_064] {
+        assert!(difference(&judge(&services::TABLE, &holding(uid, &frames), &[]), "uid").contains("not one of a switch's"));
+    }
+    let others = holding(66_000, &[Kind::Device("/dev/bpf0".into()), Kind::Device("/dev/mem".into())]);
+    assert!(difference(&judge(&services::TABLE, &others, &[]), "descriptors").contains("/dev/mem"));
+    // Nobody else has any.
+    assert!(difference(&judge(&console::TABLE, &holding(62_007, &frames[..1]), &[]), "descriptors").contains("Packet"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod devices;
 mod disk;
 mod event;
 mod firmware;
+mod launch;
 mod machine;
 mod network;
 mod rules;
@@ -20,6 +21,7 @@ pub use devices::*;
 pub use disk::*;
 pub use event::*;
 pub use firmware::*;
+pub use launch::*;
 pub use machine::*;
 pub use network::*;
 pub use rules::*;
@@ -31,7 +33,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 5, oldest 5, BrokerRequest {
+    Broker = "broker", version 6, oldest 6, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -104,5 +106,6 @@ protocol! {
         69 MetricsGet [NoFds] => MetricsPage [NoFds];
         70 HostLog [NoFds] => LogOpened [UpTo<3>];
         71 RequestKey [NoFds] => Done [NoFds];
+        72 MachineLaunch [NoFds] => OperationView [UpTo<1>];
     }
 }

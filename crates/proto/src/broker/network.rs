@@ -1,16 +1,32 @@
 //! Switches and NICs.
 
 use super::{NicModel, Ref};
-use crate::{IfName, NicId, NicName, SwitchId, SwitchName, Text};
+use crate::{IfName, NicId, NicName, Subnet, SwitchId, SwitchName, Text};
 use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
 
 /// Makes a switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchCreate {
     /// Its name.
     pub name: SwitchName,
-    /// The host's interface that joins it.
+    /// The host's interface that joins it; only of a plain one.
     pub uplink: Option<IfName>,
+    /// What it is.
+    pub kind: SwitchKind,
+    /// Its subnet, if it is not plain; none: one that collides with nothing on the host.
+    pub subnet: Option<Subnet>,
+}
+
+/// What a switch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SwitchKind {
+    /// Its ports and its uplink, nothing else.
+    Plain,
+    /// A subnet with addresses for guests, on which the host is, and nothing beyond.
+    HostOnly,
+    /// A subnet with addresses for guests, who reach what the host reaches, in its name.
+    Nat,
 }
 
 /// Lists switches by name.
@@ -79,6 +95,10 @@ pub struct SwitchView {
     pub groups: Vec<Text<63>>,
     /// What its users say of it.
     pub description: Text<256>,
+    /// What it is.
+    pub kind: SwitchKind,
+    /// Its subnet, if it is not plain.
+    pub subnet: Option<Subnet>,
 }
 
 /// A page; empty at the end.
@@ -105,6 +125,8 @@ pub struct NicCreate {
     pub model: NicModel,
     /// Its place on PCI bus 0, 1 to 30; none: the usual one of its turn among the machine's NICs.
     pub slot: Option<u8>,
+    /// Its address on its switch's subnet; none: the lowest that is free.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// Gives a NIC to a stopped machine.
@@ -147,6 +169,8 @@ pub struct NicSet {
     pub model: Option<NicModel>,
     /// Its place on PCI bus 0; 0: the usual one.
     pub slot: Option<u8>,
+    /// Its address on its switch's subnet.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// Makes a NIC like another, with an address of its own and no machine.
@@ -197,6 +221,8 @@ pub struct NicView {
     pub slot: Option<u8>,
     /// What its users say of it.
     pub description: Text<256>,
+    /// Its address on its switch's subnet; none: the switch is no subnet.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// A page; empty at the end.

@@ -84,6 +84,7 @@ rules! {
     MachineRename: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineAct: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineEject: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
+    MachineLaunch: OPERATOR, "the group; the image's group; the switch, which must be open to it; the host for shares and for what goes before others", c => launched(c);
     MachineClone: OPERATOR, "the machine's group; what its settings would need", c => vec![On::Machine(&c.machine)];
     MachineDelete: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineConsole: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
@@ -160,6 +161,13 @@ fn and_disks<'a>(first: On<'a>, settings: &'a Settings) -> Vec<On<'a>> {
     if before || settings.shares.as_ref().is_some_and(|shares| !shares.is_empty()) {
         on.push(On::Host);
     }
+    on
+}
+
+fn launched(c: &MachineLaunch) -> Vec<On<'_>> {
+    // The switch is held against the group where it is found, for it may not be there yet.
+    let mut on = and_disks(On::Group(c.group.as_ref()), &c.settings);
+    on.push(On::Read(&c.image, "image"));
     on
 }
 

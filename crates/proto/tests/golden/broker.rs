@@ -50,6 +50,7 @@ fn nic() -> NicView {
         model: NicModel::E1000,
         slot: Some(20),
         description: parse("of web1"),
+        address: Some(std::net::Ipv4Addr::new(10, 64, 1, 2)),
     }
 }
 
@@ -200,11 +201,14 @@ fn networks(golden: &mut Golden) {
         open: false,
         groups: vec![parse("shop")],
         description: parse("of the shop"),
+        kind: SwitchKind::Nat,
+        subnet: Some(parse("10.64.1.0/24")),
     };
     golden.call(SwitchGet { switch: parse("lan") }, switch.clone());
     let set = SwitchSet { switch: parse("lan"), name: Some(parse("wan")), description: None, uplink: Some(parse("eth0")) };
     golden.call(set, switch.clone());
-    golden.call(SwitchCreate { name: parse("lan"), uplink: Some(parse("eth0")) }, switch.clone());
+    let (kind, subnet) = (SwitchKind::HostOnly, Some(parse("10.64.1.0/24")));
+    golden.call(SwitchCreate { name: parse("lan"), uplink: Some(parse("eth0")), kind, subnet }, switch.clone());
     golden.call(SwitchList { after: None }, SwitchPage { switches: vec![switch.clone()] });
     golden.call(SwitchOpen { switch: parse("lan"), group: Some(parse("shop")), open: true }, switch);
     golden.call(SwitchDelete { switch: parse("lan") }, Done {});
@@ -216,6 +220,7 @@ fn networks(golden: &mut Golden) {
         group: None,
         model: NicModel::E1000,
         slot: Some(20),
+        address: Some(std::net::Ipv4Addr::new(10, 64, 1, 2)),
     };
     golden.call(create, nic());
     golden.call(NicAttach { nic: parse("eth"), machine: parse("web1") }, nic());
@@ -229,6 +234,7 @@ fn networks(golden: &mut Golden) {
         mac: Some([2, 0, 0, 1, 2, 4]),
         model: Some(NicModel::VirtioNet),
         slot: Some(0),
+        address: Some(std::net::Ipv4Addr::new(10, 64, 1, 3)),
     };
     golden.call(set, nic());
     golden.call(NicClone { nic: parse("eth"), name: parse("eth2") }, nic());

@@ -141,6 +141,17 @@ pub fn machines(golden: &mut Golden) {
     golden.call(MachineAct { machine: web1(), act: Act::Start }, super::broker::operation());
     golden.call(MachineEject { machine: web1(), disk: parse("disc") }, view());
     golden.call(MachineClone { machine: web1(), name: parse("web2") }, super::broker::operation());
+    let launch = MachineLaunch {
+        name: parse("web2"),
+        image: parse("debian-12"),
+        settings: settings(),
+        size: 4 << 30,
+        switch: Some(parse("default")),
+        group: Some(parse("shop")),
+        wait: true,
+    };
+    golden.call(launch, super::broker::operation());
+    golden.value("GuestData", &GuestData { keys: vec!["ssh-ed25519 AAAA me".into()], user_data: b"#cloud-config".to_vec() });
     golden.call(MachineDelete { machine: web1(), disks: true }, super::broker::operation());
     golden
         .call(MachineConsole { machine: web1(), write: true, take: true }, ConsoleAttached { writer: true, scrollback: 65_536 });

@@ -33,6 +33,7 @@ fn bytes_of_the_spawner_never_change() {
         shares: vec![Share { name: parse("src"), read_only: true }],
     };
     golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("rates: the disk has no device")] });
+    golden.call(StartServices { switch: skep_proto::SwitchId::from_u128(3), number: 2 }, Started { pid: 4713 });
     golden.call(StartConsole { machine: MACHINE, slot: 1 }, Started { pid: 4712 });
     golden.call(KillCell { machine: MACHINE }, Done {});
     golden.call(SweepCell { machine: MACHINE }, Done {});

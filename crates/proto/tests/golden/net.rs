@@ -29,6 +29,12 @@ fn bytes_of_net_helper_never_change() {
     golden.call(CreateGraphSwitch { switch: SwitchId::from_u128(3), number: 300, uplink: Some(parse("eth0")) }, named());
     let count = TapCount { number: 1, rx_bytes: 1 << 40, rx_packets: 2, tx_bytes: 3, tx_packets: 4 };
     golden.call(CountTaps { numbers: vec![1, 300] }, TapCounts { taps: vec![count] });
+    let gateway = Some(Gateway { subnet: parse("10.64.1.0/24"), reach: Reach::Out });
+    golden.call(SetGateway { number: 2, gateway }, Done {});
+    golden.call(OpenPort { number: 1 }, Done {});
+    golden.call(OpenResolvers {}, Done {});
+    let own = Some(Own { mac: [2, 0, 0, 1, 2, 3], address: [10, 64, 1, 2].into() });
+    golden.call(GuardTap { number: 1, own }, Done {});
     golden.covers::<Net>();
     golden.check();
 }

@@ -12,6 +12,7 @@ fn error(step: &'static str) -> impl FnOnce(caps::errors::CapsError) -> EnterErr
 fn wanted(table: &Process) -> CapsHashSet {
     let known = |named: &Named| match named {
         Named::NetAdmin => Capability::CAP_NET_ADMIN,
+        Named::NetRaw => Capability::CAP_NET_RAW,
         Named::SetUid => Capability::CAP_SETUID,
         Named::SetGid => Capability::CAP_SETGID,
         Named::Kill => Capability::CAP_KILL,

@@ -17,7 +17,10 @@ pub struct Filters([BpfProgram; 2]);
 
 const EXEC: u64 = libc::PROT_EXEC as u64;
 const AF_UNIX: u64 = libc::AF_UNIX as u64;
+const AF_INET: u64 = libc::AF_INET as u64;
+const AF_INET6: u64 = libc::AF_INET6 as u64;
 const AF_NETLINK: u64 = libc::AF_NETLINK as u64;
+const AF_PACKET: u64 = libc::AF_PACKET as u64;
 /// The bit that tells datagram sockets, whose sender may name any socket of the file system, from streams and seqpackets.
 const DATAGRAM: u64 = 2;
 const THREAD: u64 = libc::CLONE_THREAD as u64;
@@ -132,12 +135,18 @@ fn limits(name: &str) -> Result<(i64, Option<SeccompRule>), EnterError> {
     let only = |arg, value| rule(vec![condition(arg, Len::Dword, Op::Eq, value)?]);
     let connected =
         |family| rule(vec![condition(0, Len::Dword, Op::Eq, family)?, condition(1, Len::Dword, Op::MaskedEq(DATAGRAM), 0)?]);
+    // Its flags set aside.
+    let of_kind =
+        |family, kind| rule(vec![condition(0, Len::Dword, Op::Eq, family)?, condition(1, Len::Dword, Op::MaskedEq(0xf), kind)?]);
     Ok(match name {
         "mmap" => (libc::SYS_mmap, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(EXEC), 0)?])?)),
         "mmap:exec" => (libc::SYS_mmap, None),
         "mprotect" => (libc::SYS_mprotect, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(EXEC), 0)?])?)),
         "mprotect:exec" => (libc::SYS_mprotect, None),
         "socket:unix" => (libc::SYS_socket, Some(connected(AF_UNIX)?)),
+        "socket:packet" => (libc::SYS_socket, Some(only(0, AF_PACKET)?)),
+        "socket:udp" => (libc::SYS_socket, Some(of_kind(AF_INET, DATAGRAM)?)),
+        "socket:udp6" => (libc::SYS_socket, Some(of_kind(AF_INET6, DATAGRAM)?)),
         "socket:netlink" => (libc::SYS_socket, Some(only(0, AF_NETLINK)?)),
         "sendto" => (libc::SYS_sendto, Some(rule(vec![condition(4, Len::Qword, Op::Eq, 0)?])?)),
         "socketpair" => (libc::SYS_socketpair, Some(connected(AF_UNIX)?)),

@@ -5,6 +5,7 @@ pub mod netgraph;
 pub mod vxlan;
 
 pub mod ask;
+pub mod bpf;
 pub mod cpu;
 pub mod devfs;
 pub mod jail;

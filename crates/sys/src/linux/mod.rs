@@ -1,6 +1,7 @@
 //! Linux only.
 
 pub mod mount;
+pub mod packet;
 
 pub mod tun;
 

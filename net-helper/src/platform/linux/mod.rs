@@ -1,34 +1,40 @@
 //! Linux: rtnetlink(7) and tuntap.
 
+mod netlink;
 mod node;
-mod route;
+mod rules;
 
-use super::{Counters, HostError, Link, NetHost, Switch};
+use super::{Counters, HostError, Link, NetHost, Route, Switch};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge, InfoData, InfoKind, InfoVeth,
     InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use nix::errno::Errno;
-use route::Route;
+use skep_proto::net::{Gateway, Own};
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
 use skep_proto::{IfName, InstanceId, Text};
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+/// Whether the host forwards packets of IPv4 (networking/ip-sysctl.rst of the kernel).
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The device that taps are made of.
 const TUN: &str = "/dev/net/tun";
 
 /// The network namespace that this process began in.
 #[derive(Debug)]
 pub struct Host {
-    route: Route,
+    route: netlink::Route,
+    filter: Option<netlink::Filter>,
 }
 
 impl Host {
@@ -38,7 +44,9 @@ impl Host {
         if let Some((uid, gid)) = *identity {
             node::own_tun(uid, gid)?;
         }
-        Ok(Self { route: Route::open().map_err(HostError::step("open the netlink socket"))? })
+        let route = netlink::Route::open().map_err(HostError::step("open the netlink socket"))?;
+        // A kernel without it has no switches that are subnets.
+        Ok(Self { route, filter: netlink::Filter::open().ok() })
     }
 
     /// This kernel has no netgraph.
@@ -49,7 +57,8 @@ impl Host {
 
     /// Lines of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        vec![("netlink", self.route.as_fd())]
+        let filter = self.filter.iter().map(|filter| ("rules", filter.as_fd()));
+        filter.chain([("netlink", self.route.as_fd())]).collect()
     }
 
     /// Changes the interface called `name`.
@@ -84,6 +93,16 @@ impl Host {
         message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         self.route.ask(Message::NewLink(message), flags).map(drop).map_err(HostError::step(step))
+    }
+
+    fn filter(&mut self) -> Result<&mut netlink::Filter, HostError> {
+        self.filter.as_mut().ok_or_else(|| HostError::step("ask nf_tables, which this kernel has not")(Errno::EOPNOTSUPP))
+    }
+
+    /// Names of the tables of nf_tables that are there.
+    pub fn tables(&mut self) -> Result<Vec<String>, HostError> {
+        let tables = self.filter()?.ask(rules::list(), NLM_F_DUMP).map_err(HostError::step("list tables of nf_tables"))?;
+        Ok(tables.iter().filter_map(rules::name).map(str::to_owned).collect())
     }
 
     fn set_master(&mut self, port: &IfName, bridge: u32, step: &'static str) -> Result<(), HostError> {
@@ -187,6 +206,109 @@ impl NetHost for Host {
         Ok(self.links()?.into_iter().filter(|link| indices.contains(&link.index)).map(|link| link.name).collect())
     }
 
+    fn routes(&mut self) -> Result<Vec<Route>, HostError> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = AddressFamily::Inet;
+        let answer = self.route.ask(Message::GetRoute(question), NLM_F_DUMP).map_err(HostError::step("list routes"))?;
+        Ok(answer.into_iter().filter_map(|m| if let Message::NewRoute(m) = m { route(&m) } else { None }).collect())
+    }
+
+    fn set_address(&mut self, bridge: &IfName, address: Option<(Ipv4Addr, u8)>) -> Result<(), HostError> {
+        const STEP: &str = "set its address";
+        let Some(link) = self.get(bridge).map_err(HostError::step(STEP))? else {
+            return Err(HostError::step(STEP)(Errno::ENODEV));
+        };
+        let all = self.route.ask(Message::GetAddress(AddressMessage::default()), NLM_F_DUMP).map_err(HostError::step(STEP))?;
+        let mut there = false;
+        for message in all {
+            let Message::NewAddress(message) = message else { continue };
+            if message.header.index != link.index || message.header.family != AddressFamily::Inet {
+                continue;
+            }
+            let wanted = address.is_some_and(|(ip, prefix)| {
+                message.header.prefix_len == prefix && message.attributes.contains(&AddressAttribute::Local(ip.into()))
+            });
+            there |= wanted;
+            if !wanted {
+                self.route.ask(Message::DelAddress(message), NLM_F_ACK).map_err(HostError::step("take its former address"))?;
+            }
+        }
+        let Some((ip, prefix)) = address.filter(|_| !there) else { return Ok(()) };
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = prefix;
+        message.header.index = link.index;
+        message.attributes = vec![AddressAttribute::Local(ip.into()), AddressAttribute::Address(ip.into())];
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.route.ask(Message::NewAddress(message), flags).map(drop).map_err(HostError::step(STEP))
+    }
+
+    fn guard(&mut self, instance: InstanceId, bridge: &IfName, gateway: Option<&Gateway>) -> Result<(), HostError> {
+        let messages = match gateway {
+            // Of what it was before nothing stays.
+            Some(gateway) => [rules::no_switch(bridge), rules::switch(instance, bridge, gateway)].concat(),
+            None if self.filter.is_none() => return Ok(()),
+            None => rules::no_switch(bridge),
+        };
+        self.filter()?.all(messages).map_err(HostError::step("set its rules (nf_tables)"))
+    }
+
+    fn forward(&mut self, instance: InstanceId) -> Result<(), HostError> {
+        const STEP: &str = "forward packets (net.ipv4.ip_forward)";
+        if self.filter.is_none() {
+            return Ok(());
+        }
+        let marker = rules::marker(instance);
+        let tables = self.tables()?;
+        let marked = tables.contains(&marker);
+        // Whoever's: another suite may have found it so.
+        let needed = tables.iter().filter_map(|table| rules::bridge_of(table)).any(|(_, out)| out);
+        let forwards = std::fs::read_to_string(FORWARD).map_err(HostError::step(STEP))?.trim() != "0";
+        if needed && !forwards {
+            // First what sees to it that nobody else's packets are forwarded because ours are.
+            self.filter()?.all(rules::only_ours(instance)).map_err(HostError::step("keep others' packets back (nf_tables)"))?;
+            std::fs::write(FORWARD, "1").map_err(HostError::step(STEP))?;
+        }
+        if !needed && marked {
+            std::fs::write(FORWARD, "0").map_err(HostError::step(STEP))?;
+            self.filter()?.all(rules::none(&marker)).map_err(HostError::step("take back a rule (nf_tables)"))?;
+        }
+        Ok(())
+    }
+
+    fn guard_tap(&mut self, tap: &IfName, own: Option<&Own>) -> Result<(), HostError> {
+        let messages = match own {
+            Some(own) => rules::tap(tap, own),
+            None if self.filter.is_none() => return Ok(()),
+            None => rules::no_tap(tap),
+        };
+        self.filter()?.all(messages).map_err(HostError::step("keep a guest to its own addresses (nf_tables)"))
+    }
+
+    fn sweep(&mut self, instance: InstanceId) -> Result<(), HostError> {
+        if self.filter.is_none() {
+            return Ok(());
+        }
+        let taps = format!("sk{instance}t");
+        for table in self.tables()? {
+            if let Some((bridge, _)) = rules::bridge_of(&table).filter(|(bridge, _)| bridge.is_of(instance)) {
+                if self.link(&bridge)?.is_none() {
+                    self.guard(instance, &bridge, None)?;
+                }
+            } else if let Ok(tap) = table.parse::<IfName>()
+                && table.starts_with(&taps)
+                && self.link(&tap)?.is_none()
+            {
+                self.guard_tap(&tap, None)?;
+            }
+        }
+        self.forward(instance)
+    }
+
+    fn open_port(&mut self, tap: &Link) -> Result<OwnedFd, HostError> {
+        skep_sys::linux::packet::port(tap.index).map_err(HostError::step("open a packet socket"))
+    }
+
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
         match self.route.ask(Message::DelLink(named(name)), NLM_F_ACK) {
             Err(e) if e.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(()),
@@ -236,6 +358,21 @@ fn named(name: &IfName) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
     message
+}
+
+/// A route, if it leads to a part of the world only.
+fn route(message: &RouteMessage) -> Option<Route> {
+    let prefix = message.header.destination_prefix_length;
+    // Halves of the world (VPNs have them) are a default route in two parts.
+    if message.header.kind != RouteType::Unicast || prefix < 8 {
+        return None;
+    }
+    let net = message
+        .attributes
+        .iter()
+        .find_map(|a| if let RouteAttribute::Destination(RouteAddress::Inet(net)) = a { Some(*net) } else { None })?;
+    let index = message.attributes.iter().find_map(|a| if let RouteAttribute::Oif(index) = a { Some(*index) } else { None });
+    Some(Route { net, prefix, index: index.unwrap_or(0) })
 }
 
 /// What matters of a VXLAN interface's settings.

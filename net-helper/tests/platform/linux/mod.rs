@@ -1,5 +1,6 @@
 //! What only Linux does.
 
+mod gateway;
 mod sandboxed;
 
 use crate::acts::Net7;

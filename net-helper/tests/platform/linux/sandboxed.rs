@@ -77,14 +77,16 @@ impl Program {
 }
 
 #[test]
-fn it_makes_switches_and_taps_with_net_admin_alone() {
+fn it_makes_switches_and_taps_with_two_capabilities() {
     let Some(_network) = Network::own() else { return };
     let node = || std::fs::metadata("/dev/net/tun").map(|m| (m.mode(), m.uid(), m.ino(), m.dev())).unwrap();
     let (before, mounts) = (node(), std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap());
     let program = Program::start(None);
     assert_eq!(program.status("Uid"), format!("{HELPER} {HELPER} {HELPER} {HELPER}"));
     assert_eq!(program.status("Gid"), format!("{HELPER} {HELPER} {HELPER} {HELPER}"));
-    for (set, bits) in [("CapEff", 1u64 << 12), ("CapPrm", 1 << 12), ("CapBnd", 1 << 12), ("CapInh", 0), ("CapAmb", 0)] {
+    // CAP_NET_ADMIN and CAP_NET_RAW.
+    const BOTH: u64 = 1 << 12 | 1 << 13;
+    for (set, bits) in [("CapEff", BOTH), ("CapPrm", BOTH), ("CapBnd", BOTH), ("CapInh", 0), ("CapAmb", 0)] {
         assert_eq!(u64::from_str_radix(&program.status(set), 16).unwrap(), bits, "{set}");
     }
     assert_eq!(

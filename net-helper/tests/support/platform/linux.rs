@@ -4,6 +4,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sched::{CloneFlags, unshare};
+use skep_net_helper::platform::NetHost;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -54,6 +55,18 @@ impl Network {
 
     /// Everything goes with the namespace.
     pub fn will_end(&mut self, _name: &str) {}
+
+    /// Sets an interface of the host up.
+    pub fn up(&self, name: &str) {
+        host().set_up(&name.parse().unwrap(), true).unwrap();
+    }
+
+    /// An interface's hardware address.
+    pub fn mac(&self, name: &str) -> [u8; 6] {
+        let interfaces = nix::ifaddrs::getifaddrs().unwrap().filter(|i| i.interface_name == name);
+        let mut links = interfaces.filter_map(|i| i.address?.as_link_addr()?.addr());
+        links.next().unwrap()
+    }
 
     /// Gives an interface of the host an address.
     pub fn address(&self, name: &str, ip: Ipv4Addr) {

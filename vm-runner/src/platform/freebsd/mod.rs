@@ -1,11 +1,9 @@
 //! FreeBSD: a jail makes the cell, bhyve runs in it. Two kinds of cell (FREEBSD 13 and 15), chosen by asking the host.
 
-mod alarm;
 mod bhyve;
 mod jail;
 mod mounts;
 
-pub use alarm::Alarm;
 pub use bhyve::Engine;
 
 use super::{CellHost, Made, Plan};

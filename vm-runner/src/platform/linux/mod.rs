@@ -1,12 +1,10 @@
 //! Linux: namespaces and cgroups make the cell, QEMU runs in it.
 
-mod alarm;
 mod cell;
 mod cgroup;
 mod exec;
 mod qemu;
 
-pub use alarm::Alarm;
 pub use qemu::Engine;
 
 use super::{CellHost, Made, Plan};
@@ -62,7 +60,7 @@ impl Host {
 
     /// In the sandbox: of the uids that its capabilities would allow, only those of machines are left.
     pub fn confine(machines: Option<u32>) -> Result<(), EnterError> {
-        let last = |first: u32| first.saturating_add(2 * u32::from(skep_service::SLOTS) - 1);
+        let last = |first: u32| first.saturating_add(skep_service::UIDS - 1);
         machines.map_or(Ok(()), |first| skep_sandbox::seccomp::only_ids(first..=last(first)))
     }
 

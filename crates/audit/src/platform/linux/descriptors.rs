@@ -10,6 +10,10 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
+const ROUTE: u32 = 0;
+const NETFILTER: u32 = 12;
+
 /// All that are open now; one that is closed meanwhile is left out.
 pub fn read(pid: i32, sockets: &Sockets, cell: &Path) -> io::Result<Vec<Open>> {
     let mut open = Vec::new();
@@ -105,7 +109,9 @@ fn socket(path: &Path, inode: u64, sockets: &Sockets) -> io::Result<(Kind, Strin
     let protocol = skep_sys::linux::socket_protocol(&name)?;
     let kind = match protocol.as_str() {
         unix if unix.starts_with("UNIX") => Kind::Unix { path: None, listens: false },
-        "NETLINK" if sockets.is_rtnetlink(inode) => Kind::Netlink,
+        "NETLINK" if sockets.netlink(inode) == Some(ROUTE) => Kind::Netlink,
+        "NETLINK" if sockets.netlink(inode) == Some(NETFILTER) => Kind::Netfilter,
+        "PACKET" => Kind::Packet,
         inet if ["TCP", "UDP", "RAW", "PING", "MPTCP", "SCTP"].iter().any(|p| inet.starts_with(p)) => Kind::Inet(inet.to_owned()),
         _ => Kind::Other,
     };

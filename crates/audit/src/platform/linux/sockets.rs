@@ -20,7 +20,7 @@ pub struct UnixSocket {
 pub struct Sockets {
     unix: HashMap<u64, UnixSocket>,
     holders: HashMap<u64, Vec<i32>>,
-    rtnetlink: HashSet<u64>,
+    netlink: HashMap<u64, u32>,
     pipes: HashMap<u64, Vec<End>>,
 }
 
@@ -36,14 +36,14 @@ impl Sockets {
     /// Reads them. What may not be read, or is gone, is left out.
     pub fn read(pids: &[i32]) -> Self {
         let mut seen = HashSet::new();
-        let (mut unix, mut rtnetlink) = (HashMap::new(), HashSet::new());
+        let (mut unix, mut netlink) = (HashMap::new(), HashMap::new());
         for pid in pids {
             let Ok(net) = namespace(&pid.to_string(), Namespace::Net) else { continue };
             if seen.insert(net) {
                 let list = fs::read(format!("/proc/{pid}/net/unix")).unwrap_or_default();
                 unix.extend(String::from_utf8_lossy(&list).lines().filter_map(socket));
                 let list = fs::read(format!("/proc/{pid}/net/netlink")).unwrap_or_default();
-                rtnetlink.extend(String::from_utf8_lossy(&list).lines().filter_map(of_rtnetlink));
+                netlink.extend(String::from_utf8_lossy(&list).lines().filter_map(of_netlink));
             }
         }
         let mut holders: HashMap<u64, Vec<i32>> = HashMap::new();
@@ -60,12 +60,12 @@ impl Sockets {
                 }
             }
         }
-        Self { unix, holders, rtnetlink, pipes }
+        Self { unix, holders, netlink, pipes }
     }
 
-    /// Whether a netlink socket speaks of interfaces and addresses (`NETLINK_ROUTE`).
-    pub fn is_rtnetlink(&self, inode: u64) -> bool {
-        self.rtnetlink.contains(&inode)
+    /// What a netlink socket speaks of: its protocol's number (`NETLINK_ROUTE`, …).
+    pub fn netlink(&self, inode: u64) -> Option<u32> {
+        self.netlink.get(&inode).copied()
     }
 
     /// The other processes that hold the other end of the pipe at `path`, a descriptor of `pid`.
@@ -100,13 +100,10 @@ fn end(pid: i32, path: &Path) -> Option<End> {
     Some(End { pid, reads: mode & 0o400 != 0, writes: mode & 0o200 != 0 })
 }
 
-/// `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`: the inode of a socket whose family (`Eth`) is 0, `NETLINK_ROUTE`.
-fn of_rtnetlink(line: &str) -> Option<u64> {
+/// `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`: the inode of a socket, and its protocol (`Eth`).
+fn of_netlink(line: &str) -> Option<(u64, u32)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
-    if fields.get(1)? != &"0" {
-        return None;
-    }
-    fields.last()?.parse().ok()
+    Some((fields.last()?.parse().ok()?, fields.get(1)?.parse().ok()?))
 }
 
 /// `Num: RefCount Protocol Flags Type St Inode Path`; flag 0x10000 is "listens" (`__SO_ACCEPTCON`).
@@ -128,19 +125,16 @@ fn socket(line: &str) -> Option<(u64, UnixSocket)> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{of_rtnetlink, socket};
+    use super::{of_netlink, socket};
     use std::path::Path;
 
     #[test]
-    fn of_netlink_sockets_those_of_interfaces_are_found() {
+    fn netlink_sockets_are_told_by_their_protocol() {
         let line = |family| format!("00000000a1 {family:<4} 812        00000111 0        0        0     2        0        21871");
-        assert_eq!(of_rtnetlink(&line(0)), Some(21_871));
-        // NETLINK_AUDIT, NETLINK_KOBJECT_UEVENT.
-        assert!(of_rtnetlink(&line(9)).is_none() && of_rtnetlink(&line(15)).is_none());
-        assert!(
-            of_rtnetlink("sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode").is_none()
-        );
-        assert!(of_rtnetlink("").is_none());
+        assert_eq!(of_netlink(&line(0)), Some((21_871, 0)));
+        assert_eq!(of_netlink(&line(12)), Some((21_871, 12)));
+        let head = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode";
+        assert!(of_netlink(head).is_none() && of_netlink("").is_none());
     }
 
     #[test]

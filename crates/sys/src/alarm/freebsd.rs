@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// One timer; readable when it has rung.
+#[derive(Debug)]
 pub struct Alarm(Kqueue);
 
 impl Alarm {

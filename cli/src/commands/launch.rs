@@ -1,0 +1,64 @@
+//! `skep launch`.
+
+use super::Ctx;
+use crate::args::LaunchArgs;
+use crate::error::Failure;
+use crate::view;
+use skep_api::v1::{GetMachineRequest, LaunchMachineRequest, MachineSettings};
+use skep_proto::{Reason, Refusal};
+use std::path::Path;
+
+/// Bytes of a file that is read whole, at most.
+const MOST: u64 = 256 << 10;
+
+fn read(path: &Path, field: &'static str) -> Result<Vec<u8>, Failure> {
+    let failed = |note: String| Failure::from(Refusal::new(Reason::InvalidValue, path.display()).field(field).note(note));
+    let length = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
+    if length > MOST {
+        return Err(failed(format!("{length} bytes; at most {MOST} fit a seed")));
+    }
+    std::fs::read(path).map_err(|e| failed(e.to_string()))
+}
+
+/// The keys of a file in the form of authorized_keys (sshd(8)).
+fn keys(path: &Path) -> Result<Vec<String>, Failure> {
+    let text = String::from_utf8_lossy(&read(path, "--ssh-key")?).into_owned();
+    if text.contains("PRIVATE KEY") {
+        let note = "this is a private key, which stays here; its public half is in the file that ends in .pub";
+        return Err(Refusal::new(Reason::InvalidValue, path.display()).field("--ssh-key").note(note).into());
+    }
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
+}
+
+/// Runs it.
+pub async fn run(ctx: Ctx, args: LaunchArgs) -> Result<u8, Failure> {
+    let mut ssh_keys = Vec::new();
+    for path in &args.ssh_keys {
+        ssh_keys.extend(keys(path)?);
+    }
+    let user_data = args.user_data.as_deref().map_or(Ok(Vec::new()), |path| read(path, "--user-data"))?;
+    let request = LaunchMachineRequest {
+        name: args.name.clone(),
+        image: args.image,
+        settings: Some(MachineSettings { cpus: args.cpus, memory_mib: args.memory, ..MachineSettings::default() }),
+        size_bytes: args.size.unwrap_or_default(),
+        switch: args.switch.unwrap_or_default(),
+        ssh_keys,
+        user_data: user_data.into(),
+        group: args.group.unwrap_or_default(),
+        wait_for_guest: !args.no_wait_for_guest,
+        request_id: String::new(),
+    };
+    let begun = ctx.make(|api, request_id| {
+        let request = LaunchMachineRequest { request_id, ..request.clone() };
+        async move { api.machines().launch(request).await }
+    });
+    let begun = begun.await?;
+    let waits = !args.wait.no_wait;
+    ctx.finish(begun, args.wait).await?;
+    if waits {
+        let machine = ctx.api.machines().get(GetMachineRequest { machine: args.name }).await?.into_inner();
+        ctx.output.object(&view::machine(&machine));
+    }
+    Ok(0)
+}

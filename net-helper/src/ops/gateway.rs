@@ -1,0 +1,103 @@
+//! Gateways: the host on a switch, with the rules that keep it apart; and what guests' services need.
+
+use super::{Place, bridge_of, foreign, refused, unlisted};
+use crate::platform::{HostError, NetHost, Route, Switch};
+use nix::errno::Errno;
+use skep_proto::net::{Done, OpenPort, SetGateway};
+use skep_proto::services::MAX_RESOLVERS;
+use skep_proto::{IfName, OneFd, Reason, Refusal, UpTo, overlap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::OwnedFd;
+
+/// Gives a switch a gateway, or takes it. Rules are there before the address, and go after it. After a step that failed there is none.
+pub fn set((host, instance): Place<'_>, call: &SetGateway) -> Result<Done, Refusal> {
+    let bridge = bridge_of(host, instance, call.number)?;
+    let name = &bridge.name;
+    let Some(gateway) = &call.gateway else {
+        if bridge.switch() == Some(Switch::Bridge) {
+            take((host, instance), name).map_err(refused(name))?;
+        }
+        return Ok(Done {});
+    };
+    if bridge.switch() != Some(Switch::Bridge) {
+        return Err(foreign(&bridge, "bridge that the host can be on"));
+    }
+    let subnet = gateway.subnet;
+    let links = host.links().map_err(unlisted)?;
+    if let Some(member) = links.iter().find(|link| link.bridge == Some(bridge.index) && !link.name.is_of(instance)) {
+        let refusal = Refusal::new(Reason::InUse, format_args!("switch {}", call.number)).field("uplink");
+        return Err(refusal.note(format_args!("{} is on it: its network is no subnet of ours", member.name)));
+    }
+    for route in host.routes().map_err(unlisted)? {
+        if route.index != bridge.index && overlap((subnet.net(), subnet.prefix()), (route.net, route.prefix)) {
+            return Err(overlapping(host, call.number, &route)?);
+        }
+    }
+    let steps = host
+        .guard(instance, name, Some(gateway))
+        .and_then(|()| host.set_address(name, Some((subnet.gateway(), subnet.prefix()))))
+        .and_then(|()| host.forward(instance));
+    steps.map_err(|failed| {
+        let refusal = refused(name)(failed);
+        match take((host, instance), name) {
+            Ok(()) => refusal,
+            Err(error) => {
+                let note = format!("{}; {name} was left changed: {error}", refusal.note);
+                refusal.note(note)
+            }
+        }
+    })?;
+    Ok(Done {})
+}
+
+/// Takes a bridge's gateway; none is no error.
+pub fn take((host, instance): Place<'_>, bridge: &IfName) -> Result<(), HostError> {
+    host.set_address(bridge, None)?;
+    host.guard(instance, bridge, None)?;
+    host.forward(instance)
+}
+
+/// Takes what outlived a bridge that is no more.
+pub fn forget((host, instance): Place<'_>, bridge: &IfName) -> Result<(), HostError> {
+    host.guard(instance, bridge, None)?;
+    host.forward(instance)
+}
+
+/// Why this subnet cannot be.
+fn overlapping(host: &mut dyn NetHost, number: u16, route: &Route) -> Result<Refusal, Refusal> {
+    let links = host.links().map_err(unlisted)?;
+    let through = links.iter().find(|link| link.index == route.index).map_or("another interface", |link| link.name.as_str());
+    let refusal = Refusal::new(Reason::InUse, format_args!("switch {number}")).field("subnet");
+    Ok(refusal.note(format_args!("the host reaches {}/{} through {through}", route.net, route.prefix)))
+}
+
+/// Opens the frames of a tap's guest.
+pub fn open_port((host, instance): Place<'_>, call: &OpenPort) -> Result<OneFd, Refusal> {
+    let name = IfName::tap(instance, call.number);
+    match host.link(&name).map_err(refused(&name))? {
+        Some(tap) if tap.is_tap() => Ok([host.open_port(&tap).map_err(refused(&name))?]),
+        Some(link) => Err(foreign(&link, "tap")),
+        None => Err(Refusal::new(Reason::NotFound, format_args!("interface {name}"))),
+    }
+}
+
+/// Opens a socket to each resolver. One that the host does not reach is left out.
+pub fn open_resolvers(resolvers: &[IpAddr]) -> Result<UpTo<MAX_RESOLVERS>, Refusal> {
+    let open = |resolver: &IpAddr| -> io::Result<OwnedFd> {
+        let any: IpAddr = if resolver.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((*resolver, 53))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    };
+    let mut sockets = Vec::new();
+    for resolver in resolvers.iter().take(MAX_RESOLVERS) {
+        match open(resolver) {
+            Ok(socket) => sockets.push(socket),
+            Err(e) if matches!(e.raw_os_error().map(Errno::from_raw), Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH)) => {}
+            Err(e) => return Err(Refusal::io(format_args!("resolver {resolver}"), "connect", &e)),
+        }
+    }
+    Ok(UpTo(sockets))
+}

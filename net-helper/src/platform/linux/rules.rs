@@ -1,0 +1,361 @@
+//! The rules that stand between a switch and everything else, as messages to nf_tables. Pure.
+//!
+//! A table for each switch, named as its bridge, so that it comes and goes as a whole and touches no rule of the administrator's. Its
+//! chains run beside his: what his drop stays dropped.
+
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_netfilter::nftables::{
+    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, InetHookNumber, Meta, MetaKey,
+    NfTablesMessage, Operator, Payload, Register, RuleAttribute, RuleMessage, TableAttribute, TableMessage, Verdict,
+    VerdictAttribute,
+};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use skep_proto::net::{Gateway, Own, Reach};
+use skep_proto::services::{ADDRESS, MAC};
+use skep_proto::{IfName, InstanceId};
+use std::net::Ipv4Addr;
+
+/// Messages of one transaction, each with its flags.
+pub type Messages = Vec<(NetfilterMessage, u16)>;
+
+/// Numbers of linux/netfilter.h and linux/netfilter/nf_tables.h.
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+const NFPROTO_IPV4: u8 = 2;
+const LINK_HEADER: u32 = 0;
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+const CT_STATE: u32 = 0;
+const ESTABLISHED: u32 = 2;
+const RELATED: u32 = 4;
+/// Where an IPv4 header has its addresses.
+const SOURCE: u32 = 12;
+const DESTINATION: u32 = 16;
+/// Priorities of chains: those of `filter` and `srcnat`.
+const FILTER: i32 = 0;
+const SRCNAT: i32 = 100;
+/// That of `filter` for frames (`NF_BR_PRI_FILTER_BRIDGED`).
+const BRIDGED: i32 = -200;
+/// Link-local addresses: guests find their services there, each at his own port. None of it is for the outside.
+const LINK_LOCAL: (Ipv4Addr, u8) = (Ipv4Addr::new(169, 254, 0, 0), 16);
+
+/// A rule under way.
+#[derive(Default)]
+struct Rule(Vec<Expressions>);
+
+impl Rule {
+    fn meta(mut self, key: MetaKey, operator: Operator, value: Vec<u8>) -> Self {
+        self.0.push(Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(Register::Reg1)]));
+        self.compare(operator, value)
+    }
+
+    fn compare(mut self, operator: Operator, value: Vec<u8>) -> Self {
+        let data = Cmp::Data(DataAttribute::Value(value));
+        self.0.push(Expressions::Cmp(vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(operator), data]));
+        self
+    }
+
+    fn mask(mut self, mask: [u8; 4]) -> Self {
+        self.0.push(Expressions::Bitwise(vec![
+            Bitwise::SourceRegister(Register::Reg1),
+            Bitwise::DestinationRegister(Register::Reg1),
+            Bitwise::Length(4),
+            Bitwise::Mask(DataAttribute::Value(mask.to_vec())),
+            Bitwise::Xor(DataAttribute::Value(vec![0; 4])),
+        ]));
+        self
+    }
+
+    /// Takes these bytes, to be compared.
+    fn at(mut self, base: u32, offset: u32, length: u32) -> Self {
+        self.0.push(Expressions::Payload(vec![
+            Payload::DestinationRegister(Register::Reg1),
+            Payload::Base(base),
+            Payload::Offset(offset),
+            Payload::Len(length),
+        ]));
+        self
+    }
+
+    /// Came in at this interface.
+    fn from(self, name: &IfName) -> Self {
+        self.meta(MetaKey::Iifname, Operator::Equal, whole(name))
+    }
+    /// Goes out at this interface, or at another one.
+    fn to(self, operator: Operator, name: &IfName) -> Self {
+        self.meta(MetaKey::Oifname, operator, whole(name))
+    }
+    fn v4(self) -> Self {
+        self.meta(MetaKey::Nfproto, Operator::Equal, vec![NFPROTO_IPV4])
+    }
+    /// The address at `offset` of the IPv4 header is in the net, or is not.
+    fn address(mut self, offset: u32, operator: Operator, (net, prefix): (Ipv4Addr, u8)) -> Self {
+        self = self.v4().at(NETWORK_HEADER, offset, 4);
+        let mask = mask(prefix);
+        self.mask(mask.octets()).compare(operator, (net & mask).octets().to_vec())
+    }
+    /// Belongs to a connection that was let through before.
+    fn known(mut self) -> Self {
+        let number = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
+        let (to, key) = (number(1, u32::from(Register::Reg1)), number(2, CT_STATE));
+        self.0.push(Expressions::Other { expression_type: "ct".to_owned(), attributes: vec![to, key] });
+        // States are in the host's order.
+        self.mask((ESTABLISHED | RELATED).to_ne_bytes()).compare(Operator::NotEqual, vec![0; 4])
+    }
+    fn verdict(mut self, code: u32) -> Self {
+        let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(code))]);
+        self.0.push(Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(verdict)]));
+        self
+    }
+    fn accept(self) -> Self {
+        self.verdict(NF_ACCEPT)
+    }
+    fn drop(self) -> Self {
+        self.verdict(NF_DROP)
+    }
+    fn masquerade(mut self) -> Self {
+        self.0.push(Expressions::Other { expression_type: "masq".to_owned(), attributes: Vec::new() });
+        self
+    }
+}
+
+fn mask(prefix: u8) -> Ipv4Addr {
+    Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
+}
+
+/// A name as the kernel compares it, all 16 bytes.
+fn whole(name: &IfName) -> Vec<u8> {
+    let mut bytes = name.as_str().as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
+}
+
+fn message(family: NetfilterProtoFamily, message: NfTablesMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message)
+}
+
+/// A table under way.
+struct Table {
+    family: NetfilterProtoFamily,
+    name: String,
+    messages: Messages,
+}
+
+impl Table {
+    /// A new one, in place of one from before.
+    fn new(family: NetfilterProtoFamily, name: &str) -> Self {
+        let attributes = vec![TableAttribute::Name(name.to_owned())];
+        let table = || TableMessage { attributes: attributes.clone() };
+        let make = || (message(family, NfTablesMessage::NewTable(table())), NLM_F_CREATE);
+        // So that there is one to delete.
+        let messages = vec![make(), (message(family, NfTablesMessage::DeleteTable(table())), 0), make()];
+        Self { family, name: name.to_owned(), messages }
+    }
+
+    /// Only that it is gone.
+    fn gone(mut self) -> Messages {
+        self.messages.truncate(2);
+        self.messages
+    }
+
+    fn chain(mut self, name: &str, kind: &str, hook: InetHookNumber, priority: i32, rules: Vec<Rule>) -> Self {
+        let attributes = vec![
+            ChainAttribute::Table(self.name.clone()),
+            ChainAttribute::Name(name.to_owned()),
+            ChainAttribute::Policy(NF_ACCEPT),
+            ChainAttribute::Type(kind.to_owned()),
+            ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority.cast_unsigned())]),
+        ];
+        self.messages.push((message(self.family, NfTablesMessage::NewChain(ChainMessage { attributes })), NLM_F_CREATE));
+        for rule in rules {
+            let attributes = vec![
+                RuleAttribute::Table(self.name.clone()),
+                RuleAttribute::Chain(name.to_owned()),
+                RuleAttribute::Expressions(rule.0.into_iter().map(Into::into).collect()),
+            ];
+            let rule = message(self.family, NfTablesMessage::NewRule(RuleMessage { attributes }));
+            self.messages.push((rule, NLM_F_CREATE | NLM_F_APPEND));
+        }
+        self
+    }
+}
+
+/// The table of a switch.
+///
+/// What comes from it reaches the host only where `reach` says so, and then never a link-local address or another switch, nor with an
+/// address that is not the switch's; to it comes what was asked for from there.
+pub fn switch(instance: InstanceId, bridge: &IfName, gateway: &Gateway) -> Messages {
+    use Operator::{Equal, NotEqual};
+    let net = (gateway.subnet.net(), gateway.subnet.prefix());
+    let rule = Rule::default;
+    let others = format!("sk{instance}b").into_bytes();
+    let from = || rule().from(bridge);
+    let to = || rule().to(Equal, bridge);
+    let table = Table::new(NetfilterProtoFamily::Inet, &table_of(bridge, gateway.reach));
+    // Frames to some addresses (IEEE 802.1D) a bridge passes up as having come in at the tap itself, where nothing is for the host.
+    let at_a_tap = || rule().meta(MetaKey::Iifname, Equal, format!("sk{instance}t").into_bytes()).drop();
+    let mut forward = vec![
+        // Frames from port to port, where the kernel shows bridges' frames to these chains, too.
+        from().to(Equal, bridge).accept(),
+        from().address(SOURCE, NotEqual, net).drop(),
+        from().address(DESTINATION, Equal, LINK_LOCAL).drop(),
+        // The beginning of a name.
+        from().meta(MetaKey::Oifname, Equal, others).drop(),
+        from().meta(MetaKey::Nfproto, NotEqual, vec![NFPROTO_IPV4]).drop(),
+        to().known().accept(),
+        to().drop(),
+    ];
+    match gateway.reach {
+        Reach::Out => {
+            /// `IPPROTO_ICMP`: guests may see whether their way out lives.
+            const ICMP: u8 = 1;
+            let input = vec![
+                at_a_tap(),
+                from().address(SOURCE, NotEqual, net).drop(),
+                from().known().accept(),
+                from().v4().meta(MetaKey::L4Proto, Equal, vec![ICMP]).accept(),
+                from().drop(),
+            ];
+            let leave = vec![rule().address(SOURCE, Equal, net).to(NotEqual, bridge).masquerade()];
+            table
+                .chain("input", "filter", InetHookNumber::LocalIn, FILTER, input)
+                .chain("forward", "filter", InetHookNumber::Forward, FILTER, forward)
+                .chain("postrouting", "nat", InetHookNumber::PostRouting, SRCNAT, leave)
+                .messages
+        }
+        Reach::Host => {
+            forward.insert(1, from().drop());
+            table
+                .chain("input", "filter", InetHookNumber::LocalIn, FILTER, vec![at_a_tap()])
+                .chain("forward", "filter", InetHookNumber::Forward, FILTER, forward)
+                .messages
+        }
+    }
+}
+
+/// The name of a switch's table: its bridge's, and for one with a way out no more than that.
+fn table_of(bridge: &IfName, reach: Reach) -> String {
+    match reach {
+        Reach::Out => bridge.as_str().to_owned(),
+        Reach::Host => format!("{bridge}{HOST_ONLY}"),
+    }
+}
+
+/// How the names of tables end whose switches have no way out.
+const HOST_ONLY: &str = "-host";
+
+/// The switch's bridge, if a table is that of a switch of any suite; and whether it has a way out.
+pub fn bridge_of(table: &str) -> Option<(IfName, bool)> {
+    let (name, out) = table.strip_suffix(HOST_ONLY).map_or((table, true), |name| (name, false));
+    let number = name.strip_prefix("sk")?.split_at_checked(4)?.1.strip_prefix('b')?;
+    number.parse::<u16>().ok()?;
+    Some((name.parse().ok()?, out))
+}
+
+/// Deletes a switch's table, whichever it has; it need not have one.
+pub fn no_switch(bridge: &IfName) -> Messages {
+    [Reach::Out, Reach::Host].into_iter().flat_map(|reach| none(&table_of(bridge, reach))).collect()
+}
+
+/// The name of the table that says: this host forwards packets because we made it so, and only ours.
+pub fn marker(instance: InstanceId) -> String {
+    format!("sk{instance}only")
+}
+
+/// The table by that name.
+pub fn only_ours(instance: InstanceId) -> Messages {
+    // Of every suite's: each has rules of its own.
+    let ours = || b"sk".to_vec();
+    let kind = || {
+        let mut kind = b"bridge".to_vec();
+        kind.resize(16, 0);
+        kind
+    };
+    let rules = vec![
+        // Frames within another's bridge, where the kernel shows them to these chains, too: they are not forwarded by the host.
+        Rule::default().meta(MetaKey::Iifkind, Operator::Equal, kind()).meta(MetaKey::Oifkind, Operator::Equal, kind()).accept(),
+        Rule::default()
+            .meta(MetaKey::Iifname, Operator::NotEqual, ours())
+            .meta(MetaKey::Oifname, Operator::NotEqual, ours())
+            .drop(),
+    ];
+    let table = Table::new(NetfilterProtoFamily::Inet, &marker(instance));
+    table.chain("forward", "filter", InetHookNumber::Forward, FILTER, rules).messages
+}
+
+/// Deletes a table, which need not be there.
+pub fn none(name: &str) -> Messages {
+    Table::new(NetfilterProtoFamily::Inet, name).gone()
+}
+
+/// The table of a tap whose guest is kept to his own addresses: of what he sends, IPv4 and ARP from these go on to the bridge.
+pub fn tap(tap: &IfName, own: &Own) -> Messages {
+    use Operator::{Equal, NotEqual};
+    /// Places in an Ethernet frame, in an ARP message and in a UDP datagram's header.
+    const RECEIVER: u32 = 0;
+    const SENDER: u32 = 6;
+    const ARP_SENDER: u32 = 8;
+    const ARP_ADDRESS: u32 = 14;
+    const ARP_WANTED: u32 = 24;
+    const SOURCE_PORT: u32 = 0;
+    const DESTINATION_PORT: u32 = 2;
+    const IPV4: [u8; 2] = [0x08, 0x00];
+    const ARP: [u8; 2] = [0x08, 0x06];
+    const UDP: u8 = 17;
+    let from = || Rule::default().from(tap);
+    let arp = |offset, operator, value: &[u8]| {
+        let length = if value.len() == 6 { 6 } else { 4 };
+        from()
+            .meta(MetaKey::EtherTypeProtocol, Equal, ARP.to_vec())
+            .at(NETWORK_HEADER, offset, length)
+            .compare(operator, value.to_vec())
+    };
+    let ipv4 = || from().meta(MetaKey::EtherTypeProtocol, Equal, IPV4.to_vec());
+    let port = |offset, port: u16| {
+        let udp = ipv4().meta(MetaKey::L4Proto, Equal, vec![UDP]);
+        udp.at(TRANSPORT_HEADER, offset, 2).compare(Equal, port.to_be_bytes().to_vec()).drop()
+    };
+    let address = own.address.octets();
+    let (net, prefix) = LINK_LOCAL;
+    let rules = vec![
+        from().at(LINK_HEADER, SENDER, 6).compare(NotEqual, own.mac.to_vec()).drop(),
+        // What is for his services they have seen already, at the tap; nobody else is to.
+        from().at(LINK_HEADER, RECEIVER, 6).compare(Equal, MAC.to_vec()).drop(),
+        ipv4().at(NETWORK_HEADER, DESTINATION, 4).mask(mask(prefix).octets()).compare(Equal, net.octets().to_vec()).drop(),
+        arp(ARP_WANTED, Equal, &ADDRESS.octets()).drop(),
+        // DHCP likewise; and what clients of it listen to comes from there alone.
+        port(SOURCE_PORT, 67),
+        port(DESTINATION_PORT, 67),
+        port(DESTINATION_PORT, 68),
+        arp(ARP_SENDER, NotEqual, &own.mac).drop(),
+        // A probe (RFC 5227) has no address yet; one for another's would make him give it up.
+        arp(ARP_ADDRESS, Equal, &address).accept(),
+        arp(ARP_ADDRESS, NotEqual, &[0; 4]).drop(),
+        arp(ARP_WANTED, NotEqual, &address).drop(),
+        from().meta(MetaKey::EtherTypeProtocol, Equal, ARP.to_vec()).accept(),
+        ipv4().at(NETWORK_HEADER, SOURCE, 4).compare(NotEqual, address.to_vec()).drop(),
+        ipv4().accept(),
+        from().drop(),
+    ];
+    Table::new(NetfilterProtoFamily::Bridge, tap.as_str())
+        .chain("sent", "filter", InetHookNumber::PreRouting, BRIDGED, rules)
+        .messages
+}
+
+/// Deletes a tap's table, which need not be there.
+pub fn no_tap(tap: &IfName) -> Messages {
+    Table::new(NetfilterProtoFamily::Bridge, tap.as_str()).gone()
+}
+
+/// Asks for all tables.
+pub fn list() -> NetfilterMessage {
+    message(NetfilterProtoFamily::Unspec, NfTablesMessage::GetTable(TableMessage { attributes: Vec::new() }))
+}
+
+/// The name of a table, in an answer to [`list`].
+pub fn name(answer: &NetfilterMessage) -> Option<&str> {
+    let netlink_packet_netfilter::NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = &answer.inner else {
+        return None;
+    };
+    table.attributes.iter().find_map(|a| if let TableAttribute::Name(name) = a { Some(name.as_str()) } else { None })
+}

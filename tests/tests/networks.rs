@@ -1,0 +1,143 @@
+//! Switches that are subnets: real guests get addresses, names and metadata, and reach what they may.
+#![cfg(target_os = "linux")]
+
+use anyhow::{Context, Result, ensure};
+use skep_tests::platform::end;
+use skep_tests::{Mode, Suite, is_root, skip};
+use std::process::Command;
+
+/// A host beyond this one: a network namespace with a server in it.
+struct Beyond {
+    name: String,
+    server: std::process::Child,
+}
+
+/// Its address, and this host's beside it.
+const BEYOND: &str = "198.51.100.2";
+const HOST: &str = "198.51.100.1";
+
+fn run(line: &str) -> Result<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (program, args) = words.split_first().context("a command")?;
+    let output = Command::new(program).args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output()?;
+    ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+impl Beyond {
+    fn new(suite: &Suite) -> Result<Self> {
+        let name = format!("skt{}", suite.instance());
+        let (a, b) = (format!("{name}a"), format!("{name}b"));
+        run(&format!("ip netns add {name}"))?;
+        run(&format!("ip link add {a} type veth peer name {b} netns {name}"))?;
+        run(&format!("ip addr add {HOST}/24 dev {a}"))?;
+        run(&format!("ip link set {a} up"))?;
+        run(&format!("ip -n {name} addr add {BEYOND}/24 dev {b}"))?;
+        run(&format!("ip -n {name} link set {b} up"))?;
+        run(&format!("ip -n {name} link set lo up"))?;
+        let dir = suite.dir().join("beyond");
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(dir.join("index.html"), "beyond-the-nat\n")?;
+        let words = format!("netns exec {name} busybox httpd -f -p {BEYOND}:80 -h");
+        let server =
+            Command::new("/usr/sbin/ip").args(words.split(' ')).arg(&dir).env("PATH", "/usr/sbin:/usr/bin:/bin").spawn()?;
+        Ok(Self { name, server })
+    }
+}
+
+impl Drop for Beyond {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = run(&format!("ip netns delete {}", self.name));
+    }
+}
+
+/// Has the guest ask for an address.
+fn lease(suite: &Suite, name: &str, address: &str) -> Result<()> {
+    let got = format!("has {address}/24");
+    suite.guest_runs(name, "udhcpc -i eth0 -q -n -f && echo has $(ip -4 -o address show eth0 | awk '{print $4}')", &got)?;
+    Ok(())
+}
+
+#[test]
+fn guests_of_a_nat_switch_get_address_name_and_metadata() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    let beyond = Beyond::new(&suite)?;
+    suite.import_guest()?;
+    suite.ok(&["switch", "create", "net", "--kind", "nat", "--subnet", "10.99.7.0/24"])?;
+    for (name, address) in [("web1", "10.99.7.2"), ("web2", "10.99.7.3")] {
+        suite.define(name, &[])?;
+        suite.ok(&["nic", "create", name, "--switch", "net", "--machine", name])?;
+        suite.boot(name)?;
+        lease(&suite, name, address)?;
+    }
+    // A name of each, the host's own, and its metadata.
+    suite.guest_runs("web1", "nslookup web2.net.internal | grep -o 'Address: 10.*'", "Address: 10.99.7.3")?;
+    suite.guest_runs("web1", "echo i am $(hostname)", "i am web1")?;
+    let id = suite.json(&["vm", "show", "web1"])?[0]["id"].as_str().context("an id")?.to_owned();
+    suite.guest_runs("web1", "wget -qO- http://169.254.169.254/latest/meta-data/instance-id; echo", &id)?;
+    // Its neighbour, and what the host reaches; not the host.
+    suite.guest_runs("web1", "ping -c1 -W5 10.99.7.3 | grep -o '1 packets received'", "1 packets received")?;
+    suite.guest_runs("web1", &format!("wget -qO- http://{BEYOND}/"), "beyond-the-nat")?;
+    suite.guest_runs("web1", &format!("wget -T3 -qO- http://{HOST}:22/ || echo kept-$((40+2))"), "kept-42")?;
+    // Its services may be killed at any time.
+    let before = suite.pids("guest-services")?;
+    ensure!(before.len() == 1, "{before:?}");
+    end(before[0])?;
+    suite.ok(&["events", "--after", "0", "--until", "leased", "--timeout", skep_tests::PATIENCE])?;
+    lease(&suite, "web2", "10.99.7.3")?;
+    suite.guest_runs("web2", &format!("wget -qO- http://{BEYOND}/"), "beyond-the-nat")?;
+    let audit = suite.skep(&["audit"])?;
+    ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    for name in ["web1", "web2"] {
+        suite.ok(&["vm", "kill", name])?;
+    }
+    drop(beyond);
+    suite.finish()
+}
+
+#[test]
+fn a_guest_is_launched_and_phones_home() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    let image = skep_tests::guest()?.join("disk.img");
+    suite.ok(&["disk", "import", "guest", &image.to_string_lossy()])?;
+    let write = |name: &str, text: &str| -> Result<String> {
+        let path = suite.dir().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let key = write("id.pub", "# mine\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me@here\n")?;
+    let data = write("user-data", "echo told-$((6*7)) >/tmp/told\n")?;
+    let (_, message) = suite.fails(&["launch", "guest", "web1", "--ssh-key", &write("id", "-----BEGIN PRIVATE KEY-----\n")?])?;
+    ensure!(message.contains("private key"), "{message}");
+    suite.fails(&["launch", "nothing", "web1"])?;
+    suite.fails(&["launch", "guest", "web1", "--size", "1M"])?;
+    ensure!(suite.json(&["disk", "list"])?.len() == 1, "a refused launch left something");
+
+    // One command; it ends when the guest has done what it was told.
+    suite.ok(&["launch", "guest", "web1", "--ssh-key", &key, "--user-data", &data, "--memory", "256M"])?;
+    suite.guest_runs("web1", "cat /tmp/told", "told-42")?;
+    suite.guest_runs("web1", "wget -qO- http://169.254.169.254/latest/meta-data/public-keys/0/openssh-key", "me@here")?;
+    let switches = suite.json(&["switch", "list"])?;
+    ensure!(switches.len() == 1 && switches[0]["name"] == "default" && switches[0]["kind"] == "nat", "{switches:?}");
+    let nic = suite.json(&["nic", "show", "web1"])?;
+    ensure!(nic[0]["address"].as_str().is_some_and(|a| a.starts_with("10.")), "{nic:?}");
+    // What a machine is started from is not written to, and what was launched is a machine as others are.
+    suite.ok(&["vm", "kill", "web1"])?;
+    suite.ok(&["vm", "delete", "web1", "--disks"])?;
+    ensure!(suite.json(&["disk", "list"])?.len() == 1 && suite.json(&["nic", "list"])?.is_empty());
+
+    // A launch that is given up while its guest is away leaves a machine; one that fails before leaves nothing.
+    let begun = suite.json(&["launch", "guest", "web2", "--switch", "none-such", "--no-wait"]);
+    ensure!(begun.is_err(), "a switch that is not there");
+    ensure!(suite.json(&["vm", "list"])?.is_empty());
+    suite.ok(&["switch", "delete", "default"])?;
+    suite.finish()
+}
