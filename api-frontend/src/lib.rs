@@ -20,6 +20,7 @@ pub mod services;
 pub mod session;
 pub mod status;
 mod tls;
+mod uploads;
 
 pub use acquire::Acquired;
 pub use serve::{over_local, serve};

@@ -2,8 +2,9 @@
 //! takes; when either is gone, both are closed.
 
 use crate::limits::Place;
-use crate::services::Call;
+use crate::services::{Call, Checked};
 use serde::de::DeserializeOwned;
+use skep_api::Bounded;
 use skep_ipc::aio::Port;
 use skep_proto::{Reason, Refusal, wire};
 use std::io;
@@ -16,8 +17,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::codegen::Bytes;
-use tonic::{Status, Streaming};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -27,11 +28,11 @@ const PIECE: usize = 16 << 10;
 /// Joins a client's stream and a stream socket. The client's end of sending is passed on as a half-closed socket, and the stream
 /// goes on the other way; the socket's end is the end of both.
 pub(crate) fn both_ways<In, Out>(
-    call: Call, place: Place, socket: OwnedFd, mut from: Streaming<In>, hello: Option<Out>,
+    call: Call, place: Place, socket: OwnedFd, mut from: Checked<In>, hello: Option<Out>,
     read: impl Fn(In) -> Result<Bytes, Refusal> + Send + Sync + 'static, wrap: impl Fn(Bytes) -> Out + Send + Sync + 'static,
 ) -> Result<Answers<Out>, Refusal>
 where
-    In: Send + 'static,
+    In: Bounded + Send + 'static,
     Out: Send + 'static,
 {
     let failed = |e: io::Error| Refusal::io("stream", "open", &e);
@@ -47,8 +48,13 @@ where
             return;
         }
         let up = async {
-            while let Some(message) = from.message().await? {
-                let data = read(message).map_err(|refusal| call.refused(&refusal))?;
+            // One that broke off is a client that has left: nobody is told, and nothing is to be logged.
+            let refused = |refusal: Refusal| match refusal.reason {
+                Reason::Cancelled => Status::cancelled(refusal.note.as_str()),
+                _ => call.refused(&refusal),
+            };
+            while let Some(message) = from.message().await.map_err(refused)? {
+                let data = read(message).map_err(refused)?;
                 if writer.write_all(&data).await.is_err() {
                     // The other way sees the end, after what was still to be read.
                     break;

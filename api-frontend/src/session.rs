@@ -179,6 +179,16 @@ pub struct Caller {
     pub trace: TraceId,
 }
 
+impl Caller {
+    /// Who a client seems to be, to find again what he left. Who he is, the broker finds out by itself.
+    pub fn owner(&self) -> String {
+        match &self.token {
+            Some(token) => format!("token {token}"),
+            None => self.peer.place_of().to_string(),
+        }
+    }
+}
+
 /// Whether a request that the broker may have received can be sent again.
 #[derive(Clone, Copy, PartialEq)]
 enum Again {

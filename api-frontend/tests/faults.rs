@@ -11,12 +11,12 @@ use skep_api::v1::import_disk_request::Kind;
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::switches_client::SwitchesClient;
 use skep_api::v1::{
-    CreateDiskRequest, CreateSwitchRequest, DeleteSwitchRequest, GetMachineRequest, ImportDiskHeader, ImportDiskRequest,
-    ListSwitchesRequest, WatchEventsRequest,
+    CreateDiskRequest, CreateSwitchRequest, DeleteSwitchRequest, GetMachineRequest, GetUploadRequest, ImportDiskEnd,
+    ImportDiskHeader, ImportDiskRequest, ListSwitchesRequest, WatchEventsRequest,
 };
 use skep_proto::broker::{
-    BrokerRequest, DiskImport, Done, EventWatch, MachineGet, OperationState, OperationView, RequestKey, SwitchCreate,
-    SwitchDelete, SwitchList, SwitchPage,
+    BrokerRequest, DiskImport, Done, EventWatch, MachineGet, OperationGet, OperationState, OperationView, RequestKey,
+    SwitchCreate, SwitchDelete, SwitchList, SwitchPage,
 };
 use skep_proto::{OperationId, Reason, Refusal, RequestId, Text, TraceId};
 use skep_sys::sock;
@@ -218,6 +218,82 @@ async fn an_import_whose_client_goes_ends_without_its_end_mark() {
     call.abort();
     let got = tokio::task::spawn_blocking(move || seen.recv()).await.expect("joined").expect("the stream ended");
     assert_eq!(got, b"\0\0\0\x05begin");
+}
+
+#[tokio::test]
+async fn an_import_whose_client_goes_is_kept_and_gone_on_with() {
+    let frontend = Frontend::start();
+    let (begun, mut has_begun) = tokio::sync::mpsc::channel(1);
+    let seen = frontend.broker(vec![Box::new(move |session| {
+        let (origin, ..) = session.request();
+        session.answer::<RequestKey>(&origin, Ok(Done {}), vec![]);
+        let (origin, ..) = session.request();
+        let (ours, theirs) = sock::stream_pair().expect("a pair");
+        let id = OperationId::from_u128(7);
+        session.answer::<DiskImport>(&origin, Ok(running(id)), vec![theirs]);
+        let mut image = std::os::unix::net::UnixStream::from(ours);
+        let mut got = vec![0; 9];
+        image.read_exact(&mut got).expect("the image's beginning");
+        begun.blocking_send(()).expect("the test waits");
+        // The offset is asked for.
+        let (origin, ..) = session.request();
+        session.answer::<OperationGet>(&origin, Ok(running(id)), vec![]);
+        image.read_to_end(&mut got).expect("its end");
+        let (origin, ..) = session.request();
+        session.answer::<OperationGet>(&origin, Ok(running(id)), vec![]);
+        got
+    })]);
+    let mut client = DisksClient::new(frontend.client().await);
+    let request_id = "00000000-0000-4000-8000-000000000001".to_owned();
+    let header = ImportDiskHeader { name: "d".into(), request_id: request_id.clone(), resumable: true, ..Default::default() };
+    let (to, parts) = tokio::sync::mpsc::channel(3);
+    to.send(ImportDiskRequest { kind: Some(Kind::Header(header.clone())) }).await.expect("sent");
+    to.send(ImportDiskRequest { kind: Some(Kind::Data(b"begin".to_vec().into())) }).await.expect("sent");
+    let mut first = client.clone();
+    let call = tokio::spawn(async move { first.import(ReceiverStream::new(parts)).await });
+    has_begun.recv().await.expect("the stream was opened");
+    call.abort();
+    let upload = client.get_upload(GetUploadRequest { request_id: request_id.clone() }).await.expect("kept").into_inner();
+    assert_eq!(upload.offset_bytes, 5);
+    // Somewhere else, or as something else, it does not go on; and another one is not found.
+    for (wrong, code, field) in [
+        (ImportDiskHeader { offset_bytes: 4, ..header.clone() }, Code::InvalidArgument, "header.offset_bytes"),
+        (ImportDiskHeader { offset_bytes: 5, name: "e".into(), ..header.clone() }, Code::AlreadyExists, ""),
+        (ImportDiskHeader { offset_bytes: 5, request_id: String::new(), resumable: false, ..header.clone() }, Code::NotFound, ""),
+    ] {
+        let parts = vec![ImportDiskRequest { kind: Some(Kind::Header(wrong)) }];
+        let status = client.import(tokio_stream::iter(parts)).await.expect_err("refused");
+        assert_eq!(status.code(), code, "{status:?}");
+        let violations = status.get_error_details().bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+        assert!(field.is_empty() || violations[0].field == field, "{status:?}");
+    }
+    let header = ImportDiskHeader { offset_bytes: 5, ..header };
+    let parts = [Kind::Header(header), Kind::Data(b"ning".to_vec().into()), Kind::End(ImportDiskEnd {})];
+    let parts = parts.map(|kind| ImportDiskRequest { kind: Some(kind) });
+    client.import(tokio_stream::iter(parts)).await.expect("whole");
+    let got = tokio::task::spawn_blocking(move || seen.recv()).await.expect("joined").expect("the stream ended");
+    assert_eq!(got, b"\0\0\0\x05begin\0\0\0\x04ning\0\0\0\0");
+    let gone = client.get_upload(GetUploadRequest { request_id }).await.expect_err("it has ended");
+    assert_eq!(gone.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn what_is_too_long_or_missing_never_reaches_the_broker() {
+    let frontend = Frontend::start();
+    let mut client = MachinesClient::new(frontend.client().await);
+    for (machine, says) in [(String::new(), "1 to 63 bytes"), ("m".repeat(64), "64 bytes; at most 63")] {
+        let status = client.get(GetMachineRequest { machine }).await.expect_err("refused");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        let violation = &details.bad_request().expect("BadRequest").field_violations[0];
+        assert!(violation.field == "machine" && violation.description.contains(says), "{violation:?}");
+    }
+    // In a stream, too, whichever message it is.
+    let mut client = DisksClient::new(frontend.client().await);
+    let header = ImportDiskHeader { name: "d".repeat(64), ..Default::default() };
+    let status = client.import(tokio_stream::iter([ImportDiskRequest { kind: Some(Kind::Header(header)) }])).await;
+    let status = status.expect_err("refused");
+    assert_eq!(status.get_error_details().bad_request().expect("BadRequest").field_violations[0].field, "header.name");
 }
 
 #[tokio::test]

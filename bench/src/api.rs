@@ -2,15 +2,17 @@
 
 use anyhow::{Context, Result, ensure};
 use hyper_util::rt::TokioIo;
+use skep_api::v1::events_client::EventsClient;
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::operations_client::OperationsClient;
 use skep_api::v1::{
-    CreateMachineRequest, ListMachinesRequest, MachineActRequest, MachineSettings, Operation, OperationState,
-    WaitOperationRequest,
+    CreateMachineRequest, Event, GetMachineRequest, ListMachinesRequest, MachineActRequest, MachineSettings, Operation,
+    OperationState, UpdateMachineRequest, WaitOperationRequest, WatchEventsRequest,
 };
 use std::path::Path;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// A connection, and the one thread that serves it while one of these methods runs.
@@ -18,6 +20,8 @@ pub struct Api {
     runtime: Runtime,
     machines: MachinesClient<Channel>,
     operations: OperationsClient<Channel>,
+    events: EventsClient<Channel>,
+    watched: Option<Streaming<Event>>,
 }
 
 impl Api {
@@ -33,7 +37,8 @@ impl Api {
         let channel =
             runtime.block_on(address.connect_with_connector(connector)).with_context(|| socket.display().to_string())?;
         let machines = MachinesClient::new(channel.clone()).max_decoding_message_size(skep_api::MAX_MESSAGE);
-        Ok(Self { runtime, machines, operations: OperationsClient::new(channel) })
+        let events = EventsClient::new(channel.clone());
+        Ok(Self { runtime, machines, operations: OperationsClient::new(channel), events, watched: None })
     }
 
     /// Defines a machine that has nothing.
@@ -42,6 +47,42 @@ impl Api {
         let request = CreateMachineRequest { name: name.to_owned(), settings: Some(settings), ..Default::default() };
         self.runtime.block_on(self.machines.create(request))?;
         Ok(())
+    }
+
+    /// Shows one.
+    pub fn show(&mut self, name: &str) -> Result<()> {
+        let machine = self.runtime.block_on(self.machines.get(GetMachineRequest { machine: name.to_owned() }))?.into_inner();
+        ensure!(machine.name == name, "{} instead of {name}", machine.name);
+        Ok(())
+    }
+
+    /// Changes what is said of one.
+    pub fn describe(&mut self, name: &str, description: &str) -> Result<()> {
+        let settings = MachineSettings { description: Some(description.to_owned()), ..Default::default() };
+        let request = UpdateMachineRequest { machine: name.to_owned(), settings: Some(settings), ..Default::default() };
+        self.runtime.block_on(self.machines.update(request))?;
+        Ok(())
+    }
+
+    /// Watches events of machines from now on.
+    pub fn watch(&mut self) -> Result<()> {
+        let request = WatchEventsRequest { after: None, object: "machine".to_owned() };
+        self.watched = Some(self.runtime.block_on(self.events.watch(request))?.into_inner());
+        Ok(())
+    }
+
+    /// Waits until the watch says that this one was changed.
+    pub fn heard(&mut self, name: &str) -> Result<()> {
+        let Self { runtime, watched, .. } = self;
+        let watched = watched.as_mut().context("nothing is watched")?;
+        runtime.block_on(async {
+            loop {
+                let event = watched.message().await?.context("the watch ended")?;
+                if event.name == name && event.what == "changed" {
+                    return Ok(());
+                }
+            }
+        })
     }
 
     /// Lists all machines; how many there are.

@@ -1,11 +1,13 @@
 //! skep-bench: what skep costs, as ratios to floors that are measured in the same run. docs/performance.md says what each means.
 //!
-//! `skep-bench [--check] [--write FILE] [NAME...]`; `skep-bench bare-list SOCKET` is the floor of `list`, a process of its own.
+//! `skep-bench [--check] [--write FILE] [NAME...]`; `skep-bench bare-list SOCKET` is the floor of `list`, a process of its own, and
+//! `skep-bench bare-libvirt FEW MANY` what scripts/libvirt runs.
 #![forbid(unsafe_code)]
 
 mod api;
 mod helper_call;
 mod list;
+mod many;
 mod platform;
 mod report;
 mod size;
@@ -21,8 +23,13 @@ use std::process::ExitCode;
 /// A measurement.
 type Bench = fn() -> Result<Outcome>;
 
-const ALL: [(&str, Bench); 4] =
-    [("helper-call", helper_call::run), ("vm-start", vm_start::run), ("list", list::run), ("size", size::run)];
+const ALL: [(&str, Bench); 5] = [
+    ("helper-call", helper_call::run),
+    ("vm-start", vm_start::run),
+    ("list", list::run),
+    ("many", many::run),
+    ("size", size::run),
+];
 
 struct Args {
     check: bool,
@@ -49,6 +56,11 @@ fn main() -> Result<ExitCode> {
         && mode == "bare-list"
     {
         return api::bare_list(socket.as_ref()).map(|()| ExitCode::SUCCESS);
+    }
+    if let [mode, few, many] = args.as_slice()
+        && mode == "bare-libvirt"
+    {
+        return platform::bare_libvirt(few.parse()?, many.parse()?).map(|()| ExitCode::SUCCESS);
     }
     let args = parse(args.into_iter())?;
     ensure!(!cfg!(debug_assertions), "a debug build measures nothing of use: cargo run --release -p skep-bench");

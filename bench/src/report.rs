@@ -52,6 +52,10 @@ impl Row {
         let cells = ["1".to_owned(), String::new(), format!("{mib:.1} MiB"), String::new()];
         Self { what: what.into(), cells, limit: limit.map(|limit| (mib, limit)), unit: " MiB" }
     }
+    /// Something to say instead.
+    pub fn remark(what: impl Into<String>) -> Self {
+        Self { what: what.into(), cells: std::array::from_fn(|_| String::new()), limit: None, unit: "" }
+    }
     /// The same, the median of so many.
     pub fn of(mut self, count: usize) -> Self {
         self.cells[0] = count.to_string();

@@ -11,6 +11,11 @@ impl Samples {
     pub fn add(&mut self, time: Duration) {
         self.0.push(time);
     }
+    /// All of them, in nanoseconds: beside libvirt's.
+    #[allow(dead_code, reason = "libvirt is Linux's")]
+    pub fn nanos(&self) -> impl Iterator<Item = u128> {
+        self.0.iter().map(Duration::as_nanos)
+    }
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()
@@ -25,6 +30,12 @@ impl Samples {
     /// The median.
     pub fn p50(&self) -> Duration {
         self.quantile(0.5)
+    }
+}
+
+impl FromIterator<u64> for Samples {
+    fn from_iter<I: IntoIterator<Item = u64>>(nanos: I) -> Self {
+        Self(nanos.into_iter().map(Duration::from_nanos).collect())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::cell;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::{Change, Who};
-use crate::life::{Effect, Input, Life, state_word, word};
+use crate::life::{Effect, Input, Life, word};
 use crate::operations::Operation;
 use crate::served;
 use crate::spec::{Boot, Spec};
@@ -452,13 +452,7 @@ fn record(change: &Change<'_>, machine: &MachineRow, old: &Life, new: &Life, slo
     change.set_machine_state(machine.id, new.state, &new.note, slot)?;
     if (old.state, &old.note) != (new.state, &new.note) {
         let colon = if new.note.is_empty() { "" } else { ": " };
-        change.event(
-            "machine",
-            machine.id,
-            &machine.name,
-            "state",
-            format_args!("{}{colon}{}", state_word(new.state), new.note),
-        )?;
+        change.event("machine", machine.id, &machine.name, "state", format_args!("{}{colon}{}", new.state.word(), new.note))?;
     }
     Ok(())
 }

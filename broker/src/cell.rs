@@ -16,7 +16,7 @@ use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCe
 use skep_proto::console::Console;
 use skep_proto::net::{CreateTap, DeleteTap, GuardTap, Own};
 use skep_proto::runner::{
-    self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakeSerial, Watch,
+    self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakePort, TakeSerial, Watch,
 };
 use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
 use skep_proto::{Call, CpuList, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
@@ -174,7 +174,8 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         protect: asked.protect,
     };
     let fds = UpTo::from_vec(fds).map_err(|_| Refusal::new(Reason::LimitReached, &object).note("too many disks and NICs"))?;
-    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit, shares: spec.shares.clone() };
+    let serial = spec.ports().iter().map(|port| port.port()).collect();
+    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit, shares: spec.shares.clone(), serial };
     // First, so that a broker that comes back to a running machine knows with what.
     broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
     let (made, []) = broker.cells.call_with(who, call, fds).await.map_err(|r| about(r, &object))?;
@@ -234,9 +235,25 @@ async fn open(broker: &Broker, who: &Who, call: OpenDisk, name: &str) -> Result<
 async fn start_console(
     broker: &Broker, who: &Who, machine: MachineId, slot: u16, runner: &mut Lent<runner::Runner>,
 ) -> Result<(), Refusal> {
-    let (_, [older, newer]) = broker.storage.call(who, OpenLogWriter { machine, log: LogKind::Serial }).await?;
-    let (_, [serial]) = runner.ask(who, TakeSerial {}, [], PATIENCE).await?;
-    broker.cells.call_with(who, StartConsole { machine, slot }, [serial, older, newer]).await?;
+    // Those that it was started with.
+    let ports = load(broker, machine)?.applied.unwrap_or_default().ports();
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    for port in &ports {
+        let halves = match LogKind::of_port(port.port()).filter(|_| port.log()) {
+            Some(log) => broker.storage.call(who, OpenLogWriter { machine, log }).await?.1.into(),
+            None => Vec::new(),
+        };
+        // The first by its own operation: a runner from before there were others knows only that.
+        let (_, [line]) = match port.port() {
+            1 => runner.ask(who, TakeSerial {}, [], PATIENCE).await?,
+            port => runner.ask(who, TakePort { port }, [], PATIENCE).await?,
+        };
+        fds.push(line);
+        fds.extend(halves);
+    }
+    let object = || Refusal::new(Reason::Internal, format_args!("machine {machine}")).note("too many serial ports");
+    let fds = UpTo::from_vec(fds).map_err(|_| object())?;
+    broker.cells.call_with(who, StartConsole { machine, slot, ports }, fds).await?;
     Ok(())
 }
 

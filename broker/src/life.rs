@@ -39,6 +39,8 @@ pub struct Life {
     pub busy: Option<Act>,
     /// The runner has obeyed the act at work; only its phase has not said so yet.
     pub told: bool,
+    /// Its guest began paused, and nobody has let it run: what its runner said before its start had ended.
+    pub paused: bool,
     /// Its cell is being cleared away.
     pub ending: Option<Ending>,
 }
@@ -122,7 +124,7 @@ impl Life {
     /// As the database has it. A machine of which nothing can be on the host needs no look at it.
     pub fn load(state: MachineState, note: String, cell: bool) -> Self {
         let known = !cell && matches!(state, MachineState::Stopped | MachineState::Failed);
-        Self { state, note, cell, known, busy: None, told: false, ending: None }
+        Self { state, note, cell, known, busy: None, told: false, paused: false, ending: None }
     }
 
     /// What it is doing, for a refusal.
@@ -130,7 +132,7 @@ impl Life {
         match (self.known, self.busy) {
             (false, _) => "the broker is still finding out its state".into(),
             (_, Some(act)) => format!("{} is under way", word(act)),
-            _ => format!("it is {}", state_word(self.state)),
+            _ => format!("it is {}", self.state.word()),
         }
     }
 
@@ -170,7 +172,7 @@ impl Life {
             _ => return Err((Reason::WrongState, self.doing())),
         };
         match act {
-            Act::Start => (self.state, self.cell) = (Starting, true),
+            Act::Start => (self.state, self.cell, self.paused) = (Starting, true, false),
             Act::Stop | Act::Reboot => self.state = Stopping,
             _ => {}
         }
@@ -245,7 +247,8 @@ impl Life {
         }
         match result {
             Ok(()) => {
-                (self.state, self.note) = (MachineState::Running, String::new());
+                let state = if self.paused { MachineState::Paused } else { MachineState::Running };
+                (self.state, self.note) = (state, String::new());
                 self.finish(Ok(()))
             }
             Err(refusal) => {
@@ -277,6 +280,10 @@ impl Life {
     }
 
     fn phase(&mut self, phase: Phase) -> Vec<Effect> {
+        if self.state == MachineState::Starting {
+            self.paused = phase == Phase::Paused;
+            return vec![];
+        }
         let (state, act) = match (self.state, phase) {
             (MachineState::Paused, Phase::Running) => (MachineState::Running, Act::Resume),
             (MachineState::Running, Phase::Paused) => (MachineState::Paused, Act::Pause),
@@ -330,7 +337,7 @@ impl Life {
             return if self.state == MachineState::Starting { vec![Effect::Make] } else { vec![] };
         };
         if self.busy == Some(Act::Reboot) && refusal.is_none() {
-            self.state = MachineState::Starting;
+            (self.state, self.paused) = (MachineState::Starting, false);
             return vec![Effect::Make];
         }
         self.cell = false;
@@ -372,18 +379,6 @@ pub const fn word(act: Act) -> &'static str {
         Act::Reset => "reset",
         Act::Pause => "pause",
         Act::Resume => "resume",
-    }
-}
-
-/// A state as the database, events and refusals call it.
-pub const fn state_word(state: MachineState) -> &'static str {
-    match state {
-        MachineState::Stopped => "stopped",
-        MachineState::Starting => "starting",
-        MachineState::Running => "running",
-        MachineState::Paused => "paused",
-        MachineState::Stopping => "stopping",
-        MachineState::Failed => "failed",
     }
 }
 

@@ -269,7 +269,10 @@ async fn attend(broker: Rc<Broker>, switch: SwitchId, serving: Rc<Serving>) {
         let begun = Instant::now();
         let watched = async {
             ready(&broker, &who, switch, &serving).await?;
-            resolvers(&broker, &who, switch).await?;
+            // Without them guests have all but the names of others.
+            if let Err(refusal) = resolvers(&broker, &who, switch).await {
+                broker.warn(who.trace, format_args!("switch {switch}: names of others are refused on it: {refusal}"));
+            }
             // Before anything is compared, so that nothing is missed.
             let events = watch(&broker, &who, switch).await?;
             compare(&broker, &who, switch).await?;

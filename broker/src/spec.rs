@@ -2,14 +2,15 @@
 
 use crate::db::Fault;
 use crate::db::disks::DiskRow;
+use crate::parts::{edit_board, edit_limits, edit_screen, model_board, model_limits, model_screen};
+use crate::seats::{held, model_bus};
 use serde::{Deserialize, Serialize};
 use skep_machine::{self as model, Mac, MachineSpec};
 use skep_proto::broker::{
-    Acceleration, Applies, Board, BoardDraft, Controller, DiskFlags, FwCfg, Limits, LimitsDraft, NicModel, Place, Screen,
-    ScreenDraft, Settings,
+    Acceleration, Applies, Board, Bus, Controller, DiskFlags, DiskSeat, FwCfg, Gdb, Limits, NicModel, Place, Screen, Settings,
 };
 use skep_proto::storage::DiskKind;
-use skep_proto::{DiskId, MachineId, NicId, Reason, Refusal, Share, Text};
+use skep_proto::{BadPort, DiskId, MachineId, NicId, Reason, Refusal, SerialPort, Share, Text};
 
 /// Everything about a machine that the hypervisor or its cell is given. Names are resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,25 @@ pub struct Spec {
     pub fw_cfg: Vec<FwCfg>,
     /// Devices other than disks and NICs that are elsewhere than usual on the PCI bus.
     pub places: Vec<Place>,
+    /// Its serial ports; none: only the first, as it usually is.
+    pub serial: Vec<SerialPort>,
+    /// Whether a debugger may be joined to it.
+    pub gdb: Gdb,
+    /// Controllers with names.
+    pub controllers: Vec<Bus>,
+    /// Which disks sit on them, and where.
+    pub seats: Vec<Seat>,
+}
+
+/// A disk's place on a controller with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// The disk, by its place among the machine's.
+    pub disk: u8,
+    /// The controller, likewise.
+    pub controller: u8,
+    /// Port, target or namespace, from 0.
+    pub port: u8,
 }
 
 /// How a machine boots.
@@ -122,6 +142,10 @@ impl Default for Spec {
             board: Board::default(),
             fw_cfg: Vec::new(),
             places: Vec::new(),
+            serial: Vec::new(),
+            gdb: Gdb::Off,
+            controllers: Vec::new(),
+            seats: Vec::new(),
         }
     }
 }
@@ -152,6 +176,12 @@ impl Spec {
         edit_board(&mut self.board, &settings.board);
         self.fw_cfg = settings.fw_cfg.clone().unwrap_or_else(|| self.fw_cfg.clone());
         self.places = settings.places.clone().unwrap_or_else(|| self.places.clone());
+        if let Some(ports) = &settings.serial {
+            let wrong = |e: BadPort| Refusal::new(Reason::InvalidValue, "machine").field("serial").note(e);
+            let all = SerialPort::complete(ports).map_err(wrong)?;
+            self.serial = if all == [SerialPort::FIRST] { Vec::new() } else { all };
+        }
+        self.gdb = settings.gdb.unwrap_or(self.gdb);
         let file = |name: &Text<63>, field: &'static str| {
             let row = disk(name.as_str()).map_err(at(field))?;
             if row.kind == DiskKind::Raw {
@@ -173,6 +203,14 @@ impl Spec {
                 self.boot = Boot::Direct { kernel, initrd, cmdline: cmdline.clone() };
             }
         }
+        // Disks are found again by their controllers' names.
+        let seated: Vec<(DiskId, Text<31>, u8)> = self.seated().collect();
+        if let Some(wanted) = &settings.controllers {
+            let known = std::mem::take(&mut self.controllers);
+            let slot =
+                |bus: &Bus| known.iter().find(|old| old.name == bus.name && bus.slot == 0).map_or(bus.slot, |old| old.slot);
+            self.controllers = wanted.iter().map(|bus| Bus { slot: slot(bus), ..bus.clone() }).collect();
+        }
         if let Some(drafts) = &settings.disks {
             let mut disks: Vec<Disk> = Vec::with_capacity(drafts.len());
             for draft in drafts {
@@ -182,23 +220,53 @@ impl Spec {
                     return Err(Refusal::new(Reason::InvalidValue, object).field("disks").note("it is there twice"));
                 }
                 // A CD cannot be written, whatever was said: others may have it, too.
-                let (controller, read_only) = (draft.controller, draft.read_only || draft.controller == Controller::AhciCd);
+                let (controller, read_only) = (draft.controller, draft.read_only || draft.controller.is_cd());
                 let flags = draft.flags;
                 let refused = |note: &str| {
                     let refusal = Refusal::new(Reason::InvalidValue, format_args!("disk {}", row.name));
                     Err(refusal.field("disks").note(note))
                 };
+                let controller = match &draft.on {
+                    None => controller,
+                    Some(on) => {
+                        let bus = self.controllers.iter().find(|bus| bus.name == on.controller);
+                        let Some(bus) = bus else {
+                            return refused(&format!("the machine has no controller {}", on.controller));
+                        };
+                        match held(bus.kind, controller.is_cd()) {
+                            Some(controller) => controller,
+                            None => return refused(&format!("controller {} holds no CDs", bus.name)),
+                        }
+                    }
+                };
+                if draft.on.is_some() && flags.slot.is_some() {
+                    return refused("it has no place of its own on the PCI bus: its controller has");
+                }
                 if flags.slot.is_some() && !matches!(controller, Controller::VirtioBlk | Controller::Nvme) {
                     return refused("it has no place of its own on the PCI bus: its controller has");
                 }
-                if (flags.ejected || flags.eject_after_first_boot) && controller != Controller::AhciCd {
+                if row.iso && !read_only {
+                    return refused("it is an ISO image, which machines only read: attach it as a CD, or read-only");
+                }
+                if (flags.ejected || flags.eject_after_first_boot) && !controller.is_cd() {
                     return refused("only a CD can be ejected");
                 }
                 disks.push(Disk { disk: row.id, kind: row.kind, controller, read_only, flags });
             }
             self.disks = disks;
         }
-        Ok(())
+        let on: Vec<Option<DiskSeat>> = match &settings.disks {
+            Some(drafts) => drafts.iter().map(|draft| draft.on.clone()).collect(),
+            None => {
+                let of = |disk: &Disk| seated.iter().find(|(id, ..)| *id == disk.disk);
+                self.disks
+                    .iter()
+                    .map(|d| of(d).map(|(_, name, port)| DiskSeat { controller: name.clone(), port: Some(*port) }))
+                    .collect()
+            }
+        };
+        self.sit(&on, &seated)?;
+        self.place_controllers()
     }
 
     /// Refuses what no machine may have; the refusal names the field.
@@ -251,7 +319,13 @@ impl Spec {
                 Controller::Ahci => model::Controller::Ahci,
                 Controller::AhciCd => model::Controller::AhciCd,
                 Controller::VirtioScsi => model::Controller::VirtioScsi,
+                Controller::VirtioScsiCd => model::Controller::VirtioScsiCd,
             },
+            seat: self
+                .seats
+                .iter()
+                .find(|seat| seat.disk == slot)
+                .map(|seat| model::Seat { controller: seat.controller, port: seat.port }),
             format: if disk.kind == DiskKind::Qcow2 { model::Format::Qcow2 } else { model::Format::Raw },
             read_only: disk.read_only,
             no_cache: disk.flags.no_cache,
@@ -289,8 +363,20 @@ impl Spec {
             board: model_board(self.board),
             fw_cfg: self.fw_cfg.iter().map(item).collect(),
             places: self.model_places(),
+            serial_ports: self.ports().iter().map(|port| port.port()).collect(),
+            controllers: self.controllers.iter().map(model_bus).collect(),
+            gdb: match self.gdb {
+                Gdb::Off => model::Gdb::Off,
+                Gdb::On => model::Gdb::On,
+                Gdb::Wait => model::Gdb::Wait,
+            },
             ..MachineSpec::default()
         })
+    }
+
+    /// All its serial ports.
+    pub fn ports(&self) -> Vec<SerialPort> {
+        if self.serial.is_empty() { vec![SerialPort::FIRST] } else { self.serial.clone() }
     }
 
     /// Chosen places of all devices; disks and NICs have theirs with them.
@@ -310,7 +396,11 @@ impl Spec {
         let place = |device| Some((if own(device) { 31 } else { model.place(device)? }, device));
         let mut all: Vec<_> = model.devices().into_iter().filter_map(place).collect();
         all.sort_unstable();
-        Ok(all.into_iter().map(|(slot, device)| Place { device: Text::lossy(&device.to_string()), slot }).collect())
+        let name = |device: model::Device| match device {
+            model::Device::Controller(at) => self.controllers.get(usize::from(at)).map(|bus| bus.name.clone()),
+            _ => Some(Text::lossy(&device.to_string())),
+        };
+        Ok(all.into_iter().filter_map(|(slot, device)| Some(Place { device: name(device)?, slot })).collect())
     }
 
     /// Whether these are the same settings.
@@ -338,6 +428,10 @@ impl Spec {
         let once = |spec: &Spec| spec.disks.iter().map(|d| d.flags.eject_after_first_boot).collect::<Vec<_>>();
         if once(self) != once(new) && self.disks.len() == new.disks.len() {
             changes.push(Text::lossy("disks"));
+        }
+        // Their speeds and logs are the console-proxy's.
+        if self.ports() != new.ports() {
+            changes.push(Text::lossy("serial"));
         }
         changes.dedup();
         // Limits could apply at once, but no operation of the spawner changes those of a living cell yet.
@@ -369,6 +463,7 @@ impl Spec {
             screen_properties: new.screen_properties.clone(),
             board: new.board,
             fw_cfg: new.fw_cfg.clone(),
+            gdb: new.gdb,
             disks,
             ..self.clone()
         }
@@ -383,83 +478,6 @@ fn item(item: &FwCfg) -> model::FwCfg {
     model::FwCfg { name: item.name.as_str().to_owned(), value: item.value.as_str().to_owned() }
 }
 
-fn take<T: Clone>(to: &mut T, from: &Option<T>) {
-    if let Some(value) = from {
-        to.clone_from(value);
-    }
-}
-
-/// Changes what the draft names.
-fn edit_screen(screen: &mut Screen, draft: &ScreenDraft) {
-    let ScreenDraft { width, height, wait, keyboard, tablet } = draft;
-    take(&mut screen.width, width);
-    take(&mut screen.height, height);
-    take(&mut screen.wait, wait);
-    take(&mut screen.keyboard, keyboard);
-    take(&mut screen.tablet, tablet);
-}
-
-fn model_screen(screen: &Screen) -> model::Screen {
-    let Screen { width, height, wait, ref keyboard, tablet } = *screen;
-    model::Screen { width, height, wait, keyboard: keyboard.as_str().to_owned(), tablet }
-}
-
-/// Changes what the draft names.
-fn edit_board(board: &mut Board, draft: &BoardDraft) {
-    let BoardDraft { local_time, acpi, amd_host_bridge, exit_on_halt, exit_on_pause, strict_msr, x2apic } = draft;
-    take(&mut board.local_time, local_time);
-    take(&mut board.acpi, acpi);
-    take(&mut board.amd_host_bridge, amd_host_bridge);
-    take(&mut board.exit_on_halt, exit_on_halt);
-    take(&mut board.exit_on_pause, exit_on_pause);
-    take(&mut board.strict_msr, strict_msr);
-    take(&mut board.x2apic, x2apic);
-}
-
-fn model_board(board: Board) -> model::Board {
-    let Board { acpi, exit_on_halt, exit_on_pause, strict_msr, x2apic, .. } = board;
-    let host_bridge = if board.amd_host_bridge { model::HostBridge::Amd } else { model::HostBridge::Standard };
-    model::Board { acpi, host_bridge, exit_on_halt, exit_on_pause, strict_msr, x2apic }
-}
-
-/// Changes what the draft names.
-fn edit_limits(limits: &mut Limits, draft: &LimitsDraft) {
-    let LimitsDraft { memory_mib, tasks, pcpu, read_bps, write_bps, read_iops, write_iops, .. } = draft;
-    take(&mut limits.memory_mib, memory_mib);
-    take(&mut limits.tasks, tasks);
-    take(&mut limits.pcpu, pcpu);
-    take(&mut limits.read_bps, read_bps);
-    take(&mut limits.write_bps, write_bps);
-    take(&mut limits.read_iops, read_iops);
-    take(&mut limits.write_iops, write_iops);
-    let LimitsDraft { cpus, pins, priority, protect, wired, .. } = draft;
-    take(&mut limits.cpus, cpus);
-    take(&mut limits.pins, pins);
-    take(&mut limits.priority, priority);
-    take(&mut limits.protect, protect);
-    take(&mut limits.wired, wired);
-}
-
-fn model_limits(cpu_percent: u32, limits: &Limits) -> model::Limits {
-    let some = |n: u32| (n > 0).then_some(n);
-    let many = |n: u64| (n > 0).then_some(n);
-    model::Limits {
-        cpu_percent: some(cpu_percent),
-        memory_mib: some(limits.memory_mib),
-        tasks: some(limits.tasks),
-        pcpu: some(limits.pcpu),
-        read_bps: many(limits.read_bps),
-        write_bps: many(limits.write_bps),
-        read_iops: many(limits.read_iops),
-        write_iops: many(limits.write_iops),
-        cpus: limits.cpus.0.clone(),
-        pins: limits.pins.0.clone(),
-        priority: limits.priority,
-        protect: limits.protect,
-        wired: limits.wired,
-    }
-}
-
 /// The setting that a field of the model comes from.
 fn setting(field: &str) -> &str {
     match field {
@@ -469,8 +487,11 @@ fn setting(field: &str) -> &str {
         channel if channel.starts_with("channels[") => "channels",
         share if share.starts_with("shares[") => "shares",
         item if item.starts_with("fw_cfg[") => "fw_cfg",
+        bus if bus.starts_with("places.controller") => "controllers",
         place if place.starts_with("places.") => "places",
+        bus if bus.starts_with("controllers[") => "controllers",
         "clock" => "board",
+        "serial_ports" => "serial",
         other => other,
     }
 }

@@ -38,6 +38,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
             "disk": disk.disk, "id": disk.id, "controller": controller, "read_only": disk.read_only, "no_cache": disk.no_cache,
             "sync": disk.sync, "slot": slot(disk.slot), "ejected": disk.ejected,
             "eject_after_first_boot": disk.eject_after_first_boot,
+            "on": Some(&disk.on).filter(|on| !on.is_empty()), "port": disk.port,
         })
     };
     let share = |share: &v1::Share| json!({"share": share.name, "read_only": share.read_only});
@@ -69,6 +70,9 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "fw_cfg": settings.fw_cfg.iter().map(item).collect::<Map<_, _>>(),
         "places": places(&settings.places),
         "pci": places(&machine.pci),
+        "serial": settings.serial.iter().map(port).collect::<Vec<_>>(),
+        "controllers": settings.controllers.iter().map(controller).collect::<Vec<_>>(),
+        "gdb": word(settings.gdb().as_str_name(), "GDB_STUB_"),
         "disks": settings.disks.iter().map(disk).collect::<Vec<_>>(),
         "nics": machine.nics.iter().map(nic).collect::<Vec<_>>(),
         "pending": machine.pending,
@@ -78,6 +82,17 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "created": time(machine.create_time.as_ref()),
         "started": time(machine.start_time.as_ref()),
     })
+}
+
+/// A controller with a name.
+fn controller(controller: &v1::DiskController) -> Value {
+    let kind = word(controller.kind().as_str_name(), "CONTROLLER_KIND_");
+    json!({"controller": controller.name, "kind": kind, "slot": controller.slot})
+}
+
+/// A serial port; speed null: as fast as it goes.
+fn port(port: &v1::SerialPort) -> Value {
+    json!({"port": port.port, "speed": (port.speed > 0).then_some(port.speed), "log": port.log()})
 }
 
 /// A chosen place on the PCI bus; null: the usual one.
@@ -178,6 +193,7 @@ pub fn disk(disk: &v1::Disk) -> Value {
         "machines": disk.machines,
         "group": disk.group,
         "description": disk.description,
+        "iso": disk.iso,
         "created": time(disk.create_time.as_ref()),
     })
 }

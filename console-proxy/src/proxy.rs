@@ -1,51 +1,37 @@
-//! The service: the line, who reads it, who types, and screens.
+//! The service: serial lines, who reads them, who types, and screens.
 
-use crate::log::Log;
-use crate::readers::Reader;
-use crate::ring::Ring;
+use crate::line::Line;
 use crate::screen::Screen;
-use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-use nix::unistd::{read, write};
 use skep_ipc::{Answered, Ask, ProtocolError, Service, Watch};
-use skep_proto::console::{AttachSerial, Attached, Console, ConsoleRequest, ConsoleState, Done};
+use skep_proto::console::{Attached, Console, ConsoleRequest, ConsoleState, Done};
 use skep_proto::{NoFds, OneFd, Reason, Refusal};
 use skep_sys::sock::Peer;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Streams on the line at a time.
-const READERS: usize = 32;
 /// Screens and channels at a time.
 const SCREENS: usize = 12;
-/// Bytes that were typed and that the guest has not taken.
-const TYPED: usize = 4096;
-/// The line's token; others count from here.
-const LINE: u64 = 0;
+/// Tokens: of a port's line its number, of its alarm that and so many; others count from the third on.
+const ALARMS: u64 = 10;
+const OTHERS: u64 = 100;
 
 /// See the module.
 pub struct Proxy {
-    /// `None`: hypervisor and runner have closed it; it never comes back.
-    line: Option<OwnedFd>,
-    ring: Ring,
-    log: Log,
-    typed: Vec<u8>,
-    readers: Vec<Reader>,
+    lines: Vec<Line>,
     screens: Vec<Screen>,
     token: u64,
 }
 
 impl Proxy {
-    /// Serves `line`, a stream socket or the master of a terminal, which is non-blocking.
-    pub fn new(line: OwnedFd, log: Log) -> Self {
-        let (readers, screens) = (Vec::new(), Vec::new());
-        Self { line: Some(line), ring: Ring::default(), log, typed: Vec::new(), readers, screens, token: LINE }
+    /// Serves these, each of another port.
+    pub fn new(lines: Vec<Line>) -> Self {
+        Self { lines, screens: Vec::new(), token: OTHERS }
     }
 
     /// What it holds.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let line = self.line.iter().map(|fd| ("serial line", fd.as_fd()));
-        line.chain(self.log.held().map(|fd| ("log", fd))).collect()
+        self.lines.iter().flat_map(Line::held).collect()
     }
 
     fn next_token(&mut self) -> u64 {
@@ -53,25 +39,12 @@ impl Proxy {
         self.token
     }
 
-    fn attach_serial(&mut self, c: &AttachSerial, [socket]: OneFd) -> Result<(Attached, NoFds), Refusal> {
+    fn attach(&mut self, port: u8, write: bool, take: bool, [socket]: OneFd) -> Result<(Attached, NoFds), Refusal> {
         stream(&socket)?;
-        if self.readers.len() >= READERS {
-            return Err(Refusal::new(Reason::LimitReached, "serial line").note(format_args!("{READERS} terminals are attached")));
-        }
-        let taken = self.readers.iter_mut().find(|r| r.writer);
-        let writer = match taken {
-            Some(other) if c.write && c.take => {
-                other.writer = false;
-                other.tell("the keyboard was taken over by another terminal");
-                true
-            }
-            Some(_) => false,
-            None => c.write,
-        };
         let token = self.next_token();
-        self.readers.push(Reader::new(socket, token, writer, &self.ring));
-        let scrollback = u32::try_from(self.ring.end() - self.ring.start()).unwrap_or(u32::MAX);
-        Ok((Attached { writer, scrollback }, []))
+        let missing = || Refusal::new(Reason::WrongState, format_args!("serial port {port}")).note("the machine runs without it");
+        let line = self.lines.iter_mut().find(|line| line.port == port).ok_or_else(missing)?;
+        Ok((line.attach(write, take, socket, token)?, []))
     }
 
     fn attach_screen(&mut self, ends: [OwnedFd; 2]) -> Result<(Done, NoFds), Refusal> {
@@ -88,52 +61,18 @@ impl Proxy {
 
     fn state(&self) -> ConsoleState {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let readers = || self.lines.iter().flat_map(|line| &line.readers);
         ConsoleState {
-            readers: count(self.readers.len()),
-            writer: self.readers.iter().any(|r| r.writer),
+            readers: count(readers().count()),
+            writer: readers().any(|r| r.writer),
             screens: count(self.screens.len()),
-            received: self.ring.end(),
-            unlogged: self.log.unlogged,
+            received: self.lines.iter().map(Line::received).sum(),
+            unlogged: self.lines.iter().map(Line::unlogged).sum(),
         }
     }
 
-    fn line_ready(&mut self, flags: PollFlags) {
-        let Some(line) = &self.line else { return };
-        if flags.contains(PollFlags::POLLOUT) && !self.typed.is_empty() {
-            match write(line, &self.typed) {
-                Ok(n) => drop(self.typed.drain(..n)),
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                // Nobody is there to read; the end of the line shows below.
-                Err(_) => self.typed.clear(),
-            }
-        }
-        let mut buffer = [0; 4096];
-        match read(line, &mut buffer) {
-            Ok(0) => self.line = None,
-            Ok(n) => {
-                let bytes = buffer.get(..n).unwrap_or_default();
-                self.ring.push(bytes);
-                self.log.add(bytes);
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(_) => self.line = None,
-        }
-    }
-
-    /// False: it is gone.
-    fn reader_ready(&mut self, index: usize, flags: PollFlags) -> bool {
-        let room = TYPED.saturating_sub(self.typed.len());
-        let Some(reader) = self.readers.get_mut(index) else { return true };
-        if flags.contains(PollFlags::POLLOUT) && !reader.give(&self.ring) {
-            return false;
-        }
-        if flags.contains(PollFlags::POLLIN) {
-            match reader.typed(room) {
-                Some(bytes) => self.typed.extend_from_slice(&bytes),
-                None => return false,
-            }
-        }
-        !flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL)
+    fn of_port(&mut self, number: u64) -> Option<&mut Line> {
+        self.lines.iter_mut().find(|line| u64::from(line.port) == number)
     }
 }
 
@@ -148,25 +87,17 @@ fn stream(socket: &OwnedFd) -> Result<(), Refusal> {
 impl Service<Console> for Proxy {
     fn serve(&mut self, ask: Ask<'_>, request: ConsoleRequest) -> Result<Answered, ProtocolError> {
         match request {
-            ConsoleRequest::AttachSerial(c) => ask.answer(c, |_, c, fds| self.attach_serial(&c, fds)),
+            ConsoleRequest::AttachSerial(c) => ask.answer(c, |_, c, fds| self.attach(1, c.write, c.take, fds)),
+            ConsoleRequest::AttachPort(c) => ask.answer(c, |_, c, fds| self.attach(c.port, c.write, c.take, fds)),
             ConsoleRequest::AttachScreen(c) => ask.answer(c, |_, _, fds| self.attach_screen(fds)),
             ConsoleRequest::Status(c) => ask.answer(c, |_, _, []| Ok((self.state(), []))),
         }
     }
 
     fn watched(&self) -> Vec<Watch<'_>> {
-        let room = self.typed.len() < TYPED;
-        let mut list = Vec::new();
-        if let Some(line) = &self.line {
-            let mut flags = PollFlags::POLLIN;
-            flags.set(PollFlags::POLLOUT, !self.typed.is_empty());
-            list.push(Watch { fd: line.as_fd(), flags, token: LINE });
-        }
-        list.extend(self.readers.iter().map(|r| Watch {
-            fd: r.socket.as_fd(),
-            flags: r.wants(&self.ring, room),
-            token: r.token,
-        }));
+        let tokens = |line: &Line| (u64::from(line.port), ALARMS + u64::from(line.port));
+        let lines = self.lines.iter().map(|line| (line, tokens(line)));
+        let mut list: Vec<_> = lines.flat_map(|(line, (own, alarm))| line.watched(own, alarm)).collect();
         for screen in &self.screens {
             let ends = screen.ends.iter().zip(screen.wants()).zip(screen.token..);
             list.extend(ends.filter_map(|((fd, flags), token)| Some(Watch { fd: fd.as_fd(), flags: flags?, token })));
@@ -175,11 +106,16 @@ impl Service<Console> for Proxy {
     }
 
     fn ready(&mut self, token: u64, flags: PollFlags) {
-        if token == LINE {
-            self.line_ready(flags);
-        } else if let Some(index) = self.readers.iter().position(|r| r.token == token) {
-            if !self.reader_ready(index, flags) {
-                self.readers.swap_remove(index);
+        let is = |r: &crate::readers::Reader| r.token == token;
+        if token < ALARMS {
+            self.of_port(token).into_iter().for_each(|line| line.ready(flags));
+        } else if token < OTHERS {
+            self.of_port(token - ALARMS).into_iter().for_each(Line::rung);
+        } else if let Some(line) = self.lines.iter_mut().find(|line| line.readers.iter().any(is)) {
+            if let Some(index) = line.readers.iter().position(is)
+                && !line.reader_ready(index, flags)
+            {
+                line.readers.swap_remove(index);
             }
         } else if let Some(index) = self.screens.iter().position(|s| s.token == token || s.token + 1 == token) {
             let over = self.screens.get_mut(index).is_some_and(|s| !s.ready(token != s.token, flags));
@@ -192,8 +128,8 @@ impl Service<Console> for Proxy {
     fn closed(&mut self, _: Peer, _: &ProtocolError) {}
     fn stranger(&mut self, _: Peer) {}
 
-    /// Until the line is closed and everybody has got everything.
+    /// Until the lines are closed and everybody has got everything.
     fn goes_on(&self) -> bool {
-        self.line.is_some() || self.readers.iter().any(|r| !r.has_all(&self.ring))
+        self.lines.iter().any(Line::goes_on)
     }
 }

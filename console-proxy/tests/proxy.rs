@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use skep_ipc::{CallError, Client};
-use skep_proto::console::{AttachScreen, AttachSerial, Attached, Console, ConsoleState, Status};
+use skep_proto::console::{AttachPort, AttachScreen, AttachSerial, Attached, Console, ConsoleState, Status};
 use skep_proto::{Call, Reason, Refusal, Text, TraceId};
 use skep_sys::process::{Fork, fork};
 use skep_sys::{fd, msg, sock};
 use std::ffi::CString;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,33 +23,54 @@ fn program() -> CString {
 struct Proxy {
     pid: nix::unistd::Pid,
     client: Client<Console>,
-    /// The hypervisor's end of the line.
+    /// The hypervisor's end of the first line.
     line: Option<UnixStream>,
+    /// Those of others.
+    others: Vec<UnixStream>,
+    /// Both halves of the log of each that has one.
+    logs: Vec<OwnedFd>,
     _dir: tempfile::TempDir,
 }
 
 impl Proxy {
     fn start() -> Self {
+        Self::with(&["1"])
+    }
+
+    fn with(ports: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = sock::bind_seqpacket(&path, 0o600).unwrap();
-        let (line, theirs) = UnixStream::pair().unwrap();
         let (report, report_theirs) = sock::seqpacket_pair().unwrap();
-        let logs = [(); 2].map(|()| OwnedFd::from(tempfile::tempfile().unwrap()));
+        let (mut lines, mut theirs, mut logs) = (Vec::new(), Vec::new(), Vec::new());
+        for port in ports {
+            let (line, their_end) = UnixStream::pair().unwrap();
+            lines.push(line);
+            theirs.push(OwnedFd::from(their_end));
+            if !port.ends_with("nolog") {
+                let halves = [(); 2].map(|()| OwnedFd::from(tempfile::tempfile().unwrap()));
+                logs.extend(halves.each_ref().map(|half| half.try_clone().unwrap()));
+                theirs.extend(halves);
+            }
+        }
         let program = program();
-        let plan = [report_theirs.as_fd(), listener.as_fd(), theirs.as_fd(), logs[0].as_fd(), logs[1].as_fd()];
+        let args = ports.iter().map(|port| CString::new(*port).unwrap());
+        let args: Vec<CString> = std::iter::once(program.clone()).chain(args).collect();
+        let plan = [report_theirs.as_fd(), listener.as_fd()].into_iter().chain(theirs.iter().map(AsFd::as_fd));
+        let plan: Vec<_> = plan.collect();
         let pid = match fork().unwrap() {
             Fork::Parent(pid) => nix::unistd::Pid::from_raw(pid),
             Fork::Child => {
                 let plan: Vec<_> = plan.into_iter().zip(3..).collect();
                 fd::arrange(&plan).unwrap();
                 let environment: [&CString; 0] = [];
-                let Err(error) = nix::unistd::execve(&program, &[&program], &environment);
+                let Err(error) = nix::unistd::execve(&program, &args, &environment);
                 panic!("execve: {error}")
             }
         };
         assert_eq!(msg::recv(report.as_fd(), 100, 0, None).unwrap().bytes, b"ready");
-        Self { pid, client: Client::connect(&path).unwrap(), line: Some(line), _dir: dir }
+        let line = Some(lines.remove(0));
+        Self { pid, client: Client::connect(&path).unwrap(), line, others: lines, logs, _dir: dir }
     }
 
     fn ask<C: Call<Helper = Console>>(&mut self, call: C, fds: C::SendFds) -> Result<C::Reply, Refusal> {
@@ -65,6 +86,14 @@ impl Proxy {
         ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let attached = self.ask(AttachSerial { write, take: false }, [theirs.into()]).unwrap();
         (ours, attached)
+    }
+
+    fn attach_port(&mut self, port: u8) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let attached = self.ask(AttachPort { port, write: true, take: false }, [theirs.into()]).unwrap();
+        assert!(attached.writer);
+        ours
     }
 
     fn say(&mut self, bytes: &[u8]) {
@@ -87,6 +116,61 @@ impl Drop for Proxy {
         let _ = nix::sys::signal::kill(self.pid, nix::sys::signal::Signal::SIGKILL);
         let _ = nix::sys::wait::waitpid(self.pid, None);
     }
+}
+
+#[test]
+fn each_port_has_a_line_readers_and_a_log_of_its_own() {
+    let mut proxy = Proxy::with(&["1", "2,nolog", "4"]);
+    let (mut first, _) = proxy.attach(true);
+    let (mut second, mut fourth) = (proxy.attach_port(2), proxy.attach_port(4));
+    proxy.say(b"one");
+    proxy.others[0].write_all(b"two").unwrap();
+    proxy.others[1].write_all(b"for").unwrap();
+    for (stream, says) in [(&mut first, b"one"), (&mut second, b"two"), (&mut fourth, b"for")] {
+        let mut got = [0; 3];
+        stream.read_exact(&mut got).unwrap();
+        assert_eq!(got, *says);
+        stream.write_all(says).unwrap();
+    }
+    let Proxy { line, others, .. } = &mut proxy;
+    for (line, says) in line.iter_mut().chain(others).zip([b"one", b"two", b"for"]) {
+        let mut got = [0; 3];
+        line.read_exact(&mut got).unwrap();
+        assert_eq!(got, *says);
+    }
+    assert_eq!(proxy.until_received(9).readers, 3);
+    let logged = |half: &OwnedFd| {
+        let mut text = String::new();
+        let mut file = std::fs::File::from(half.try_clone().unwrap());
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        text
+    };
+    assert_eq!(proxy.logs.iter().map(logged).collect::<Vec<_>>(), ["one", "", "for", ""]);
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let none = proxy.ask(AttachPort { port: 3, write: true, take: false }, [theirs.into()]).unwrap_err();
+    assert_eq!((none.reason, none.note.as_str()), (Reason::WrongState, "the machine runs without it"));
+}
+
+#[test]
+fn a_line_is_held_to_its_speed_both_ways_and_no_other_waits_for_it() {
+    let mut proxy = Proxy::with(&["1,speed=2400", "2"]);
+    let (mut slow, _) = proxy.attach(true);
+    let mut fast = proxy.attach_port(2);
+    // 120 bytes take half a second each way, but for what a quiet line may have saved: 50 ms.
+    let (begun, bytes) = (std::time::Instant::now(), [b'x'; 120]);
+    proxy.say(&bytes);
+    slow.write_all(&bytes).unwrap();
+    proxy.others[0].write_all(&bytes).unwrap();
+    let mut got = [0; 120];
+    fast.read_exact(&mut got).unwrap();
+    // It has had all of the other line before the slow one can have had all of its own.
+    let state = proxy.ask(Status {}, []).unwrap();
+    assert!((120..240).contains(&state.received) || begun.elapsed() > Duration::from_millis(449), "{state:?}");
+    slow.read_exact(&mut got).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(449), "{:?}", begun.elapsed());
+    proxy.line.as_mut().unwrap().read_exact(&mut got).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(449), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -76,6 +76,11 @@ impl Suite {
         Ok(suite)
     }
 
+    /// The socket of its API.
+    pub fn api_socket(&self) -> PathBuf {
+        self.run.join("api.sock")
+    }
+
     /// `skep up`.
     pub fn up(&self) -> Result<()> {
         self.ok(&["up"]).map(drop)
@@ -198,7 +203,7 @@ impl Suite {
         // What hypervisors said comes last, where a reader of the end finds it; of guests' own lines tests show what they waited for.
         let dirs = [self.state.join("logs"), self.state.join("logs/machines")].map(std::fs::read_dir);
         let entries = dirs.into_iter().flatten().flatten().flatten().map(|entry| entry.path());
-        for path in entries.filter(|path| path.is_file() && !path.to_string_lossy().contains(".serial.")) {
+        for path in entries.filter(|path| path.is_file() && !path.to_string_lossy().contains(".serial")) {
             let all = std::fs::read(&path).unwrap_or_default();
             if !all.is_empty() {
                 let from = all.len().saturating_sub(3000);

@@ -239,3 +239,31 @@ fn no_argument_holds(secrets: &[&str]) -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn an_administrator_elsewhere_reads_the_suites_logs() -> Result<()> {
+    let remote = Remote::start()?;
+    let suite = &remote.suite;
+    remote.here(&["user", "create", "alice"], &format!("{ALICE}\n"))?;
+    remote.login("alice", ALICE)?;
+    remote.refused("alice", &["log", "broker"], "", 6, &["admin on the host"])?;
+    suite.ok(&["role", "grant", "alice", "viewer"])?;
+    remote.refused("alice", &["log", "broker"], "", 6, &["admin on the host"])?;
+    suite.ok(&["role", "grant", "alice", "admin"])?;
+    suite.ok(&["vm", "create", "found-again"])?;
+    let all = remote.ok("alice", &["log", "--since", "1h", "--tail", "10000"], "")?;
+    ensure!(all.contains("Machines.Create") && all.contains("MachineCreate"), "{all}");
+    let last = remote.ok("alice", &["--json", "log", "broker", "--tail", "2"], "")?;
+    ensure!(last.lines().count() == 2, "{last}");
+    for line in last.lines() {
+        let line: serde_json::Value = serde_json::from_str(line)?;
+        ensure!(line["service"] == "broker" && line["time"].as_str().is_some_and(|time| time.len() == 27), "{line}");
+    }
+    // It is what the host's own command shows, but for what was logged in between.
+    let here = suite.ok(&["log", "broker", "--tail", "10000"])?;
+    let there = remote.ok("alice", &["log", "broker", "--tail", "10000"], "")?;
+    let missing: Vec<_> = here.lines().filter(|line| !there.contains(line)).collect();
+    ensure!(missing.is_empty(), "{missing:?}");
+    remote.refused("alice", &["log", "nobody"], "", 3, &["there are broker"])?;
+    remote.suite.finish()
+}

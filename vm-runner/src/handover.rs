@@ -28,6 +28,8 @@ pub struct RunnerArgs {
     pub file_limit: u64,
     /// Whether the cell shares directories of the host.
     pub shares: bool,
+    /// Numbers of its serial ports.
+    pub serial: Vec<u8>,
 }
 
 impl RunnerArgs {
@@ -37,7 +39,9 @@ impl RunnerArgs {
         let accelerator = if self.kvm { "kvm" } else { "tcg" };
         let shares = if self.shares { "shares" } else { "alone" };
         let limit = self.file_limit.to_string();
-        vec![RUNNER.into(), self.machine.to_string(), roles.join(","), accelerator.into(), limit, shares.into()]
+        let serial: Vec<String> = self.serial.iter().map(ToString::to_string).collect();
+        let first = [RUNNER.into(), self.machine.to_string(), roles.join(","), accelerator.into()];
+        first.into_iter().chain([limit, shares.into(), serial.join(",")]).collect()
     }
 
     /// From a command line, the program's name left out.
@@ -48,7 +52,9 @@ impl RunnerArgs {
         let kvm = args.next()? == "kvm";
         let file_limit = args.next()?.parse().ok()?;
         let shares = args.next()? == "shares";
-        args.next().is_none().then_some(Self { machine, roles, kvm, file_limit, shares })
+        let serial = args.next()?;
+        let serial = serial.split(',').filter(|n| !n.is_empty()).map(|n| n.parse().ok()).collect::<Option<_>>()?;
+        args.next().is_none().then_some(Self { machine, roles, kvm, file_limit, shares, serial })
     }
 }
 
@@ -84,7 +90,10 @@ mod tests {
     fn arguments_come_back_as_they_went() {
         let roles =
             vec![FdRole::Config, FdRole::Kernel, FdRole::Initrd, FdRole::Vars, FdRole::Disk(7), FdRole::Tap(0), FdRole::Log];
-        let args = RunnerArgs { machine: MachineId::from_u128(7), roles, kvm: false, file_limit: 1 << 40, shares: true };
-        assert_eq!(RunnerArgs::parse(args.to_args().into_iter()), Some(args));
+        let machine = MachineId::from_u128(7);
+        for serial in [vec![], vec![1], vec![1, 4]] {
+            let args = RunnerArgs { machine, roles: roles.clone(), kvm: false, file_limit: 1 << 40, shares: true, serial };
+            assert_eq!(RunnerArgs::parse(args.to_args().into_iter()), Some(args));
+        }
     }
 }

@@ -88,10 +88,12 @@ fn a_killed_console_proxy_is_replaced() {
     machine.make(&mut spawner).unwrap();
     let (_, [line]) = ask(&mut spawner.runner(machine.id), runner::TakeSerial {}, []).unwrap();
     let log = || memory_file(b"");
-    let call = StartConsole { machine: machine.id, slot: machine.slot };
-    let started = spawner.ask(call.clone(), [line, log(), log()]).unwrap();
+    let call = StartConsole { machine: machine.id, slot: machine.slot, ports: machine.ports.clone() };
+    let short = spawner.ask(call.clone(), UpTo(vec![log(), log()])).unwrap_err();
+    assert_eq!((short.reason, short.field.as_str()), (Reason::InvalidValue, "ports"));
+    let started = spawner.ask(call.clone(), UpTo(vec![line, log(), log()])).unwrap();
     let (_, [line]) = ask(&mut spawner.runner(machine.id), runner::TakeSerial {}, []).unwrap();
-    assert_eq!(spawner.ask(call, [line, log(), log()]).unwrap_err().reason, Reason::InUse);
+    assert_eq!(spawner.ask(call, UpTo(vec![line, log(), log()])).unwrap_err().reason, Reason::InUse);
     end(started.pid);
     let mut terminal = machine.start_console(&mut spawner);
     ask(&mut spawner.runner(machine.id), runner::Start {}, []).unwrap();
@@ -236,7 +238,16 @@ fn wrong_descriptors_are_refused() {
     let mut spawner = spawner!("wrong_descriptors_are_refused");
     let machine = MachineId::random();
     let mut refused = |fds: Vec<FdRole>, given: Vec<std::os::fd::OwnedFd>| {
-        let call = MakeCell { machine, slot: 1, limits: Limits::default(), fds, kvm: false, file_limit: 0, shares: vec![] };
+        let call = MakeCell {
+            machine,
+            slot: 1,
+            limits: Limits::default(),
+            fds,
+            kvm: false,
+            file_limit: 0,
+            shares: vec![],
+            serial: vec![1],
+        };
         let refusal = spawner.ask(call, UpTo(given)).unwrap_err();
         assert_eq!(refusal.reason, Reason::InvalidValue, "{refusal}");
     };

@@ -10,7 +10,7 @@ use skep_proto::cell::{KillCell, ListCells, SweepCell};
 use skep_proto::runner::{self, End, Phase};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use support::{Events, Machine, ask, config, memory_file};
+use support::{Events, Machine, Terminal, ask, config, config_of, memory_file};
 
 #[test]
 fn boots_answers_and_powers_off() {
@@ -32,7 +32,7 @@ fn boots_answers_and_powers_off() {
     spawner.ask(SweepCell { machine: machine.id }, []).unwrap();
     spawner.ask(SweepCell { machine: machine.id }, []).unwrap();
     assert!(spawner.ask(ListCells { after: None }, []).unwrap().cells.is_empty());
-    let log = std::fs::read_to_string(machine.dir.path().join("serial.0.log")).unwrap();
+    let log = std::fs::read_to_string(machine.dir.path().join("serial1.0.log")).unwrap();
     assert!(log.contains("42-answers"), "the log has what the guest said: {log}");
 }
 
@@ -189,6 +189,100 @@ fn a_channel_carries_bytes_both_ways() {
         terminal.until("42-gone");
     }
     assert_eq!(ask(&mut runner, runner::ConnectChannel { port: 1 }, []).unwrap_err().reason, Reason::WrongState);
+}
+
+#[test]
+fn four_serial_ports_carry_bytes_both_ways() {
+    let mut spawner = spawner!("four_serial_ports_carry_bytes_both_ways");
+    let ports: Vec<skep_proto::SerialPort> = ["1", "2", "3,nolog", "4"].map(|port| port.parse().unwrap()).into();
+    let config = config_of(|spec| spec.serial_ports = [1, 2, 3, 4].into());
+    let machine = Machine { config, ports, disk: false, ..Machine::new("") };
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    terminal.until("skep-guest ready");
+    let mut console = spawner.console(machine.id);
+    for port in 2..=4 {
+        let line = port - 1;
+        let mut other = Terminal::attach_port(&mut console, port);
+        // What comes before it is open is lost.
+        terminal.line(&format!("(echo $((6*7))-listens; read -r l; echo \"got $l\") </dev/ttyS{line} >/dev/ttyS{line} &"));
+        other.until("42-listens");
+        other.line(&format!("line-{port}"));
+        other.until(&format!("got line-{port}"));
+        let log = std::fs::read_to_string(machine.dir.path().join(format!("serial{port}.0.log"))).unwrap_or_default();
+        assert_eq!(log.contains(&format!("got line-{port}")), port != 3, "{port}: {log}");
+    }
+    let none = ask(&mut runner, runner::TakePort { port: 5 }, []).unwrap_err();
+    assert_eq!(none.reason, Reason::WrongState, "{none}");
+}
+
+/// A command of gdb's remote protocol, and the answer's text.
+fn gdb(stream: &mut UnixStream, command: &str) -> String {
+    let sum = command.bytes().fold(0u8, u8::wrapping_add);
+    stream.write_all(format!("${command}#{sum:02x}").as_bytes()).unwrap();
+    gdb_says(stream)
+}
+
+/// What the stub says next.
+fn gdb_says(stream: &mut UnixStream) -> String {
+    let (mut text, mut byte) = (Vec::new(), [0]);
+    let mut next = || {
+        stream.read_exact(&mut byte).unwrap();
+        byte[0]
+    };
+    while next() != b'$' {}
+    loop {
+        match next() {
+            b'#' => break,
+            byte => text.push(byte),
+        }
+    }
+    let _ = (next(), next());
+    stream.write_all(b"+").unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_debugger_stops_reads_and_lets_run() {
+    let mut spawner = spawner!("a_debugger_stops_reads_and_lets_run");
+    // It stands still until somebody lets it run.
+    let config = config_of(|spec| spec.gdb = skep_machine::Gdb::Wait);
+    let machine = Machine { config, disk: false, ..Machine::new("") };
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    let mut events = Events::of(&mut runner);
+    events.until_phase(Phase::Paused);
+    for round in 0..2 {
+        let (_, [stub]) = ask(&mut runner, runner::ConnectGdb {}, []).unwrap();
+        let taken = ask(&mut runner, runner::ConnectGdb {}, []).unwrap_err();
+        assert_eq!(taken.reason, Reason::InUse, "{taken}");
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        ask(&mut spawner.console(machine.id), skep_proto::console::AttachScreen {}, [theirs.into(), stub]).unwrap();
+        assert!(gdb(&mut ours, "qSupported").contains("PacketSize="));
+        assert!(gdb(&mut ours, "?").starts_with("T05"), "it stands still");
+        // Where a PC begins, it reads the reset vector's far jump; later the registers are those of a guest at work.
+        if round == 0 {
+            assert_eq!(gdb(&mut ours, "mfffffff0,1"), "ea");
+        }
+        assert!(gdb(&mut ours, "g").len() > 200);
+        assert_eq!(gdb(&mut ours, "D"), "OK");
+        events.until_phase(Phase::Running);
+        if round == 0 {
+            terminal.until("skep-guest ready");
+        }
+        drop(ours);
+        terminal.line("echo $((6*7))-lives");
+        terminal.until("42-lives");
+        if round == 0 {
+            // The console-proxy has heard of the end, and QEMU before the guest answered.
+            let stub = ask(&mut runner, runner::ConnectGdb {}, []);
+            drop(stub.unwrap());
+            events.until_phase(Phase::Paused);
+            ask(&mut runner, runner::Resume {}, []).unwrap();
+            events.until_phase(Phase::Running);
+            terminal.line("echo $((6*7))-again");
+            terminal.until("42-again");
+        }
+    }
 }
 
 #[test]

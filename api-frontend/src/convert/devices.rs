@@ -2,8 +2,10 @@
 
 use super::{invalid, known, value};
 use skep_api::v1;
-use skep_proto::Refusal;
-use skep_proto::broker::{Board, BoardDraft, DiskFlags, FwCfg, NicModel, Place, Screen, ScreenDraft};
+use skep_proto::broker::{
+    Board, BoardDraft, Bus, BusKind, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Screen, ScreenDraft,
+};
+use skep_proto::{BadPort, Refusal, SerialPort};
 
 /// What a NIC is to the guest.
 pub fn nic_model_view(model: NicModel) -> v1::NicModel {
@@ -103,6 +105,96 @@ pub fn items(given: &[v1::FwCfgItem]) -> Result<Option<Vec<FwCfg>>, Refusal> {
     Ok(if items.is_empty() { None } else { Some(items) })
 }
 
+/// A controller with a name.
+pub fn bus_view(bus: &Bus) -> v1::DiskController {
+    let kind = match bus.kind {
+        BusKind::Ahci => v1::ControllerKind::Ahci,
+        BusKind::VirtioScsi => v1::ControllerKind::VirtioScsi,
+        BusKind::Nvme => v1::ControllerKind::Nvme,
+        BusKind::VirtioBlk => v1::ControllerKind::VirtioBlk,
+    };
+    v1::DiskController { name: bus.name.to_string(), kind: kind.into(), slot: bus.slot.into() }
+}
+
+/// The same as they were given; none: there were none.
+pub fn buses(given: &[v1::DiskController]) -> Result<Option<Vec<Bus>>, Refusal> {
+    if given.len() > 4 {
+        return Err(invalid("machine", "settings.controllers", "at most 4 are expected"));
+    }
+    let bus = |bus: &v1::DiskController| {
+        let field = "settings.controllers.kind";
+        let kind = match known("machine", field, bus.kind)? {
+            v1::ControllerKind::Ahci => BusKind::Ahci,
+            v1::ControllerKind::VirtioScsi => BusKind::VirtioScsi,
+            v1::ControllerKind::Nvme => BusKind::Nvme,
+            v1::ControllerKind::VirtioBlk => BusKind::VirtioBlk,
+            v1::ControllerKind::Unspecified => return Err(invalid("machine", field, "a kind is expected")),
+        };
+        let name = value("machine", "settings.controllers.name", &bus.name)?;
+        Ok(Bus { name, kind, slot: slot("machine", "settings.controllers.slot", bus.slot)? })
+    };
+    let buses = given.iter().map(bus).collect::<Result<Vec<_>, Refusal>>()?;
+    Ok(if buses.is_empty() { None } else { Some(buses) })
+}
+
+/// Where a disk sits.
+pub fn on(disk: &v1::DiskAttachment) -> Result<Option<DiskSeat>, Refusal> {
+    let port = |number: u32| {
+        let wrong = || invalid("machine", "settings.disks.port", format_args!("{number} is not 0 to 7"));
+        u8::try_from(number).ok().filter(|port| *port <= 7).ok_or_else(wrong)
+    };
+    let port = disk.port.map(port).transpose()?;
+    if disk.on.is_empty() {
+        return match port {
+            None => Ok(None),
+            Some(_) => Err(invalid("machine", "settings.disks.port", "a port is one of a controller; `on` names none")),
+        };
+    }
+    Ok(Some(DiskSeat { controller: value("machine", "settings.disks.on", &disk.on)?, port }))
+}
+
+/// A serial port.
+pub fn port_view(port: &SerialPort) -> v1::SerialPort {
+    v1::SerialPort { port: port.port().into(), speed: port.speed(), log: Some(port.log()) }
+}
+
+/// The same as they were given; none: there were none.
+pub fn ports(given: &[v1::SerialPort]) -> Result<Option<Vec<SerialPort>>, Refusal> {
+    if given.len() > 4 {
+        return Err(invalid("machine", "settings.serial", "at most 4 are expected"));
+    }
+    let port = |port: &v1::SerialPort| {
+        let field = |e: &BadPort| if matches!(e, BadPort::Speed(_)) { "settings.serial.speed" } else { "settings.serial.port" };
+        SerialPort::new(port.port, port.speed, port.log.unwrap_or(true)).map_err(|e| invalid("machine", field(&e), e))
+    };
+    let ports = given.iter().map(port).collect::<Result<Vec<_>, Refusal>>()?;
+    Ok(if ports.is_empty() { None } else { Some(ports) })
+}
+
+/// The number of a serial port; 0: the first.
+pub fn port(number: u32) -> Result<u8, Refusal> {
+    let wrong = || invalid("machine", "attach.port", format_args!("{number} is not 1 to 4, or 0 for the first"));
+    u8::try_from(number).ok().filter(|port| *port <= 4).map(|port| port.max(1)).ok_or_else(wrong)
+}
+
+/// Whether a debugger may be joined.
+pub fn gdb_view(gdb: Gdb) -> v1::GdbStub {
+    match gdb {
+        Gdb::Off => v1::GdbStub::Off,
+        Gdb::On => v1::GdbStub::On,
+        Gdb::Wait => v1::GdbStub::Wait,
+    }
+}
+
+/// The same as it was given.
+pub fn gdb(number: i32) -> Result<Gdb, Refusal> {
+    Ok(match known("machine", "settings.gdb", number)? {
+        v1::GdbStub::Unspecified | v1::GdbStub::Off => Gdb::Off,
+        v1::GdbStub::On => Gdb::On,
+        v1::GdbStub::Wait => Gdb::Wait,
+    })
+}
+
 /// A place on the PCI bus.
 pub fn place_view(place: &Place) -> v1::PciPlace {
     v1::PciPlace { device: place.device.to_string(), slot: place.slot.into() }
@@ -140,8 +232,27 @@ mod tests {
         assert_eq!(items(&[item("opt/a", &"x".repeat(129))]).map_err(field), Err("settings.fw_cfg.value".into()));
         let place = |device: &str, slot| v1::PciPlace { device: device.into(), slot };
         assert_eq!(places(&[place("screen", 99)]).map_err(field), Err("settings.places.slot".into()));
-        assert_eq!(places(&[place(&"x".repeat(17), 9)]).map_err(field), Err("settings.places.device".into()));
+        assert_eq!(places(&[place(&"x".repeat(32), 9)]).map_err(field), Err("settings.places.device".into()));
         assert_eq!(places(&vec![place("screen", 9); 12]).map_err(field), Err("settings.places".into()));
+        let bus = |name: &str, kind: v1::ControllerKind, slot| v1::DiskController { name: name.into(), kind: kind.into(), slot };
+        let ahci = v1::ControllerKind::Ahci;
+        assert_eq!(buses(&vec![bus("a", ahci, 0); 5]).map_err(field), Err("settings.controllers".into()));
+        assert_eq!(buses(&[bus(&"a".repeat(32), ahci, 0)]).map_err(field), Err("settings.controllers.name".into()));
+        assert_eq!(buses(&[bus("a", ahci, 31)]).map_err(field), Err("settings.controllers.slot".into()));
+        let none = v1::ControllerKind::Unspecified;
+        assert_eq!(buses(&[bus("a", none, 1)]).map_err(field), Err("settings.controllers.kind".into()));
+        let sits = |on: &str, port| v1::DiskAttachment { on: on.into(), port, ..Default::default() };
+        assert_eq!(on(&sits("a", Some(8))).map_err(field), Err("settings.disks.port".into()));
+        assert_eq!(on(&sits("", Some(1))).map_err(field), Err("settings.disks.port".into()));
+        assert_eq!(on(&sits(&"a".repeat(32), None)).map_err(field), Err("settings.disks.on".into()));
+        assert_eq!(on(&sits("", None)).map_err(field), Ok(None));
+        let serial = |port, speed| v1::SerialPort { port, speed, log: None };
+        assert_eq!(ports(&[serial(5, 0)]).map_err(field), Err("settings.serial.port".into()));
+        assert_eq!(ports(&[serial(4, 1)]).map_err(field), Err("settings.serial.speed".into()));
+        assert_eq!(ports(&[serial(1, 0); 5]).map_err(field), Err("settings.serial".into()));
+        assert_eq!((port(0).map_err(field), port(4).map_err(field)), (Ok(1), Ok(4)));
+        assert_eq!(port(5).map_err(field), Err("attach.port".into()));
+        assert_eq!(gdb(4).map_err(field), Err("settings.gdb".into()));
         assert_eq!(nic_model("model", 9).map_err(field), Err("model".into()));
     }
 }

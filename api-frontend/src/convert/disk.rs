@@ -24,6 +24,7 @@ pub fn disk(view: DiskView) -> v1::Disk {
         create_time: time(view.created_ns),
         group: view.group.to_string(),
         description: view.description.to_string(),
+        iso: view.iso,
     }
 }
 
@@ -66,7 +67,7 @@ pub fn import(header: &v1::ImportDiskHeader) -> Result<DiskImport, Refusal> {
     let sha256 = if header.sha256.is_empty() { None } else { Some(digest(&header.sha256)?) };
     let name = value("disk", "name", &header.name)?;
     let group = maybe_named("disk", "group", &header.group)?;
-    Ok(DiskImport { name, kind: kind(header.kind)?, format, expect: header.expect_bytes, sha256, group })
+    Ok(DiskImport { name, kind: kind(header.kind)?, format, expect: header.expect_bytes, sha256, group, iso: header.iso })
 }
 
 fn digest(text: &str) -> Result<[u8; 32], Refusal> {

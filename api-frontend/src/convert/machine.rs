@@ -33,6 +33,7 @@ pub fn machine(view: MachineView) -> v1::Machine {
             Controller::Ahci => v1::Controller::Ahci,
             Controller::AhciCd => v1::Controller::AhciCd,
             Controller::VirtioScsi => v1::Controller::VirtioScsi,
+            Controller::VirtioScsiCd => v1::Controller::VirtioScsiCd,
         }
         .into(),
         read_only: disk.read_only,
@@ -42,6 +43,8 @@ pub fn machine(view: MachineView) -> v1::Machine {
         slot: disk.flags.slot.unwrap_or(0).into(),
         ejected: disk.flags.ejected,
         eject_after_first_boot: disk.flags.eject_after_first_boot,
+        on: disk.on.as_ref().map(|on| on.controller.to_string()).unwrap_or_default(),
+        port: disk.on.as_ref().and_then(|on| on.port).map(u32::from),
     };
     let nic = |nic: &skep_proto::broker::MachineNic| v1::MachineNic {
         id: nic.id.to_string(),
@@ -75,6 +78,9 @@ pub fn machine(view: MachineView) -> v1::Machine {
             board: Some(devices::board_view(view.board)),
             fw_cfg: view.fw_cfg.iter().map(devices::item_view).collect(),
             places: view.places.iter().map(devices::place_view).collect(),
+            serial: view.serial.iter().map(devices::port_view).collect(),
+            gdb: Some(devices::gdb_view(view.gdb).into()),
+            controllers: view.controllers.iter().map(devices::bus_view).collect(),
         }),
         nics: view.nics.iter().map(nic).collect(),
         pending: strings(&view.pending),
@@ -205,9 +211,11 @@ fn disk(disk: &v1::DiskAttachment) -> Result<DiskDraft, Refusal> {
             v1::Controller::Ahci => Controller::Ahci,
             v1::Controller::AhciCd => Controller::AhciCd,
             v1::Controller::VirtioScsi => Controller::VirtioScsi,
+            v1::Controller::VirtioScsiCd => Controller::VirtioScsiCd,
         },
         read_only: disk.read_only,
         flags: devices::flags(disk)?,
+        on: devices::on(disk)?,
     })
 }
 
@@ -250,6 +258,9 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         board: given.board.as_ref().map(devices::board).unwrap_or_default(),
         fw_cfg: devices::items(&given.fw_cfg)?,
         places: devices::places(&given.places)?,
+        serial: devices::ports(&given.serial)?,
+        gdb: given.gdb.map(devices::gdb).transpose()?,
+        controllers: devices::buses(&given.controllers)?,
     })
 }
 
@@ -314,6 +325,12 @@ pub fn set(request: v1::UpdateMachineRequest) -> Result<MachineSet, Refusal> {
         if named("places") {
             settings.places.get_or_insert_default();
         }
+        if named("controllers") {
+            settings.controllers.get_or_insert_default();
+        }
+        if named("serial") {
+            settings.serial.get_or_insert_default();
+        }
         settings = masked(settings, &mask)?;
     }
     Ok(MachineSet { machine, settings, revision: request.revision })
@@ -352,6 +369,9 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
             "shares" => take(path, &mut from.shares, &mut to.shares),
             "fw_cfg" => take(path, &mut from.fw_cfg, &mut to.fw_cfg),
             "places" => take(path, &mut from.places, &mut to.places),
+            "serial" => take(path, &mut from.serial, &mut to.serial),
+            "gdb" => take(path, &mut from.gdb, &mut to.gdb),
+            "controllers" => take(path, &mut from.controllers, &mut to.controllers),
             _ => Err(invalid("machine", "update_mask", format_args!("there is no field settings.{path}"))),
         }?;
     }
@@ -377,6 +397,9 @@ pub fn log(request: &v1::MachineLogRequest) -> Result<MachineLog, Refusal> {
     let log = match known("machine", "log", request.log)? {
         v1::MachineLog::Unspecified | v1::MachineLog::Serial => LogKind::Serial,
         v1::MachineLog::Hypervisor => LogKind::Hypervisor,
+        v1::MachineLog::Serial2 => LogKind::Serial2,
+        v1::MachineLog::Serial3 => LogKind::Serial3,
+        v1::MachineLog::Serial4 => LogKind::Serial4,
     };
     Ok(MachineLog { machine: named("machine", "machine", &request.machine)?, log, follow: request.follow })
 }

@@ -1,6 +1,6 @@
 //! Prometheus's text format 0.0.4: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
-use skep_proto::broker::{MachineMetrics, MachineState, NicStats, StatsView};
+use skep_proto::broker::{MachineMetrics, NicStats, StatsView};
 use skep_proto::runner::DiskStats;
 use std::fmt::{self, Display, Write};
 
@@ -71,17 +71,6 @@ impl Display for Seconds {
     }
 }
 
-fn state(state: MachineState) -> &'static str {
-    match state {
-        MachineState::Stopped => "stopped",
-        MachineState::Starting => "starting",
-        MachineState::Running => "running",
-        MachineState::Paused => "paused",
-        MachineState::Stopping => "stopping",
-        MachineState::Failed => "failed",
-    }
-}
-
 /// All of them.
 pub fn page(machines: &[MachineMetrics]) -> String {
     let mut page = Page::default();
@@ -93,7 +82,7 @@ pub fn page(machines: &[MachineMetrics]) -> String {
     }
     page.family("skep_machine_state", "gauge", "What the machine is doing: 1 for that state; of others there is no sample.");
     for machine in machines {
-        page.sample("skep_machine_state", machine, &[("state", &state(machine.state))], 1);
+        page.sample("skep_machine_state", machine, &[("state", &machine.state.word())], 1);
     }
     let started = |m: &MachineMetrics| u64::try_from(m.started_ns).ok().filter(|ns| *ns > 0 && m.stats.is_some()).map(Seconds);
     page.each(machines, "skep_machine_start_time_seconds", "gauge", "When its hypervisor was started, since 1970.", started);
@@ -119,6 +108,7 @@ pub fn page(machines: &[MachineMetrics]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skep_proto::broker::MachineState;
     use skep_proto::{MachineId, NicId, Text};
 
     fn machine() -> MachineMetrics {

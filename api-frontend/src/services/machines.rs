@@ -1,21 +1,21 @@
 //! Machines.
 
-use super::{Answer, Answers, Api, Call};
+use super::{Answer, Answers, Api, Call, Checked};
 use crate::convert::{self, event, machine, stats};
 use crate::logs::{self, Wanted};
 use crate::relay;
 use skep_api::v1::machines_server::Machines;
 use skep_api::v1::{
     ChannelInput, ChannelOutput, CloneMachineRequest, ConsoleAttached, ConsoleInput, ConsoleOutput, CreateMachineRequest,
-    DeleteMachineRequest, EjectRequest, GetMachineRequest, LaunchMachineRequest, ListMachinesRequest, ListMachinesResponse,
-    Machine, MachineActRequest, MachineLogChunk, MachineLogRequest, MachineStats, MachineStatsRequest, Operation,
-    RenameMachineRequest, ScreenInput, ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, WatchMachineStatsRequest,
-    channel_input, console_input, console_output, screen_input,
+    DeleteMachineRequest, EjectRequest, GdbInput, GdbOutput, GetMachineRequest, LaunchMachineRequest, ListMachinesRequest,
+    ListMachinesResponse, Machine, MachineActRequest, MachineLogChunk, MachineLogRequest, MachineStats, MachineStatsRequest,
+    Operation, RenameMachineRequest, ScreenInput, ScreenOutput, UpdateMachineRequest, UpdateMachineResponse,
+    WatchMachineStatsRequest, channel_input, console_input, console_output, gdb_input, screen_input,
 };
 use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews};
-use skep_proto::{Reason, Refusal, UpTo, upload};
+use skep_proto::{Refusal, UpTo, upload};
 use tokio::io::AsyncWriteExt;
-use tonic::{Request, Status, Streaming};
+use tonic::{Request, Streaming};
 
 async fn act(api: &Api, method: &'static str, request: Request<MachineActRequest>, act: Act) -> Answer<Operation> {
     let (call, request) = api.enter(method, request)?;
@@ -133,15 +133,17 @@ impl Machines for Api {
     type ConsoleStream = Answers<ConsoleOutput>;
 
     async fn console(&self, request: Request<Streaming<ConsoleInput>>) -> Answer<Answers<ConsoleOutput>> {
-        let (call, mut stream) = self.enter("Machines.Console", request)?;
+        let (call, stream) = self.enter("Machines.Console", request)?;
+        let mut stream = Checked(stream);
         call.run(async {
-            let first = first(&mut stream).await?.and_then(|m| m.kind);
+            let first = stream.message().await?.and_then(|m| m.kind);
             let Some(console_input::Kind::Attach(attach)) = first else {
                 return Err(convert::invalid("console", "attach", "the first message must say which machine"));
             };
             let machine = convert::named("machine", "attach.machine", &attach.machine)?;
             let place = call.peer.stream_place()?;
-            let ask = broker::MachineConsole { machine, write: attach.write, take: attach.take };
+            let port = convert::devices::port(attach.port)?;
+            let ask = broker::MachineConsole { machine, write: attach.write, take: attach.take, port };
             let (got, [socket]) = call.act(ask).await?;
             let attached = ConsoleAttached { writer: got.writer, scrollback: got.scrollback };
             let hello = ConsoleOutput { kind: Some(console_output::Kind::Attached(attached)) };
@@ -158,9 +160,10 @@ impl Machines for Api {
     type ScreenStream = Answers<ScreenOutput>;
 
     async fn screen(&self, request: Request<Streaming<ScreenInput>>) -> Answer<Answers<ScreenOutput>> {
-        let (call, mut stream) = self.enter("Machines.Screen", request)?;
+        let (call, stream) = self.enter("Machines.Screen", request)?;
+        let mut stream = Checked(stream);
         call.run(async {
-            let Some(screen_input::Kind::Machine(name)) = first(&mut stream).await?.and_then(|m| m.kind) else {
+            let Some(screen_input::Kind::Machine(name)) = stream.message().await?.and_then(|m| m.kind) else {
                 return Err(convert::invalid("screen", "machine", "the first message must say which machine"));
             };
             let machine = convert::named("machine", "machine", &name)?;
@@ -175,12 +178,34 @@ impl Machines for Api {
         .await
     }
 
+    type GdbStream = Answers<GdbOutput>;
+
+    async fn gdb(&self, request: Request<Streaming<GdbInput>>) -> Answer<Answers<GdbOutput>> {
+        let (call, stream) = self.enter("Machines.Gdb", request)?;
+        let mut stream = Checked(stream);
+        call.run(async {
+            let Some(gdb_input::Kind::Machine(name)) = stream.message().await?.and_then(|m| m.kind) else {
+                return Err(convert::invalid("gdb", "machine", "the first message must say which machine"));
+            };
+            let machine = convert::named("machine", "machine", &name)?;
+            let place = call.peer.stream_place()?;
+            let (_, [socket]) = call.act(broker::MachineGdb { machine }).await?;
+            let read = |m: GdbInput| match m.kind {
+                Some(gdb_input::Kind::Data(data)) => Ok(data),
+                _ => Err(convert::invalid("gdb", "data", "only the first message may name a machine")),
+            };
+            relay::both_ways(call.clone(), place, socket, stream, None, read, |data| GdbOutput { data })
+        })
+        .await
+    }
+
     type ChannelStream = Answers<ChannelOutput>;
 
     async fn channel(&self, request: Request<Streaming<ChannelInput>>) -> Answer<Answers<ChannelOutput>> {
-        let (call, mut stream) = self.enter("Machines.Channel", request)?;
+        let (call, stream) = self.enter("Machines.Channel", request)?;
+        let mut stream = Checked(stream);
         call.run(async {
-            let Some(channel_input::Kind::Attach(attach)) = first(&mut stream).await?.and_then(|m| m.kind) else {
+            let Some(channel_input::Kind::Attach(attach)) = stream.message().await?.and_then(|m| m.kind) else {
                 return Err(convert::invalid("channel", "attach", "the first message must say which channel"));
             };
             let machine = convert::named("machine", "attach.machine", &attach.machine)?;
@@ -234,12 +259,6 @@ impl Machines for Api {
         })
         .await
     }
-}
-
-/// The first message of a client's stream.
-async fn first<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Refusal> {
-    let broken = |status: Status| Refusal::new(Reason::Cancelled, "stream").note(status.message());
-    stream.message().await.map_err(broken)
 }
 
 /// What the guest is told goes to the broker by a pipe of its own: it is larger than a record, and secret.

@@ -14,6 +14,8 @@ mod users;
 use crate::convert;
 use crate::session::{Caller, Peer};
 use crate::status::{TRACE, mark, status};
+use crate::uploads::Uploads;
+use skep_api::{Bounded, Exceeded};
 use skep_proto::broker::Broker;
 use skep_proto::{NoFds, Reason, Refusal, Text, TraceId};
 use skep_service::Journal;
@@ -26,13 +28,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::server::TlsConnectInfo;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Everything that a method needs; implements all services.
 #[derive(Clone)]
 pub struct Api {
     journal: Arc<Mutex<Journal>>,
     certificate: Arc<str>,
+    uploads: Uploads,
 }
 
 /// What a method gives back.
@@ -43,12 +46,12 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Api {
     /// Logs to `journal`. Clients of the remote API know this certificate by its SHA-256; empty: there are none.
     pub fn new(journal: Arc<Mutex<Journal>>, certificate: &str) -> Self {
-        Self { journal, certificate: certificate.into() }
+        Self { journal, certificate: certificate.into(), uploads: Uploads::default() }
     }
 
     /// Takes a request apart: the call, and its message.
     #[allow(clippy::result_large_err)]
-    fn enter<T>(&self, method: &'static str, request: Request<T>) -> Result<(Call, T), Status> {
+    fn enter<T: Bounded>(&self, method: &'static str, request: Request<T>) -> Result<(Call, T), Status> {
         let trace = trace(request.metadata());
         let extensions = request.extensions();
         let tls = || extensions.get::<TlsConnectInfo<Arc<Peer>>>().map(TlsConnectInfo::get_ref);
@@ -56,7 +59,27 @@ impl Api {
         let peer = peer.ok_or_else(|| status(&Refusal::new(Reason::Internal, "api-frontend").note("no connection"), trace))?;
         let token = token(request.metadata()).map_err(|refusal| status(&refusal, trace))?;
         let caller = Caller { peer, token, trace };
-        Ok((Call { caller, method, api: self.clone() }, request.into_inner()))
+        let (call, message) = (Call { caller, method, api: self.clone() }, request.into_inner());
+        in_bounds(&message).map_err(|refusal| call.refused(&refusal))?;
+        Ok((call, message))
+    }
+}
+
+/// Refuses a message that is longer somewhere than the API's definition says, or lacks what it must have.
+fn in_bounds(message: &impl Bounded) -> Result<(), Refusal> {
+    message.bounds().map_err(|Exceeded { field, note }| convert::invalid("request", &field, note))
+}
+
+/// A client's stream of messages, each held to its bounds.
+pub(crate) struct Checked<T>(Streaming<T>);
+
+impl<T: Bounded> Checked<T> {
+    /// The next one; none: the client sends no more. A stream that broke off is cancelled.
+    pub(crate) async fn message(&mut self) -> Result<Option<T>, Refusal> {
+        let broken = |status: Status| Refusal::new(Reason::Cancelled, "stream").note(status.message());
+        let message = self.0.message().await.map_err(broken)?;
+        message.as_ref().map_or(Ok(()), in_bounds)?;
+        Ok(message)
     }
 }
 

@@ -1,20 +1,21 @@
 //! Devices of machines as columns, and what older brokers wrote of them.
 
 use super::machines::MachineRow;
-use super::sql::restart;
+use super::sql::{bus_kind, gdb, restart};
 use super::{Change, Fault, Id};
 use crate::spec::{Boot, Disk, Nic, Spec};
 use rusqlite::types::FromSqlError;
 use rusqlite::{Row, params};
 use serde::Deserialize;
-use skep_proto::broker::{Acceleration, Board, Controller, DiskFlags, FwCfg, Limits, NicModel, Place, Screen, Upkeep};
+use skep_proto::broker::{Acceleration, Board, Bus, Controller, DiskFlags, FwCfg, Limits, NicModel, Place, Screen, Upkeep};
 use skep_proto::storage::DiskKind;
-use skep_proto::{DiskId, NicId, Share, Text, wire};
+use skep_proto::{DiskId, NicId, SerialPort, Share, Text, wire};
 
 /// The columns that [`read`] reads.
 pub(super) const COLUMNS: &str = "m.sound, m.tpm, m.channels, m.shares, m.bios, m.screen_width, m.screen_height, m.screen_wait,
     m.keyboard, m.tablet, m.local_time, m.acpi, m.amd_host_bridge, m.exit_on_halt, m.exit_on_pause, m.strict_msr, m.x2apic,
-    m.fw_cfg, m.places";
+    m.fw_cfg, m.places, m.serial, m.gdb,
+    m.controllers";
 
 /// Devices of a row; all else is the default.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
@@ -42,6 +43,9 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
         },
         fw_cfg: text("fw_cfg")?.lines().map(item).collect::<Result<_, _>>()?,
         places: text("places")?.split_whitespace().map(place).collect::<Result<_, _>>()?,
+        serial: text("serial")?.split_whitespace().map(port).collect::<Result<_, _>>()?,
+        gdb: gdb::from(row.get("gdb")?)?,
+        controllers: text("controllers")?.split_whitespace().map(bus).collect::<Result<_, _>>()?,
         ..Spec::default()
     })
 }
@@ -63,10 +67,26 @@ fn place(text: &str) -> Result<Place, FromSqlError> {
     Ok(Place { device, slot: slot.parse().map_err(|_| FromSqlError::InvalidType)? })
 }
 
+fn port(text: &str) -> Result<SerialPort, FromSqlError> {
+    text.parse().map_err(|_| FromSqlError::InvalidType)
+}
+
+/// `KIND:SLOT:NAME`.
+fn bus(text: &str) -> Result<Bus, FromSqlError> {
+    let mut parts = text.splitn(3, ':');
+    let mut next = || parts.next().ok_or(FromSqlError::InvalidType);
+    let wrong = |_| FromSqlError::InvalidType;
+    let kind = bus_kind::from(next()?.parse().map_err(wrong)?)?;
+    let slot = next()?.parse().map_err(wrong)?;
+    Ok(Bus { kind, slot, name: next()?.parse().map_err(|_| FromSqlError::InvalidType)? })
+}
+
 impl Change<'_> {
     /// Writes devices other than disks and NICs, and whether it starts with the host, and again.
     pub(super) fn set_devices(&self, machine: &MachineRow) -> Result<(), Fault> {
-        let Spec { boot, sound, tpm, channels, shares, screen_properties, board, fw_cfg, places, .. } = &machine.spec;
+        let Spec {
+            boot, sound, tpm, channels, shares, screen_properties, board, fw_cfg, places, serial, gdb, controllers, ..
+        } = &machine.spec;
         let joined = |parts: Vec<String>, between: &str| parts.join(between);
         let channels = joined(channels.iter().map(ToString::to_string).collect(), " ");
         let share = |share: &Share| format!("{}{}", share.name, if share.read_only { ",ro" } else { "" });
@@ -77,6 +97,11 @@ impl Change<'_> {
             "UPDATE machines SET sound = ?, tpm = ?, channels = ?, shares = ?, fw_cfg = ?, places = ?, bios = ? WHERE id = ?";
         let bios = *boot == Boot::Bios;
         self.prepare_cached(sql)?.execute(params![sound, tpm, channels, shares, fw_cfg, places, bios, Id(machine.id)])?;
+        let serial = joined(serial.iter().map(ToString::to_string).collect(), " ");
+        let bus = |bus: &Bus| format!("{}:{}:{}", bus_kind::number(bus.kind), bus.slot, bus.name);
+        let controllers = joined(controllers.iter().map(bus).collect(), " ");
+        let sql = "UPDATE machines SET serial = ?, gdb = ?, controllers = ? WHERE id = ?";
+        self.prepare_cached(sql)?.execute(params![serial, gdb::number(*gdb), controllers, Id(machine.id)])?;
         let Screen { width, height, wait, keyboard, tablet } = screen_properties;
         let sql =
             "UPDATE machines SET screen_width = ?, screen_height = ?, screen_wait = ?, keyboard = ?, tablet = ? WHERE id = ?";
@@ -142,8 +167,14 @@ impl From<Before> for Spec {
 /// What a hypervisor was configured with. What an older broker wrote may lack fields at the end: zeros are the defaults of those.
 pub(super) fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
     const ADDED: usize = 17;
-    if let Ok(spec) = wire::decode(&bytes) {
-        return Some(spec);
+    /// Since the flags of disks: serial ports, gdb, controllers, seats. Few enough that one from before those is not taken for one with them.
+    const SINCE: usize = 4;
+    let mut longer = bytes.clone();
+    for _ in 0..=SINCE {
+        if let Ok(spec) = wire::decode(&longer) {
+            return Some(spec);
+        }
+        longer.push(0);
     }
     for _ in 0..=ADDED {
         if let Ok(spec) = wire::decode::<Before>(&bytes) {
@@ -161,7 +192,11 @@ mod tests {
     #[test]
     fn what_an_older_broker_applied_is_read_with_the_defaults_of_what_came_since() {
         let new = Spec { cpus: 3, screen: true, board: Board { acpi: false, ..Board::default() }, ..Spec::default() };
-        assert_eq!(as_applied(wire::encode(&new).expect("encodes")), Some(new));
+        let bytes = wire::encode(&new).expect("encodes");
+        for lacks in 0..=4 {
+            let older = bytes.get(..bytes.len() - lacks).expect("longer").to_vec();
+            assert_eq!(as_applied(older), Some(new.clone()), "{lacks} bytes");
+        }
         let (disk, nic) = (DiskId::random(), NicId::random());
         let flags = DiskFlags::default();
         let root = Disk { disk, kind: DiskKind::Raw, controller: Controller::Nvme, read_only: true, flags };

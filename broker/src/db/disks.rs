@@ -58,6 +58,8 @@ pub struct DiskRow {
     pub group: GroupId,
     /// What its users say of it.
     pub description: Text<256>,
+    /// It is an ISO image.
+    pub iso: bool,
 }
 
 /// A machine that has a disk.
@@ -75,7 +77,7 @@ pub struct DiskUser {
     pub group: GroupId,
 }
 
-const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns, grp, description";
+const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns, grp, description, iso";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
     let (Number(size), Number(allocated)) = (row.get(3)?, row.get(4)?);
@@ -90,6 +92,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
         created_ns: row.get(7)?,
         group: row.get::<_, Id<_>>(8)?.0,
         description: row.get::<_, Id<_>>(9)?.0,
+        iso: row.get(10)?,
     })
 }
 
@@ -111,14 +114,14 @@ pub trait Disks {
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
 
-    /// Up to `limit` usable ones of groups that `seen` holds, by name, after this one.
-    fn disks_after(&self, name: &str, limit: u32, seen: Option<&str>) -> Result<Vec<DiskRow>, Fault> {
+    /// Up to `limit` usable ones of groups that `seen` holds, by name, after this one; `iso`: only ISO images, or only what is none.
+    fn disks_after(&self, name: &str, limit: u32, seen: Option<&str>, iso: Option<bool>) -> Result<Vec<DiskRow>, Fault> {
         let sql = format!(
             "SELECT {COLUMNS} FROM disks WHERE state = 'ready' AND name > ?1
-             AND (?3 IS NULL OR grp IN (SELECT value FROM json_each(?3))) ORDER BY name LIMIT ?2"
+             AND (?3 IS NULL OR grp IN (SELECT value FROM json_each(?3))) AND (?4 IS NULL OR iso = ?4) ORDER BY name LIMIT ?2"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
-        let rows = statement.query_map(params![name, limit, seen], row)?;
+        let rows = statement.query_map(params![name, limit, seen, iso], row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -166,8 +169,8 @@ impl Disks for Change<'_> {
 impl Change<'_> {
     /// Adds a disk.
     pub fn add_disk(&self, disk: &DiskRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns, grp, description)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns, grp, description, iso)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![
             Id(disk.id),
             disk.name.as_str(),
@@ -178,7 +181,8 @@ impl Change<'_> {
             disk.stage.word(),
             disk.created_ns,
             Id(disk.group),
-            disk.description.as_str()
+            disk.description.as_str(),
+            disk.iso
         ])?;
         Ok(())
     }

@@ -4,8 +4,7 @@ use super::disks::Stage;
 use super::groups::{DEFAULT, DEFAULT_NAME};
 use super::sql::{acceleration, controller, disk_kind, nic_model, restart};
 use super::{Change, Db, Fault, Id, Number, devices};
-use crate::life::state_word;
-use crate::spec::{Boot, Disk, Nic, Spec};
+use crate::spec::{Boot, Disk, Nic, Seat, Spec};
 use rusqlite::{Connection, Row, params};
 use skep_proto::broker::{DiskFlags, Limits, MachineState, Upkeep};
 use skep_proto::{GroupId, MachineId, MachineName, Text, wire};
@@ -106,9 +105,7 @@ const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpu
     m.grp, (SELECT name FROM machine_groups WHERE id = m.grp) AS group_name";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
-    use MachineState::*;
-    let all = [Stopped, Starting, Running, Paused, Stopping, Failed];
-    all.into_iter().find(|s| state_word(*s) == word).ok_or(rusqlite::types::FromSqlError::InvalidType)
+    MachineState::ALL.into_iter().find(|s| s.word() == word).ok_or(rusqlite::types::FromSqlError::InvalidType)
 }
 
 fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
@@ -209,7 +206,8 @@ pub trait Machines {
         let at: HashMap<MachineId, usize> = machines.iter().enumerate().map(|(at, m)| (m.id, at)).collect();
 
         let sql = format!(
-            "SELECT u.machine, u.disk, u.controller, u.read_only, d.kind, d.name, u.no_cache, u.sync, u.slot, u.ejected, u.eject_once FROM machine_disks u JOIN disks d ON d.id = u.disk
+            "SELECT u.machine, u.disk, u.controller, u.read_only, d.kind, d.name, u.no_cache, u.sync, u.slot, u.ejected, u.eject_once,
+             u.seat_controller, u.seat_port FROM machine_disks u JOIN disks d ON d.id = u.disk
              WHERE u.machine IN ({chosen}) ORDER BY u.machine, u.position"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
@@ -217,6 +215,10 @@ pub trait Machines {
         while let Some(row) = rows.next()? {
             let Id(machine) = row.get(0)?;
             let Some(machine) = at.get(&machine).and_then(|at| machines.get_mut(*at)) else { continue };
+            if let (Some(controller), Some(port)) = (row.get(11)?, row.get(12)?) {
+                let disk = u8::try_from(machine.spec.disks.len()).map_err(|_| Fault::Row("machine_disks"))?;
+                machine.spec.seats.push(Seat { disk, controller, port });
+            }
             machine.spec.disks.push(Disk {
                 disk: row.get::<_, Id<_>>(1)?.0,
                 controller: controller::from(row.get(2)?).map_err(rusqlite::Error::from)?,
@@ -279,7 +281,7 @@ impl Change<'_> {
     pub fn add_machine(&self, machine: &MachineRow) -> Result<(), Fault> {
         let sql = "INSERT INTO machines (id, name, stage, state, note, cpus, memory_mib, acceleration, screen, cpu_percent, description,
                    created_ns, grp) VALUES (?, ?, ?, ?, ?, 1, 16, 0, 0, 0, '', ?, ?)";
-        let (stage, state) = (machine.stage.word(), state_word(machine.state));
+        let (stage, state) = (machine.stage.word(), machine.state.word());
         self.prepare_cached(sql)?.execute(params![
             Id(machine.id),
             machine.name.as_str(),
@@ -333,14 +335,17 @@ impl Change<'_> {
         ])?;
         self.set_devices(machine)?;
         self.prepare_cached("DELETE FROM machine_disks WHERE machine = ?")?.execute([Id(machine.id)])?;
-        let sql = "INSERT INTO machine_disks (machine, position, disk, controller, read_only, no_cache, sync, slot, ejected, eject_once)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO machine_disks (machine, position, disk, controller, read_only, no_cache, sync, slot, ejected, eject_once,
+                   seat_controller, seat_port) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let mut statement = self.prepare_cached(sql)?;
         for (position, disk) in (0i64..).zip(&spec.disks) {
             let controller = controller::number(disk.controller);
             let DiskFlags { no_cache, sync, slot, ejected, eject_after_first_boot: once } = disk.flags;
             let (id, drive, read_only) = (Id(machine.id), Id(disk.disk), disk.read_only);
-            statement.execute(params![id, position, drive, controller, read_only, no_cache, sync, slot, ejected, once])?;
+            let seat = spec.seats.iter().find(|seat| i64::from(seat.disk) == position);
+            let (on, port) = (seat.map(|seat| seat.controller), seat.map(|seat| seat.port));
+            statement
+                .execute(params![id, position, drive, controller, read_only, no_cache, sync, slot, ejected, once, on, port])?;
         }
         Ok(())
     }
@@ -355,7 +360,7 @@ impl Change<'_> {
     pub fn set_machine_state(&self, id: MachineId, state: MachineState, note: &str, slot: Option<u16>) -> Result<(), Fault> {
         let sql = "UPDATE machines SET state = ?1, note = ?2, slot = ?3, home = coalesce(?3, home),
                    applied = iif(?3 IS NULL, NULL, applied) WHERE id = ?4";
-        self.prepare_cached(sql)?.execute(params![state_word(state), note, slot, Id(id)])?;
+        self.prepare_cached(sql)?.execute(params![state.word(), note, slot, Id(id)])?;
         Ok(())
     }
 

@@ -60,6 +60,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0012_requests.sql"),
     include_str!("../../migrations/0013_subnets.sql"),
     include_str!("../../migrations/0014_guests.sql"),
+    include_str!("../../migrations/0015_serial.sql"),
 ];
 
 /// The open database.

@@ -53,15 +53,17 @@ macro_rules! numbered {
     )*};
 }
 
-use skep_proto::broker::{Acceleration, Controller, NicModel, Restart, Role, SwitchKind};
+use skep_proto::broker::{Acceleration, BusKind, Controller, Gdb, NicModel, Restart, Role, SwitchKind};
 use skep_proto::storage::DiskKind;
 
 numbered! {
     switch_kind: SwitchKind = SwitchKind::Plain, SwitchKind::HostOnly, SwitchKind::Nat;
     disk_kind: DiskKind = DiskKind::Raw, DiskKind::Qcow2, DiskKind::Zvol;
     controller: Controller = Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd,
-        Controller::VirtioScsi;
+        Controller::VirtioScsi, Controller::VirtioScsiCd;
     nic_model: NicModel = NicModel::VirtioNet, NicModel::E1000;
+    bus_kind: BusKind = BusKind::Ahci, BusKind::VirtioScsi, BusKind::Nvme, BusKind::VirtioBlk;
+    gdb: Gdb = Gdb::Off, Gdb::On, Gdb::Wait;
     role: Role = Role::Viewer, Role::Operator, Role::Admin;
     acceleration: Acceleration = Acceleration::Auto, Acceleration::Tcg, Acceleration::Kvm;
     restart: Restart = Restart::Never, Restart::OnFailure, Restart::Always;

@@ -9,11 +9,13 @@ use crate::operations::Operation;
 use crate::page::{ROWS, fit};
 use crate::policy::Rights;
 use skep_proto::broker::{
-    BrokerRequest, DiskClone, DiskCreate, DiskDelete, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskSet, DiskView,
-    DiskWipe, Done, OperationGet, OperationView, Ref,
+    BrokerRequest, DiskClone, DiskCreate, DiskDelete, DiskExport, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskSet,
+    DiskView, DiskWipe, Done, OperationGet, OperationView, Ref,
 };
-use skep_proto::storage::{CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, ResizeDisk, Space, VolumeSpace, WipeDisk};
-use skep_proto::{DiskId, DiskName, GroupId, OperationId, Reason, Refusal, Text, UpTo};
+use skep_proto::storage::{
+    CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, OpenDisk, ResizeDisk, SourceFormat, Space, VolumeSpace, WipeDisk,
+};
+use skep_proto::{DiskId, DiskName, GroupId, OneFd, OperationId, Reason, Refusal, Text, UpTo};
 use std::fmt::Write;
 
 /// Names of machines in a view, at most.
@@ -23,15 +25,15 @@ const MACHINES: usize = 50;
 fn view(db: &(impl Disks + Groups), disk: DiskRow, rights: &Rights) -> Result<DiskView, Refusal> {
     let users = db.disk_users(disk.id)?;
     let group = db.group_name(disk.group)?;
-    let DiskRow { id, name, kind, size, allocated, sha256, created_ns, description, .. } = disk;
+    let DiskRow { id, name, kind, size, allocated, sha256, created_ns, description, iso, .. } = disk;
     let machines =
         users.into_iter().filter(|user| rights.within(user.group).is_some()).map(|user| user.name).take(MACHINES).collect();
-    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description })
+    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description, iso })
 }
 
 /// A row of which the file has yet to be made. The name is taken from now on.
 pub(super) fn reserve(
-    broker: &Broker, db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKind, size: u64, group: GroupId,
+    broker: &Broker, db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKind, size: u64, group: GroupId, iso: bool,
 ) -> Result<DiskRow, Refusal> {
     if db.find_disk(name.as_str())?.is_some() {
         return Err(taken("disk", name));
@@ -47,6 +49,7 @@ pub(super) fn reserve(
         created_ns: skep_service::now_ns(),
         group,
         description: Text::default(),
+        iso,
     };
     broker.within_quota(db, group, || Ok(db.add_disk(&disk)?))?;
     Ok(disk)
@@ -93,7 +96,7 @@ pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
     }
     let disk = broker.change(who, |change| {
         let group = group::named(change, c.group.as_ref())?;
-        let disk = reserve(broker, change, &c.name, c.kind, c.size, group.id)?;
+        let disk = reserve(broker, change, &c.name, c.kind, c.size, group.id, false)?;
         change.made(disk.id)?;
         Ok::<_, Refusal>(disk)
     })?;
@@ -134,6 +137,11 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), 
         return Ok((broker.operation(id)?, UpTo(Vec::new())));
     }
     let object = format!("disk {}", c.name);
+    if c.iso && (c.kind != DiskKind::Raw || c.format == SourceFormat::Qcow2) {
+        return Err(Refusal::new(Reason::InvalidValue, object).field("kind").note("an ISO image is read and kept raw"));
+    }
+    // Whatever it begins with: a guest reads what was sent.
+    let format = if c.iso { SourceFormat::Raw } else { c.format };
     let (reader, writer) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
     let space = match c.kind {
@@ -151,11 +159,11 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), 
             let refusal = Refusal::new(Reason::QuotaReached, &object).field("disk");
             return Err(refusal.note(format_args!("{} bytes are to come, its group may have {room} more", c.expect)));
         }
-        Ok((reserve(broker, change, &c.name, c.kind, 0, group)?, room))
+        Ok((reserve(broker, change, &c.name, c.kind, 0, group, c.iso)?, room))
     });
     let ((disk, room), mut operation) = begin?;
     let limit = room.map_or(space.free, |room| room.min(space.free));
-    let call = ImportDisk { disk: disk.id, kind: c.kind, format: c.format, limit, expect: c.expect, sha256: c.sha256 };
+    let call = ImportDisk { disk: disk.id, kind: c.kind, format, limit, expect: c.expect, sha256: c.sha256 };
     let view = operation.view();
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {
@@ -182,7 +190,7 @@ pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
     let from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     broker.read(|db| still(broker, &from, db))?;
     let begin = Operation::begin(broker, who, from.group, "clone", format_args!("disk {}", c.name), |change| {
-        reserve(broker, change, &c.name, from.kind, from.size, from.group)
+        reserve(broker, change, &c.name, from.kind, from.size, from.group, from.iso)
     });
     let (disk, mut operation) = begin?;
     let hold = broker.hold(vec![from.id]);
@@ -220,10 +228,18 @@ pub(super) fn idle(broker: &Broker, disk: &DiskRow) -> Result<(), Refusal> {
     }
 }
 
+/// Refuses an ISO image, which stays what it is.
+fn no_iso(disk: &DiskRow) -> Result<(), Refusal> {
+    let refusal =
+        || Refusal::new(Reason::WrongState, format_args!("disk {}", disk.name)).note("it is an ISO image: it stays as it is");
+    if disk.iso { Err(refusal()) } else { Ok(()) }
+}
+
 /// `DiskResize`.
 pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    no_iso(&disk)?;
     idle(broker, &disk)?;
     let hold = broker.hold(vec![disk.id]);
     let grows = c.size.saturating_sub(disk.size);
@@ -262,6 +278,7 @@ pub async fn set(cx: &Cx, c: DiskSet) -> Result<DiskView, Refusal> {
 pub async fn wipe(cx: &Cx, c: DiskWipe) -> Result<DiskView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    no_iso(&disk)?;
     idle(broker, &disk)?;
     broker.without_snapshots(&disk)?;
     let hold = broker.hold(vec![disk.id]);
@@ -279,6 +296,17 @@ pub async fn wipe(cx: &Cx, c: DiskWipe) -> Result<DiskView, Refusal> {
         change.event("disk", disk.id, &disk.name, "changed", "wiped")
     })?;
     get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
+}
+
+/// `DiskExport`.
+pub async fn export(cx: &Cx, c: DiskExport) -> Result<(DiskView, OneFd), Refusal> {
+    let Cx { broker, who, .. } = cx;
+    let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    broker.read(|db| still(broker, &disk, db))?;
+    let call = OpenDisk { disk: disk.id, kind: disk.kind, read_only: true, no_cache: false, sync: false };
+    let (_, [file]) = broker.storage.call(who, call).await.map_err(named(&disk))?;
+    let view = broker.read(|db| view(db, disk, &cx.user.rights))?;
+    Ok((view, [file]))
 }
 
 /// `DiskGet`.
@@ -300,7 +328,7 @@ pub async fn list(cx: &Cx, c: DiskList) -> Result<DiskPage, Refusal> {
     let after = c.after.as_ref().map_or("", DiskName::as_str);
     let seen = cx.user.rights.seen();
     let rows = cx.broker.read(|db| {
-        let rows = db.disks_after(after, ROWS, seen.as_deref())?;
+        let rows = db.disks_after(after, ROWS, seen.as_deref(), c.iso)?;
         rows.into_iter().map(|row| view(db, row, &cx.user.rights)).collect::<Result<Vec<_>, _>>()
     })?;
     Ok(DiskPage { disks: fit(rows) })

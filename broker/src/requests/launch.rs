@@ -62,9 +62,9 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch) -> Result<Launch, Re
     }
     let names: [DiskName; 2] = [derived(c, "root")?, derived(c, "seed")?];
     let [root, seed] = &names;
-    let root = disk::reserve(broker, change, root, image.kind, image.size.max(c.size), group)?;
+    let root = disk::reserve(broker, change, root, image.kind, image.size.max(c.size), group, false)?;
     let kind = if image.kind == DiskKind::Zvol { DiskKind::Zvol } else { DiskKind::Raw };
-    let seed = disk::reserve(broker, change, seed, kind, skep_seed::SIZE as u64, group)?;
+    let seed = disk::reserve(broker, change, seed, kind, skep_seed::SIZE as u64, group, false)?;
     let mut machine = MachineRow::new(c.name.clone());
     (machine.stage, machine.group) = (Stage::Creating, group);
     machine.description = c.settings.description.clone().unwrap_or_default();
@@ -74,6 +74,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch) -> Result<Launch, Re
         controller: Controller::VirtioBlk,
         read_only,
         flags: DiskFlags::default(),
+        on: None,
     };
     let [root_name, seed_name] = &names;
     let mut settings = c.settings.clone();

@@ -9,8 +9,8 @@ use crate::spec::{Boot, Spec};
 use crate::upkeep;
 use skep_machine::Ability;
 use skep_proto::broker::{
-    BootDraft, Controller, MachineAct, MachineCreate, MachineDisk, MachineEdited, MachineEject, MachineGet, MachineList,
-    MachineNic, MachinePage, MachineRename, MachineSet, MachineView, OperationView,
+    BootDraft, MachineAct, MachineCreate, MachineDisk, MachineEdited, MachineEject, MachineGet, MachineList, MachineNic,
+    MachinePage, MachineRename, MachineSet, MachineView, OperationView,
 };
 use skep_proto::{MachineId, MachineName, Reason, Refusal, Text};
 use tokio::sync::oneshot;
@@ -37,7 +37,9 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         group_name,
         ..
     } = machine;
-    let disks = spec.disks.iter().zip(machine.disk_names).map(|(disk, name)| MachineDisk {
+    let seats: Vec<_> = (0..spec.disks.len()).map(|at| spec.on(at)).collect();
+    let disks = spec.disks.iter().zip(seats).zip(machine.disk_names).map(|((disk, on), name)| MachineDisk {
+        on,
         id: disk.disk,
         name,
         controller: disk.controller,
@@ -46,7 +48,7 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
     });
     let nics = spec.nics.iter().zip(machine.nic_names);
     let nics = nics.map(|(nic, (name, switch))| MachineNic { id: nic.nic, name, switch, mac: nic.mac, model: nic.model });
-    let pci = spec.pci(id)?;
+    let (pci, serial) = (spec.pci(id)?, spec.ports());
     Ok(MachineView {
         id,
         name,
@@ -86,6 +88,9 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         fw_cfg: spec.fw_cfg,
         places: spec.places,
         pci,
+        serial,
+        gdb: spec.gdb,
+        controllers: spec.controllers.clone(),
     })
 }
 
@@ -197,7 +202,7 @@ pub async fn eject(cx: &Cx, c: MachineEject) -> Result<MachineView, Refusal> {
         };
         match machine.spec.disks.iter().position(|d| d.disk == disk.id) {
             None => refused(Reason::NotFound, "the machine does not have it"),
-            Some(at) if machine.spec.disks.get(at).is_none_or(|d| d.controller != Controller::AhciCd) => {
+            Some(at) if machine.spec.disks.get(at).is_none_or(|d| !d.controller.is_cd()) => {
                 refused(Reason::InvalidValue, "it is no CD")
             }
             Some(at) => Ok((at, disk.id)),
@@ -205,9 +210,11 @@ pub async fn eject(cx: &Cx, c: MachineEject) -> Result<MachineView, Refusal> {
     };
     let machine = broker.read(|db| find_machine(db, c.machine.as_str()))?;
     let (_, disk) = place(&machine)?;
-    let in_drive = machine.applied.as_ref().filter(|_| machine.slot.is_some()).and_then(|spec| {
-        spec.disks.iter().position(|d| d.disk == disk && d.controller == Controller::AhciCd && !d.flags.ejected)
-    });
+    let in_drive = machine
+        .applied
+        .as_ref()
+        .filter(|_| machine.slot.is_some())
+        .and_then(|spec| spec.disks.iter().position(|d| d.disk == disk && d.controller.is_cd() && !d.flags.ejected));
     if let Some(slot) = in_drive {
         let host = crate::platform::capabilities(0);
         if !host.abilities.contains(&Ability::Eject) {
@@ -223,7 +230,7 @@ pub async fn eject(cx: &Cx, c: MachineEject) -> Result<MachineView, Refusal> {
         let out = |spec: &mut Spec| {
             spec.disks
                 .iter_mut()
-                .find(|d| d.disk == disk && d.controller == Controller::AhciCd && !d.flags.ejected)
+                .find(|d| d.disk == disk && d.controller.is_cd() && !d.flags.ejected)
                 .map(|d| d.flags.ejected = true)
                 .is_some()
         };

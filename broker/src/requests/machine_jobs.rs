@@ -45,7 +45,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone) -> Result<Copy, Refus
         let from = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
         disk::still(broker, &from, change)?;
         let name: DiskName = derived(&c.name, number)?;
-        let to = disk::reserve(broker, change, &name, from.kind, from.size, machine.group)?;
+        let to = disk::reserve(broker, change, &name, from.kind, from.size, machine.group, from.iso)?;
         drive.disk = to.id;
         disks.push((from, to));
     }
@@ -168,6 +168,7 @@ pub fn doom(change: &Change<'_>, id: MachineId) -> Result<(), Fault> {
         change.remove_nic(nic.nic)?;
     }
     machine.spec.disks.clear();
+    machine.spec.seats.clear();
     machine.spec.boot = crate::spec::Boot::Uefi;
     change.set_machine(&machine)?;
     change.set_machine_stage(id, Stage::Deleting)

@@ -114,7 +114,7 @@ fn at_rest(machine: &MachineRow) -> Result<(), Refusal> {
     if machine.slot.is_none() && matches!(machine.state, Stopped | Failed) {
         return Ok(());
     }
-    let state = crate::life::state_word(machine.state);
+    let state = machine.state.word();
     let object = format!("machine {}", machine.name);
     Err(Refusal::new(Reason::WrongState, object).note(format_args!("it is {state}; stop it first")))
 }

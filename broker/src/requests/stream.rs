@@ -2,9 +2,11 @@
 
 use super::{Cx, find_machine};
 use crate::db::machines::MachineRow;
-use skep_proto::broker::{ConsoleAttached, Done, HostLog, LogOpened, MachineChannel, MachineConsole, MachineLog, MachineScreen};
-use skep_proto::console::{AttachScreen, AttachSerial};
-use skep_proto::runner::{ConnectChannel, ConnectScreen};
+use skep_proto::broker::{
+    ConsoleAttached, Done, Gdb, HostLog, LogOpened, MachineChannel, MachineConsole, MachineGdb, MachineLog, MachineScreen,
+};
+use skep_proto::console::{AttachPort, AttachScreen, AttachSerial};
+use skep_proto::runner::{ConnectChannel, ConnectGdb, ConnectScreen};
 use skep_proto::storage::{OpenLogReader, OpenServiceLog};
 use skep_proto::{OneFd, Reason, Refusal, UpTo};
 
@@ -29,9 +31,19 @@ fn pair(machine: &MachineRow) -> Result<(std::os::fd::OwnedFd, std::os::fd::Owne
 /// `MachineConsole`.
 pub async fn console(cx: &Cx, c: MachineConsole) -> Result<(ConsoleAttached, OneFd), Refusal> {
     let machine = running(cx, c.machine.as_str())?;
+    let ports = machine.applied.as_ref().map(crate::spec::Spec::ports).unwrap_or_default();
+    if !ports.is_empty() && !ports.iter().any(|port| port.port() == c.port) {
+        let has: Vec<_> = ports.iter().map(|port| port.port().to_string()).collect();
+        let refusal = Refusal::new(Reason::NotFound, format_args!("serial port {} of {}", c.port, object(&machine)));
+        return Err(refusal.field("port").note(format_args!("it runs with {}", has.join(", "))));
+    }
     let (client, proxy) = pair(&machine)?;
-    let call = AttachSerial { write: c.write, take: c.take };
-    let (attached, []) = cx.broker.ask_console(&cx.who, machine.id, call, [proxy]).await?;
+    let MachineConsole { write, take, port, .. } = c;
+    // The first by its own operation: a console-proxy from before there were others knows only that.
+    let (attached, []) = match port {
+        1 => cx.broker.ask_console(&cx.who, machine.id, AttachSerial { write, take }, [proxy]).await?,
+        _ => cx.broker.ask_console(&cx.who, machine.id, AttachPort { port, write, take }, [proxy]).await?,
+    };
     Ok((ConsoleAttached { writer: attached.writer, scrollback: attached.scrollback }, [client]))
 }
 
@@ -43,6 +55,19 @@ pub async fn screen(cx: &Cx, c: MachineScreen) -> Result<(Done, OneFd), Refusal>
         return Err(Refusal::new(Reason::WrongState, object(&machine)).note("it runs without a screen"));
     }
     let (_, [hypervisor]) = cx.broker.ask_runner(&cx.who, machine.id, ConnectScreen {}).await?;
+    let (client, proxy) = pair(&machine)?;
+    cx.broker.ask_console(&cx.who, machine.id, AttachScreen {}, [proxy, hypervisor]).await?;
+    Ok((Done {}, [client]))
+}
+
+/// `MachineGdb`.
+pub async fn gdb(cx: &Cx, c: MachineGdb) -> Result<(Done, OneFd), Refusal> {
+    let machine = running(cx, c.machine.as_str())?;
+    if machine.applied.as_ref().is_none_or(|spec| spec.gdb == Gdb::Off) {
+        let refusal = Refusal::new(Reason::WrongState, object(&machine)).field("gdb");
+        return Err(refusal.note("it runs without gdb; set it to on, which applies at the guest's next reboot"));
+    }
+    let (_, [hypervisor]) = cx.broker.ask_runner(&cx.who, machine.id, ConnectGdb {}).await?;
     let (client, proxy) = pair(&machine)?;
     cx.broker.ask_console(&cx.who, machine.id, AttachScreen {}, [proxy, hypervisor]).await?;
     Ok((Done {}, [client]))

@@ -271,3 +271,28 @@ fn nothing_is_done_before_the_host_was_asked() {
         assert_eq!(life.step(Input::Ask(act)).expect_err("refused").0, Reason::Unavailable);
     }
 }
+
+#[test]
+fn a_guest_that_waits_for_its_debugger_is_paused_from_the_start() {
+    for before in [true, false] {
+        let mut life = life(MachineState::Stopped);
+        life.step(Input::Ask(Act::Start)).expect("accepted");
+        for phase in [Phase::Ready, Phase::Starting] {
+            life.step(Input::Phase(phase)).expect("heard");
+        }
+        // The runner's word comes on another connection, before the start has ended or after it.
+        let steps = [Input::Phase(Phase::Paused), Input::Made(Ok(()))];
+        let steps = if before {
+            steps
+        } else {
+            let [paused, made] = steps;
+            [made, paused]
+        };
+        for step in steps {
+            life.step(step).expect("heard");
+        }
+        assert_eq!(life.state, MachineState::Paused);
+        life.step(Input::Phase(Phase::Running)).expect("heard");
+        assert_eq!(life.state, MachineState::Running);
+    }
+}

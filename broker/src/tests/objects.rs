@@ -139,6 +139,7 @@ fn a_deleted_machine_takes_its_disks_along() {
                         controller: Controller::Nvme,
                         read_only: true,
                         flags: DiskFlags::default(),
+                        on: None,
                     })
                     .into(),
             ),
@@ -148,7 +149,7 @@ fn a_deleted_machine_takes_its_disks_along() {
         s.machine("other", &["shared"]).await.expect("a machine");
         let op = s.ask(MachineDelete { machine: text("web"), disks: true }).await.expect("begun");
         s.done(op).await.expect("deleted");
-        let disks = s.ask(DiskList { after: None }).await.expect("a list").disks;
+        let disks = s.ask(DiskList { after: None, iso: None }).await.expect("a list").disks;
         assert_eq!(disks.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["root", "shared"]);
         let nics = s.ask(NicList { after: None }).await.expect("a list").nics;
         assert_eq!(nics.iter().map(|n| (n.name.as_str(), n.machine.as_str())).collect::<Vec<_>>(), [("web-0", "")]);
@@ -169,6 +170,7 @@ fn an_import_fills_a_disk_or_leaves_nothing() {
             expect: 0,
             sha256: None,
             group: None,
+            iso: false,
         };
         let (op, stream) = s.import_with(import("image")).await.expect("begun");
         assert_eq!(reason(s.disk("image").await), Reason::AlreadyExists);
@@ -241,7 +243,7 @@ fn streams_are_joined_by_descriptor() {
         s.ask(MachineSet { machine: text("web"), settings, revision: 0 }).await.expect("set");
         let channel = |name: &str| MachineChannel { machine: text("web"), channel: text(name) };
         assert_eq!(reason(s.ask_with(channel("b"), []).await), Reason::WrongState);
-        let console = || MachineConsole { machine: text("web"), write: true, take: false };
+        let console = || MachineConsole { machine: text("web"), write: true, take: false, port: 1 };
         assert_eq!(reason(s.ask_with(console(), []).await), Reason::WrongState);
         s.act("web", Act::Start).await.expect("started");
         assert!(s.ask_with(console(), []).await.expect("attached").0.writer);

@@ -141,7 +141,8 @@ fn an_import_is_repeated_until_it_succeeds() {
         life.up().await;
         let mut s = life.session().await;
         let (name, format) = ("image".parse::<skep_proto::DiskName>().expect("a name"), SourceFormat::Raw);
-        let import = || DiskImport { name: name.clone(), kind: DiskKind::Raw, format, expect: 0, sha256: None, group: None };
+        let import =
+            || DiskImport { name: name.clone(), kind: DiskKind::Raw, format, expect: 0, sha256: None, group: None, iso: false };
         let id = RequestId::random();
         // Its client goes away: nothing was made, so the repeat begins anew.
         let (first, UpTo(stream)) = once(&mut s, id, import()).await.expect("begun");

@@ -98,12 +98,14 @@ fn a_machine_that_cannot_be_is_refused_with_its_field() {
             controller: Controller::Nvme,
             read_only: false,
             flags: DiskFlags::default(),
+            on: None,
         };
         let ahci = |name: &str| DiskDraft {
             disk: text(name),
             controller: Controller::Ahci,
             read_only: false,
             flags: DiskFlags::default(),
+            on: None,
         };
         for n in 0..7 {
             s.disk(&format!("d{n}")).await.expect("a disk");
@@ -302,7 +304,7 @@ fn a_dead_console_proxy_is_replaced() {
         while count("StartConsole") < 2 {
             suite.world.news.notified().await;
         }
-        let call = MachineConsole { machine: text("web"), write: true, take: false };
+        let call = MachineConsole { machine: text("web"), write: true, take: false, port: 1 };
         // The call that was begun is answered before it listens.
         let attached = loop {
             match s.ask_with(call.clone(), []).await {

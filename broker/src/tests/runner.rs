@@ -110,6 +110,8 @@ impl Service<Runner> for FakeRunner {
             RunnerRequest::Configure(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::TakeSerial(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::ConnectScreen(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
+            RunnerRequest::TakePort(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
+            RunnerRequest::ConnectGdb(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::Eject(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::ConnectChannel(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::Stats(c) => act!(ask, c, fate, |_, _| Ok((StatsState { cpu_ns: 7, disks: vec![] }, []))),
@@ -150,6 +152,9 @@ impl Service<Console> for FakeConsole {
         match request {
             ConsoleRequest::AttachSerial(c) => act!(ask, c, fate, |c: console::AttachSerial, _| {
                 Ok((console::Attached { writer: c.write, scrollback: 0 }, []))
+            }),
+            ConsoleRequest::AttachPort(c) => act!(ask, c, fate, |c: console::AttachPort, _| {
+                Ok((console::Attached { writer: c.write, scrollback: u32::from(c.port) }, []))
             }),
             ConsoleRequest::AttachScreen(c) => act!(ask, c, fate, |_, _| Ok((console::Done {}, []))),
             ConsoleRequest::Status(c) => act!(ask, c, fate, |_, _| {

@@ -15,14 +15,22 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
             controller: Controller::Nvme,
             read_only: false,
             flags: DiskFlags::default(),
+            on: None,
         }]),
         ..Settings::default()
     };
     fn name<T: std::str::FromStr<Err: std::fmt::Debug>>() -> T {
         "new".parse().expect("a name")
     }
-    let import =
-        DiskImport { name: name(), kind: DiskKind::Raw, format: SourceFormat::Raw, expect: 0, sha256: None, group: group() };
+    let import = DiskImport {
+        name: name(),
+        kind: DiskKind::Raw,
+        format: SourceFormat::Raw,
+        expect: 0,
+        sha256: None,
+        group: group(),
+        iso: false,
+    };
     let other = || Some(text("other"));
     vec![
         RequestKey { id: skep_proto::RequestId::random() }.into(),
@@ -51,7 +59,8 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         }
         .into(),
         MachineDelete { machine: vm(), disks: true }.into(),
-        MachineConsole { machine: vm(), write: false, take: false }.into(),
+        MachineConsole { machine: vm(), write: false, take: false, port: 1 }.into(),
+        MachineGdb { machine: vm() }.into(),
         MachineScreen { machine: vm() }.into(),
         MachineChannel { machine: vm(), channel: name() }.into(),
         MachineLog { machine: vm(), log: LogKind::Serial, follow: false }.into(),
@@ -67,8 +76,9 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         DiskResize { disk: disk(), size: 1 << 21 }.into(),
         DiskSet { disk: disk(), name: None, description: None }.into(),
         DiskWipe { disk: disk() }.into(),
+        DiskExport { disk: disk() }.into(),
         DiskGet { disk: disk() }.into(),
-        DiskList { after: None }.into(),
+        DiskList { after: None, iso: None }.into(),
         DiskDelete { disk: disk() }.into(),
         SnapshotCreate { disk: disk(), name: name() }.into(),
         SnapshotList { disk: disk(), after: None }.into(),

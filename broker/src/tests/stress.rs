@@ -4,7 +4,6 @@ use super::requests::text;
 use super::suite::{Life, Session, Suite};
 use super::world::Cut;
 use crate::db::machines::{Machines, Which};
-use crate::life::state_word;
 use skep_ipc::aio::Port;
 use skep_proto::broker::*;
 use skep_proto::{MachineId, Reason, Refusal, Text, wire};
@@ -182,7 +181,7 @@ fn eight_clients_leave_database_host_and_events_in_agreement() {
         assert_eq!(rows.len(), told.len());
         for row in rows {
             let (name, state, counted) = told.get(&row.id).expect("told of");
-            assert_eq!((name.as_str(), state.as_str()), (row.name.as_str(), state_word(row.state)), "{}", row.id);
+            assert_eq!((name.as_str(), state.as_str()), (row.name.as_str(), row.state.word()), "{}", row.id);
             let done = tally.machines.borrow().get(&row.id).cloned().unwrap_or_default();
             assert_eq!((&done, row.revision), (counted, 1 + done.edits + done.renames), "{} {}", row.id, row.name);
             let count: u64 = row.description.as_str().parse().unwrap_or(0);

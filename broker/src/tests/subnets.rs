@@ -162,7 +162,7 @@ fn a_machine_is_launched_whole_or_not_at_all() {
         let refusal = launch(&mut s, "two", &[], |_| {}).await.expect_err("refused");
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, "user_data"));
         suite.settled(&life.broker).await;
-        let disks = s.ask(DiskList { after: None }).await.expect("a list").disks;
+        let disks = s.ask(DiskList { after: None, iso: None }).await.expect("a list").disks;
         let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
         assert_eq!(names, ["image", "web-root", "web-seed"]);
         assert_eq!(s.ask(NicList { after: None }).await.expect("a list").nics.len(), 1);
@@ -171,7 +171,7 @@ fn a_machine_is_launched_whole_or_not_at_all() {
         let gone = s.ask(MachineDelete { machine: text("web"), disks: true }).await.expect("begun");
         s.done(gone).await.expect("deleted");
         suite.settled(&life.broker).await;
-        assert_eq!(s.ask(DiskList { after: None }).await.expect("a list").disks.len(), 1);
+        assert_eq!(s.ask(DiskList { after: None, iso: None }).await.expect("a list").disks.len(), 1);
         assert_eq!(s.ask(NicList { after: None }).await.expect("a list").nics, []);
     });
 }

@@ -103,7 +103,7 @@ impl Suite {
 
     fn disagreement(&self, broker: &Rc<Broker>) -> Option<String> {
         let host = self.world.lock();
-        let disks = broker.read(|db| db.disks_after("", u32::MAX, None)).expect("disks");
+        let disks = broker.read(|db| db.disks_after("", u32::MAX, None, None)).expect("disks");
         let unready = broker.read(|db| db.unready_disks()).expect("disks");
         let snapshots = broker.read(|db| db.unready_snapshots()).expect("snapshots");
         let named = |id: DiskId| broker.read(|db| db.snapshots_after(id, "", u32::MAX)).expect("snapshots");
@@ -229,6 +229,7 @@ impl Session {
             controller: Controller::VirtioBlk,
             read_only: false,
             flags: DiskFlags::default(),
+            on: None,
         };
         let disks = Some(disks.iter().map(draft).collect());
         let settings = Settings { disks, memory_mib: Some(64), ..Settings::default() };

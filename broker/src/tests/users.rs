@@ -216,7 +216,7 @@ fn quotas_hold_under_concurrent_additions() {
         alice.ask(set(Some(2), Some(512))).await.expect("within");
         assert_eq!(field(alice.ask(disk("big".into(), 6 << 20)).await.map(drop)), "disk");
         // An image that turns out larger than there is room for.
-        for disk in alice.ask(DiskList { after: None }).await.expect("a list").disks {
+        for disk in alice.ask(DiskList { after: None, iso: None }).await.expect("a list").disks {
             alice.ask(DiskDelete { disk: text(disk.name.as_str()) }).await.expect("deleted");
         }
         let import = DiskImport {
@@ -226,6 +226,7 @@ fn quotas_hold_under_concurrent_additions() {
             expect: 0,
             sha256: None,
             group: Some(text("g")),
+            iso: false,
         };
         let (op, stream) = alice.import_with(import).await.expect("begun");
         alice.ask(disk("rest".into(), 5 << 20)).await.expect("there is room yet");

@@ -21,6 +21,17 @@ pub enum HostBridge {
     Amd,
 }
 
+/// Whether a debugger may be joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Gdb {
+    /// No
+    Off,
+    /// Yes
+    On,
+    /// Yes, and the guest stands still at first
+    Wait,
+}
+
 /// Devices of a machine.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Devices (`skep host show` says what this host has)")]
@@ -61,6 +72,19 @@ pub struct DeviceArgs {
     /// QEMU: an item that firmware and guest read by its name, which begins with opt/; up to 8 times
     #[arg(long, value_name = "NAME=TEXT", action = ArgAction::Append)]
     pub fw_cfg: Vec<String>,
+    /// A controller for several disks, which say `,on=NAME`; up to 4 times. KIND: ahci (6 disks and CDs), scsi (virtio SCSI, 8 disks and CDs;
+    /// not on FreeBSD), nvme (8 disks; on FreeBSD one) or virtio (one disk). `,slot=N`: its place on the PCI bus, 1 to 30; otherwise the
+    /// first that is free from 20 on, and there it stays
+    #[arg(long, value_name = "NAME,KIND[,slot=N]", action = ArgAction::Append)]
+    pub controller: Vec<String>,
+    /// A serial port, 1 to 4; may be repeated. The first is there always. `,speed=N`: held to so many bits a second, 300 to 115200, with
+    /// 10 bits for a byte; `,nolog`: what comes out of it is not logged
+    #[arg(long, value_name = "PORT[,speed=N][,nolog]", action = ArgAction::Append)]
+    pub serial: Vec<String>,
+    /// QEMU: whether a debugger may be joined (`skep vm gdb`); wait: the guest stands still until one, or `skep vm resume`, lets it run
+    /// [default of a new machine: off]
+    #[arg(long, value_enum, value_name = "OFF|ON|WAIT")]
+    pub gdb: Option<Gdb>,
     /// Put a device elsewhere on the PCI bus, 1 to 30: screen, rng, usb, ahci, scsi, sound, channels or share0 to share3; may be
     /// repeated. Disks and NICs have a slot of their own
     #[arg(long, value_name = "DEVICE=N", action = ArgAction::Append)]

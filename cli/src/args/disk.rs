@@ -63,6 +63,14 @@ pub enum DiskCommand {
         #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
         group: Option<String>,
     },
+    /// Read a disk that no running machine writes to into a file, as it is kept. Its checksum is held against the suite's. What came of one that
+    /// broke off stays in FILE.part, and the same command goes on with it
+    Export {
+        /// Name or id
+        disk: String,
+        /// The file to make
+        file: PathBuf,
+    },
     /// Copy a disk that no running machine writes to
     Clone {
         /// The original, name or id

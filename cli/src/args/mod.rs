@@ -4,6 +4,7 @@ mod access;
 mod devices;
 mod disk;
 mod firmware;
+mod iso;
 mod network;
 mod steps;
 mod suite;
@@ -13,6 +14,7 @@ pub use access::*;
 pub use devices::*;
 pub use disk::*;
 pub use firmware::*;
+pub use iso::*;
 pub use network::*;
 pub use steps::*;
 pub use suite::*;
@@ -94,6 +96,9 @@ pub enum Command {
     /// Disks
     #[command(subcommand)]
     Disk(DiskCommand),
+    /// ISO images
+    #[command(subcommand)]
+    Iso(IsoCommand),
     /// Switches
     #[command(subcommand)]
     Switch(SwitchCommand),

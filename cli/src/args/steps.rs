@@ -9,6 +9,19 @@ pub enum Step {
     Expect(String),
     /// Type this and Enter.
     Send(String),
+    /// Type this (scripts).
+    Type(String),
+}
+
+impl Step {
+    /// Its word in a script, and its text.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::Expect(text) => ("expect", text),
+            Self::Send(text) => ("send", text),
+            Self::Type(text) => ("type", text),
+        }
+    }
 }
 
 /// All steps.

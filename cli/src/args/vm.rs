@@ -45,6 +45,12 @@ pub enum VmCommand {
         /// Take all items of fw_cfg away
         #[arg(long, conflicts_with = "fw_cfg")]
         no_fw_cfg: bool,
+        /// Take all controllers away
+        #[arg(long, conflicts_with = "controller")]
+        no_controllers: bool,
+        /// Take all serial ports but the first away, and leave that as fast as it goes and logged
+        #[arg(long, conflicts_with = "serial")]
+        no_serial: bool,
         /// Put all devices but disks and NICs where they usually are
         #[arg(long, conflicts_with = "place")]
         no_places: bool,
@@ -73,8 +79,19 @@ pub enum VmCommand {
     Pause(ActArgs),
     /// Let its virtual CPUs run again
     Resume(ActArgs),
-    /// Join its serial console; `~.` leaves, `~?` helps
+    /// Join one of its serial ports; `~.` leaves, `~?` helps
     Console(ConsoleArgs),
+    /// Play a script into one of its serial ports: texts to expect, in their time, and texts to type
+    #[command(long_about = PLAY)]
+    Play(PlayArgs),
+    /// Offer it to gdb until ^C: `target remote PATH`. The guest stands still while gdb does not let it run (QEMU)
+    Gdb {
+        /// Name or id
+        machine: String,
+        /// Listen on this UNIX socket [default: NAME.gdb, here]
+        #[arg(long = "unix", value_name = "PATH")]
+        path: Option<PathBuf>,
+    },
     /// Talk with a program in its guest over a channel: standard input and output, until the channel's end or ^C
     Channel {
         /// Name or id
@@ -102,12 +119,15 @@ pub enum VmCommand {
     /// Variables of its UEFI firmware: what it boots
     #[command(subcommand)]
     Firmware(FirmwareCommand),
-    /// Print what came out of its serial line, or its hypervisor's last words
+    /// Print what came out of one of its serial ports, or its hypervisor's last words
     Log {
         /// Name or id
         machine: String,
+        /// Number of the serial port, 1 to 4
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4))]
+        port: u32,
         /// The hypervisor's log
-        #[arg(long)]
+        #[arg(long, conflicts_with = "port")]
         hypervisor: bool,
         /// Only the last lines
         #[arg(short = 'n', long, alias = "lines", value_name = "N")]
@@ -276,6 +296,7 @@ pub struct SettingsArgs {
     /// (virtio SCSI; not on FreeBSD). `,ro`: read-only; `,nocache`: past the host's cache; `,sync`: each write is on the medium
     /// before it is done; `,slot=N`: its place on the PCI bus; a CD `,eject-once`: out of the drive from its second boot on;
     /// `,ejected`: not in it
+    /// `,on=CONTROLLER`: on one of the machine's controllers, at its first free port, or at `,port=N`
     #[arg(long, value_name = "DISK[,KIND][,FLAG…]", action = ArgAction::Append)]
     pub disk: Vec<String>,
     /// Whether it has a screen
@@ -365,11 +386,48 @@ pub struct LimitsArgs {
     pub wired: Option<Switched>,
 }
 
+/// What `skep vm play --help` says.
+const PLAY: &str = "Play a script into one of its serial ports.
+
+A script has a step a line; empty lines and those that begin with `#` are none. Texts stand in double quotes, with \\n \\r \\t \\e \\\" \\\\ \\xNN.
+
+    timeout 60s          how long each step from here on may take
+    expect \"login: \"    wait until this comes
+    expect 5s \"# \"      the same, with a time of its own
+    send \"root\"          type this and Enter
+    type \"y\"             type this
+
+What comes before a text is typed is no answer to it. The first step that is late, or the first wrong line, is named with its number.";
+
+/// `skep vm play`.
+#[derive(Debug, Args)]
+pub struct PlayArgs {
+    /// Name or id
+    pub machine: String,
+    /// The script; `-`: standard input
+    pub script: PathBuf,
+    /// Number of the serial port, 1 to 4
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4))]
+    pub port: u32,
+    /// Give up after this time, whatever the script says
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
+    pub timeout: Option<Duration>,
+    /// Expect only what comes from now on, not what the scroll-back shows
+    #[arg(long)]
+    pub from_now: bool,
+    /// Take the keyboard over from whoever has it
+    #[arg(long)]
+    pub take: bool,
+}
+
 /// `skep vm console`.
 #[derive(Debug, Args)]
 pub struct ConsoleArgs {
     /// Name or id
     pub machine: String,
+    /// Number of the serial port, 1 to 4
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4))]
+    pub port: u32,
     /// The conversation, for scripts
     #[command(flatten)]
     pub steps: Steps,

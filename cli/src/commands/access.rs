@@ -1,6 +1,7 @@
 //! `skep user`, `skep token`, `skep group`, `skep role`.
 
 use super::Ctx;
+use super::pages::pages;
 use crate::args::{GroupCommand, QuotaArgs, RoleCommand, RoleName, TokenCommand, UserCommand};
 use crate::error::Failure;
 use crate::{people, secret, view};
@@ -12,21 +13,6 @@ use skep_api::v1::{
     ListTokensRequest, ListUsersRequest, Quota, RevokeRoleRequest, Role, RoleOfUser, SetPasswordRequest, SetQuotaRequest,
 };
 use skep_proto::Reason;
-
-/// Collects all pages of a list.
-macro_rules! pages {
-    ($api:ident.$method:ident, $field:ident, $request:ident { $($more:ident: $value:expr),* }) => {{
-        let (mut all, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let page = $api.$method($request { page_size: 0, page_token, $($more: $value),* }).await?.into_inner();
-            all.extend(page.$field);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break all;
-            }
-        }
-    }};
-}
 
 /// A uid, or the name of a user of this host.
 fn uid(text: &str) -> Result<u32, Failure> {

@@ -1,10 +1,11 @@
-//! `skep vm console`.
+//! `skep vm console`, `skep vm play`.
 
 use super::Ctx;
 use super::escape::{Escape, Wish};
-use super::expect::{Next, Talk};
+use super::expect::{Next, Stage, Talk};
 use super::plain::Plain;
-use crate::args::{ConsoleArgs, Step};
+use super::script;
+use crate::args::{ConsoleArgs, PlayArgs, Step};
 use crate::error::Failure;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use serde_json::json;
@@ -29,16 +30,49 @@ struct Attached {
 
 /// Attaches; by a script, or by a person.
 pub async fn run(ctx: Ctx, args: ConsoleArgs) -> Result<u8, Failure> {
-    let timeout = args.timeout;
-    let machine = args.machine.clone();
-    let waits = args.steps.0.iter().map(|(Step::Expect(t) | Step::Send(t))| format!("`{t}`")).collect::<Vec<_>>().join(", ");
-    let work = async { if args.steps.0.is_empty() { interactive(&ctx, &args).await } else { scripted(&ctx, &args).await } };
-    let Some(timeout) = timeout else { return work.await };
-    let late = || Failure::new(Reason::Timeout, format_args!("console {machine}"), format_args!("{waits} did not come"));
-    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(late()))
+    let ConsoleArgs { machine, port, steps, timeout, from_now, read_only, take } = args;
+    let line = Line { machine, port, write: !read_only, take };
+    let waits = steps.0.iter().map(|step| format!("`{}`", step.parts().1)).collect::<Vec<_>>().join(", ");
+    let late = Failure::new(Reason::Timeout, line.name(), format_args!("{waits} did not come"));
+    let stages: Vec<Stage> = steps.0.into_iter().map(Stage::from).collect();
+    let work = async {
+        if stages.is_empty() { interactive(&ctx, &line).await } else { scripted(&ctx, &line, stages, from_now, false).await }
+    };
+    within(timeout, late, work).await
 }
 
-async fn attach(ctx: &Ctx, args: &ConsoleArgs) -> Result<Attached, Failure> {
+/// Plays a script.
+pub async fn play(ctx: Ctx, args: PlayArgs) -> Result<u8, Failure> {
+    let PlayArgs { machine, script, port, timeout, from_now, take } = args;
+    let stages = script::read(&script)?;
+    let line = Line { machine, port, write: true, take };
+    let late = Failure::new(Reason::Timeout, line.name(), format_args!("script {} did not come to its end", script.display()));
+    within(timeout, late, scripted(&ctx, &line, stages, from_now, true)).await
+}
+
+async fn within(
+    timeout: Option<Duration>, late: Failure, work: impl Future<Output = Result<u8, Failure>>,
+) -> Result<u8, Failure> {
+    let Some(timeout) = timeout else { return work.await };
+    tokio::time::timeout(timeout, work).await.unwrap_or(Err(late))
+}
+
+/// A serial line that is to be joined.
+struct Line {
+    machine: String,
+    port: u32,
+    write: bool,
+    take: bool,
+}
+
+impl Line {
+    fn name(&self) -> String {
+        let port = if self.port > 1 { format!(" port {}", self.port) } else { String::new() };
+        format!("console {}{port}", self.machine)
+    }
+}
+
+async fn attach(ctx: &Ctx, args: &Line) -> Result<Attached, Failure> {
     let until = Instant::now() + RESTART;
     let mut pause = Duration::from_millis(20);
     loop {
@@ -51,11 +85,11 @@ async fn attach(ctx: &Ctx, args: &ConsoleArgs) -> Result<Attached, Failure> {
     }
 }
 
-async fn attach_once(ctx: &Ctx, args: &ConsoleArgs) -> Result<Attached, Failure> {
+async fn attach_once(ctx: &Ctx, args: &Line) -> Result<Attached, Failure> {
     let (to, inputs) = mpsc::channel(8);
-    let attach = ConsoleAttach { machine: args.machine.clone(), write: !args.read_only, take: args.take };
+    let attach = ConsoleAttach { machine: args.machine.clone(), write: args.write, take: args.take, port: args.port };
     let first = ConsoleInput { kind: Some(console_input::Kind::Attach(attach)) };
-    let ended = || Failure::new(Reason::Unavailable, format_args!("console {}", args.machine), "it ended at once");
+    let ended = || Failure::new(Reason::Unavailable, args.name(), "it ended at once");
     to.send(first).await.map_err(|_| ended())?;
     let mut from = ctx.api.machines().console(ReceiverStream::new(inputs)).await?.into_inner();
     match from.message().await?.and_then(|m| m.kind) {
@@ -78,19 +112,34 @@ fn typed(data: Vec<u8>) -> ConsoleInput {
     ConsoleInput { kind: Some(console_input::Kind::Data(data.into())) }
 }
 
-async fn scripted(ctx: &Ctx, args: &ConsoleArgs) -> Result<u8, Failure> {
-    let object = format!("console {}", args.machine);
+/// Where a step stands in its script.
+fn place(stage: &Stage) -> String {
+    stage.line.map_or_else(String::new, |line| format!(", line {line}"))
+}
+
+/// `steps`: what is done is printed, too, where the output is JSON.
+async fn scripted(ctx: &Ctx, args: &Line, stages: Vec<Stage>, from_now: bool, steps: bool) -> Result<u8, Failure> {
+    let object = args.name();
     let Attached { to, mut from, given } = attach(ctx, args).await?;
-    let sends = args.steps.0.iter().any(|s| matches!(s, Step::Send(_)));
+    let sends = stages.iter().any(|stage| !matches!(stage.step, Step::Expect(_)));
     if sends && !given.writer {
         let failure = Failure::new(Reason::InUse, object, "somebody else has the keyboard");
         return Err(failure.advice("wait for him, or take it over with --take"));
     }
     // A program that reads this gets all bytes.
     let mut plain = (std::io::stdout().is_terminal() && !ctx.output.json).then(Plain::default);
-    let mut talk = Talk::new(args.steps.0.clone(), usize::try_from(given.scrollback).unwrap_or(0), args.from_now);
+    let mut talk = Talk::new(stages.clone(), usize::try_from(given.scrollback).unwrap_or(0), from_now);
+    // Steps that were said to be done, and until when the one at work may take.
+    let (mut said, mut at_work): (usize, Option<(usize, Option<Instant>)>) = (0, None);
     loop {
-        match talk.next() {
+        let next = talk.next();
+        let done = stages.len() - talk.at().map_or(0, |(_, after)| after + 1);
+        for stage in stages.get(said..done).unwrap_or_default().iter().filter(|_| steps && ctx.output.json) {
+            let (word, text) = stage.step.parts();
+            ctx.output.line(json!({"line": stage.line, "step": word, "text": text}));
+        }
+        said = done;
+        match next {
             Next::Done => return Ok(0),
             Next::Type(data) => {
                 // If it cannot be sent, the stream has ended, as the next line finds.
@@ -99,10 +148,28 @@ async fn scripted(ctx: &Ctx, args: &ConsoleArgs) -> Result<u8, Failure> {
             }
             Next::Read => {}
         }
-        let message = from.message().await?;
+        let Some((stage, _)) = talk.at() else { return Ok(0) };
+        if at_work.is_none_or(|(step, _)| step != done) {
+            at_work = Some((done, stage.limit.map(|limit| Instant::now() + limit)));
+        }
+        let (place, text) = (place(stage), stage.step.parts().1);
+        let message = match at_work.and_then(|(_, until)| until) {
+            None => from.message().await?,
+            Some(until) => {
+                let late = || {
+                    let limit = stage.limit.unwrap_or_default();
+                    Failure::new(
+                        Reason::Timeout,
+                        format_args!("{object}{place}"),
+                        format_args!("`{text}` did not come in {limit:?}"),
+                    )
+                };
+                tokio::time::timeout_at(until.into(), from.message()).await.map_err(|_| late())??
+            }
+        };
         let Some(message) = message else {
-            let note = format!("it ended before `{}` came", talk.waits_for().unwrap_or_default());
-            return Err(Failure::new(Reason::WrongState, object, note));
+            let note = format!("it ended before `{text}` came");
+            return Err(Failure::new(Reason::WrongState, format_args!("{object}{place}"), note));
         };
         if let Some(console_output::Kind::Data(data)) = message.kind {
             match &mut plain {
@@ -133,16 +200,16 @@ impl Drop for Raw {
     }
 }
 
-async fn interactive(ctx: &Ctx, args: &ConsoleArgs) -> Result<u8, Failure> {
+async fn interactive(ctx: &Ctx, args: &Line) -> Result<u8, Failure> {
     let Attached { to, mut from, given } = attach(ctx, args).await?;
     let terminal = std::io::stdin().is_terminal();
-    let note = match (given.writer, args.read_only) {
+    let note = match (given.writer, !args.write) {
         (true, _) => "`~.` leaves, `~?` helps",
         (false, true) => "watching; `~.` leaves",
         (false, false) => "watching, since somebody else has the keyboard (--take takes it over); `~.` leaves",
     };
     if terminal {
-        ctx.output.warning(format_args!("console {}: {note}", args.machine));
+        ctx.output.warning(format_args!("{}: {note}", args.name()));
     }
     let raw = terminal.then(Raw::enter).flatten();
     let mut keys = keyboard();
@@ -180,7 +247,7 @@ async fn interactive(ctx: &Ctx, args: &ConsoleArgs) -> Result<u8, Failure> {
     }
     drop(raw);
     if terminal {
-        ctx.output.warning(format_args!("console {}: left", args.machine));
+        ctx.output.warning(format_args!("{}: left", args.name()));
     }
     Ok(0)
 }

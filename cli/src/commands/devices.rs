@@ -1,8 +1,11 @@
 //! Devices as they are typed.
 
-use crate::args::{Clock, DeviceArgs, HostBridge, Switched};
+use crate::args::{Clock, DeviceArgs, Gdb, HostBridge, Switched};
 use crate::error::Failure;
-use skep_api::v1::{Controller, DiskAttachment, FwCfgItem, MachineBoard, PciPlace, ScreenProperties};
+use skep_api::v1::{
+    Controller, ControllerKind, DiskAttachment, DiskController, FwCfgItem, GdbStub, MachineBoard, PciPlace, ScreenProperties,
+    SerialPort,
+};
 use skep_proto::Reason;
 
 fn on(switched: Option<Switched>) -> Option<bool> {
@@ -46,6 +49,43 @@ pub fn item(text: &str) -> Result<FwCfgItem, Failure> {
     Ok(FwCfgItem { name: name.to_owned(), value: value.to_owned() })
 }
 
+/// `NAME,KIND[,slot=N]`.
+pub fn controller(text: &str) -> Result<DiskController, Failure> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let (name, kind, slot) = match parts.as_slice() {
+        [name, kind] => (name, kind, 0),
+        [name, kind, slot] => {
+            let slot = slot.strip_prefix("slot=").and_then(|number| number.parse().ok()).filter(|slot| *slot > 0);
+            let note = format!("--controller {text}: its third part is not like slot=20");
+            (name, kind, slot.ok_or_else(|| wrong("machine", note))?)
+        }
+        _ => return Err(wrong("machine", format_args!("--controller {text}: it is not like sata,ahci or sata,ahci,slot=20"))),
+    };
+    let kind = match *kind {
+        "ahci" => ControllerKind::Ahci,
+        "scsi" => ControllerKind::VirtioScsi,
+        "nvme" => ControllerKind::Nvme,
+        "virtio" => ControllerKind::VirtioBlk,
+        _ => return Err(wrong("machine", format_args!("--controller {text}: `{kind}` is none of ahci, scsi, nvme, virtio"))),
+    };
+    Ok(DiskController { name: (*name).to_owned(), kind: kind.into(), slot })
+}
+
+/// `PORT[,speed=N][,nolog]`.
+pub fn port(text: &str) -> Result<SerialPort, Failure> {
+    let port: skep_proto::SerialPort = text.parse().map_err(|e| wrong("machine", format_args!("--serial {text}: {e}")))?;
+    Ok(SerialPort { port: port.port().into(), speed: port.speed(), log: Some(port.log()) })
+}
+
+/// Whether a debugger may be joined.
+pub fn gdb(gdb: Gdb) -> GdbStub {
+    match gdb {
+        Gdb::Off => GdbStub::Off,
+        Gdb::On => GdbStub::On,
+        Gdb::Wait => GdbStub::Wait,
+    }
+}
+
 /// `DEVICE=N`.
 pub fn place(text: &str) -> Result<PciPlace, Failure> {
     let parts = text.split_once('=').and_then(|(device, slot)| Some((device, slot.parse().ok()?)));
@@ -69,10 +109,17 @@ pub fn disk(text: &str) -> Result<DiskAttachment, Failure> {
             "sync" => disk.sync = true,
             "ejected" => disk.ejected = true,
             "eject-once" => disk.eject_after_first_boot = true,
+            _ if part.starts_with("on=") => disk.on = part.trim_start_matches("on=").to_owned(),
+            _ if part.starts_with("port=") => {
+                let port = part.trim_start_matches("port=");
+                let note = format!("--disk {text}: `{port}` is no port");
+                disk.port = Some(port.parse().map_err(|_| wrong(format_args!("disk {}", disk.disk), note))?);
+            }
             _ => {
                 let slot = part.strip_prefix("slot=").and_then(|number| number.parse().ok()).filter(|slot| *slot > 0);
                 disk.slot = slot.ok_or_else(|| {
-                    let words = "virtio, nvme, ahci, cd, scsi, ro, nocache, sync, slot=N, ejected, eject-once";
+                    let words =
+                        "virtio, nvme, ahci, cd, scsi, ro, nocache, sync, slot=N, on=CONTROLLER, port=N, ejected, eject-once";
                     wrong(format_args!("disk {}", disk.disk), format_args!("--disk {text}: `{part}` is none of {words}"))
                 })?;
             }
@@ -93,6 +140,19 @@ mod tests {
         for text in ["root,sata", "root,slot=0", "root,slot=x", "root,"] {
             assert_eq!(disk(text).expect_err("refused").exit, 8, "{text}");
         }
+    }
+
+    #[test]
+    fn a_controller_is_typed_with_its_kind() {
+        let typed = controller("sata,ahci,slot=20").expect("valid");
+        assert_eq!((typed.name.as_str(), typed.kind(), typed.slot), ("sata", ControllerKind::Ahci, 20));
+        assert_eq!(controller("fast,nvme").expect("valid").slot, 0);
+        for text in ["sata", "sata,ide", "sata,ahci,20", "sata,ahci,slot=0", "sata,ahci,slot=1,x"] {
+            assert_eq!(controller(text).expect_err("refused").exit, 8, "{text}");
+        }
+        let typed = disk("root,on=sata,port=3,cd").expect("valid");
+        assert_eq!((typed.on.as_str(), typed.port, typed.controller()), ("sata", Some(3), Controller::AhciCd));
+        assert_eq!(disk("root,on=sata,port=x").expect_err("refused").exit, 8);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! `skep disk`.
 
-use super::Ctx;
+use super::pages::pages;
+use super::{Ctx, export};
 use crate::args::{DiskCommand, Format, Kind, SnapshotCommand};
+use crate::client::Api;
 use crate::error::Failure;
 use crate::operation::{self, Interrupt, bar};
 use crate::view;
@@ -10,13 +12,15 @@ use skep_api::CHUNK;
 use skep_api::v1::disks_client::DisksClient;
 use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
-    CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, DiskKind,
-    GetDiskRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, ListDisksRequest, ListSnapshotsRequest,
-    Operation, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest, WipeDiskRequest,
+    CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk, DiskKind,
+    GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, ListDisksRequest,
+    ListSnapshotsRequest, Operation, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest, WipeDiskRequest,
 };
+use skep_proto::RequestId;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -51,23 +55,18 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             };
             let sha256 = sha256.unwrap_or_default();
             let header = ImportDiskHeader {
-                name: name.clone(),
+                name,
                 kind: kind(how),
                 format: format.into(),
                 expect_bytes: 0,
                 sha256,
                 group: group.unwrap_or_default(),
-                // A stream that broke is cancelled, so there is nothing to be known again.
-                request_id: String::new(),
+                iso: false,
+                ..Default::default()
             };
-            let begun = import(&ctx, header, &file).await?;
-            let ended = operation::finish(&ctx.api, ctx.output, begun, Interrupt::Cancels).await?;
-            if ctx.output.json {
-                ctx.output.line(view::operation(&ended));
-            } else {
-                ctx.output.remark(format_args!("disk {name}: imported"));
-            }
+            take_in(&ctx, header, &file).await?;
         }
+        DiskCommand::Export { disk, file } => export::run(&ctx, disk, &file).await?,
         DiskCommand::Clone { disk, name, wait } => {
             let begun = ctx.make(|api, request_id| {
                 let request = CloneDiskRequest { disk: disk.clone(), name: name.clone(), request_id };
@@ -93,15 +92,7 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             ctx.made(&view::disk(&disk), "disk", "wiped");
         }
         DiskCommand::List => {
-            let (mut all, mut page_token) = (Vec::new(), String::new());
-            loop {
-                let page = api.list(ListDisksRequest { page_size: 0, page_token }).await?.into_inner();
-                all.extend(page.disks);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+            let all = list(&ctx, None).await?;
             ctx.output.list(view::DISKS, all.iter().map(|d| (view::disk(d), view::disk_row(d))));
         }
         DiskCommand::Show { disk } => {
@@ -126,16 +117,7 @@ async fn snapshot(ctx: Ctx, command: SnapshotCommand) -> Result<(), Failure> {
             ctx.made(&view::snapshot(&made), "snapshot", "made");
         }
         SnapshotCommand::List { disk } => {
-            let (mut all, mut page_token) = (Vec::new(), String::new());
-            loop {
-                let request = ListSnapshotsRequest { disk: disk.clone(), page_size: 0, page_token };
-                let page = api.list_snapshots(request).await?.into_inner();
-                all.extend(page.snapshots);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+            let all = pages!(api.list_snapshots, snapshots, ListSnapshotsRequest { disk: disk.clone() });
             ctx.output.list(view::SNAPSHOTS, all.iter().map(|s| (view::snapshot(s), view::snapshot_row(s))));
         }
         SnapshotCommand::Rollback { disk, snapshot } => {
@@ -150,20 +132,86 @@ async fn snapshot(ctx: Ctx, command: SnapshotCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends an image. ^C ends the stream early, and what came is thrown away.
+/// All disks; `iso`: only ISO images, or only what is none.
+pub async fn list(ctx: &Ctx, iso: Option<bool>) -> Result<Vec<Disk>, Failure> {
+    let mut api = ctx.api.disks();
+    Ok(pages!(api.list, disks, ListDisksRequest { iso: iso }))
+}
+
+/// Imports an image, to its end.
+pub async fn take_in(ctx: &Ctx, header: ImportDiskHeader, file: &Path) -> Result<(), Failure> {
+    let (name, what) = (header.name.clone(), if header.iso { "iso" } else { "disk" });
+    let begun = import(ctx, header, file).await?;
+    let ended = operation::finish(&ctx.api, ctx.output, begun, Interrupt::Cancels).await?;
+    if ctx.output.json {
+        ctx.output.line(view::operation(&ended));
+    } else {
+        ctx.output.remark(format_args!("{what} {name}: imported"));
+    }
+    Ok(())
+}
+
+/// Sends an image. ^C ends the stream early, and what came is thrown away. Where the connection breaks, a file is gone on with from the byte
+/// that the suite wants next.
 async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Result<Operation, Failure> {
     let failed = |what: &str, e: &std::io::Error| Failure::io(format_args!("file {}", file.display()), what, e);
-    let mut source: Box<dyn Read + Send> = Box::new(std::io::stdin());
+    let mut again = false;
     if file != Path::new("-") {
-        let opened = File::open(file).map_err(|e| failed("open", &e))?;
-        let meta = opened.metadata().map_err(|e| failed("look at", &e))?;
+        let meta = std::fs::metadata(file).map_err(|e| failed("look at", &e))?;
         if meta.is_dir() {
             return Err(failed("read", &std::io::ErrorKind::IsADirectory.into()));
         }
-        header.expect_bytes = if meta.is_file() { meta.len() } else { 0 };
-        source = Box::new(opened);
+        again = meta.is_file();
+        header.expect_bytes = if again { meta.len() } else { 0 };
+    }
+    header.resumable = again;
+    if again {
+        header.request_id = RequestId::random().to_string();
     }
     let shown = bar(ctx.output, format!("disk {}: import", header.name), header.expect_bytes);
+    let (mut api, mut until) = (ctx.api.clone(), Instant::now() + super::AGAIN);
+    let begun = loop {
+        let mut source: Box<dyn Read + Send> = Box::new(std::io::stdin());
+        if file != Path::new("-") {
+            let mut opened = File::open(file).map_err(|e| failed("open", &e))?;
+            if header.offset_bytes > 0 {
+                opened.seek(SeekFrom::Start(header.offset_bytes)).map_err(|e| failed("read", &e))?;
+            }
+            source = Box::new(opened);
+        }
+        let failure = match send(&api, header.clone(), source, file, &shown).await {
+            Ok(begun) => break Ok(begun),
+            Err(failure) => failure,
+        };
+        if !again || !failure.is_unavailable() || Instant::now() > until {
+            break Err(failure);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let Ok(renewed) = api.again().await else { continue };
+        api = renewed;
+        let request = GetUploadRequest { request_id: header.request_id.clone() };
+        match api.disks().get_upload(request).await {
+            Ok(upload) => {
+                header.offset_bytes = upload.into_inner().offset_bytes;
+                shown.set_position(header.offset_bytes);
+                until = Instant::now() + super::AGAIN;
+            }
+            Err(status) => {
+                let other = Failure::from(status);
+                // The process that kept it is another one by now, and so is the upload.
+                if !other.is_unavailable() {
+                    break Err(failure);
+                }
+            }
+        }
+    };
+    shown.finish_and_clear();
+    begun
+}
+
+async fn send(
+    api: &Api, header: ImportDiskHeader, mut source: Box<dyn Read + Send>, file: &Path, shown: &ProgressBar,
+) -> Result<Operation, Failure> {
     let (to, parts) = mpsc::channel(4);
     let (broken, mut why) = mpsc::channel(1);
     let progress = shown.clone();
@@ -174,15 +222,13 @@ async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Result<
             let _ = broken.blocking_send(error);
         }
     });
-    let mut api = ctx.api.disks();
-    let begun = tokio::select! {
+    let failed = |e: &std::io::Error| Failure::io(format_args!("file {}", file.display()), "read", e);
+    tokio::select! {
         biased;
-        Some(error) = why.recv() => Err(failed("read", &error)),
+        Some(error) = why.recv() => Err(failed(&error)),
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted("the import was cancelled, and nothing was left behind")),
-        begun = api.import(ReceiverStream::new(parts)) => begun.map(tonic::Response::into_inner).map_err(Failure::from),
-    };
-    shown.finish_and_clear();
-    begun
+        begun = async { api.disks().import(ReceiverStream::new(parts)).await } => begun.map(tonic::Response::into_inner).map_err(Failure::from),
+    }
 }
 
 fn read_all(

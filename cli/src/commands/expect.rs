@@ -1,7 +1,8 @@
-//! A conversation with a guest: what was typed with `--expect` and `--send`, step by step.
+//! A conversation with a guest, step by step: what was typed with `--expect` and `--send`, or a script.
 
 use crate::args::Step;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,10 +15,27 @@ pub enum Next {
     Done,
 }
 
+/// A step, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// The step.
+    pub step: Step,
+    /// Its line in a script.
+    pub line: Option<u32>,
+    /// How long it may take.
+    pub limit: Option<Duration>,
+}
+
+impl From<Step> for Stage {
+    fn from(step: Step) -> Self {
+        Self { step, line: None, limit: None }
+    }
+}
+
 /// Where a conversation is.
 #[derive(Debug)]
 pub struct Talk {
-    steps: VecDeque<Step>,
+    steps: VecDeque<Stage>,
     /// What came and was not yet searched to the end.
     seen: Vec<u8>,
     /// Bytes of scroll-back that are still to come: they answer to nothing that is sent now.
@@ -28,16 +46,13 @@ pub struct Talk {
 
 impl Talk {
     /// A conversation that begins with so many bytes of scroll-back. `from_now`: nothing in them is what is waited for.
-    pub fn new(steps: Vec<Step>, scrollback: usize, from_now: bool) -> Self {
+    pub fn new(steps: Vec<Stage>, scrollback: usize, from_now: bool) -> Self {
         Self { steps: steps.into(), seen: Vec::new(), scrollback, ignored: if from_now { scrollback } else { 0 } }
     }
 
-    /// The text that is waited for, if one is.
-    pub fn waits_for(&self) -> Option<&str> {
-        match self.steps.front() {
-            Some(Step::Expect(text) | Step::Send(text)) => Some(text),
-            None => None,
-        }
+    /// The step at work, if one is, and how many come after it.
+    pub fn at(&self) -> Option<(&Stage, usize)> {
+        self.steps.front().map(|stage| (stage, self.steps.len() - 1))
     }
 
     /// Takes what came.
@@ -50,11 +65,12 @@ impl Talk {
 
     /// What to do now; to be asked until it is [`Next::Read`] or [`Next::Done`].
     pub fn next(&mut self) -> Next {
-        match self.steps.front() {
+        match self.steps.front().map(|stage| &stage.step) {
             None => Next::Done,
-            Some(Step::Send(_)) if self.scrollback > 0 => Next::Read,
-            Some(Step::Send(text)) => {
-                let typed = [text.as_bytes(), b"\r"].concat();
+            Some(Step::Send(_) | Step::Type(_)) if self.scrollback > 0 => Next::Read,
+            Some(step @ (Step::Send(text) | Step::Type(text))) => {
+                let enter: &[u8] = if matches!(step, Step::Send(_)) { b"\r" } else { b"" };
+                let typed = [text.as_bytes(), enter].concat();
                 self.steps.pop_front();
                 self.seen.clear();
                 Next::Type(typed)
@@ -83,9 +99,15 @@ fn find(all: &[u8], wanted: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn steps(list: &[(&str, &str)]) -> Vec<Step> {
-        let step =
-            |(kind, text): &(&str, &str)| if *kind == "send" { Step::Send((*text).into()) } else { Step::Expect((*text).into()) };
+    fn steps(list: &[(&str, &str)]) -> Vec<Stage> {
+        let step = |(kind, text): &(&str, &str)| {
+            let text = (*text).to_owned();
+            Stage::from(match *kind {
+                "send" => Step::Send(text),
+                "type" => Step::Type(text),
+                _ => Step::Expect(text),
+            })
+        };
         list.iter().map(step).collect()
     }
 
@@ -97,6 +119,12 @@ mod tests {
         talk.came(b"in: ");
         assert_eq!(talk.next(), Next::Type(b"root\r".to_vec()));
         assert_eq!(talk.next(), Next::Done);
+    }
+
+    #[test]
+    fn what_is_typed_has_no_enter() {
+        let mut talk = Talk::new(steps(&[("type", "y"), ("send", "")]), 0, false);
+        assert_eq!((talk.next(), talk.next(), talk.next()), (Next::Type(b"y".to_vec()), Next::Type(b"\r".to_vec()), Next::Done));
     }
 
     #[test]

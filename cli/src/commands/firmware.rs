@@ -1,6 +1,7 @@
 //! `skep vm firmware`.
 
 use super::Ctx;
+use super::pages::pages;
 use crate::args::{DataArgs, FirmwareCommand};
 use crate::error::Failure;
 use crate::view;
@@ -22,16 +23,7 @@ pub async fn run(ctx: Ctx, command: FirmwareCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.firmware();
     match command {
         FirmwareCommand::List { machine } => {
-            let (mut all, mut page_token) = (Vec::new(), String::new());
-            loop {
-                let request = ListVariablesRequest { machine: machine.clone(), page_size: 0, page_token };
-                let page = api.list_variables(request).await?.into_inner();
-                all.extend(page.variables);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+            let all = pages!(api.list_variables, variables, ListVariablesRequest { machine: machine.clone() });
             ctx.output.list(view::VARIABLES, all.iter().map(|v| (view::variable(v), view::variable_row(v))));
         }
         FirmwareCommand::Show { machine, variable, file } => {

@@ -224,8 +224,14 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// `skep vm log`: bytes as they are; on a terminal, and as JSON, lines of harmless text.
-pub async fn machine(ctx: &Ctx, machine: String, hypervisor: bool, tail: Option<u32>, follow: bool) -> Result<(), Failure> {
-    let log = if hypervisor { MachineLog::Hypervisor } else { MachineLog::Serial };
+pub async fn machine(ctx: &Ctx, machine: String, port: Option<u32>, tail: Option<u32>, follow: bool) -> Result<(), Failure> {
+    let log = match port {
+        None => MachineLog::Hypervisor,
+        Some(2) => MachineLog::Serial2,
+        Some(3) => MachineLog::Serial3,
+        Some(4) => MachineLog::Serial4,
+        Some(_) => MachineLog::Serial,
+    };
     let request = MachineLogRequest { machine, log: log.into(), tail, follow };
     let mut stream = ctx.api.machines().log(request).await?.into_inner();
     let as_lines = ctx.output.json || std::io::stdout().is_terminal();

@@ -9,15 +9,20 @@ mod doctor;
 mod escape;
 mod events;
 mod expect;
+mod export;
 mod firmware;
 mod host;
+mod iso;
 mod launch;
 mod login;
 mod logs;
+mod manual;
 mod nic;
 mod op;
 mod pages;
 mod plain;
+mod relay;
+mod script;
 mod service;
 mod starting;
 mod stats;
@@ -152,6 +157,7 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Launch(args) => with_api(&at, output, |ctx| launch::run(ctx, *args)),
         Command::Vm(command) => with_api(&at, output, |ctx| vm::run(ctx, *command)),
         Command::Disk(command) => with_api(&at, output, |ctx| disk::run(ctx, command)),
+        Command::Iso(command) => with_api(&at, output, |ctx| iso::run(ctx, command)),
         Command::Switch(command) => with_api(&at, output, |ctx| switch::run(ctx, command)),
         Command::Nic(command) => with_api(&at, output, |ctx| nic::run(ctx, command)),
         Command::Events(args) => with_api(&at, output, |ctx| events::run(ctx, args)),
@@ -166,12 +172,12 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
             output.object(&json!({"version": env!("CARGO_PKG_VERSION")}));
             Ok(0)
         }
-        Command::ExitCodes => pages::exit_codes(output),
+        Command::ExitCodes => manual::exit_codes(output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "skep", &mut std::io::stdout());
             Ok(0)
         }
-        Command::Man { dir } => pages::man(&dir, output),
+        Command::Man { dir } => manual::man(&dir, output),
     }
 }
 

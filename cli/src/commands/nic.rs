@@ -1,5 +1,6 @@
 //! `skep nic`.
 
+use super::pages::pages;
 use super::{Ctx, or_none};
 use crate::args::{NicCommand, NicModel};
 use crate::error::Failure;
@@ -72,15 +73,7 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
             ctx.made(&view::nic(&nic), "nic", "detached");
         }
         NicCommand::List => {
-            let (mut all, mut page_token) = (Vec::new(), String::new());
-            loop {
-                let page = api.list(ListNicsRequest { page_size: 0, page_token }).await?.into_inner();
-                all.extend(page.nics);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+            let all = pages!(api.list, nics, ListNicsRequest {});
             ctx.output.list(view::NICS, all.iter().map(|n| (view::nic(n), view::nic_row(n))));
         }
         NicCommand::Delete { nic } => {

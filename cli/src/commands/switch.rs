@@ -1,5 +1,6 @@
 //! `skep switch`.
 
+use super::pages::pages;
 use super::{Ctx, or_none};
 use crate::args::{SwitchCommand, SwitchKind};
 use crate::error::Failure;
@@ -47,15 +48,7 @@ pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
             ctx.made(&view::switch(&api.update(request).await?.into_inner()), "switch", "changed");
         }
         SwitchCommand::List => {
-            let (mut all, mut page_token) = (Vec::new(), String::new());
-            loop {
-                let page = api.list(ListSwitchesRequest { page_size: 0, page_token }).await?.into_inner();
-                all.extend(page.switches);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+            let all = pages!(api.list, switches, ListSwitchesRequest {});
             ctx.output.list(view::SWITCHES, all.iter().map(|s| (view::switch(s), view::switch_row(s))));
         }
         SwitchCommand::Open { switch, group } => {

@@ -1,5 +1,6 @@
 //! `skep vm`.
 
+use super::pages::pages;
 use super::{Ctx, channel, console, devices, firmware, logs, starting, stats, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
@@ -36,9 +37,20 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             let machine = api.get(GetMachineRequest { machine: which.machine }).await?.into_inner();
             ctx.output.object(&view::machine(&machine));
         }
-        VmCommand::Set { machine, settings, no_disks, no_channels, no_shares, no_fw_cfg, no_places, revision } => {
+        VmCommand::Set {
+            machine,
+            settings,
+            no_disks,
+            no_channels,
+            no_shares,
+            no_fw_cfg,
+            no_places,
+            no_serial,
+            no_controllers,
+            revision,
+        } => {
             let settings = given(&settings)?;
-            let none = [no_disks, no_channels, no_shares, no_fw_cfg, no_places];
+            let none = [no_disks, no_channels, no_shares, no_fw_cfg, no_places, no_serial, no_controllers];
             let paths = if none.contains(&true) { mask(&settings, none) } else { Vec::new() };
             if paths.is_empty() && settings == MachineSettings::default() {
                 return Err(Failure::new(Reason::InvalidValue, format_args!("machine {machine}"), "nothing to change was given"));
@@ -59,12 +71,17 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         VmCommand::Pause(args) => act(&ctx, args, "pause").await?,
         VmCommand::Resume(args) => act(&ctx, args, "resume").await?,
         VmCommand::Console(args) => return console::run(ctx, args).await,
+        VmCommand::Play(args) => return console::play(ctx, args).await,
+        VmCommand::Gdb { machine, path } => return vnc::gdb(ctx, machine, path).await,
         VmCommand::Channel { machine, channel, lines, timeout } => {
             return channel::run(&ctx, machine, channel, lines, timeout).await;
         }
         VmCommand::Vnc { machine, listen, path } => return vnc::run(ctx, machine, listen, path).await,
         VmCommand::Firmware(command) => return firmware::run(ctx, command).await,
-        VmCommand::Log { machine, hypervisor, tail, follow } => logs::machine(&ctx, machine, hypervisor, tail, follow).await?,
+        VmCommand::Log { machine, port, hypervisor, tail, follow } => {
+            let port = (!hypervisor).then_some(port);
+            logs::machine(&ctx, machine, port, tail, follow).await?;
+        }
         VmCommand::Stats { machine, watch, interval } => stats::run(&ctx, machine, watch.then_some(interval)).await?,
         VmCommand::Clone { machine, name, wait } => {
             let begun = ctx.make(|api, request_id| {
@@ -89,15 +106,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
 /// All machines.
 pub async fn list(ctx: &Ctx) -> Result<Vec<v1::Machine>, Failure> {
     let mut api = ctx.api.machines();
-    let (mut all, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let page = api.list(ListMachinesRequest { page_size: 0, page_token }).await?.into_inner();
-        all.extend(page.machines);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(all);
-        }
-    }
+    Ok(pages!(api.list, machines, ListMachinesRequest {}))
 }
 
 pub async fn act(ctx: &Ctx, args: ActArgs, what: &str) -> Result<(), Failure> {
@@ -153,6 +162,9 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         board: devices::board(&args.devices),
         fw_cfg: args.devices.fw_cfg.iter().map(|text| devices::item(text)).collect::<Result<_, _>>()?,
         places: args.devices.place.iter().map(|text| devices::place(text)).collect::<Result<_, _>>()?,
+        serial: args.devices.serial.iter().map(|text| devices::port(text)).collect::<Result<_, _>>()?,
+        gdb: args.devices.gdb.map(|gdb| devices::gdb(gdb).into()),
+        controllers: args.devices.controller.iter().map(|text| devices::controller(text)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -217,7 +229,8 @@ fn share(text: &str) -> Result<v1::Share, Failure> {
 }
 
 /// The fields that are set, and the lists that are to become empty.
-fn mask(settings: &MachineSettings, [no_disks, no_channels, no_shares, no_fw_cfg, no_places]: [bool; 5]) -> Vec<String> {
+fn mask(settings: &MachineSettings, none: [bool; 7]) -> Vec<String> {
+    let [no_disks, no_channels, no_shares, no_fw_cfg, no_places, no_serial, no_controllers] = none;
     let set = [
         ("cpus", settings.cpus.is_some()),
         ("memory_mib", settings.memory_mib.is_some()),
@@ -237,11 +250,15 @@ fn mask(settings: &MachineSettings, [no_disks, no_channels, no_shares, no_fw_cfg
         ("board", settings.board.is_some()),
         ("fw_cfg", no_fw_cfg || !settings.fw_cfg.is_empty()),
         ("places", no_places || !settings.places.is_empty()),
+        ("serial", no_serial || !settings.serial.is_empty()),
+        ("gdb", settings.gdb.is_some()),
+        ("controllers", no_controllers || !settings.controllers.is_empty()),
     ];
     set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()).collect()
 }
 
-fn edited(ctx: &Ctx, edited: v1::UpdateMachineResponse) {
+/// Says what a change of settings has changed, and when it applies.
+pub fn edited(ctx: &Ctx, edited: v1::UpdateMachineResponse) {
     let when = |change: &v1::Change| if change.applies() == Applies::Now { "now" } else { "next start" };
     let machine = edited.machine.unwrap_or_default();
     if ctx.output.json {

@@ -1,6 +1,10 @@
 //! The gRPC API, package `skep.v1`, compiled from `proto/skep/v1`. The comments there are its documentation.
 #![forbid(unsafe_code)]
 
+mod bounds;
+
+pub use bounds::{Bounded, Exceeded};
+
 /// Messages, servers and clients.
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 pub mod v1 {

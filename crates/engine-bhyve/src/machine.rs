@@ -4,8 +4,10 @@ use crate::keys::{Config, Key, Pci, Unwritable};
 use crate::{BhyveRelease, Names, ScreenAddress};
 use skep_efivars::path as firmware;
 use skep_machine::{
-    Acceleration, Boot, Clock, Controller, Device, Disk, Format, HostBridge, Invalid, MachineSpec, Nic, NicModel, Screen,
+    Acceleration, Boot, BusKind, Clock, Controller, Device, Disk, Format, Gdb, HostBridge, Invalid, MachineSpec, Nic, NicModel,
+    Screen,
 };
+use std::collections::BTreeMap;
 
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +51,9 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
     if !spec.fw_cfg.is_empty() {
         return Err(Error::Unsupported("items of fw_cfg in its configuration"));
     }
+    if spec.gdb != Gdb::Off {
+        return Err(Error::Unsupported("a debugger's stub without TCP"));
+    }
     let mut c = Config::new(release);
     board(&mut c, spec, names)?;
     boot(&mut c, spec, names, release)?;
@@ -84,9 +89,9 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
     channels(&mut c, spec, names)?;
     shares(&mut c, spec, names)?;
     device(&mut c, 31, "lpc")?;
-    for port in 0..spec.serial_ports {
-        let fd = names.serials.get(usize::from(port)).ok_or_else(|| Error::NoDescriptor(format!("serial port {port}")))?;
-        c.set(Key::LpcComPath(port + 1), path(*fd))?;
+    for &port in &spec.serial_ports {
+        let fd = names.serials.get(usize::from(port - 1));
+        c.set(Key::LpcComPath(port), path(*fd.ok_or_else(|| Error::NoDescriptor(format!("serial port {port}")))?))?;
     }
     Ok(c.finish())
 }
@@ -154,20 +159,34 @@ fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
     // A CD drive is there with its medium only.
     let mut disks: Vec<_> = spec.disks.iter().filter(|disk| !disk.ejected).collect();
     disks.sort_by_key(|d| d.slot);
-    // AHCI ports must be numbered without gaps (bhyve_config(5)).
-    let mut ports = 0;
+    // AHCI ports must be numbered without gaps (bhyve_config(5)): of the usual controller, and of each that has a name.
+    let mut ports = BTreeMap::new();
+    disks.sort_by_key(|d| (d.seat.map(|seat| seat.port), d.slot));
     for disk in disks {
         let fd = names.disks.get(&disk.slot).ok_or_else(|| Error::NoDescriptor(format!("disk {}", disk.slot)))?;
         if disk.format != Format::Raw {
             return Err(Error::Unsupported("a disk that is not raw"));
         }
-        match (disk.controller, spec.place(Device::Disk(disk.slot))) {
+        let own = match disk.seat {
+            None => spec.place(Device::Disk(disk.slot)),
+            Some(seat) if seat.port > 0 && disk.controller == Controller::Nvme => {
+                return Err(Error::Unsupported("several disks on one NVMe controller"));
+            }
+            Some(seat) => spec.place(Device::Controller(seat.controller)),
+        };
+        let ahci = match disk.seat {
+            None => Device::Ahci,
+            Some(seat) => Device::Controller(seat.controller),
+        };
+        match (disk.controller, own) {
             (Controller::VirtioBlk, Some(at)) => single(c, disk, at, "virtio-blk", *fd)?,
             (Controller::Nvme, Some(at)) => single(c, disk, at, "nvme", *fd)?,
-            (Controller::Ahci, _) => port(c, spec, disk, &mut ports, "hd", *fd)?,
-            (Controller::AhciCd, _) => port(c, spec, disk, &mut ports, "cd", *fd)?,
+            (Controller::Ahci, _) => port(c, at(spec, ahci)?, disk, &mut ports, "hd", *fd)?,
+            (Controller::AhciCd, _) => port(c, at(spec, ahci)?, disk, &mut ports, "cd", *fd)?,
             // Its only disks are those of ctl(4): all that the host serves as targets.
-            (Controller::VirtioScsi, _) => return Err(Error::Unsupported("a virtio-scsi disk of the machine's own")),
+            (Controller::VirtioScsi | Controller::VirtioScsiCd, _) => {
+                return Err(Error::Unsupported("a virtio-scsi disk of the machine's own"));
+            }
             (_, None) => return Err(Error::NoDescriptor(format!("disk {}", disk.slot))),
         }
     }
@@ -186,9 +205,9 @@ fn single(c: &mut Config, disk: &Disk, at: u8, model: &str, fd: i32) -> Result<(
     Ok(c.set(Key::Pci(at, Pci::Ser), disk.serial())?)
 }
 
-/// A disk on the AHCI controller.
-fn port(c: &mut Config, spec: &MachineSpec, disk: &Disk, ports: &mut u8, kind: &str, fd: i32) -> Result<(), Error> {
-    let slot = at(spec, Device::Ahci)?;
+/// A disk on the AHCI controller at this place.
+fn port(c: &mut Config, slot: u8, disk: &Disk, ports: &mut BTreeMap<u8, u8>, kind: &str, fd: i32) -> Result<(), Error> {
+    let ports = ports.entry(slot).or_default();
     if *ports == 0 {
         device(c, slot, "ahci")?;
     }
@@ -209,15 +228,29 @@ fn port(c: &mut Config, spec: &MachineSpec, disk: &Disk, ports: &mut u8, kind: &
 
 /// How the firmware's device paths to a disk begin.
 pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
-    let is_ahci = |disk: &&Disk| matches!(disk.controller, Controller::Ahci | Controller::AhciCd) && !disk.ejected;
+    let is_ahci =
+        |disk: &&Disk| matches!(disk.controller, Controller::Ahci | Controller::AhciCd) && !disk.ejected && disk.seat.is_none();
     let disk = spec.disks.iter().find(|disk| disk.slot == slot && !disk.ejected)?;
+    if let Some((bus, seat)) = spec.seat(disk) {
+        let place = firmware::pci(bus.slot, 0);
+        let same =
+            |other: &&Disk| other.seat.is_some_and(|s| s.controller == seat.controller && s.port < seat.port) && !other.ejected;
+        return match bus.kind {
+            BusKind::Ahci => {
+                let before = u16::try_from(spec.disks.iter().filter(same).count()).ok()?;
+                Some([place, firmware::sata(before)].concat())
+            }
+            BusKind::Nvme | BusKind::VirtioBlk => (seat.port == 0).then_some(place),
+            BusKind::VirtioScsi => None,
+        };
+    }
     Some(match disk.controller {
         Controller::VirtioBlk | Controller::Nvme => firmware::pci(spec.place(Device::Disk(slot))?, 0),
         Controller::Ahci | Controller::AhciCd => {
             let before = spec.disks.iter().filter(is_ahci).filter(|other| other.slot < slot).count();
             [firmware::pci(spec.place(Device::Ahci)?, 0), firmware::sata(u16::try_from(before).ok()?)].concat()
         }
-        Controller::VirtioScsi => return None,
+        Controller::VirtioScsi | Controller::VirtioScsiCd => return None,
     })
 }
 

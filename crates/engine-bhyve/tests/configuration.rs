@@ -40,7 +40,7 @@ fn full() -> MachineSpec {
             Nic { slot: 7, model: NicModel::E1000, mac: Mac::from_id(0xbb) },
         ],
         screen: Some(Screen { width: 1920, height: 1080, tablet: true, ..Screen::default() }),
-        serial_ports: 4,
+        serial_ports: [1, 2, 3, 4].into(),
         clock: Clock::LocalTime,
         channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
         shares: [("src", true), ("out", false)].map(|(name, read_only)| Share { name: name.into(), read_only }).into(),
@@ -218,7 +218,7 @@ fn a_device_without_a_descriptor_is_refused_by_name() {
     assert_eq!(with(|n| n.taps.clear()), Error::NoDescriptor("NIC 0".into()));
     assert_eq!(with(|n| n.channels.truncate(1)), Error::NoDescriptor("channel b".into()));
     assert_eq!(with(|n| n.shares.truncate(1)), Error::NoDescriptor("share out".into()));
-    assert_eq!(with(|n| n.serials.truncate(3)), Error::NoDescriptor("serial port 3".into()));
+    assert_eq!(with(|n| n.serials.truncate(3)), Error::NoDescriptor("serial port 4".into()));
 }
 
 #[test]
@@ -292,10 +292,46 @@ prop_compose! {
     }
 }
 
+#[test]
+fn disks_on_controllers_with_names_are_written_at_their_seats() {
+    let bus = |name: &str, kind, slot| Bus { name: name.into(), kind, slot };
+    let disk =
+        |slot, controller, at, port| Disk { slot, controller, seat: Some(Seat { controller: at, port }), ..Disk::default() };
+    let spec = MachineSpec {
+        controllers: vec![bus("sata", BusKind::Ahci, 20), bus("fast", BusKind::Nvme, 9)],
+        disks: vec![
+            disk(0, Controller::Nvme, 1, 0),
+            disk(1, Controller::Ahci, 0, 4),
+            disk(2, Controller::AhciCd, 0, 2),
+            Disk { controller: Controller::Ahci, slot: 3, ..Disk::default() },
+        ],
+        ..small()
+    };
+    for release in BhyveRelease::ALL {
+        let config = configure(&spec, &names(release), release).unwrap();
+        // Ports are numbered without gaps, in their order, on each controller for itself.
+        for line in [
+            "pci.0.9.0.device=nvme",
+            "pci.0.20.0.device=ahci",
+            "pci.0.20.0.port.0.type=cd",
+            "pci.0.20.0.port.1.type=hd",
+            "pci.0.5.0.device=ahci",
+            "pci.0.5.0.port.0.type=hd",
+        ] {
+            assert!(config.lines().any(|l| l == line), "{line}: {config}");
+        }
+        let mut several = spec.clone();
+        several.disks[1] = disk(1, Controller::Nvme, 1, 1);
+        assert!(matches!(configure(&several, &names(release), release), Err(Error::Unsupported(_))));
+        let gdb = MachineSpec { gdb: Gdb::On, ..small() };
+        assert!(matches!(configure(&gdb, &names(release), release), Err(Error::Unsupported(_))));
+    }
+}
+
 prop_compose! {
     fn spec()(
         disks in proptest::collection::vec(disk(), 0..4), nics in proptest::collection::btree_set(0u8..9, 0..4), e1000: bool,
-        uefi: bool, sound: bool, channels in 0usize..6, shares in 0usize..6, serial_ports in 0u8..6, rng: bool, local: bool, cpus in 0u16..20,
+        uefi: bool, sound: bool, channels in 0usize..6, shares in 0usize..6, serial_ports in proptest::collection::btree_set(0u8..6, 0..5), rng: bool, local: bool, cpus in 0u16..20,
         screen in proptest::option::of((600u16..4000, 400u16..2200, any::<bool>())),
     ) -> MachineSpec {
         let model = if e1000 { NicModel::E1000 } else { NicModel::VirtioNet };

@@ -69,13 +69,25 @@ pub const ARGV: &[&str] = &[
     CONFIG,
 ];
 
-/// How the first line of a configuration begins that names a keyboard layout.
+/// How a line at the beginning of a configuration begins that names a keyboard layout.
 pub(crate) const KEYBOARD: &str = "# keyboard ";
+/// The line at the beginning of a configuration whose guest is not to run at first.
+pub(crate) const WAIT: &str = "# wait";
+
+/// What stands before the first group: what is meant for whoever starts QEMU, which passes over it.
+fn notes(config: &str) -> impl Iterator<Item = &str> {
+    config.lines().take_while(|line| line.starts_with('#'))
+}
+
+/// Whether the guest stands still until a debugger, or whoever resumes it, lets it run.
+pub fn waits(config: &str) -> bool {
+    notes(config).any(|line| line == WAIT)
+}
 
 /// [`ARGV`], then the machine's identity, and the keyboard layout that the configuration names, if it does.
 pub fn argv(uuid: Uuid, config: &str) -> Vec<String> {
     let own = ["-uuid".to_owned(), uuid.to_string()];
-    let layout = config.lines().next().and_then(|line| line.strip_prefix(KEYBOARD));
+    let layout = notes(config).find_map(|line| line.strip_prefix(KEYBOARD));
     // With a path in it QEMU would read another file.
     let plain = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     let keyboard = layout.filter(plain).map(|name| ["-k".to_owned(), name.to_owned()]);

@@ -1,11 +1,11 @@
 //! Model to configuration.
 
 use crate::config::{Config, Group, Unwritable};
-use crate::{Fds, INITRD, KERNEL, KEYBOARD, UEFI_CODE, argv, qmp};
+use crate::{Fds, INITRD, KERNEL, KEYBOARD, UEFI_CODE, WAIT, argv, qmp};
 use skep_efivars::path as firmware_path;
 use skep_machine::{
-    Acceleration, Board, Boot, Channel, Clock, Controller, Device, Disk, Format, Invalid, MachineSpec, Nic, NicModel, Screen,
-    limits,
+    Acceleration, Board, Boot, BusKind, Channel, Clock, Controller, Device, Disk, Format, Gdb, Invalid, MachineSpec, Nic,
+    NicModel, Screen, Seat, limits,
 };
 
 /// What starts a machine.
@@ -15,7 +15,8 @@ pub struct Launch {
     pub argv: Vec<String>,
     /// The file for [`crate::CONFIG`].
     pub config: String,
-    /// Lines to send when QEMU's greeting has come, each answered by an empty reply with its place as the id. The last one starts the guest.
+    /// Lines to send when QEMU's greeting has come, each answered by an empty reply with its place as the id. The last one starts the guest,
+    /// unless that is to wait for a debugger.
     pub qmp_first: Vec<String>,
 }
 
@@ -54,6 +55,9 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     }
     let mut c = Config::default();
     keyboard(&mut c, spec)?;
+    if spec.gdb == Gdb::Wait {
+        c.comment(WAIT, "")?;
+    }
     board(&mut c, spec)?;
     lines(&mut c, spec, fds)?;
     match &spec.boot {
@@ -63,9 +67,12 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     }
     let mut disks: Vec<_> = spec.disks.iter().collect();
     disks.sort_by_key(|d| d.slot);
-    if disks.iter().any(|d| d.controller == Controller::VirtioScsi) {
+    if spec.devices().contains(&Device::Scsi) {
         device(&mut c, "scsi", "virtio-scsi-pci", spec.place(Device::Scsi))?;
     }
+    buses(&mut c, spec, &disks)?;
+    // A controller before what is put on it.
+    disks.sort_by_key(|d| d.seat.is_some_and(|seat| seat.port > 0 && d.controller == Controller::Nvme));
     for d in disks {
         // Whatever is named to the firmware, it puts first, in its variables too, and forgets its other entries for disks.
         let first = !(spec.firmware_order && spec.boot == Boot::Uefi);
@@ -97,7 +104,11 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     }
     device(&mut c, "panic", "pvpanic", None)?;
     let config = c.finish();
-    Ok(Launch { argv: argv(spec.uuid, &config), config, qmp_first: vec![qmp::capabilities(0), qmp::cont(1)] })
+    let mut qmp_first = vec![qmp::capabilities(0)];
+    if spec.gdb != Gdb::Wait {
+        qmp_first.push(qmp::cont(1));
+    }
+    Ok(Launch { argv: argv(spec.uuid, &config), config, qmp_first })
 }
 
 /// The keyboard layout, which QEMU takes from its command line only: a comment that [`argv`] reads.
@@ -137,8 +148,9 @@ fn board(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
 fn lines(c: &mut Config, spec: &MachineSpec, fds: &Fds) -> Result<(), Error> {
     c.with_id("chardev", "qmp").set("backend", "socket")?.set("fd", fds.qmp)?;
     c.with_id("mon", "qmp").set("chardev", "qmp")?.set("mode", "control")?;
-    for port in 0..spec.serial_ports {
-        let fd = *fds.serials.get(usize::from(port)).ok_or_else(|| Error::NoDescriptor(format!("serial port {port}")))?;
+    for &number in &spec.serial_ports {
+        let port = number - 1;
+        let fd = *fds.serials.get(usize::from(port)).ok_or_else(|| Error::NoDescriptor(format!("serial port {number}")))?;
         let id = qmp::serial_id(port);
         c.with_id("chardev", &id).set("backend", "socket")?.set("fd", fd)?;
         device(c, &format!("serial{port}"), "isa-serial", None)?.set("chardev", &id)?.set("index", port)?;
@@ -193,25 +205,72 @@ fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bo
             (true, true) => group.set("cache", "directsync")?,
         };
     }
-    let at = spec.place(Device::Disk(slot));
+    let seat = spec.seat(disk).map(|(_, seat)| seat);
+    let own = match seat {
+        None => spec.place(Device::Disk(slot)),
+        Some(seat) => spec.place(Device::Controller(seat.controller)),
+    };
+    // A namespace: the first one is the controller's own, which alone can be booted from.
+    let further = disk.controller == Controller::Nvme && seat.is_some_and(|seat| seat.port > 0);
     let (driver, at) = match disk.controller {
-        Controller::VirtioBlk => ("virtio-blk-pci", at),
-        Controller::Nvme => ("nvme", at),
+        Controller::VirtioBlk => ("virtio-blk-pci", own),
+        Controller::Nvme if further => ("nvme-ns", None),
+        Controller::Nvme => ("nvme", own),
         Controller::Ahci => ("ide-hd", None),
         Controller::AhciCd => ("ide-cd", None),
         Controller::VirtioScsi => ("scsi-hd", None),
+        Controller::VirtioScsiCd => ("scsi-cd", None),
     };
-    let mut group = device(c, &qmp::device_id(&id), driver, at)?;
-    group = match disk.controller {
-        Controller::Ahci | Controller::AhciCd => group.set("bus", format_args!("ide.{slot}"))?,
-        Controller::VirtioScsi => group.set("bus", "scsi.0")?.set("scsi-id", slot)?.set("lun", 0)?,
-        Controller::VirtioBlk | Controller::Nvme => group,
+    let name = match seat {
+        Some(seat) if driver == "nvme" => bus_id(seat.controller),
+        _ => qmp::device_id(&id),
+    };
+    let mut group = device(c, &name, driver, at)?;
+    group = match (disk.controller, seat) {
+        (Controller::Ahci | Controller::AhciCd, None) => group.set("bus", format_args!("ide.{slot}"))?,
+        (Controller::Ahci | Controller::AhciCd, Some(seat)) => {
+            group.set("bus", format_args!("{}.{}", bus_id(seat.controller), seat.port))?
+        }
+        (Controller::VirtioScsi | Controller::VirtioScsiCd, None) => {
+            group.set("bus", "scsi.0")?.set("scsi-id", slot)?.set("lun", 0)?
+        }
+        (Controller::VirtioScsi | Controller::VirtioScsiCd, Some(seat)) => {
+            group.set("bus", format_args!("{}.0", bus_id(seat.controller)))?.set("scsi-id", seat.port)?.set("lun", 0)?
+        }
+        (Controller::Nvme, Some(seat)) if further => {
+            group.set("bus", bus_id(seat.controller))?.set("nsid", u16::from(seat.port) + 1)?
+        }
+        (Controller::VirtioBlk | Controller::Nvme, _) => group,
     };
     group = if disk.ejected { group } else { group.set("drive", &id)? };
+    if further {
+        return Ok(());
+    }
     group = group.set("serial", disk.serial())?;
     if in_order && !disk.ejected {
         // 0 is the option ROM of a direct boot.
         group.set("bootindex", slot + 1)?;
+    }
+    Ok(())
+}
+
+/// What QEMU calls a controller with a name: names are users'.
+fn bus_id(at: u8) -> String {
+    format!("bus{at}")
+}
+
+/// Controllers with names. One that is its first disk, too, comes with that.
+fn buses(c: &mut Config, spec: &MachineSpec, disks: &[&Disk]) -> Result<(), Error> {
+    for (at, bus) in (0..).zip(&spec.controllers) {
+        let place = spec.place(Device::Controller(at));
+        let first = disks.iter().any(|disk| disk.seat == Some(Seat { controller: at, port: 0 }));
+        match bus.kind {
+            BusKind::Ahci => device(c, &bus_id(at), "ich9-ahci", place)?,
+            BusKind::VirtioScsi => device(c, &bus_id(at), "virtio-scsi-pci", place)?,
+            BusKind::Nvme if !first => device(c, &bus_id(at), "nvme", place)?.set("serial", format_args!("skep-{at}"))?,
+            // It comes with its first namespace, or with its disk.
+            BusKind::Nvme | BusKind::VirtioBlk => continue,
+        };
     }
     Ok(())
 }
@@ -221,10 +280,19 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     // The AHCI controller of the chip set.
     const AHCI: (u8, u8) = (0x1f, 2);
     let disk = spec.disks.iter().find(|disk| disk.slot == slot)?;
+    if let Some((bus, seat)) = spec.seat(disk) {
+        let at = firmware_path::pci(bus.slot, 0);
+        return Some(match bus.kind {
+            BusKind::Ahci => [at, firmware_path::sata(seat.port.into())].concat(),
+            BusKind::VirtioScsi => [at, firmware_path::scsi(seat.port.into(), 0)].concat(),
+            // Of an NVMe controller only the first namespace is one to boot.
+            BusKind::Nvme | BusKind::VirtioBlk => return (seat.port == 0).then_some(at),
+        });
+    }
     Some(match disk.controller {
         Controller::VirtioBlk | Controller::Nvme => firmware_path::pci(spec.place(Device::Disk(slot))?, 0),
         Controller::Ahci | Controller::AhciCd => [firmware_path::pci(AHCI.0, AHCI.1), firmware_path::sata(slot.into())].concat(),
-        Controller::VirtioScsi => {
+        Controller::VirtioScsi | Controller::VirtioScsiCd => {
             [firmware_path::pci(spec.place(Device::Scsi)?, 0), firmware_path::scsi(slot.into(), 0)].concat()
         }
     })

@@ -22,7 +22,12 @@ fn golden(name: &str, spec: &MachineSpec) {
 fn the_smallest_machine_is_written_as_before() {
     golden(
         "smallest",
-        &MachineSpec { boot: Boot::Direct { cmdline: String::new(), initrd: false }, serial_ports: 0, rng: false, ..direct() },
+        &MachineSpec {
+            boot: Boot::Direct { cmdline: String::new(), initrd: false },
+            serial_ports: [].into(),
+            rng: false,
+            ..direct()
+        },
     );
 }
 
@@ -145,7 +150,7 @@ fn a_device_without_a_descriptor_is_refused_by_name() {
     fds = Fds { taps: Default::default(), ..Fds::standard() };
     assert_eq!(configure(&full(), &fds), Err(Error::NoDescriptor("NIC 0".into())));
     fds = Fds { serials: vec![4], ..Fds::standard() };
-    assert_eq!(configure(&full(), &fds), Err(Error::NoDescriptor("serial port 1".into())));
+    assert_eq!(configure(&full(), &fds), Err(Error::NoDescriptor("serial port 2".into())));
 }
 
 #[test]
@@ -176,4 +181,56 @@ proptest! {
             prop_assert!(differ <= 2);
         }
     }
+}
+
+/// A machine with controllers that have names.
+fn seated() -> MachineSpec {
+    let bus = |name: &str, kind, slot| Bus { name: name.into(), kind, slot };
+    let disk =
+        |slot, controller, at, port| Disk { slot, controller, seat: Some(Seat { controller: at, port }), ..Disk::default() };
+    MachineSpec {
+        controllers: vec![
+            bus("sata", BusKind::Ahci, 20),
+            bus("fast", BusKind::Nvme, 9),
+            bus("bus", BusKind::VirtioScsi, 21),
+            bus("one", BusKind::VirtioBlk, 22),
+        ],
+        disks: vec![
+            disk(0, Controller::Nvme, 1, 1),
+            disk(1, Controller::Nvme, 1, 0),
+            disk(2, Controller::Ahci, 0, 3),
+            disk(3, Controller::AhciCd, 0, 0),
+            Disk { ejected: true, ..disk(4, Controller::VirtioScsiCd, 2, 5) },
+            disk(5, Controller::VirtioBlk, 3, 0),
+        ],
+        ..direct()
+    }
+}
+
+#[test]
+fn disks_on_controllers_with_names_are_written_at_their_seats() {
+    let text = configure(&seated(), &Fds::standard()).unwrap().config;
+    let device = |id: &str| {
+        let begin = text.find(&format!("[device \"{id}\"]")).unwrap_or_else(|| panic!("no {id}: {text}"));
+        let group: Vec<&str> = text[begin..].lines().skip(1).take_while(|line| line.starts_with("  ")).map(str::trim).collect();
+        (begin, group.join(" "))
+    };
+    let is = |id: &str, wanted: &[&str]| {
+        let (_, group) = device(id);
+        assert!(wanted.iter().all(|part| group.contains(part)), "{id}: {group}");
+    };
+    is("bus0", &["driver = \"ich9-ahci\"", "addr = \"0x14\""]);
+    is("bus1", &["driver = \"nvme\"", "addr = \"0x09\"", "drive = \"disk1\"", "bootindex = \"2\""]);
+    is("bus2", &["driver = \"virtio-scsi-pci\"", "addr = \"0x15\""]);
+    is("dev-disk0", &["driver = \"nvme-ns\"", "bus = \"bus1\"", "nsid = \"2\"", "drive = \"disk0\""]);
+    is("dev-disk2", &["driver = \"ide-hd\"", "bus = \"bus0.3\""]);
+    is("dev-disk3", &["driver = \"ide-cd\"", "bus = \"bus0.0\""]);
+    is("dev-disk4", &["driver = \"scsi-cd\"", "bus = \"bus2.0\"", "scsi-id = \"5\""]);
+    is("dev-disk5", &["driver = \"virtio-blk-pci\"", "addr = \"0x16\"", "drive = \"disk5\""]);
+    // What is put on a controller comes after it, whatever the order of the disks.
+    assert!(device("bus1").0 < device("dev-disk0").0 && !text.contains("\"scsi\""), "{text}");
+    let waits = MachineSpec { gdb: Gdb::Wait, ..direct() };
+    let launch = configure(&waits, &Fds::standard()).unwrap();
+    assert!(skep_engine_qemu::waits(&launch.config) && launch.qmp_first.len() == 1);
+    assert!(!skep_engine_qemu::waits(&configure(&direct(), &Fds::standard()).unwrap().config));
 }

@@ -1,7 +1,7 @@
 //! What one hypervisor can do and another cannot, beside the limits of a cell.
 
 use crate::place::Device;
-use crate::{Boot, HostBridge, Hypervisor, MachineSpec};
+use crate::{Boot, BusKind, Gdb, HostBridge, Hypervisor, MachineSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -30,11 +30,15 @@ pub enum Ability {
     AhciPlace,
     /// Count what is read and written, by disk.
     DiskCounters,
+    /// Have a debugger joined to it.
+    Gdb,
+    /// Have several disks on one NVMe controller.
+    NvmeNamespaces,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -46,6 +50,8 @@ impl Ability {
         Self::Eject,
         Self::AhciPlace,
         Self::DiskCounters,
+        Self::Gdb,
+        Self::NvmeNamespaces,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -62,13 +68,17 @@ impl Ability {
             Self::Eject => "eject",
             Self::AhciPlace => "ahci-place",
             Self::DiskCounters => "disk-counters",
+            Self::Gdb => "gdb",
+            Self::NvmeNamespaces => "nvme-namespaces",
         }
     }
 
     /// What a hypervisor of this kind can do.
     pub(crate) fn of(hypervisor: Hypervisor) -> BTreeSet<Self> {
         match hypervisor {
-            Hypervisor::Qemu => [Self::Bios, Self::FwCfg, Self::Eject, Self::DiskCounters].into(),
+            Hypervisor::Qemu => {
+                [Self::Bios, Self::FwCfg, Self::Eject, Self::DiskCounters, Self::Gdb, Self::NvmeNamespaces].into()
+            }
             Hypervisor::Bhyve => [
                 Self::ScreenWait,
                 Self::AcpiOff,
@@ -102,6 +112,10 @@ impl Ability {
             (Self::DiskCounters, Hypervisor::Bhyve) => {
                 "bhyve counts nothing of its disks, and the kernel no files by who reads them; of a volume `zpool iostat` says what its pool does"
             }
+            (Self::Gdb, Hypervisor::Bhyve) => "bhyve's stub listens on TCP only, and a cell has no network",
+            (Self::NvmeNamespaces, Hypervisor::Bhyve) => {
+                "bhyve's NVMe controller has one namespace; give each disk one of its own"
+            }
             _ => "this host does not have it",
         }
     }
@@ -121,7 +135,14 @@ pub(crate) fn asked(spec: &MachineSpec) -> Vec<(String, String, Ability)> {
         (board.strict_msr, "board.strict_msr", "faults at unknown registers", Ability::StrictMsr),
         (board.x2apic, "board.x2apic", "an APIC that begins as an x2APIC", Ability::X2apic),
         (spec.chosen(Device::Ahci).is_some(), "places.ahci", "a place for the AHCI controller", Ability::AhciPlace),
+        (spec.gdb != Gdb::Off, "gdb", "a debugger's stub", Ability::Gdb),
     ];
+    let several = (0..).zip(&spec.controllers).find(|(at, bus)| {
+        let holds = |disk: &&crate::Disk| disk.seat.is_some_and(|seat| seat.controller == *at);
+        bus.kind == BusKind::Nvme && spec.disks.iter().filter(holds).count() > 1
+    });
+    let nvme = several
+        .map(|(at, bus)| (format!("controllers[{at}]"), format!("several disks on {}", bus.name), Ability::NvmeNamespaces));
     let asked = all.into_iter().filter(|(asked, ..)| *asked);
-    asked.map(|(_, field, what, ability)| (field.to_owned(), what.to_owned(), ability)).collect()
+    asked.map(|(_, field, what, ability)| (field.to_owned(), what.to_owned(), ability)).chain(nvme).collect()
 }

@@ -62,6 +62,8 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
         board,
         fw_cfg,
         places,
+        gdb,
+        controllers,
     } = old;
     let next = When::NextStart;
     note("uuid".into(), next, *uuid != new.uuid);
@@ -90,6 +92,8 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     note("board".into(), next, *board != new.board);
     note("fw_cfg".into(), next, *fw_cfg != new.fw_cfg);
     note("places".into(), next, *places != new.places);
+    note("gdb".into(), next, *gdb != new.gdb);
+    note("controllers".into(), next, *controllers != new.controllers);
     let crate::Limits {
         cpu_percent,
         memory_mib,

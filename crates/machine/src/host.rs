@@ -283,9 +283,9 @@ impl HostCapabilities {
             let field = format!("disks[{}].format", disk.slot);
             let why = format!("{name} has no driver for it here; convert the disk to raw");
             need(self.qcow2 || disk.format != Format::Qcow2, &field, "QCOW2", &why)?;
-            let cd = disk.controller == Controller::AhciCd && disk.format == Format::Qcow2;
+            let cd = disk.controller.is_cd() && disk.format == Format::Qcow2;
             need(!cd, &field, "a QCOW2 CD", "a CD is a raw image")?;
-            let scsi = self.virtio_scsi || disk.controller != Controller::VirtioScsi;
+            let scsi = self.virtio_scsi || !matches!(disk.controller, Controller::VirtioScsi | Controller::VirtioScsiCd);
             need(scsi, &format!("disks[{}].controller", disk.slot), "virtio-scsi", HOSTS_SCSI)?;
         }
         if let Some(screen) = &spec.screen {

@@ -48,6 +48,8 @@ pub enum Device {
     Disk(u8),
     /// A NIC, by its slot.
     Nic(u8),
+    /// A controller with a name, by its place in the list.
+    Controller(u8),
 }
 
 /// A device's chosen place.
@@ -80,6 +82,7 @@ impl fmt::Display for Device {
             Self::Share(at) => write!(f, "share{at}"),
             Self::Disk(slot) => write!(f, "disk{slot}"),
             Self::Nic(slot) => write!(f, "nic{slot}"),
+            Self::Controller(at) => write!(f, "controller{at}"),
             named => f.write_str(NAMES.iter().find(|(_, device)| device == named).map_or("device", |(name, _)| name)),
         }
     }
@@ -110,6 +113,8 @@ impl Device {
             Self::Share(at) => share(at),
             Self::Disk(slot) => disk(slot),
             Self::Nic(slot) => nic(slot),
+            // Each says where it is.
+            Self::Controller(_) => None,
         }
     }
 }
@@ -137,26 +142,37 @@ impl MachineSpec {
 
     /// The place of a device, chosen or not. `None`: no machine has such a device.
     pub fn place(&self, device: Device) -> Option<u8> {
-        self.chosen(device).or(device.usual())
+        match device {
+            Device::Controller(at) => self.controllers.get(usize::from(at)).map(|bus| bus.slot),
+            _ => self.chosen(device).or(device.usual()),
+        }
     }
 
     /// Its devices with places of their own.
     pub fn devices(&self) -> Vec<Device> {
-        let on = |controllers: &[Controller]| self.disks.iter().any(|disk| controllers.contains(&disk.controller));
+        let unseated = || self.disks.iter().filter(|disk| disk.seat.is_none());
+        let on = |controllers: &[Controller]| unseated().any(|disk| controllers.contains(&disk.controller));
         let one = [
             (self.screen.is_some(), Device::Screen),
             (self.rng, Device::Rng),
             (self.screen.as_ref().is_some_and(|screen| screen.tablet), Device::Usb),
             (on(&[Controller::Ahci, Controller::AhciCd]), Device::Ahci),
-            (on(&[Controller::VirtioScsi]), Device::Scsi),
+            (on(&[Controller::VirtioScsi, Controller::VirtioScsiCd]), Device::Scsi),
             (self.sound, Device::Sound),
             (!self.channels.is_empty(), Device::Channels),
         ];
         let alone = |disk: &&crate::Disk| matches!(disk.controller, Controller::VirtioBlk | Controller::Nvme);
         let mut devices: Vec<Device> = one.into_iter().filter(|(there, _)| *there).map(|(_, device)| device).collect();
-        devices.extend(self.disks.iter().filter(alone).map(|disk| Device::Disk(disk.slot)));
+        devices.extend(unseated().filter(alone).map(|disk| Device::Disk(disk.slot)));
         devices.extend(self.nics.iter().map(|nic| Device::Nic(nic.slot)));
         devices.extend((0..).zip(&self.shares).map(|(at, _)| Device::Share(at)));
+        devices.extend((0..).zip(&self.controllers).map(|(at, _)| Device::Controller(at)));
         devices
+    }
+
+    /// The controller that a disk sits on, and the seat; `None`: it is on the one that its kind usually has.
+    pub fn seat(&self, disk: &crate::Disk) -> Option<(&crate::Bus, crate::Seat)> {
+        let seat = disk.seat?;
+        Some((self.controllers.get(usize::from(seat.controller))?, seat))
     }
 }

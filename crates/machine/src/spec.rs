@@ -24,8 +24,8 @@ pub struct MachineSpec {
     pub nics: Vec<Nic>,
     /// Default: none; the machine then has serial ports only.
     pub screen: Option<Screen>,
-    /// Serial ports, COM1 first, 0 to 4. Default: 1.
-    pub serial_ports: u8,
+    /// Its serial ports, by number: 1 is COM1; 1 to 4. Default: the first.
+    pub serial_ports: BTreeSet<u8>,
     /// Whether there is a virtio random number device. Default: yes.
     pub rng: bool,
     /// What the real-time clock shows. Default: UTC.
@@ -48,6 +48,10 @@ pub struct MachineSpec {
     pub fw_cfg: Vec<FwCfg>,
     /// Devices that are elsewhere than usual on the PCI bus, each once. Default: none.
     pub places: Vec<Place>,
+    /// Whether a debugger may be joined to it. Default: no.
+    pub gdb: Gdb,
+    /// Controllers with names, which hold the disks that say so; at most 4, each name once. Default: none.
+    pub controllers: Vec<Bus>,
 }
 
 impl Default for MachineSpec {
@@ -61,7 +65,7 @@ impl Default for MachineSpec {
             disks: Vec::new(),
             nics: Vec::new(),
             screen: None,
-            serial_ports: 1,
+            serial_ports: [1].into(),
             rng: true,
             clock: Clock::default(),
             limits: Limits::default(),
@@ -73,6 +77,8 @@ impl Default for MachineSpec {
             board: Board::default(),
             fw_cfg: Vec::new(),
             places: Vec::new(),
+            gdb: Gdb::default(),
+            controllers: Vec::new(),
         }
     }
 }
@@ -162,6 +168,8 @@ pub struct Disk {
     pub sync: bool,
     /// A CD: whether the drive is empty. QEMU's is there all the same; bhyve has none without a medium. Default: no.
     pub ejected: bool,
+    /// Where it is on one of [`MachineSpec::controllers`]. Default: none; it is then on the controller that its kind usually has.
+    pub seat: Option<Seat>,
 }
 
 impl Disk {
@@ -171,7 +179,7 @@ impl Disk {
     }
     /// Whether the guest cannot write it; its descriptor is then opened for reading only.
     pub fn is_read_only(&self) -> bool {
-        self.read_only || self.controller == Controller::AhciCd
+        self.read_only || self.controller.is_cd()
     }
 }
 
@@ -189,6 +197,74 @@ pub enum Controller {
     AhciCd,
     /// A disk on the virtio SCSI controller, at the target of its slot.
     VirtioScsi,
+    /// A CD on that controller.
+    VirtioScsiCd,
+}
+
+impl Controller {
+    /// Whether it is a CD.
+    pub const fn is_cd(self) -> bool {
+        matches!(self, Self::AhciCd | Self::VirtioScsiCd)
+    }
+}
+
+/// A controller with a name and a place of its own, for several disks and CDs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bus {
+    /// Name, for people: 1 to 31 letters, digits, `.`, `_` and `-`, beginning with a letter or digit. Default: empty, which
+    /// [`MachineSpec::validate`] refuses.
+    pub name: String,
+    /// Default: [`BusKind::Ahci`].
+    pub kind: BusKind,
+    /// Device number on PCI bus 0: 1 to 30. Default: 0, which [`MachineSpec::validate`] refuses.
+    pub slot: u8,
+}
+
+/// What a controller is to the guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BusKind {
+    /// AHCI: disks and CDs at its ports.
+    #[default]
+    Ahci,
+    /// Virtio SCSI: disks and CDs at its targets.
+    VirtioScsi,
+    /// NVMe: disks as its namespaces.
+    Nvme,
+    /// Virtio block: one disk, which it is itself.
+    VirtioBlk,
+}
+
+impl BusKind {
+    /// Seats that it has.
+    pub const fn seats(self) -> u8 {
+        match self {
+            Self::Ahci => crate::limits::AHCI_PORTS,
+            Self::VirtioScsi | Self::Nvme => crate::limits::DISKS,
+            Self::VirtioBlk => 1,
+        }
+    }
+    /// What a disk, or a CD, on it is attached to. `None`: it has no CDs.
+    pub const fn holds(self, cd: bool) -> Option<Controller> {
+        match (self, cd) {
+            (Self::Ahci, false) => Some(Controller::Ahci),
+            (Self::Ahci, true) => Some(Controller::AhciCd),
+            (Self::VirtioScsi, false) => Some(Controller::VirtioScsi),
+            (Self::VirtioScsi, true) => Some(Controller::VirtioScsiCd),
+            (Self::Nvme, false) => Some(Controller::Nvme),
+            (Self::VirtioBlk, false) => Some(Controller::VirtioBlk),
+            (Self::Nvme | Self::VirtioBlk, true) => None,
+        }
+    }
+}
+
+/// A disk's place on a controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Its controller, by its place in [`MachineSpec::controllers`].
+    pub controller: u8,
+    /// Port, target or namespace, from 0.
+    pub port: u8,
 }
 
 /// How a disk's bytes lie in its file.
@@ -316,6 +392,18 @@ pub struct Share {
     pub name: String,
     /// Whether the guest can only read it. Default: no.
     pub read_only: bool,
+}
+
+/// Whether gdb may be joined to the machine, as one that reads and writes all of the guest's memory and registers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Gdb {
+    /// No.
+    #[default]
+    Off,
+    /// Yes.
+    On,
+    /// Yes, and the guest stands still until a debugger, or whoever resumes it, lets it run.
+    Wait,
 }
 
 /// What the real-time clock shows.

@@ -18,8 +18,8 @@ pub mod limits {
     pub const AHCI_PORTS: u8 = 6;
     /// Slots for NICs: 0 to 7.
     pub const NICS: u8 = 8;
-    /// Serial ports.
-    pub const SERIAL_PORTS: RangeInclusive<u8> = 0..=4;
+    /// Numbers of serial ports.
+    pub const SERIAL_PORTS: RangeInclusive<u8> = 1..=4;
     /// Width of a screen in pixels.
     pub const WIDTH: RangeInclusive<u16> = 640..=3840;
     /// Height of a screen in pixels.
@@ -58,6 +58,10 @@ pub mod limits {
     pub const PCI_SLOTS: RangeInclusive<u8> = 1..=30;
     /// Bytes of the name of a keyboard layout.
     pub const KEYBOARD: usize = 32;
+    /// Controllers with names.
+    pub const CONTROLLERS: usize = 4;
+    /// Bytes of a controller's name.
+    pub const CONTROLLER_NAME: usize = 31;
     /// Bytes of a share's name: what FreeBSD's and Linux's clients take as a tag without question.
     pub const SHARE_NAME: usize = 31;
 }
@@ -115,12 +119,51 @@ impl MachineSpec {
             }
         }
         self.screen.iter().try_for_each(Screen::validate)?;
-        within("serial_ports", self.serial_ports, &limits::SERIAL_PORTS)?;
+        self.serial_ports.iter().try_for_each(|&port| within("serial_ports", port, &limits::SERIAL_PORTS))?;
         self.limits.validate(self.memory_mib, self.cpu.count)?;
         channels(&self.channels)?;
         shares(&self.shares)?;
         fw_cfg(&self.fw_cfg)?;
+        self.seats()?;
         self.places()
+    }
+
+    /// Controllers have names and places, and each of their seats one disk of their kind.
+    fn seats(&self) -> Result<(), Invalid> {
+        let buses = &self.controllers;
+        if buses.len() > limits::CONTROLLERS {
+            let value = format!("{} controllers", buses.len());
+            return Err(invalid("controllers", value, format!("at most {}", limits::CONTROLLERS)));
+        }
+        for (at, bus) in buses.iter().enumerate() {
+            let field = |part: &str| format!("controllers[{at}].{part}");
+            word(|| field("name"), &bus.name, limits::CONTROLLER_NAME)?;
+            if buses.iter().take(at).any(|other| other.name == bus.name) {
+                return Err(invalid(field("name"), &bus.name, "another than those of the machine's other controllers"));
+            }
+            within(&field("slot"), bus.slot, &limits::PCI_SLOTS)?;
+        }
+        let mut taken = BTreeMap::new();
+        for disk in &self.disks {
+            let Some(seat) = disk.seat else { continue };
+            let field = |part: &str| format!("disks[{}].{part}", disk.slot);
+            let Some(bus) = buses.get(usize::from(seat.controller)) else {
+                return Err(invalid(field("controller"), seat.controller, "one of the machine's controllers"));
+            };
+            if bus.kind.holds(disk.controller.is_cd()) != Some(disk.controller) {
+                return Err(invalid(
+                    field("controller"),
+                    format_args!("{:?}", disk.controller),
+                    format!("what {} holds", bus.name),
+                ));
+            }
+            within(&field("port"), seat.port, &(0..=bus.kind.seats() - 1))?;
+            if let Some(other) = taken.insert((seat.controller, seat.port), disk.slot) {
+                let limit = format!("another than that of disk {other} on controller {}", bus.name);
+                return Err(invalid(field("port"), seat.port, limit));
+            }
+        }
+        Ok(())
     }
 
     /// Each device once, and no two of those that are there at one place. What was chosen yields to what was not.
@@ -244,7 +287,7 @@ impl Boot {
 impl Disk {
     fn validate(&self) -> Result<(), Invalid> {
         let ahci = matches!(self.controller, Controller::Ahci | Controller::AhciCd);
-        if ahci && self.slot >= limits::AHCI_PORTS {
+        if ahci && self.seat.is_none() && self.slot >= limits::AHCI_PORTS {
             let limit = format!("0 to {} on the AHCI controller", limits::AHCI_PORTS - 1);
             return Err(invalid(format!("disks[{}].slot", self.slot), self.slot, limit));
         }
@@ -253,7 +296,7 @@ impl Disk {
             let limit = format!("at most {} letters, digits, - or _", limits::SERIAL);
             return Err(invalid(format!("disks[{}].serial", self.slot), &self.serial, limit));
         }
-        if self.ejected && self.controller != Controller::AhciCd {
+        if self.ejected && !self.controller.is_cd() {
             return Err(invalid(format!("disks[{}].ejected", self.slot), "yes", "no, except for a CD"));
         }
         Ok(())

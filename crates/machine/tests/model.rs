@@ -39,7 +39,7 @@ fn the_default_machine_needs_only_an_identity() {
 #[test]
 fn each_wrong_field_is_named_with_its_value_and_limit() {
     type Edit = fn(&mut MachineSpec);
-    let cases: [(Edit, &str); 45] = [
+    let cases: [(Edit, &str); 48] = [
         (|s| s.cpu.count = 0, "cpu.count is 0: it must be 1 to 256"),
         (
             |s| s.cpu.topology = Some(Topology { sockets: 2, cores: 3, threads: 1 }),
@@ -68,7 +68,19 @@ fn each_wrong_field_is_named_with_its_value_and_limit() {
         ),
         (|s| s.screen = Some(Screen { width: 1, ..Screen::default() }), "screen.width is 1: it must be 640 to 3840"),
         (|s| s.screen = Some(Screen { height: 9999, ..Screen::default() }), "screen.height is 9999: it must be 480 to 2160"),
-        (|s| s.serial_ports = 5, "serial_ports is 5: it must be 0 to 4"),
+        (|s| s.serial_ports = [1, 5].into(), "serial_ports is 5: it must be 1 to 4"),
+        (
+            |s| s.controllers = vec![Bus { name: "a".into(), slot: 0, ..Bus::default() }],
+            "controllers[0].slot is 0: it must be 1 to 30",
+        ),
+        (
+            |s| s.controllers = vec![Bus { slot: 20, ..Bus::default() }],
+            "controllers[0].name is empty: it must be 1 to 31 letters, digits, ., _ or -, a letter or digit first",
+        ),
+        (
+            |s| s.disks[0].seat = Some(Seat { controller: 1, port: 0 }),
+            "disks[0].controller is 1: it must be one of the machine's controllers",
+        ),
         (|s| s.limits.cpu_percent = Some(0), "limits.cpu_percent is 0: it must be 1 to 25600"),
         (
             |s| s.limits.memory_mib = Some(1024),
@@ -318,7 +330,7 @@ fn the_encoding_is_what_it_was() {
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         hex,
-        "111122223333444455556666777788880100800800000200000000000000000301000000000000010100020000000007000101000000000000000000000000000000000000000100010100000000"
+        "1111222233334444555566667777888801008008000002000000000000000000030100000000000000010100020000000007000101010000000000000000000000000000000000000001000101000000000000"
     );
     assert_eq!(postcard::from_bytes::<MachineSpec>(&bytes).unwrap(), sound());
 }

@@ -1,8 +1,7 @@
 //! The spawner (`skep-vm-runner`): makes cells, starts runners, console-proxies and guest-services in them, sweeps what is left.
 
-use crate::{CpuList, MAX_FDS, MachineId, NoFds, Share, ShareName, SwitchId, UpTo, names::Text, protocol::protocol};
+use crate::{CpuList, MAX_FDS, MachineId, NoFds, SerialPort, Share, ShareName, SwitchId, UpTo, names::Text, protocol::protocol};
 use serde::{Deserialize, Serialize};
-use std::os::fd::OwnedFd;
 
 /// Limits of a cell, and how the host treats it. `None`: not limited.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -70,6 +69,8 @@ pub struct MakeCell {
     pub file_limit: u64,
     /// Directories that it shares, in their order; at most 4, each once. Which one a name stands for only the spawner knows.
     pub shares: Vec<Share>,
+    /// Numbers of its serial ports, 1 to 4, each once; the runner makes the lines.
+    pub serial: Vec<u8>,
 }
 
 /// A cell.
@@ -81,13 +82,15 @@ pub struct CellMade {
     pub unenforced: Vec<Text<200>>,
 }
 
-/// Starts a machine's console-proxy. Descriptors: the serial line, then both halves of its log.
+/// Starts a machine's console-proxy. Descriptors: of each port the line, and both halves of its log if it is to be logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartConsole {
     /// Whose.
     pub machine: MachineId,
     /// Number of the machine's uids.
     pub slot: u16,
+    /// Its serial ports, each once.
+    pub ports: Vec<SerialPort>,
 }
 
 /// Starts a switch's guest-services, in a cell of one process that counts as the console-proxy of a machine with the switch's id:
@@ -193,7 +196,7 @@ protocol! {
     /// The protocol of the spawner; its only client is the broker.
     Cell = "vm-runner", version 5, oldest 5, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
-        1 StartConsole [[OwnedFd; 3]] => Started [NoFds];
+        1 StartConsole [UpTo<12>] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];
         3 SweepCell [NoFds] => Done [NoFds];
         4 ListCells [NoFds] => CellPage [NoFds];

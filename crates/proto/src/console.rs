@@ -13,6 +13,18 @@ pub struct AttachSerial {
     pub take: bool,
 }
 
+/// The same for a serial line by its port's number. A console-proxy that is older than this operation closes the connection, and has the
+/// first one only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachPort {
+    /// 1 to 4.
+    pub port: u8,
+    /// See [`AttachSerial`].
+    pub write: bool,
+    /// See [`AttachSerial`].
+    pub take: bool,
+}
+
 /// See [`AttachSerial`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
@@ -22,7 +34,7 @@ pub struct Attached {
     pub scrollback: u32,
 }
 
-/// Joins a client's stream to a connection to the screen, or to a channel. Descriptors: the client's stream, the hypervisor's.
+/// Joins a client's stream to a connection to the screen, to a channel, or to a debugger's stub. Descriptors: the client's stream, the hypervisor's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachScreen {}
 
@@ -30,18 +42,18 @@ pub struct AttachScreen {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {}
 
-/// See [`Status`].
+/// See [`Status`]; of all serial lines together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsoleState {
-    /// Streams attached to the serial line.
+    /// Streams attached to serial lines.
     pub readers: u32,
     /// Whether one of them types.
     pub writer: bool,
     /// Screens attached.
     pub screens: u32,
-    /// Bytes that came out of the serial line.
+    /// Bytes that came out of them.
     pub received: u64,
-    /// Bytes that could not be written to the log.
+    /// Bytes that could not be written to their logs.
     pub unlogged: u64,
 }
 
@@ -55,5 +67,6 @@ protocol! {
         0 AttachSerial [OneFd] => Attached [NoFds];
         1 AttachScreen [[OwnedFd; 2]] => Done [NoFds];
         2 Status [NoFds] => ConsoleState [NoFds];
+        3 AttachPort [OneFd] => Attached [NoFds];
     }
 }

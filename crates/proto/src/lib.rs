@@ -14,6 +14,7 @@ pub mod cell;
 pub mod console;
 mod cpus;
 pub mod ids;
+mod line;
 pub mod names;
 pub mod net;
 mod protocol;
@@ -30,6 +31,7 @@ pub mod wire;
 
 pub use cpus::{BadCpus, CpuList, CpuPins};
 pub use ids::{DiskId, GroupId, InstanceId, MachineId, NicId, OperationId, RequestId, SnapshotId, SwitchId, TraceId, UserId};
+pub use line::{BadPort, SPEEDS, SerialPort};
 pub use names::{DiskName, GroupName, IfName, MachineName, NicName, Share, ShareName, SnapshotName, SwitchName, Text, UserName};
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
 pub use refusal::{Reason, Refusal};

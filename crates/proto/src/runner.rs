@@ -101,6 +101,19 @@ pub struct ConnectChannel {
     pub port: u8,
 }
 
+/// Asks for the host's end of a serial line by the port's number; of the first one [`TakeSerial`] does. A runner that is older than this
+/// operation closes the connection, and has no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakePort {
+    /// 1 to 4.
+    pub port: u8,
+}
+
+/// Joins a debugger, and returns its end: gdb's remote protocol. The guest stands still from then on, until the debugger lets it run. Refused
+/// as in use while another one is connected. A runner that is older than this operation closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectGdb {}
+
 /// Takes the CD out of a drive, whether the guest has locked it or not. A runner that is older than this operation closes the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Eject {
@@ -176,5 +189,7 @@ protocol! {
         12 Leave [NoFds] => Done [NoFds];
         13 ConnectChannel [NoFds] => Done [OneFd];
         14 Eject [NoFds] => Done [NoFds];
+        15 TakePort [NoFds] => Done [OneFd];
+        16 ConnectGdb [NoFds] => Done [OneFd];
     }
 }

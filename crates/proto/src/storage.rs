@@ -202,6 +202,25 @@ pub enum LogKind {
     Serial,
     /// The hypervisor's standard error: its last words.
     Hypervisor,
+    /// What came out of the second serial port.
+    Serial2,
+    /// Of the third.
+    Serial3,
+    /// Of the fourth.
+    Serial4,
+}
+
+impl LogKind {
+    /// That of a serial port by its number.
+    pub fn of_port(port: u8) -> Option<Self> {
+        Some(match port {
+            1 => Self::Serial,
+            2 => Self::Serial2,
+            3 => Self::Serial3,
+            4 => Self::Serial4,
+            _ => return None,
+        })
+    }
 }
 
 /// Opens both halves of a machine's log for its writer, which fills one and then truncates and fills the other.

@@ -79,6 +79,22 @@ pub static TABLE: Process = Process {
             why: "the end of a pipe that an imported image is written to",
         },
         Descriptor {
+            name: "exported disk",
+            kind: FdKind::File("disks"),
+            most: Most::Many,
+            rights: UNLIMITED,
+            ioctls: &[],
+            why: "a disk, read-only, while a client reads it",
+        },
+        Descriptor {
+            name: "exported volume",
+            kind: FdKind::DeviceBelow("volumes"),
+            most: Most::Many,
+            rights: UNLIMITED,
+            ioctls: &[],
+            why: "FreeBSD: a disk that is a ZFS volume, likewise",
+        },
+        Descriptor {
             name: "machine log",
             kind: FdKind::File("logs"),
             most: Most::Many,

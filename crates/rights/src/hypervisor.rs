@@ -121,15 +121,15 @@ const DESCRIPTORS: &[Descriptor] = &[
         most: Most::N(4),
         rights: &["READ", "WRITE", "EVENT"],
         ioctls: &[],
-        why: "the runner speaks to it; screens that it was given over this",
+        why: "the runner speaks to it; screens and debuggers that it was given over this",
     },
     Descriptor {
         name: "serial line",
         kind: FdKind::Line,
-        most: Most::N(2),
+        most: Most::N(8),
         rights: &["READ", "WRITE", "EVENT", "IOCTL", "FCNTL", "FSTAT", "SEEK", "FSYNC", "FTRUNCATE", "FPATHCONF", "MMAP_RW"],
         ioctls: &[],
-        why: "the guest's console",
+        why: "the guest's serial ports",
     },
     Descriptor {
         name: "standard error",

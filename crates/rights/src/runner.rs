@@ -99,7 +99,12 @@ const CONST_TABLE: Process = Process {
         Descriptor { rights: FILE, ..passed("log", FdKind::File("logs"), Most::N(2), "the hypervisor's last words") },
         Descriptor {
             ioctls: LINE_IOCTLS,
-            ..passed("serial line", FdKind::Line, Most::N(2), "both ends, so that it outlives hypervisor and console-proxy")
+            ..passed(
+                "serial line",
+                FdKind::Line,
+                Most::N(8),
+                "both ends of each, so that they outlive hypervisor and console-proxy",
+            )
         },
         Descriptor {
             rights: &["READ", "WRITE", "EVENT", "KQUEUE_EVENT", "KQUEUE_CHANGE"],
@@ -123,7 +128,9 @@ const CONST_TABLE: Process = Process {
         op("Pause", "stops the virtual CPUs", "paused_it_says_nothing"),
         op("Resume", "lets them run", "paused_it_says_nothing"),
         op("Configure", "keeps a configuration for the next start", "a_reboot_starts_it_with_the_latest_configuration"),
-        op("TakeSerial", "hands out the serial line", "boots_answers_and_powers_off"),
+        op("TakeSerial", "hands out the first serial line", "boots_answers_and_powers_off"),
+        op("TakePort", "hands out a serial line by its number", "four_serial_ports_carry_bytes_both_ways"),
+        op("ConnectGdb", "hands out a connection to the debugger's stub", "a_debugger_stops_reads_and_lets_run"),
         op("ConnectScreen", "hands out a connection to the screen", "the_screen_speaks_rfb"),
         op("Stats", "nothing", "counters_rise"),
         op("Watch", "hands out a stream of events", "boots_answers_and_powers_off"),

@@ -5,21 +5,41 @@ use capsicum::{CapRights, Fcntl, FcntlRights, FileRights, IoctlRights, Right};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, geteuid, getppid, setgroups, setresgid, setresuid};
 use skep_rights::{Descriptor, Process, UNLIMITED};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 /// More than any descriptor of ours has.
 const MOST_IOCTLS: usize = 256;
 
+thread_local! {
+    /// What lines of tables come to, by their places: they are looked up at each descriptor that is handed out.
+    static MADE: RefCell<Vec<(&'static Descriptor, FileRights)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The rights of a line.
+fn rights_of(line: &'static Descriptor) -> Result<FileRights, EnterError> {
+    let known = MADE.with_borrow(|made| made.iter().find(|(of, _)| std::ptr::eq(*of, line)).map(|(_, rights)| *rights));
+    if let Some(rights) = known {
+        return Ok(rights);
+    }
+    let mut rights = FileRights::new();
+    for name in line.rights {
+        rights.allow(right(name).ok_or_else(|| EnterError::Unsupported(format!("no Capsicum right {name}")))?);
+    }
+    MADE.with_borrow_mut(|made| made.push((line, rights)));
+    Ok(rights)
+}
+
 /// Takes every right away that the line does not name. What whoever passed it has taken away already stays away.
-pub fn limit(fd: BorrowedFd<'_>, line: &Descriptor) -> Result<(), EnterError> {
+pub fn limit(fd: BorrowedFd<'_>, line: &'static Descriptor) -> Result<(), EnterError> {
     if line.rights.is_empty() {
         return Err(EnterError::Unsupported(format!("the table names no Capsicum rights for {}", line.name)));
     }
     if line.rights == UNLIMITED {
         return Ok(());
     }
-    let rights = limit_rights(fd, line.rights)?;
+    let rights = limit_rights(fd, line)?;
     if rights.is_set(Right::Fcntl) {
         limit_fcntls(fd)?;
     }
@@ -31,22 +51,17 @@ fn asks_for_more(limited: &io::Result<()>) -> bool {
     limited.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCAPABLE))
 }
 
-/// Limits it to those of the rights that it has, and says which.
-fn limit_rights(fd: BorrowedFd<'_>, names: &[&str]) -> Result<FileRights, EnterError> {
-    let mut wanted = Vec::with_capacity(names.len());
-    for name in names {
-        wanted.push(right(name).ok_or_else(|| EnterError::Unsupported(format!("no Capsicum right {name}")))?);
-    }
-    let mut rights = FileRights::new();
-    for right in &wanted {
-        rights.allow(*right);
-    }
+/// Limits it to those of the line's rights that it has, and says which.
+fn limit_rights(fd: BorrowedFd<'_>, line: &'static Descriptor) -> Result<FileRights, EnterError> {
+    let mut rights = rights_of(line)?;
     // What it has is asked for only if it lacks some: most have all.
     let mut limited = rights.limit(&fd);
     if asks_for_more(&limited) {
         let held = FileRights::from_file(&fd).map_err(failed("cap_rights_get"))?;
-        for right in wanted.into_iter().filter(|right| !held.is_set(*right)) {
-            rights.deny(right);
+        // Added one by one, none taken away: rights share bits (PREAD is READ and SEEK).
+        rights = FileRights::new();
+        for right in line.rights.iter().filter_map(|name| right(name)).filter(|right| held.is_set(*right)) {
+            rights.allow(right);
         }
         limited = rights.limit(&fd);
     }

@@ -15,13 +15,13 @@ use std::os::fd::BorrowedFd;
 pub struct ActLog {
     name: &'static str,
     /// Asked for once: no service goes on as another process.
-    pid: u32,
+    pid: String,
     file: Kept,
 }
 
 impl ActLog {
     pub(crate) fn new(name: &'static str, file: Kept) -> Self {
-        Self { name, pid: std::process::id(), file }
+        Self { name, pid: std::process::id().to_string(), file }
     }
 
     /// The time of all of these is nanoseconds since 1970.
@@ -46,8 +46,9 @@ impl ActLog {
 
     fn write(&mut self, time: i64, origin: &Origin, op: &Op, result: &str, detail: fmt::Arguments<'_>) {
         let (time, detail) = (iso8601(time), one_line(detail, 1000));
-        let (Self { name, pid, .. }, Origin { trace, user, .. }) = (&self, origin);
-        let line = format!("{time}\t{name}\t{pid}\t{trace}\t{user}\t{}\t{result}\t{detail}\n", op.name);
+        let trace = origin.trace.to_string();
+        let fields = [&*time, self.name, &*self.pid, &*trace, origin.user.as_str(), op.name, result, &*detail];
+        let line = fields.join("\t") + "\n";
         // An act is not undone because its record could not be written.
         if self.file.add(line.as_bytes()).is_err() {
             // Not eprintln, which panics where this cannot be written either.

@@ -99,8 +99,8 @@ impl Journal {
 
     fn line(&mut self, time: i64, level: &str, trace: Option<TraceId>, what: fmt::Arguments<'_>) {
         let what = one_line(what, 2000);
-        let trace = trace.map(|t| format!(" trace={t}")).unwrap_or_default();
-        let line = format!("{} {} {level}{trace} {what}\n", iso8601(time), self.name);
+        let trace = trace.map(|t| [" trace=", &*t.to_string()].concat()).unwrap_or_default();
+        let line = [&*iso8601(time), " ", self.name, " ", level, &*trace, " ", &*what, "\n"].concat();
         if let Some(kept) = &mut self.kept {
             kept.make_room(line.len());
         }

@@ -8,7 +8,7 @@ use skep_proto::services::MAX_RESOLVERS;
 use skep_proto::{IfName, OneFd, Reason, Refusal, UpTo, overlap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Gives a switch a gateway, or takes it. Rules are there before the address, and go after it. After a step that failed there is none.
 pub fn set((host, instance): Place<'_>, call: &SetGateway) -> Result<Done, Refusal> {
@@ -88,7 +88,8 @@ pub fn open_resolvers(resolvers: &[IpAddr]) -> Result<UpTo<MAX_RESOLVERS>, Refus
         let any: IpAddr = if resolver.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect((*resolver, 53))?;
-        socket.set_nonblocking(true)?;
+        // By fcntl(2); the standard library's way is an ioctl, which the list has not.
+        skep_sys::fd::set_nonblocking(socket.as_fd(), true)?;
         Ok(socket.into())
     };
     let mut sockets = Vec::new();

@@ -1,4 +1,4 @@
-//! Logs of machines: two halves each, `STATE/logs/machines/UUID.{serial,hypervisor}.{0,1}.log`.
+//! Logs of machines: two halves each, `STATE/logs/machines/UUID.{serial,serial2,serial3,serial4,hypervisor}.{0,1}.log`.
 
 use crate::store::{At, Store, hand_out, open_if_there, open_in};
 use nix::fcntl::OFlag;
@@ -12,13 +12,17 @@ fn names(machine: MachineId, log: LogKind) -> [String; 2] {
     let kind = match log {
         LogKind::Serial => "serial",
         LogKind::Hypervisor => "hypervisor",
+        LogKind::Serial2 => "serial2",
+        LogKind::Serial3 => "serial3",
+        LogKind::Serial4 => "serial4",
     };
     [0, 1].map(|half| format!("{machine}.{kind}.{half}.log"))
 }
 
 /// Names of all logs of a machine.
 pub fn all_names(machine: MachineId) -> impl Iterator<Item = String> {
-    [LogKind::Serial, LogKind::Hypervisor].into_iter().flat_map(move |log| names(machine, log))
+    use LogKind::{Hypervisor, Serial, Serial2, Serial3, Serial4};
+    [Serial, Hypervisor, Serial2, Serial3, Serial4].into_iter().flat_map(move |log| names(machine, log))
 }
 
 fn object(machine: MachineId) -> String {

@@ -112,8 +112,8 @@ pub struct Kit {
     pub machine: MachineId,
     /// Each descriptor and what it is for.
     pub fds: Vec<(skep_proto::cell::FdRole, OwnedFd)>,
-    /// The hypervisor's end of the first serial line.
-    pub serial: OwnedFd,
+    /// The hypervisor's end of each serial line, by the port's number.
+    pub serial: Vec<(u8, OwnedFd)>,
     /// Whether it may use hardware acceleration.
     #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve runs on the processor or not at all"))]
     pub kvm: bool,

@@ -46,8 +46,8 @@ struct Acquired {
 /// The service.
 pub struct Runner {
     kit: Kit,
-    /// The host's end of the first serial line.
-    serial: OwnedFd,
+    /// The host's end of each serial line, by the port's number.
+    serial: Vec<(u8, OwnedFd)>,
     alarm: Alarm,
     engine: Option<Engine>,
     phase: Phase,
@@ -70,10 +70,9 @@ impl Held for Acquired {
             ("report", self.report.as_fd()),
             ("listener", self.listener.as_fd()),
             ("listener", door.as_fd()),
-            ("serial line", serial.as_fd()),
-            ("serial line", kit.serial.as_fd()),
             ("alarm", alarm.as_fd()),
         ];
+        held.extend(serial.iter().chain(&kit.serial).map(|(_, line)| ("serial line", line.as_fd())));
         held.extend(kit.fds.iter().map(|(role, fd)| (line(*role), fd.as_fd())));
         held
     }
@@ -125,8 +124,13 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
     let take = |(role, number)| Ok((role, fd::inherited(number)?));
     let fds =
         args.roles.into_iter().zip(FIRST..).map(take).collect::<io::Result<Vec<_>>>().map_err(step("take over descriptors"))?;
-    let (serial, theirs) = serial_line().map_err(step("make the serial line"))?;
-    let RunnerArgs { machine, kvm, file_limit, shares, .. } = args;
+    let RunnerArgs { machine, kvm, file_limit, shares, serial: ports, .. } = args;
+    let (mut serial, mut theirs) = (Vec::new(), Vec::new());
+    for port in ports {
+        let (our_end, their_end) = serial_line().map_err(step("make a serial line"))?;
+        serial.push((port, our_end));
+        theirs.push((port, their_end));
+    }
     let kit = Kit { machine, fds, serial: theirs, kvm, file_limit, shares };
     let runner = Runner {
         kit,

@@ -42,7 +42,9 @@ impl Service<runner::Runner> for Runner {
             RunnerRequest::Pause(c) => ask.answer(c, |_, _, []| self.with(Engine::pause)),
             RunnerRequest::Resume(c) => ask.answer(c, |_, _, []| self.with(Engine::resume)),
             RunnerRequest::Configure(c) => ask.answer(c, |_, _, fds| self.configure(fds)),
-            RunnerRequest::TakeSerial(c) => ask.answer(c, |_, _, []| self.take_serial()),
+            RunnerRequest::TakeSerial(c) => ask.answer(c, |_, _, []| self.take_port(1)),
+            RunnerRequest::TakePort(c) => ask.answer(c, |_, c, []| self.take_port(c.port)),
+            RunnerRequest::ConnectGdb(c) => ask.answer(c, |_, _, []| self.connect_gdb()),
             RunnerRequest::ConnectScreen(c) => ask.answer(c, |_, _, []| self.connect_screen()),
             RunnerRequest::Stats(c) => ask.answer(c, |_, _, []| self.stats()),
             RunnerRequest::Watch(c) => ask.answer(c, |_, _, []| self.watch()),
@@ -196,8 +198,10 @@ impl Runner {
         Err(Refusal::new(Reason::Internal, object(self)).note("it has no configuration"))
     }
 
-    fn take_serial(&mut self) -> Answer<Done, OneFd> {
-        let end = self.serial.try_clone().map_err(|e| Refusal::io(object(self), "dup the serial line", &e))?;
+    fn take_port(&mut self, port: u8) -> Answer<Done, OneFd> {
+        let none = || Refusal::new(Reason::WrongState, object(self)).note(format_args!("it has no serial port {port}"));
+        let (_, line) = self.serial.iter().find(|(number, _)| *number == port).ok_or_else(none)?;
+        let end = line.try_clone().map_err(|e| Refusal::io(object(self), "dup the serial line", &e))?;
         Ok((Done {}, [end]))
     }
 
@@ -211,6 +215,12 @@ impl Runner {
         self.engine_up()?;
         let engine = self.engine.as_mut().ok_or_else(|| Refusal::new(Reason::WrongState, "hypervisor"))?;
         Ok((Done {}, [engine.connect_channel(port)?]))
+    }
+
+    fn connect_gdb(&mut self) -> Answer<Done, OneFd> {
+        self.engine_up()?;
+        let engine = self.engine.as_mut().ok_or_else(|| Refusal::new(Reason::WrongState, "hypervisor"))?;
+        Ok((Done {}, [engine.connect_gdb()?]))
     }
 
     fn stats(&mut self) -> Answer<StatsState> {

@@ -15,8 +15,9 @@ const SLOTS: u16 = skep_service::SLOTS;
 
 impl Spawner {
     pub(super) fn make_cell(&mut self, c: MakeCell, UpTo(fds): UpTo<MAX_FDS>) -> Result<(CellMade, NoFds), Refusal> {
-        let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit, shares } = c;
+        let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit, shares, serial } = c;
         check(machine, &roles, &fds)?;
+        check_ports(machine, &serial)?;
         self.check_limits(machine, &limits)?;
         let shares = self.shares(machine, &shares)?;
         self.look(skep_cellroot::HYPERVISOR, Reason::HypervisorMissing)?;
@@ -25,7 +26,7 @@ impl Spawner {
         }
         let identity = self.identity(slot, 0)?;
         let disks: Vec<bool> = roles.iter().map(|role| matches!(role, FdRole::Disk(_))).collect();
-        let args = RunnerArgs { machine, roles, kvm, file_limit, shares: !shares.is_empty() };
+        let args = RunnerArgs { machine, roles, kvm, file_limit, shares: !shares.is_empty(), serial };
         let path = self.runner_socket(machine);
         let listener = bind(machine, &path)?;
         let plan = Plan {
@@ -51,17 +52,26 @@ impl Spawner {
         }
     }
 
-    pub(super) fn start_console(&mut self, c: StartConsole, fds: [OwnedFd; 3]) -> Result<(Started, NoFds), Refusal> {
-        let StartConsole { machine, slot } = c;
+    pub(super) fn start_console(&mut self, c: StartConsole, UpTo(fds): UpTo<12>) -> Result<(Started, NoFds), Refusal> {
+        let StartConsole { machine, slot, ports } = c;
+        let numbers: Vec<u8> = ports.iter().map(|port| port.port()).collect();
+        check_ports(machine, &numbers)?;
         // A line is a socket (Linux) or a terminal (FreeBSD).
-        let kinds =
-            [("serial line", [SFlag::S_IFSOCK, SFlag::S_IFCHR]), ("log", [SFlag::S_IFREG; 2]), ("log", [SFlag::S_IFREG; 2])];
+        let line = ("serial line", [SFlag::S_IFSOCK, SFlag::S_IFCHR]);
+        let log = [("log", [SFlag::S_IFREG; 2]); 2];
+        let kinds = ports.iter().flat_map(|port| [line].into_iter().chain(log.into_iter().filter(|_| port.log())));
+        let kinds: Vec<_> = kinds.collect();
+        if kinds.len() != fds.len() {
+            let note = format!("{} descriptors came, and {} are expected", fds.len(), kinds.len());
+            return Err(Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field("ports").note(note));
+        }
         for (fd, (name, kinds)) in fds.iter().zip(kinds) {
             if !kinds.contains(&kind_of(machine, fd.as_fd())?) {
                 return Err(Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field(name));
             }
         }
-        self.start_alone(machine, "/skep/skep-console-proxy", self.identity(slot, 1)?, &fds)
+        let args = ports.iter().map(ToString::to_string).collect();
+        self.start_alone(machine, "/skep/skep-console-proxy", args, self.identity(slot, 1)?, &fds)
     }
 
     pub(super) fn start_services(&mut self, c: &StartServices) -> Result<(Started, NoFds), Refusal> {
@@ -72,12 +82,12 @@ impl Spawner {
             }
             machines => machines.map(|first| first.saturating_add(2 * u32::from(SLOTS)).saturating_add(c.number.into())),
         };
-        self.start_alone(c.switch.cell(), "/skep/skep-guest-services", identity, &[])
+        self.start_alone(c.switch.cell(), "/skep/skep-guest-services", Vec::new(), identity, &[])
     }
 
     /// Starts what is no hypervisor, in a cell that holds little more than its program.
     fn start_alone(
-        &mut self, machine: MachineId, program: &'static str, identity: Option<u32>, fds: &[OwnedFd],
+        &mut self, machine: MachineId, program: &'static str, args: Vec<String>, identity: Option<u32>, fds: &[OwnedFd],
     ) -> Result<(Started, NoFds), Refusal> {
         let path = self.console_socket(machine);
         let listener = bind(machine, &path)?;
@@ -85,7 +95,7 @@ impl Spawner {
             machine,
             root: skep_cellroot::CONSOLE_ROOT,
             program,
-            args: Vec::new(),
+            args,
             listener: listener.as_fd(),
             fds: fds.iter().map(AsFd::as_fd).collect(),
             disks: Vec::new(),
@@ -158,6 +168,16 @@ fn bind(machine: MachineId, path: &std::path::Path) -> Result<OwnedFd, Refusal> 
 fn kind_of(machine: MachineId, fd: BorrowedFd<'_>) -> Result<SFlag, Refusal> {
     let stat = fstat(fd).map_err(|e| Refusal::io(format_args!("machine {machine}"), "fstat", &e.into()))?;
     Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)
+}
+
+/// Each port once.
+fn check_ports(machine: MachineId, ports: &[u8]) -> Result<(), Refusal> {
+    let twice = ports.iter().collect::<HashSet<_>>().len() != ports.len();
+    if twice || ports.iter().any(|port| !(1..=4).contains(port)) {
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field("serial");
+        return Err(refusal.note("ports 1 to 4 are expected, each once"));
+    }
+    Ok(())
 }
 
 /// Each role once, with a descriptor of its kind: no directory, no foreign socket gets into a cell.

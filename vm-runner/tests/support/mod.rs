@@ -3,7 +3,7 @@
 
 use skep_ipc::{CallError, Client};
 use skep_proto::cell::{self, Cell, FdRole, Limits, MakeCell, StartConsole, SweepCell};
-use skep_proto::console::{AttachSerial, Attached, Console};
+use skep_proto::console::{AttachPort, AttachSerial, Attached, Console};
 use skep_proto::runner::{self, End, Phase, RunnerEvent};
 use skep_proto::{Call, InstanceId, MachineId, Refusal, Text, TraceId, UpTo, wire};
 use std::fs::File;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// uids of a suite started by root, beside those of others.
 const IDS: &str = "broker=81000,api-frontend=81001,storage-helper=81002,net-helper=81003,vm-runner=81004,machines=81100";
 
@@ -206,6 +206,7 @@ pub struct Machine {
     pub limits: Limits,
     pub disk: bool,
     pub shares: Vec<skep_proto::Share>,
+    pub ports: Vec<skep_proto::SerialPort>,
 }
 
 impl Machine {
@@ -220,6 +221,7 @@ impl Machine {
             limits: Limits::default(),
             disk: true,
             shares: Vec::new(),
+            ports: vec![skep_proto::SerialPort::FIRST],
         }
     }
 
@@ -247,17 +249,28 @@ impl Machine {
             kvm: false,
             file_limit: 8 << 20,
             shares: self.shares.clone(),
+            serial: self.ports.iter().map(|port| port.port()).collect(),
         };
         spawner.ask(call, UpTo(fds))
     }
 
     pub fn start_console(&self, spawner: &mut Spawner) -> Terminal {
-        let (_, [line]) = ask(&mut spawner.runner(self.id), runner::TakeSerial {}, []).unwrap();
-        let log = |n: u8| {
-            let path = self.dir.path().join(format!("serial.{n}.log"));
+        let log = |port: u8, n: u8| {
+            let path = self.dir.path().join(format!("serial{port}.{n}.log"));
             OwnedFd::from(File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap())
         };
-        spawner.ask(StartConsole { machine: self.id, slot: self.slot }, [line, log(0), log(1)]).unwrap();
+        let mut fds = Vec::new();
+        for port in &self.ports {
+            let number = port.port();
+            let mut runner = spawner.runner(self.id);
+            let (_, [line]) = match number {
+                1 => ask(&mut runner, runner::TakeSerial {}, []).unwrap(),
+                port => ask(&mut runner, runner::TakePort { port }, []).unwrap(),
+            };
+            fds.push(line);
+            fds.extend([0, 1].into_iter().filter(|_| port.log()).map(|half| log(number, half)));
+        }
+        spawner.ask(StartConsole { machine: self.id, slot: self.slot, ports: self.ports.clone() }, UpTo(fds)).unwrap();
         Terminal::attach(&mut spawner.console(self.id), true, false)
     }
 
@@ -291,6 +304,13 @@ pub fn config_with_channel(name: &str) -> String {
     configure(&skep_machine::MachineSpec { channels, ..spec("", false, false) }, &Fds::standard()).unwrap().config
 }
 
+/// The same with another specification made of the usual one.
+pub fn config_of(change: impl FnOnce(&mut skep_machine::MachineSpec)) -> String {
+    let mut spec = spec("", false, false);
+    change(&mut spec);
+    skep_engine_qemu::configure(&spec, &skep_engine_qemu::Fds::standard()).unwrap().config
+}
+
 fn spec(append: &str, disk: bool, screen: bool) -> skep_machine::MachineSpec {
     use skep_machine::{Acceleration, Boot, Disk, MachineSpec, Screen};
     MachineSpec {
@@ -315,6 +335,16 @@ impl Terminal {
     pub fn attach(console: &mut Client<Console>, write: bool, take: bool) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (attached, _) = ask(console, AttachSerial { write, take }, [theirs.into()]).unwrap();
+        Self::on(ours, attached)
+    }
+
+    pub fn attach_port(console: &mut Client<Console>, port: u8) -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (attached, _) = ask(console, AttachPort { port, write: true, take: false }, [theirs.into()]).unwrap();
+        Self::on(ours, attached)
+    }
+
+    fn on(ours: UnixStream, attached: Attached) -> Self {
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream: ours, attached, seen: String::new() }
     }

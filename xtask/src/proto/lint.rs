@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("RPC_REQUEST_STANDARD_NAME", "skep.v1.ConsoleInput", "a stream of bytes, not a request"),
     ("RPC_REQUEST_STANDARD_NAME", "skep.v1.ScreenInput", "a stream of bytes, not a request"),
+    ("RPC_REQUEST_STANDARD_NAME", "skep.v1.GdbInput", "a stream of bytes, not a request"),
     ("RPC_REQUEST_STANDARD_NAME", "skep.v1.ChannelInput", "a stream of bytes, not a request"),
     ("RPC_REQUEST_RESPONSE_UNIQUE", "skep.v1.MachineActRequest", "what is to be done is in the method's name"),
 ];

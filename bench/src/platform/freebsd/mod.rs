@@ -52,3 +52,13 @@ pub fn services(_suite: &Suite) -> Result<Vec<(i32, String)>> {
 pub fn cell(_suite: &Suite) -> Result<Cell> {
     bail!(NO_PSS)
 }
+
+/// libvirt's calls, beside ours.
+pub fn libvirt(_few: usize, _many: usize) -> Result<(crate::many::Measured, crate::many::Measured)> {
+    anyhow::bail!("it is measured on Linux")
+}
+
+/// The process that measures them.
+pub fn bare_libvirt(_few: usize, _many: usize) -> Result<()> {
+    anyhow::bail!("it is measured on Linux")
+}

@@ -1,8 +1,10 @@
 //! Linux: /proc.
 
 mod bare;
+mod libvirt;
 
 pub use bare::Bare;
+pub use libvirt::{bare as bare_libvirt, measured as libvirt};
 
 use super::Cell;
 use anyhow::{Context, Result, ensure};

@@ -83,6 +83,32 @@ pub fn channel(answer: &Value, port: u8) -> Option<bool> {
     Some(file != "null" && !file.starts_with("disconnected:"))
 }
 
+/// What QEMU calls the character device of a debugger's connection: a new one for each, for it takes the former one down only when it
+/// has the new one.
+fn gdb_id(number: u64) -> String {
+    format!("gdb{number}")
+}
+/// Makes the descriptor given by [`getfd`] a character device, for [`serve_gdb`].
+pub fn add_gdb_line(id: u64, number: u64, name: &str) -> String {
+    let socket = json!({ "addr": { "type": "fd", "data": { "str": name } }, "server": false });
+    command(id, "chardev-add", json!({ "id": gdb_id(number), "backend": { "type": "socket", "data": socket } }))
+}
+/// Serves a debugger there: the guest stands still from then on. There is no such command but this, whose answer is text for people.
+pub fn serve_gdb(id: u64, number: u64) -> String {
+    let line = format!("gdbserver chardev:{}", gdb_id(number));
+    command(id, "human-monitor-command", json!({ "command-line": line }))
+}
+/// Takes down what [`add_gdb_line`] made, where [`serve_gdb`] failed.
+pub fn remove_gdb_line(id: u64, number: u64) -> String {
+    command(id, "chardev-remove", json!({ "id": gdb_id(number) }))
+}
+/// Reads the answer to [`query_chardevs`]: whether a debugger is connected.
+pub fn has_gdb(answer: &Value) -> bool {
+    let text = |entry: &Value, key| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_one = |entry: &Value| text(entry, "label").strip_prefix("gdb").is_some_and(|n| n.parse::<u64>().is_ok());
+    answer.as_array().into_iter().flatten().any(|entry| is_one(entry) && !text(entry, "filename").starts_with("disconnected:"))
+}
+
 /// What QEMU calls the device in front of a disk.
 pub fn device_id(disk: &str) -> String {
     format!("dev-{disk}")

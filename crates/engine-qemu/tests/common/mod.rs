@@ -31,7 +31,7 @@ pub fn full() -> MachineSpec {
             Nic { slot: 7, model: NicModel::E1000, mac: Mac::from_id(0xbb) },
         ],
         screen: Some(Screen { width: 3840, height: 2160, tablet: true, ..Screen::default() }),
-        serial_ports: 4,
+        serial_ports: [1, 2, 3, 4].into(),
         sound: true,
         channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
         shares: [("src", true), ("out", false)].map(|(name, read_only)| Share { name: name.into(), read_only }).into(),

@@ -72,7 +72,7 @@ impl Running {
         let ((qmp, qmp_end), (serial, serial_end)) = (pair(), pair());
         let mut keep: Vec<OwnedFd> = vec![];
         let mut fds = Fds { qmp: qmp_end.as_raw_fd(), serials: vec![serial_end.as_raw_fd()], ..Fds::standard() };
-        for _ in 1..spec.serial_ports {
+        for _ in 1..spec.serial_ports.len() {
             let (ours, theirs) = pair();
             fds.serials.push(theirs.as_raw_fd());
             keep.extend([theirs, ours.into()]);

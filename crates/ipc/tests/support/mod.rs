@@ -232,6 +232,7 @@ impl Service<Console> for Proxy {
                 self.go_on.recv().unwrap();
                 Ok((Done {}, []))
             }),
+            ConsoleRequest::AttachPort(call) => ask.answer(call, |_, _, [_stream]| Err(no())),
             ConsoleRequest::Status(call) => ask.answer(call, |_, _, []| Ok((state(), []))),
         }
     }

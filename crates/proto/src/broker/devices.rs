@@ -111,11 +111,64 @@ pub struct FwCfg {
     pub value: Text<128>,
 }
 
+/// Whether a debugger may be joined to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Gdb {
+    /// No.
+    #[default]
+    Off,
+    /// Yes.
+    On,
+    /// Yes, and the guest stands still until a debugger, or whoever resumes it, lets it run.
+    Wait,
+}
+
+/// Joins a debugger to a machine; the descriptor is a stream socket that speaks gdb's remote protocol. The guest stands still from then on,
+/// until the debugger lets it run. One at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineGdb {
+    /// Which.
+    pub machine: Ref,
+}
+
+/// What a controller is to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BusKind {
+    /// AHCI: up to 6 disks and CDs at its ports.
+    Ahci,
+    /// Virtio SCSI: up to 8 disks and CDs at its targets (QEMU).
+    VirtioScsi,
+    /// NVMe: up to 8 disks as its namespaces (bhyve: one).
+    Nvme,
+    /// Virtio block: one disk.
+    VirtioBlk,
+}
+
+/// A controller with a name, that holds the disks which say so ([`DiskSeat`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bus {
+    /// Its name.
+    pub name: Text<31>,
+    /// What it is.
+    pub kind: BusKind,
+    /// Device number on PCI bus 0: 1 to 30. In requests 0: as it is or, of a new one, the first that is free from 20 on; it stays then.
+    pub slot: u8,
+}
+
+/// A disk's place on a controller with a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSeat {
+    /// The controller's name.
+    pub controller: Text<31>,
+    /// Port, target or namespace, from 0. In requests none: as it is or, of a disk that is new there, the first that is free.
+    pub port: Option<u8>,
+}
+
 /// A device's place on PCI bus 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// `screen`, `rng`, `usb`, `ahci`, `scsi`, `sound`, `channels` or `share0` to `share3`; in answers `disk0` and `nic0` and so on, too.
-    pub device: Text<16>,
+    /// `screen`, `rng`, `usb`, `ahci`, `scsi`, `sound`, `channels` or `share0` to `share3`; in answers `disk0`, `nic0` and so on and controllers by their names, too.
+    pub device: Text<31>,
     /// Device number: 1 to 30.
     pub slot: u8,
 }

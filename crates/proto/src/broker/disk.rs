@@ -36,6 +36,8 @@ pub struct DiskImport {
     pub sha256: Option<[u8; 32]>,
     /// Its group; none: the one that is there from the start.
     pub group: Option<Ref>,
+    /// It is an ISO image: kept raw, as it comes, and never written by a machine.
+    pub iso: bool,
 }
 
 /// Copies a disk that no running machine writes to.
@@ -74,6 +76,14 @@ pub struct DiskWipe {
     pub disk: Ref,
 }
 
+/// Opens a disk that no running machine writes to, to be read by a client; the descriptor is its file or volume, read-only and locked against
+/// whoever would write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskExport {
+    /// Which.
+    pub disk: Ref,
+}
+
 /// Looks one disk up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskGet {
@@ -86,6 +96,8 @@ pub struct DiskGet {
 pub struct DiskList {
     /// Begin after this name.
     pub after: Option<DiskName>,
+    /// Only ISO images, or only what is none.
+    pub iso: Option<bool>,
 }
 
 /// Deletes a disk that no machine has.
@@ -118,6 +130,8 @@ pub struct DiskView {
     pub group: Text<63>,
     /// What its users say of it.
     pub description: Text<256>,
+    /// Whether it is an ISO image.
+    pub iso: bool,
 }
 
 /// A page; empty at the end.

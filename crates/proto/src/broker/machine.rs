@@ -1,7 +1,7 @@
 //! Machines.
 
-use super::{Board, BoardDraft, DiskFlags, FwCfg, NicModel, Place, Ref, Screen, ScreenDraft};
-use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, Share, Text, storage::LogKind};
+use super::{Board, BoardDraft, Bus, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Ref, Screen, ScreenDraft};
+use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, SerialPort, Share, Text};
 use serde::{Deserialize, Serialize};
 
 /// How a machine boots.
@@ -37,6 +37,15 @@ pub enum Controller {
     AhciCd,
     /// A virtio SCSI controller (QEMU).
     VirtioScsi,
+    /// The same, as a CD.
+    VirtioScsiCd,
+}
+
+impl Controller {
+    /// Whether it is a CD, which the guest cannot write.
+    pub fn is_cd(self) -> bool {
+        matches!(self, Self::AhciCd | Self::VirtioScsiCd)
+    }
 }
 
 /// A disk of a machine.
@@ -50,6 +59,8 @@ pub struct DiskDraft {
     pub read_only: bool,
     /// See [`DiskFlags`].
     pub flags: DiskFlags,
+    /// The controller with a name that it sits on, which says what it is attached to; of `controller` then only counts whether it is a CD.
+    pub on: Option<DiskSeat>,
 }
 
 /// Hardware acceleration.
@@ -199,6 +210,12 @@ pub struct Settings {
     pub fw_cfg: Option<Vec<FwCfg>>,
     /// Devices that are elsewhere than usual on the PCI bus; default none.
     pub places: Option<Vec<Place>>,
+    /// Its serial ports; the first is there always. Default: only that.
+    pub serial: Option<Vec<SerialPort>>,
+    /// Whether a debugger may be joined to it; default no.
+    pub gdb: Option<Gdb>,
+    /// Controllers with names, at most 4; default none.
+    pub controllers: Option<Vec<Bus>>,
 }
 
 /// Defines a machine.
@@ -227,6 +244,23 @@ pub enum MachineState {
     Stopping,
     /// It ended by itself, against its will; see `note`. Can be started again.
     Failed,
+}
+
+impl MachineState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Stopped, Self::Starting, Self::Running, Self::Paused, Self::Stopping, Self::Failed];
+
+    /// Its word: in the database, in events, in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// A machine.
@@ -292,6 +326,12 @@ pub struct MachineView {
     pub places: Vec<Place>,
     /// Where all its devices are.
     pub pci: Vec<Place>,
+    /// Its serial ports, all of them.
+    pub serial: Vec<SerialPort>,
+    /// Whether a debugger may be joined to it.
+    pub gdb: Gdb,
+    /// Controllers with names.
+    pub controllers: Vec<Bus>,
 }
 
 /// A disk as a machine has it.
@@ -307,6 +347,8 @@ pub struct MachineDisk {
     pub read_only: bool,
     /// How it is used.
     pub flags: DiskFlags,
+    /// The controller with a name that it sits on, and where.
+    pub on: Option<DiskSeat>,
 }
 
 /// A NIC as a machine has it.
@@ -427,53 +469,6 @@ pub struct MachineDelete {
     pub machine: Ref,
     /// Its disks, too, as far as no other machine has them.
     pub disks: bool,
-}
-
-/// Attaches to the first serial line; the descriptor is a stream socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineConsole {
-    /// Which.
-    pub machine: Ref,
-    /// Wants to type.
-    pub write: bool,
-    /// Takes the keyboard over.
-    pub take: bool,
-}
-
-/// An attached console.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConsoleAttached {
-    /// Whether this client may type.
-    pub writer: bool,
-    /// Bytes of scroll-back that the stream begins with.
-    pub scrollback: u32,
-}
-
-/// Connects to the screen; the descriptor is a stream socket that speaks RFB (VNC, RFC 6143).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineScreen {
-    /// Which.
-    pub machine: Ref,
-}
-
-/// Connects to a channel of the guest's; the descriptor is a stream socket. One client at a time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineChannel {
-    /// Which machine.
-    pub machine: Ref,
-    /// The channel's name.
-    pub channel: Text<63>,
-}
-
-/// Opens a machine's log for reading, older half first. To follow it, a watcher may come along as the last descriptor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineLog {
-    /// Which machine.
-    pub machine: Ref,
-    /// Which log.
-    pub log: LogKind,
-    /// Whether what is written later is wanted, too.
-    pub follow: bool,
 }
 
 /// Asks for counters of a running machine.

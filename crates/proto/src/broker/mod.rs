@@ -14,6 +14,7 @@ mod network;
 mod rules;
 mod session;
 mod stats;
+mod stream;
 
 pub use crate::vars::{VarPage, VarPiece, VarState, VarsEdited};
 pub use access::*;
@@ -27,6 +28,7 @@ pub use network::*;
 pub use rules::*;
 pub use session::*;
 pub use stats::*;
+pub use stream::*;
 
 pub use crate::storage::{LogOpened, ServiceName};
 use crate::{NoFds, OneFd, UpTo, protocol::protocol};
@@ -107,5 +109,7 @@ protocol! {
         70 HostLog [NoFds] => LogOpened [UpTo<3>];
         71 RequestKey [NoFds] => Done [NoFds];
         72 MachineLaunch [NoFds] => OperationView [UpTo<1>];
+        73 MachineGdb [NoFds] => Done [OneFd];
+        74 DiskExport [NoFds] => DiskView [OneFd];
     }
 }

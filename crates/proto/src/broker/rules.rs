@@ -90,6 +90,7 @@ rules! {
     MachineConsole: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineScreen: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineChannel: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
+    MachineGdb: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineLog: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineStats: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     StatsWatch: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
@@ -103,6 +104,7 @@ rules! {
     DiskResize: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     DiskSet: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     DiskWipe: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
+    DiskExport: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     DiskGet: VIEWER, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     DiskList: VIEWER, "anything", _ => vec![On::Any];
     DiskDelete: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
@@ -148,7 +150,7 @@ rules! {
 fn and_disks<'a>(first: On<'a>, settings: &'a Settings) -> Vec<On<'a>> {
     let mut on = vec![first];
     for draft in settings.disks.iter().flatten() {
-        let reads = draft.read_only || draft.controller == Controller::AhciCd;
+        let reads = draft.read_only || draft.controller.is_cd();
         on.push(if reads { On::Read(&draft.disk, "disks") } else { On::Disk(&draft.disk, "disks") });
     }
     if let Some(BootDraft::Direct { kernel, initrd, .. }) = &settings.boot {

@@ -34,6 +34,7 @@ fn disk() -> DiskView {
         created_ns: WHEN,
         group: parse("default"),
         description: parse("of web1"),
+        iso: true,
     }
 }
 
@@ -153,14 +154,16 @@ fn disks(golden: &mut Golden) {
         expect: 512,
         sha256: Some([0x5a; 32]),
         group: None,
+        iso: true,
     };
     golden.call(import, operation());
     golden.call(DiskClone { disk: parse("root"), name: parse("copy") }, operation());
     golden.call(DiskResize { disk: parse("root"), size: 1 << 31 }, disk());
     golden.call(DiskSet { disk: parse("root"), name: Some(parse("boot")), description: Some(parse("of web1")) }, disk());
     golden.call(DiskWipe { disk: parse("root") }, disk());
+    golden.call(DiskExport { disk: parse("root") }, disk());
     golden.call(DiskGet { disk: parse("root") }, disk());
-    golden.call(DiskList { after: None }, DiskPage { disks: vec![disk()] });
+    golden.call(DiskList { after: None, iso: Some(true) }, DiskPage { disks: vec![disk()] });
     golden.call(DiskDelete { disk: parse("root") }, Done {});
     let snapshot =
         SnapshotView { id: SnapshotId::from_u128(8), name: parse("before"), size: 1 << 30, used: 8192, created_ns: WHEN };

@@ -11,7 +11,7 @@ fn share(name: &str, read_only: bool) -> Share {
 }
 
 fn settings() -> Settings {
-    let disk = DiskDraft { disk: parse("root"), controller: Controller::Nvme, read_only: false, flags: flags() };
+    let disk = DiskDraft { disk: parse("root"), controller: Controller::Nvme, read_only: false, flags: flags(), on: Some(on()) };
     Settings {
         cpus: Some(2),
         memory_mib: Some(512),
@@ -58,7 +58,14 @@ fn settings() -> Settings {
         },
         fw_cfg: Some(vec![FwCfg { name: parse("opt/a"), value: parse("b=c") }]),
         places: Some(vec![Place { device: parse("screen"), slot: 20 }]),
+        serial: Some(vec![parse("2,speed=9600,nolog")]),
+        gdb: Some(Gdb::Wait),
+        controllers: Some(vec![Bus { name: parse("sata"), kind: BusKind::Ahci, slot: 0 }]),
     }
+}
+
+fn on() -> DiskSeat {
+    DiskSeat { controller: parse("sata"), port: Some(1) }
 }
 
 fn flags() -> DiskFlags {
@@ -85,6 +92,7 @@ fn view() -> MachineView {
             controller: Controller::VirtioBlk,
             read_only: true,
             flags: flags(),
+            on: Some(on()),
         }],
         nics: vec![MachineNic {
             id: NicId::from_u128(4),
@@ -122,6 +130,9 @@ fn view() -> MachineView {
         fw_cfg: vec![FwCfg { name: parse("opt/a"), value: parse("b=c") }],
         places: vec![Place { device: parse("rng"), slot: 30 }],
         pci: vec![Place { device: parse("disk0"), slot: 8 }],
+        serial: vec![parse("1"), parse("2,speed=9600,nolog")],
+        gdb: Gdb::On,
+        controllers: vec![Bus { name: parse("sata"), kind: BusKind::Nvme, slot: 20 }],
     }
 }
 
@@ -153,9 +164,12 @@ pub fn machines(golden: &mut Golden) {
     golden.call(launch, super::broker::operation());
     golden.value("GuestData", &GuestData { keys: vec!["ssh-ed25519 AAAA me".into()], user_data: b"#cloud-config".to_vec() });
     golden.call(MachineDelete { machine: web1(), disks: true }, super::broker::operation());
-    golden
-        .call(MachineConsole { machine: web1(), write: true, take: true }, ConsoleAttached { writer: true, scrollback: 65_536 });
+    golden.call(
+        MachineConsole { machine: web1(), write: true, take: true, port: 2 },
+        ConsoleAttached { writer: true, scrollback: 65_536 },
+    );
     golden.call(MachineScreen { machine: web1() }, Done {});
+    golden.call(MachineGdb { machine: web1() }, Done {});
     golden.call(MachineChannel { machine: web1(), channel: parse("org.qemu.guest_agent.0") }, Done {});
     golden.call(MachineLog { machine: web1(), log: LogKind::Serial, follow: false }, LogOpened { files: 2 });
     golden.call(HostLog { service: ServiceName::Broker, follow: true }, LogOpened { files: 2 });
@@ -191,10 +205,14 @@ pub fn machines(golden: &mut Golden) {
 pub fn parts(golden: &mut Golden) {
     every!(golden, BootDraft { Uefi {} => BootDraft::Uefi; Direct { .. } => direct(); Loader {} => BootDraft::Loader;
         Bios {} => BootDraft::Bios; });
+    every!(golden, BusKind {
+        Ahci {} => BusKind::Ahci; VirtioScsi {} => BusKind::VirtioScsi; Nvme {} => BusKind::Nvme; VirtioBlk {} => BusKind::VirtioBlk;
+    });
+    every!(golden, Gdb { Off {} => Gdb::Off; On {} => Gdb::On; Wait {} => Gdb::Wait; });
     every!(golden, NicModel { VirtioNet {} => NicModel::VirtioNet; E1000 {} => NicModel::E1000; });
     every!(golden, Controller {
         VirtioBlk {} => Controller::VirtioBlk; Nvme {} => Controller::Nvme; Ahci {} => Controller::Ahci;
-        AhciCd {} => Controller::AhciCd; VirtioScsi {} => Controller::VirtioScsi;
+        AhciCd {} => Controller::AhciCd; VirtioScsi {} => Controller::VirtioScsi; VirtioScsiCd {} => Controller::VirtioScsiCd;
     });
     every!(golden, Acceleration { Auto {} => Acceleration::Auto; Tcg {} => Acceleration::Tcg; Kvm {} => Acceleration::Kvm; });
     every!(golden, MachineState {

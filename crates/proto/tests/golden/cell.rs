@@ -2,7 +2,7 @@
 
 use super::{Golden, every, parse};
 use skep_proto::cell::*;
-use skep_proto::console::{self, AttachScreen, AttachSerial, Attached, Console, ConsoleState};
+use skep_proto::console::{self, AttachPort, AttachScreen, AttachSerial, Attached, Console, ConsoleState};
 use skep_proto::{MachineId, Share};
 
 const MACHINE: MachineId = MachineId::from_u128(9);
@@ -31,10 +31,14 @@ fn bytes_of_the_spawner_never_change() {
         kvm: false,
         file_limit: 1 << 30,
         shares: vec![Share { name: parse("src"), read_only: true }],
+        serial: vec![1, 3],
     };
     golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("rates: the disk has no device")] });
     golden.call(StartServices { switch: skep_proto::SwitchId::from_u128(3), number: 2 }, Started { pid: 4713 });
-    golden.call(StartConsole { machine: MACHINE, slot: 1 }, Started { pid: 4712 });
+    golden.call(
+        StartConsole { machine: MACHINE, slot: 1, ports: vec![parse("1"), parse("3,speed=9600,nolog")] },
+        Started { pid: 4712 },
+    );
     golden.call(KillCell { machine: MACHINE }, Done {});
     golden.call(SweepCell { machine: MACHINE }, Done {});
     golden
@@ -64,6 +68,7 @@ fn bytes_of_a_console_proxy_never_change() {
     golden.call(AttachSerial { write: true, take: false }, Attached { writer: true, scrollback: 65_536 });
     golden.call(AttachScreen {}, console::Done {});
     golden.call(console::Status {}, ConsoleState { readers: 2, writer: true, screens: 1, received: 1 << 33, unlogged: 0 });
+    golden.call(AttachPort { port: 2, write: true, take: false }, Attached { writer: true, scrollback: 65_536 });
     golden.covers::<Console>();
     golden.check();
 }

@@ -22,6 +22,8 @@ fn bytes_of_a_runner_never_change() {
     golden.call(Leave {}, Done {});
     golden.call(ConnectChannel { port: 3 }, Done {});
     golden.call(Eject { slot: 2 }, Done {});
+    golden.call(TakePort { port: 2 }, Done {});
+    golden.call(ConnectGdb {}, Done {});
     golden.covers::<Runner>();
     every!(golden, Phase {
         Ready {} => Phase::Ready; Starting {} => Phase::Starting; Running {} => Phase::Running; Paused {} => Phase::Paused;

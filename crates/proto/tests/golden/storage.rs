@@ -59,7 +59,10 @@ fn bytes_of_storage_helper_never_change() {
     every!(golden, SourceFormat {
         Detect {} => SourceFormat::Detect; Raw {} => SourceFormat::Raw; Qcow2 {} => SourceFormat::Qcow2;
     });
-    every!(golden, LogKind { Serial {} => LogKind::Serial; Hypervisor {} => LogKind::Hypervisor; });
+    every!(golden, LogKind {
+        Serial {} => LogKind::Serial; Hypervisor {} => LogKind::Hypervisor; Serial2 {} => LogKind::Serial2;
+        Serial3 {} => LogKind::Serial3; Serial4 {} => LogKind::Serial4;
+    });
     every!(golden, JobRecord {
         Progress { .. } => JobRecord::Progress { done: 300, total: 1 << 33 };
         Done(_) => JobRecord::Done(Ok(JobDone { disk: state(), sha256: None }));

@@ -258,9 +258,7 @@ impl NetHost for Host {
         if self.filter.is_none() {
             return Ok(());
         }
-        let marker = rules::marker(instance);
         let tables = self.tables()?;
-        let marked = tables.contains(&marker);
         // Whoever's: another suite may have found it so.
         let needed = tables.iter().filter_map(|table| rules::bridge_of(table)).any(|(_, out)| out);
         let forwards = std::fs::read_to_string(FORWARD).map_err(HostError::step(STEP))?.trim() != "0";
@@ -269,9 +267,12 @@ impl NetHost for Host {
             self.filter()?.all(rules::only_ours(instance)).map_err(HostError::step("keep others' packets back (nf_tables)"))?;
             std::fs::write(FORWARD, "1").map_err(HostError::step(STEP))?;
         }
-        if !needed && marked {
+        // Whichever suite made it so: the last one takes it back.
+        let markers: Vec<&String> = tables.iter().filter(|table| rules::is_marker(table)).collect();
+        if !needed && !markers.is_empty() {
             std::fs::write(FORWARD, "0").map_err(HostError::step(STEP))?;
-            self.filter()?.all(rules::none(&marker)).map_err(HostError::step("take back a rule (nf_tables)"))?;
+            let gone = markers.into_iter().flat_map(|marker| rules::none(marker)).collect();
+            self.filter()?.all(gone).map_err(HostError::step("take back a rule (nf_tables)"))?;
         }
         Ok(())
     }

@@ -262,6 +262,11 @@ pub fn marker(instance: InstanceId) -> String {
     format!("sk{instance}only")
 }
 
+/// Whether a table says so, of whichever suite.
+pub fn is_marker(table: &str) -> bool {
+    table.strip_prefix("sk").and_then(|rest| rest.split_at_checked(4)).is_some_and(|(_, rest)| rest == "only")
+}
+
 /// The table by that name.
 pub fn only_ours(instance: InstanceId) -> Messages {
     // Of every suite's: each has rules of its own.

@@ -4,8 +4,11 @@ use crate::support::frames::{frame, hear, send};
 use crate::support::{Network, PATIENCE, ask, instance};
 use nix::unistd::{Gid, Uid, chown, geteuid, seteuid};
 use skep_ipc::Client;
-use skep_proto::net::{CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, ListInterfaces, MoveTap, Net};
-use skep_proto::{MachineId, NicId, Reason, SwitchId};
+use skep_proto::net::{
+    CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, Gateway, GuardTap, ListInterfaces, MoveTap, Net, OpenPort, OpenResolvers,
+    Own, Reach, SetGateway,
+};
+use skep_proto::{MachineId, NicId, Reason, SwitchId, UpTo};
 use skep_sys::{msg, sock};
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,7 +40,10 @@ impl Program {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_skep-net-helper"));
         command.arg("--state").arg(dir.path().join("state")).arg("--run").arg(dir.path().join("run"));
-        command.args(["--instance", &instance().to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(["--instance", &instance().to_string(), "--resolvers", "127.0.0.1"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
         if let Some(uid) = uid {
             chown(dir.path(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid))).unwrap();
             command.uid(uid).gid(uid);
@@ -78,7 +84,8 @@ impl Program {
 
 #[test]
 fn it_makes_switches_and_taps_with_two_capabilities() {
-    let Some(_network) = Network::own() else { return };
+    let Some(network) = Network::own() else { return };
+    network.up("lo");
     let node = || std::fs::metadata("/dev/net/tun").map(|m| (m.mode(), m.uid(), m.ino(), m.dev())).unwrap();
     let (before, mounts) = (node(), std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap());
     let program = Program::start(None);
@@ -111,6 +118,15 @@ fn it_makes_switches_and_taps_with_two_capabilities() {
     ask(&mut client, DeleteTap { number: 0 }).unwrap();
     let (page, []) = ask(&mut client, ListInterfaces { own: true, after: 0 }).unwrap();
     assert_eq!(page.interfaces.len(), 3);
+    // A subnet, with all that goes with it, inside the sandbox.
+    let gateway = Some(Gateway { subnet: "10.77.0.0/24".parse().unwrap(), reach: Reach::Out });
+    ask(&mut client, SetGateway { number: 1, gateway }).unwrap();
+    let own = Some(Own { mac: [2, 0, 0, 0, 0, 1], address: [10, 77, 0, 2].into() });
+    ask(&mut client, GuardTap { number: 1, own }).unwrap();
+    ask(&mut client, OpenPort { number: 1 }).unwrap();
+    let (_, UpTo(resolvers)) = ask(&mut client, OpenResolvers {}).unwrap();
+    assert_eq!(resolvers.len(), 1);
+    ask(&mut client, SetGateway { number: 1, gateway: None }).unwrap();
     assert_eq!(program.descriptors(), held, "descriptors of the helper");
     drop((a, b));
     for number in 0..2 {

@@ -218,6 +218,11 @@ impl Engine {
         }
     }
 
+    /// Its stub listens on TCP only, and the cell has no network.
+    pub fn connect_gdb(&mut self) -> Result<OwnedFd, Refusal> {
+        Err(unsupported("gdb"))
+    }
+
     /// bhyve(8) opens a CD at its start, and has no way to take it out.
     pub fn eject(&mut self, slot: u8) -> Result<(), Refusal> {
         Err(Refusal::new(Reason::Unsupported, format_args!("CD {slot}")).note("bhyve cannot take it out"))
@@ -350,7 +355,11 @@ fn fd_of_line() -> RawFd {
 /// Copies of what bhyve gets, with their numbers.
 fn given(kit: &Kit) -> io::Result<Vec<(OwnedFd, RawFd)>> {
     let names = Names::standard("x");
-    let mut list = vec![(kit.serial.try_clone()?, fd_of_line())];
+    let mut list = Vec::new();
+    for (port, line) in &kit.serial {
+        let number = names.serials.get(usize::from(port.saturating_sub(1)));
+        list.push((line.try_clone()?, *number.ok_or_else(|| io::Error::other("there is no such serial port"))?));
+    }
     for (role, fd) in &kit.fds {
         let number = match role {
             FdRole::Vars => names.vars,

@@ -218,7 +218,7 @@ impl Host {
         if self.counts {
             rctl::remove(&format!("jail:{name}"))?;
         }
-        mounts::clear(&place)?;
+        mounts::clear(&place, &self.cells.with_file_name("volumes"))?;
         devfs::give(self.dev.as_fd(), &self.mark(machine, console))?;
         match std::fs::remove_dir(place) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),

@@ -29,7 +29,8 @@ impl Held for Given<'_> {
 }
 
 fn given<'a>(kit: &'a Kit, qmp: &'a OwnedFd) -> Given<'a> {
-    let mut list = vec![("qmp", qmp.as_fd(), Fds::QMP), ("serial line", kit.serial.as_fd(), Fds::serial(0))];
+    let mut list = vec![("qmp", qmp.as_fd(), Fds::QMP)];
+    list.extend(kit.serial.iter().map(|(port, line)| ("serial line", line.as_fd(), Fds::serial(port.saturating_sub(1)))));
     list.extend(kit.fds.iter().filter_map(|(role, fd)| {
         let (name, number) = match role {
             FdRole::Vars => ("variable store", Fds::VARS),

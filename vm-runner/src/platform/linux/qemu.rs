@@ -58,6 +58,8 @@ pub struct Engine {
     ended: bool,
     /// Its last words.
     pub words: Words,
+    /// The guest is not let run at first.
+    waits: bool,
 }
 
 impl Engine {
@@ -70,6 +72,8 @@ impl Engine {
         let (errors, errors_theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)?;
         // Our side must never wait; its side may.
         skep_sys::fd::set_nonblocking(errors_theirs.as_fd(), false)?;
+        // What the runner has written there just now.
+        let waits = skep_engine_qemu::waits(&std::fs::read_to_string(skep_engine_qemu::CONFIG)?);
         let pid = super::exec::spawn(kit, &theirs, &errors_theirs)?;
         Ok(Self {
             pid,
@@ -84,6 +88,7 @@ impl Engine {
             happened: Vec::new(),
             ended: false,
             words,
+            waits,
         })
     }
 
@@ -162,6 +167,26 @@ impl Engine {
         let (ours, theirs) = sock::stream_pair().map_err(|e| Refusal::io(&object, "make a socket pair", &e))?;
         self.call(&object, &[theirs.as_fd()], |id| qmp::getfd(id, "channel"))?;
         self.call(&object, &[], |id| qmp::connect_channel(id, port, "channel"))?;
+        Ok(ours)
+    }
+
+    /// Joins a debugger, and returns its end. QEMU stops the guest.
+    pub fn connect_gdb(&mut self) -> Result<OwnedFd, Refusal> {
+        let chardevs = self.call("gdb", &[], qmp::query_chardevs)?;
+        if qmp::has_gdb(&chardevs) {
+            return Err(Refusal::new(Reason::InUse, "gdb").note("another debugger is connected"));
+        }
+        let (ours, theirs) = sock::stream_pair().map_err(|e| Refusal::io("gdb", "make a socket pair", &e))?;
+        let number = self.next_id();
+        self.call("gdb", &[theirs.as_fd()], |id| qmp::getfd(id, "gdb"))?;
+        self.call("gdb", &[], |id| qmp::add_gdb_line(id, number, "gdb"))?;
+        let said = self.call("gdb", &[], |id| qmp::serve_gdb(id, number))?;
+        // It answers with what it would tell a person: nothing, if all went well.
+        let said = said.as_str().unwrap_or_default().trim();
+        if !said.is_empty() && said != "Disabled gdbserver" && !said.starts_with("Waiting for gdb connection") {
+            let _ = self.call("gdb", &[], |id| qmp::remove_gdb_line(id, number));
+            return Err(Refusal::new(Reason::HypervisorFailed, "gdb").note(said));
+        }
         Ok(ours)
     }
 
@@ -303,7 +328,12 @@ impl Engine {
                     for file in Self::FILES {
                         let _ = std::fs::remove_file(file);
                     }
-                    self.go_on(Stage::Continue, qmp::cont);
+                    if self.waits {
+                        self.stage = Stage::Up;
+                        self.happened.push(Happening::Paused);
+                    } else {
+                        self.go_on(Stage::Continue, qmp::cont);
+                    }
                 }
                 Reply::Done(_) => {
                     self.stage = Stage::Up;

@@ -1,0 +1,84 @@
+//! Parts of a machine's settings: as users give them, as they are kept, and as the engines read them.
+
+use skep_machine as model;
+use skep_proto::broker::{Board, BoardDraft, Limits, LimitsDraft, Screen, ScreenDraft};
+
+fn take<T: Clone>(to: &mut T, from: &Option<T>) {
+    if let Some(value) = from {
+        to.clone_from(value);
+    }
+}
+
+/// Changes what the draft names.
+pub fn edit_screen(screen: &mut Screen, draft: &ScreenDraft) {
+    let ScreenDraft { width, height, wait, keyboard, tablet } = draft;
+    take(&mut screen.width, width);
+    take(&mut screen.height, height);
+    take(&mut screen.wait, wait);
+    take(&mut screen.keyboard, keyboard);
+    take(&mut screen.tablet, tablet);
+}
+
+/// A screen as the engines read it.
+pub fn model_screen(screen: &Screen) -> model::Screen {
+    let Screen { width, height, wait, ref keyboard, tablet } = *screen;
+    model::Screen { width, height, wait, keyboard: keyboard.as_str().to_owned(), tablet }
+}
+
+/// Changes what the draft names.
+pub fn edit_board(board: &mut Board, draft: &BoardDraft) {
+    let BoardDraft { local_time, acpi, amd_host_bridge, exit_on_halt, exit_on_pause, strict_msr, x2apic } = draft;
+    take(&mut board.local_time, local_time);
+    take(&mut board.acpi, acpi);
+    take(&mut board.amd_host_bridge, amd_host_bridge);
+    take(&mut board.exit_on_halt, exit_on_halt);
+    take(&mut board.exit_on_pause, exit_on_pause);
+    take(&mut board.strict_msr, strict_msr);
+    take(&mut board.x2apic, x2apic);
+}
+
+/// A board as the engines read it.
+pub fn model_board(board: Board) -> model::Board {
+    let Board { acpi, exit_on_halt, exit_on_pause, strict_msr, x2apic, .. } = board;
+    let host_bridge = if board.amd_host_bridge { model::HostBridge::Amd } else { model::HostBridge::Standard };
+    model::Board { acpi, host_bridge, exit_on_halt, exit_on_pause, strict_msr, x2apic }
+}
+
+/// Changes what the draft names.
+pub fn edit_limits(limits: &mut Limits, draft: &LimitsDraft) {
+    let LimitsDraft { memory_mib, tasks, pcpu, read_bps, write_bps, read_iops, write_iops, .. } = draft;
+    take(&mut limits.memory_mib, memory_mib);
+    take(&mut limits.tasks, tasks);
+    take(&mut limits.pcpu, pcpu);
+    take(&mut limits.read_bps, read_bps);
+    take(&mut limits.write_bps, write_bps);
+    take(&mut limits.read_iops, read_iops);
+    take(&mut limits.write_iops, write_iops);
+    let LimitsDraft { cpus, pins, priority, protect, wired, .. } = draft;
+    take(&mut limits.cpus, cpus);
+    take(&mut limits.pins, pins);
+    take(&mut limits.priority, priority);
+    take(&mut limits.protect, protect);
+    take(&mut limits.wired, wired);
+}
+
+/// Limits as the engines read it.
+pub fn model_limits(cpu_percent: u32, limits: &Limits) -> model::Limits {
+    let some = |n: u32| (n > 0).then_some(n);
+    let many = |n: u64| (n > 0).then_some(n);
+    model::Limits {
+        cpu_percent: some(cpu_percent),
+        memory_mib: some(limits.memory_mib),
+        tasks: some(limits.tasks),
+        pcpu: some(limits.pcpu),
+        read_bps: many(limits.read_bps),
+        write_bps: many(limits.write_bps),
+        read_iops: many(limits.read_iops),
+        write_iops: many(limits.write_iops),
+        cpus: limits.cpus.0.clone(),
+        pins: limits.pins.0.clone(),
+        priority: limits.priority,
+        protect: limits.protect,
+        wired: limits.wired,
+    }
+}
