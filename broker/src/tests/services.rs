@@ -112,6 +112,8 @@ impl Service<Storage> for FakeStorage {
                 let Some([channel]) = fds else { return Ok((JobStarted {}, [])) };
                 if world.lock().hold_jobs {
                     world.lock().jobs.push((c.to, channel));
+                    // Whoever waits for it may have looked just before.
+                    world.news.notify_one();
                 } else {
                     finish_job(world, c.to, &channel, size);
                 }
