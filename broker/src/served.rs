@@ -34,8 +34,10 @@ const MTU: u16 = 1500;
 pub struct Serving {
     /// Held by whoever starts or ends it.
     turn: Mutex<()>,
-    /// Something has changed about who is on the switch.
+    /// Somebody may have left the switch, or it is no more.
     poke: Notify,
+    /// Names have changed.
+    names: Notify,
 }
 
 /// Those that are kept, by switch.
@@ -114,6 +116,11 @@ pub fn poke(broker: &Broker, switch: SwitchId) {
 /// Looks again at every switch that is served.
 pub fn poke_all(broker: &Broker) {
     broker.serving.borrow().values().for_each(|serving| serving.poke.notify_one());
+}
+
+/// Machines or switches have other names now. Nothing else is told anew: it would cut off who is asking just now.
+pub fn renamed(broker: &Broker) {
+    broker.serving.borrow().values().for_each(|serving| serving.names.notify_one());
 }
 
 /// Keeps a switch's process from now on.
@@ -201,8 +208,9 @@ async fn add(broker: &Broker, who: &Who, switch: SwitchId, nic: &NicRow, machine
     let host = if same { label(&format!("{}-{part}", Text::<54>::lossy(host.as_str()))) } else { host };
     let (_, [frames]) = broker.net.call(who, OpenPort { number: nic.number }).await?;
     let data = broker.read(|db| db.guest(machine.id))?.unwrap_or_default();
-    let bytes = postcard::to_stdvec(&document(machine, &data, &[nic.mac]))
-        .map_err(|e| Refusal::new(Reason::Internal, "document").note(e))?;
+    let bytes = document(machine, &data, &[nic.mac]).encode();
+    let bytes = bytes
+        .map_err(|e| Refusal::new(Reason::InvalidValue, format_args!("machine {}", machine.name)).field("user_data").note(e))?;
     let file = skep_sys::fd::sealed_memory_file(c"skep-document", &bytes);
     let file = file.map_err(|e| Refusal::io(format_args!("nic {}", nic.name), "write what its guest is told", &e))?;
     let call = AddPort { nic: nic.id, machine: machine.id, mac: nic.mac, address, host, subnet, document: true };
@@ -313,7 +321,9 @@ async fn listen(broker: &Broker, switch: SwitchId, serving: &Serving, port: Port
                     // For the caller, who looks himself.
                     return serving.poke.notify_one();
                 }
-                // Somebody may have another name now.
+                continue;
+            }
+            () = serving.names.notified() => {
                 if let Err(refusal) = add_all(broker, &Who::broker(), switch).await {
                     broker.warn(Who::broker().trace, format_args!("switch {switch}: its services: {refusal}"));
                 }

@@ -5,6 +5,7 @@ use crate::actor::Msg;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{MachineRow, Machines, Which};
 use crate::page::{ROWS, fit};
+use crate::served;
 use crate::spec::{Boot, Spec};
 use crate::upkeep;
 use skep_machine::Ability;
@@ -267,6 +268,7 @@ pub async fn rename(cx: &Cx, c: MachineRename) -> Result<MachineView, Refusal> {
         change.event("machine", machine.id, &machine.name, "renamed", old)?;
         Ok::<_, Refusal>(machine.id)
     })?;
+    served::renamed(&cx.broker);
     show(cx, id)
 }
 

@@ -110,10 +110,8 @@ pub(super) async fn make(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal
     }
     let mut switch = broker.change(who, |change| reserve(change, broker.instance, &c))?;
     if let Err(refusal) = establish(cx, &mut switch, c.subnet.is_none()).await {
-        if refusal.reason == Reason::Unavailable {
-            // Nobody knows what it made. If this fails, too, the bridge is removed when net-helper is back: no row knows it.
-            let _ = broker.net.call(who, net::DeleteSwitch { number: switch.number }).await;
-        }
+        // Its bridge may be there, without what was refused. If this fails, too, it is removed when net-helper is back: no row knows it.
+        let _ = broker.net.call(who, net::DeleteSwitch { number: switch.number }).await;
         broker.change(who, |change| {
             change.unmade(switch.id)?;
             change.remove_switch(switch.id)?;
@@ -217,6 +215,7 @@ pub async fn set(cx: &Cx, c: SwitchSet) -> Result<SwitchView, Refusal> {
         }
         Ok::<_, Refusal>(())
     });
+    served::renamed(broker);
     // Another may have changed it meanwhile, or the row may not have been written.
     if let Some(told) = asked {
         bring(cx, found.id, told).await?;

@@ -35,7 +35,9 @@ fn a_subnet_collides_with_nothing_on_the_host_and_with_no_other() {
         assert_eq!(second, Some(next(next(first))));
         // One that was asked for is not exchanged for another.
         let taken = next(first).to_string();
+        let bridges = suite.world.lock().bridges.clone();
         assert_eq!(reason(s.ask(subnet("c", SwitchKind::Nat, Some(&taken))).await), Reason::InUse);
+        assert_eq!(suite.world.lock().bridges, bridges, "a bridge stayed of a switch that was refused");
         let within = s.ask(subnet("c", SwitchKind::Nat, Some("10.64.0.0/16"))).await;
         assert!(within.is_ok() || reason(within) == Reason::AlreadyExists);
         assert_eq!(reason(s.ask(subnet("d", SwitchKind::Nat, Some(&first.to_string()))).await), Reason::AlreadyExists);

@@ -23,6 +23,9 @@ pub fn set((host, instance): Place<'_>, call: &SetGateway) -> Result<Done, Refus
     if bridge.switch() != Some(Switch::Bridge) {
         return Err(foreign(&bridge, "bridge that the host can be on"));
     }
+    if let Some(why) = host.no_subnets() {
+        return Err(Refusal::new(Reason::Unsupported, format_args!("switch {}", call.number)).field("kind").note(why));
+    }
     let subnet = gateway.subnet;
     let links = host.links().map_err(unlisted)?;
     if let Some(member) = links.iter().find(|link| link.bridge == Some(bridge.index) && !link.name.is_of(instance)) {

@@ -170,6 +170,11 @@ pub trait NetHost {
     /// Makes `port`, which is a member of nothing, a member of `bridge`.
     fn join(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError>;
 
+    /// Why no switch can be a subnet on this host; none: it can.
+    fn no_subnets(&self) -> Option<&'static str> {
+        Some("switches with a subnet are Linux's so far: skep has no rules for pf(4) yet")
+    }
+
     /// IPv4 routes of the host, but for those by which it reaches everything.
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {
         Err(HostError::step("list routes")(Errno::EOPNOTSUPP))

@@ -206,6 +206,10 @@ impl NetHost for Host {
         Ok(self.links()?.into_iter().filter(|link| indices.contains(&link.index)).map(|link| link.name).collect())
     }
 
+    fn no_subnets(&self) -> Option<&'static str> {
+        self.filter.is_none().then_some("this kernel has no nf_tables, whose rules keep a subnet apart")
+    }
+
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {
         let mut question = RouteMessage::default();
         question.header.address_family = AddressFamily::Inet;
