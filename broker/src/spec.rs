@@ -245,8 +245,10 @@ impl Spec {
                 if flags.slot.is_some() && !matches!(controller, Controller::VirtioBlk | Controller::Nvme) {
                     return refused("it has no place of its own on the PCI bus: its controller has");
                 }
-                if row.iso && !read_only {
-                    return refused("it is an ISO image, which machines only read: attach it as a CD, or read-only");
+                if let Some(what) = row.fixed().filter(|_| !read_only) {
+                    let copy =
+                        if row.iso { "attach it as a CD, or read-only" } else { "`skep launch` and `skep disk clone` copy it" };
+                    return refused(&format!("it is {what}, which machines only read: {copy}"));
                 }
                 if (flags.ejected || flags.eject_after_first_boot) && !controller.is_cd() {
                     return refused("only a CD can be ejected");

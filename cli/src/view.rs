@@ -194,8 +194,40 @@ pub fn disk(disk: &v1::Disk) -> Value {
         "group": disk.group,
         "description": disk.description,
         "iso": disk.iso,
+        "image": disk.image.as_ref().map(image),
         "created": time(disk.create_time.as_ref()),
     })
+}
+
+/// What is known of an image; null: any, none.
+fn image(image: &v1::ImageFacts) -> Value {
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "source": text(&image.source),
+        "os": text(&image.os),
+        "user": text(&image.user),
+        "min_disk": (image.min_disk_bytes > 0).then_some(image.min_disk_bytes),
+        "min_memory_mib": (image.min_memory_mib > 0).then_some(image.min_memory_mib),
+    })
+}
+
+/// Columns of a list of images.
+pub const IMAGES: &[Column] = &[
+    Column::Left("NAME"),
+    Column::Left("OS"),
+    Column::Left("USER"),
+    Column::Right("SIZE"),
+    Column::Right("USED"),
+    Column::Left("IMPORTED"),
+    Column::Left("DESCRIPTION"),
+];
+
+/// A row of it.
+pub fn image_row(disk: &v1::Disk) -> Vec<String> {
+    let image = disk.image.clone().unwrap_or_default();
+    let created = time(disk.create_time.as_ref()).as_str().unwrap_or_default().to_owned();
+    let (size, used) = (bytes(disk.size_bytes), bytes(disk.allocated_bytes));
+    vec![disk.name.clone(), image.os, image.user, size, used, created, disk.description.clone()]
 }
 
 /// Columns of a list of disks.

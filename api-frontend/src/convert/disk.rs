@@ -3,7 +3,7 @@
 use super::{invalid, known, maybe_named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
-use skep_proto::broker::{DiskCreate, DiskImport, DiskView, SnapshotView};
+use skep_proto::broker::{DiskCreate, DiskImport, DiskView, ImageFacts, SnapshotView};
 use skep_proto::storage::{DiskKind, SourceFormat};
 
 /// A disk.
@@ -25,7 +25,26 @@ pub fn disk(view: DiskView) -> v1::Disk {
         group: view.group.to_string(),
         description: view.description.to_string(),
         iso: view.iso,
+        image: view.image.map(|facts| v1::ImageFacts {
+            source: facts.source.to_string(),
+            os: facts.os.to_string(),
+            user: facts.user.to_string(),
+            min_disk_bytes: facts.min_disk,
+            min_memory_mib: facts.min_memory,
+        }),
     }
+}
+
+/// What is known of an image, if it is said.
+pub fn facts(facts: Option<&v1::ImageFacts>) -> Result<Option<ImageFacts>, Refusal> {
+    let Some(facts) = facts else { return Ok(None) };
+    Ok(Some(ImageFacts {
+        source: value("image", "image.source", &facts.source)?,
+        os: value("image", "image.os", &facts.os)?,
+        user: value("image", "image.user", &facts.user)?,
+        min_disk: facts.min_disk_bytes,
+        min_memory: facts.min_memory_mib,
+    }))
 }
 
 /// A snapshot of a disk.
@@ -67,7 +86,17 @@ pub fn import(header: &v1::ImportDiskHeader) -> Result<DiskImport, Refusal> {
     let sha256 = if header.sha256.is_empty() { None } else { Some(digest(&header.sha256)?) };
     let name = value("disk", "name", &header.name)?;
     let group = maybe_named("disk", "group", &header.group)?;
-    Ok(DiskImport { name, kind: kind(header.kind)?, format, expect: header.expect_bytes, sha256, group, iso: header.iso })
+    Ok(DiskImport {
+        name,
+        kind: kind(header.kind)?,
+        format,
+        expect: header.expect_bytes,
+        sha256,
+        group,
+        iso: header.iso,
+        image: facts(header.image.as_ref())?,
+        description: value("disk", "description", &header.description)?,
+    })
 }
 
 fn digest(text: &str) -> Result<[u8; 32], Refusal> {

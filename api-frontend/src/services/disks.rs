@@ -65,7 +65,8 @@ impl Disks for Api {
         call.run(async {
             let disk = convert::named("disk", "disk", &request.disk)?;
             let name = convert::value("disk", "name", &request.name)?;
-            Ok(event::operation(call.make(&request.request_id, DiskClone { disk, name }).await?.0))
+            let image = disk::facts(request.image.as_ref())?;
+            Ok(event::operation(call.make(&request.request_id, DiskClone { disk, name, image }).await?.0))
         })
         .await
     }
@@ -86,6 +87,7 @@ impl Disks for Api {
                 disk: convert::named("disk", "disk", &request.disk)?,
                 name: convert::given("disk", "name", request.name.as_ref())?,
                 description: convert::given("disk", "description", request.description.as_ref())?,
+                image: disk::facts(request.image.as_ref())?,
             };
             Ok(disk::disk(call.act(set).await?.0))
         })
@@ -117,7 +119,7 @@ impl Disks for Api {
                 "disk",
                 request.page_size,
                 &request.page_token,
-                |after| DiskList { after, iso: request.iso },
+                |after| DiskList { after, iso: request.iso, image: request.image },
                 |page| page.disks,
                 |v| &v.name,
             );

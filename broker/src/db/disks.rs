@@ -3,6 +3,7 @@
 use super::sql::disk_kind;
 use super::{Change, Db, Fault, Id, Number};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use skep_proto::broker::ImageFacts;
 use skep_proto::storage::DiskKind;
 use skep_proto::{DiskId, DiskName, GroupId, MachineId, Text};
 
@@ -60,6 +61,19 @@ pub struct DiskRow {
     pub description: Text<256>,
     /// It is an ISO image.
     pub iso: bool,
+    /// What is known of it, if it is an image.
+    pub image: Option<ImageFacts>,
+}
+
+impl DiskRow {
+    /// What it is, if it stays as it is: no machine writes to it, and nobody changes it.
+    pub fn fixed(&self) -> Option<&'static str> {
+        match (self.iso, &self.image) {
+            (true, _) => Some("an ISO image"),
+            (false, Some(_)) => Some("an image"),
+            (false, None) => None,
+        }
+    }
 }
 
 /// A machine that has a disk.
@@ -77,7 +91,9 @@ pub struct DiskUser {
     pub group: GroupId,
 }
 
-const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns, grp, description, iso";
+const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns, grp, description, iso,
+                       images.disk IS NOT NULL, source, os, user, min_disk, min_memory";
+const TABLES: &str = "disks LEFT JOIN images ON images.disk = disks.id";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
     let (Number(size), Number(allocated)) = (row.get(3)?, row.get(4)?);
@@ -93,6 +109,17 @@ fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
         group: row.get::<_, Id<_>>(8)?.0,
         description: row.get::<_, Id<_>>(9)?.0,
         iso: row.get(10)?,
+        image: if row.get(11)? { Some(facts(row)?) } else { None },
+    })
+}
+
+fn facts(row: &Row<'_>) -> rusqlite::Result<ImageFacts> {
+    Ok(ImageFacts {
+        source: row.get::<_, Id<_>>(12)?.0,
+        os: row.get::<_, Id<_>>(13)?.0,
+        user: row.get::<_, Id<_>>(14)?.0,
+        min_disk: row.get::<_, Number>(15)?.0,
+        min_memory: row.get(16)?,
     })
 }
 
@@ -103,31 +130,36 @@ pub trait Disks {
 
     /// By id, whatever its stage.
     fn disk(&self, id: DiskId) -> Result<Option<DiskRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM disks WHERE id = ?");
+        let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE id = ?");
         Ok(self.sql().prepare_cached(&sql)?.query_row([Id(id)], row).optional()?)
     }
 
     /// By id or, if none has this one, by name; one that is being deleted is not found.
     fn find_disk(&self, name_or_id: &str) -> Result<Option<DiskRow>, Fault> {
-        let sql =
-            format!("SELECT {COLUMNS} FROM disks WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY id <> ?1 LIMIT 1");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {TABLES} WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY id <> ?1 LIMIT 1"
+        );
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
 
-    /// Up to `limit` usable ones of groups that `seen` holds, by name, after this one; `iso`: only ISO images, or only what is none.
-    fn disks_after(&self, name: &str, limit: u32, seen: Option<&str>, iso: Option<bool>) -> Result<Vec<DiskRow>, Fault> {
+    /// Up to `limit` usable ones of groups that `seen` holds, by name, after this one; `iso`: only ISO images, or only what is none,
+    /// `image` likewise.
+    fn disks_after(
+        &self, name: &str, limit: u32, seen: Option<&str>, (iso, image): (Option<bool>, Option<bool>),
+    ) -> Result<Vec<DiskRow>, Fault> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM disks WHERE state = 'ready' AND name > ?1
-             AND (?3 IS NULL OR grp IN (SELECT value FROM json_each(?3))) AND (?4 IS NULL OR iso = ?4) ORDER BY name LIMIT ?2"
+            "SELECT {COLUMNS} FROM {TABLES} WHERE state = 'ready' AND name > ?1
+             AND (?3 IS NULL OR grp IN (SELECT value FROM json_each(?3))) AND (?4 IS NULL OR iso = ?4)
+             AND (?5 IS NULL OR (images.disk IS NOT NULL) = ?5) ORDER BY name LIMIT ?2"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
-        let rows = statement.query_map(params![name, limit, seen, iso], row)?;
+        let rows = statement.query_map(params![name, limit, seen, iso, image], row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// All that are not ready.
     fn unready_disks(&self) -> Result<Vec<DiskRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM disks WHERE state <> 'ready'");
+        let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE state <> 'ready'");
         let mut statement = self.sql().prepare_cached(&sql)?;
         let rows = statement.query_map([], row)?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -184,6 +216,16 @@ impl Change<'_> {
             disk.description.as_str(),
             disk.iso
         ])?;
+        let Some(image) = &disk.image else { return Ok(()) };
+        let sql = "INSERT INTO images (disk, source, os, user, min_disk, min_memory) VALUES (?, ?, ?, ?, ?, ?)";
+        self.prepare_cached(sql)?.execute(params![
+            Id(disk.id),
+            image.source.as_str(),
+            image.os.as_str(),
+            image.user.as_str(),
+            Number(image.min_disk),
+            image.min_memory
+        ])?;
         Ok(())
     }
 
@@ -191,6 +233,10 @@ impl Change<'_> {
     pub fn set_disk(&self, disk: &DiskRow) -> Result<(), Fault> {
         let sql = "UPDATE disks SET name = ?, description = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![disk.name.as_str(), disk.description.as_str(), Id(disk.id)])?;
+        let Some(image) = &disk.image else { return Ok(()) };
+        let sql = "UPDATE images SET os = ?, user = ?, min_disk = ?, min_memory = ? WHERE disk = ?";
+        let (os, user) = (image.os.as_str(), image.user.as_str());
+        self.prepare_cached(sql)?.execute(params![os, user, Number(image.min_disk), image.min_memory, Id(disk.id)])?;
         Ok(())
     }
 

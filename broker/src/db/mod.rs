@@ -61,6 +61,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0013_subnets.sql"),
     include_str!("../../migrations/0014_guests.sql"),
     include_str!("../../migrations/0015_serial.sql"),
+    include_str!("../../migrations/0016_images.sql"),
 ];
 
 /// The open database.

@@ -10,7 +10,7 @@ use crate::page::{ROWS, fit};
 use crate::policy::Rights;
 use skep_proto::broker::{
     BrokerRequest, DiskClone, DiskCreate, DiskDelete, DiskExport, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskSet,
-    DiskView, DiskWipe, Done, OperationGet, OperationView, Ref,
+    DiskView, DiskWipe, Done, ImageFacts, OperationGet, OperationView, Ref,
 };
 use skep_proto::storage::{
     CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, OpenDisk, ResizeDisk, SourceFormat, Space, VolumeSpace, WipeDisk,
@@ -25,20 +25,15 @@ const MACHINES: usize = 50;
 fn view(db: &(impl Disks + Groups), disk: DiskRow, rights: &Rights) -> Result<DiskView, Refusal> {
     let users = db.disk_users(disk.id)?;
     let group = db.group_name(disk.group)?;
-    let DiskRow { id, name, kind, size, allocated, sha256, created_ns, description, iso, .. } = disk;
+    let DiskRow { id, name, kind, size, allocated, sha256, created_ns, description, iso, image, .. } = disk;
     let machines =
         users.into_iter().filter(|user| rights.within(user.group).is_some()).map(|user| user.name).take(MACHINES).collect();
-    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description, iso })
+    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description, iso, image })
 }
 
-/// A row of which the file has yet to be made. The name is taken from now on.
-pub(super) fn reserve(
-    broker: &Broker, db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKind, size: u64, group: GroupId, iso: bool,
-) -> Result<DiskRow, Refusal> {
-    if db.find_disk(name.as_str())?.is_some() {
-        return Err(taken("disk", name));
-    }
-    let disk = DiskRow {
+/// A row of which the file has yet to be made.
+fn new_row(name: &DiskName, kind: DiskKind, size: u64, group: GroupId) -> DiskRow {
+    DiskRow {
         id: DiskId::random(),
         name: name.clone(),
         kind,
@@ -49,10 +44,25 @@ pub(super) fn reserve(
         created_ns: skep_service::now_ns(),
         group,
         description: Text::default(),
-        iso,
-    };
-    broker.within_quota(db, group, || Ok(db.add_disk(&disk)?))?;
+        iso: false,
+        image: None,
+    }
+}
+
+/// Adds such a row. The name is taken from now on.
+fn add(broker: &Broker, db: &crate::db::Change<'_>, disk: DiskRow) -> Result<DiskRow, Refusal> {
+    if db.find_disk(disk.name.as_str())?.is_some() {
+        return Err(taken("disk", &disk.name));
+    }
+    broker.within_quota(db, disk.group, || Ok(db.add_disk(&disk)?))?;
     Ok(disk)
+}
+
+/// Adds a row of an ordinary disk.
+pub(super) fn reserve(
+    broker: &Broker, db: &crate::db::Change<'_>, name: &DiskName, kind: DiskKind, size: u64, group: GroupId,
+) -> Result<DiskRow, Refusal> {
+    add(broker, db, new_row(name, kind, size, group))
 }
 
 /// Users know names, helpers ids.
@@ -96,7 +106,7 @@ pub async fn create(cx: &Cx, c: DiskCreate) -> Result<DiskView, Refusal> {
     }
     let disk = broker.change(who, |change| {
         let group = group::named(change, c.group.as_ref())?;
-        let disk = reserve(broker, change, &c.name, c.kind, c.size, group.id, false)?;
+        let disk = reserve(broker, change, &c.name, c.kind, c.size, group.id)?;
         change.made(disk.id)?;
         Ok::<_, Refusal>(disk)
     })?;
@@ -140,6 +150,10 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), 
     if c.iso && (c.kind != DiskKind::Raw || c.format == SourceFormat::Qcow2) {
         return Err(Refusal::new(Reason::InvalidValue, object).field("kind").note("an ISO image is read and kept raw"));
     }
+    if c.iso && c.image.is_some() {
+        let refusal = Refusal::new(Reason::InvalidValue, object).field("image");
+        return Err(refusal.note("an ISO image is for drives, machines are made from disks' images: it is one or the other"));
+    }
     // Whatever it begins with: a guest reads what was sent.
     let format = if c.iso { SourceFormat::Raw } else { c.format };
     let (reader, writer) =
@@ -159,7 +173,8 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), 
             let refusal = Refusal::new(Reason::QuotaReached, &object).field("disk");
             return Err(refusal.note(format_args!("{} bytes are to come, its group may have {room} more", c.expect)));
         }
-        Ok((reserve(broker, change, &c.name, c.kind, 0, group, c.iso)?, room))
+        let row = DiskRow { iso: c.iso, image: c.image, description: c.description, ..new_row(&c.name, c.kind, 0, group) };
+        Ok((add(broker, change, row)?, room))
     });
     let ((disk, room), mut operation) = begin?;
     let limit = room.map_or(space.free, |room| room.min(space.free));
@@ -190,7 +205,9 @@ pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
     let from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     broker.read(|db| still(broker, &from, db))?;
     let begin = Operation::begin(broker, who, from.group, "clone", format_args!("disk {}", c.name), |change| {
-        reserve(broker, change, &c.name, from.kind, from.size, from.group, from.iso)
+        let image = c.image.map(|facts| ImageFacts { source: Text::lossy(&format!("disk {}", from.name)), ..facts });
+        let row = DiskRow { iso: from.iso && image.is_none(), image, ..new_row(&c.name, from.kind, from.size, from.group) };
+        add(broker, change, row)
     });
     let (disk, mut operation) = begin?;
     let hold = broker.hold(vec![from.id]);
@@ -228,18 +245,19 @@ pub(super) fn idle(broker: &Broker, disk: &DiskRow) -> Result<(), Refusal> {
     }
 }
 
-/// Refuses an ISO image, which stays what it is.
-fn no_iso(disk: &DiskRow) -> Result<(), Refusal> {
-    let refusal =
-        || Refusal::new(Reason::WrongState, format_args!("disk {}", disk.name)).note("it is an ISO image: it stays as it is");
-    if disk.iso { Err(refusal()) } else { Ok(()) }
+/// Refuses what stays as it is.
+fn changeable(disk: &DiskRow) -> Result<(), Refusal> {
+    disk.fixed().map_or(Ok(()), |what| {
+        let refusal = Refusal::new(Reason::WrongState, format_args!("disk {}", disk.name));
+        Err(refusal.note(format_args!("it is {what}: it stays as it is")))
+    })
 }
 
 /// `DiskResize`.
 pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
-    no_iso(&disk)?;
+    changeable(&disk)?;
     idle(broker, &disk)?;
     let hold = broker.hold(vec![disk.id]);
     let grows = c.size.saturating_sub(disk.size);
@@ -267,6 +285,14 @@ pub async fn set(cx: &Cx, c: DiskSet) -> Result<DiskView, Refusal> {
             new.name = name;
         }
         new.description = c.description.unwrap_or(new.description);
+        if let Some(facts) = c.image {
+            let Some(image) = &mut new.image else {
+                return Err(Refusal::new(Reason::WrongState, format_args!("disk {}", old.name))
+                    .field("image")
+                    .note("it is no image"));
+            };
+            *image = ImageFacts { source: image.source.clone(), ..facts };
+        }
         change.set_disk(&new)?;
         said(change, "disk", old.id, (&old.name, &old.description), (&new.name, &new.description))?;
         Ok::<_, Refusal>(old.id)
@@ -278,7 +304,7 @@ pub async fn set(cx: &Cx, c: DiskSet) -> Result<DiskView, Refusal> {
 pub async fn wipe(cx: &Cx, c: DiskWipe) -> Result<DiskView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
-    no_iso(&disk)?;
+    changeable(&disk)?;
     idle(broker, &disk)?;
     broker.without_snapshots(&disk)?;
     let hold = broker.hold(vec![disk.id]);
@@ -328,7 +354,7 @@ pub async fn list(cx: &Cx, c: DiskList) -> Result<DiskPage, Refusal> {
     let after = c.after.as_ref().map_or("", DiskName::as_str);
     let seen = cx.user.rights.seen();
     let rows = cx.broker.read(|db| {
-        let rows = db.disks_after(after, ROWS, seen.as_deref(), c.iso)?;
+        let rows = db.disks_after(after, ROWS, seen.as_deref(), (c.iso, c.image))?;
         rows.into_iter().map(|row| view(db, row, &cx.user.rights)).collect::<Result<Vec<_>, _>>()
     })?;
     Ok(DiskPage { disks: fit(rows) })

@@ -18,7 +18,7 @@ use skep_proto::broker::{
     SwitchCreate, SwitchKind,
 };
 use skep_proto::storage::{CloneDisk, DiskKind, ImportDisk, ResizeDisk, SourceFormat};
-use skep_proto::{DiskName, NicName, Reason, Refusal, Text, UpTo, upload};
+use skep_proto::{DiskName, MachineName, NicName, Reason, Refusal, Text, UpTo, upload};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -47,6 +47,15 @@ fn derived<T: FromStr<Err: Display>>(c: &MachineLaunch, end: &str) -> Result<T, 
     text.parse().map_err(|e| Refusal::new(Reason::InvalidValue, text).field("name").note(e))
 }
 
+/// Refuses less than the image says that its machines need.
+fn at_least(field: &str, given: u64, least: u64, unit: &str, name: &MachineName, image: &DiskRow) -> Result<(), Refusal> {
+    if given >= least {
+        return Ok(());
+    }
+    let refusal = Refusal::new(Reason::InvalidValue, format_args!("machine {name}")).field(field);
+    Err(refusal.note(format_args!("{given} {unit}; image {} needs {least}", image.name)))
+}
+
 /// Writes it as being made: names taken, nothing usable.
 fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch) -> Result<Launch, Refusal> {
     let broker = &cx.broker;
@@ -62,9 +71,15 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch) -> Result<Launch, Re
     }
     let names: [DiskName; 2] = [derived(c, "root")?, derived(c, "seed")?];
     let [root, seed] = &names;
-    let root = disk::reserve(broker, change, root, image.kind, image.size.max(c.size), group, false)?;
+    let facts = image.image.clone().unwrap_or_default();
+    let size = match c.size {
+        0 => image.size.max(facts.min_disk.next_multiple_of(512)),
+        size => size,
+    };
+    at_least("size", size, facts.min_disk, "bytes", &c.name, &image)?;
+    let root = disk::reserve(broker, change, root, image.kind, size, group)?;
     let kind = if image.kind == DiskKind::Zvol { DiskKind::Zvol } else { DiskKind::Raw };
-    let seed = disk::reserve(broker, change, seed, kind, skep_seed::SIZE as u64, group, false)?;
+    let seed = disk::reserve(broker, change, seed, kind, skep_seed::SIZE as u64, group)?;
     let mut machine = MachineRow::new(c.name.clone());
     (machine.stage, machine.group) = (Stage::Creating, group);
     machine.description = c.settings.description.clone().unwrap_or_default();
@@ -79,6 +94,11 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch) -> Result<Launch, Re
     let [root_name, seed_name] = &names;
     let mut settings = c.settings.clone();
     settings.disks = Some(vec![draft(root_name, false), draft(seed_name, true)]);
+    let memory = u64::from(facts.min_memory);
+    match settings.memory_mib {
+        None => settings.memory_mib = Some(machine.spec.memory_mib.max(memory)),
+        Some(given) => at_least("memory", given, memory, "MiB", &c.name, &image)?,
+    }
     machine.spec.edit(&settings, |name| match name {
         name if name == root_name.as_str() => Ok(root.clone()),
         name if name == seed_name.as_str() => Ok(seed.clone()),

@@ -45,7 +45,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone) -> Result<Copy, Refus
         let from = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
         disk::still(broker, &from, change)?;
         let name: DiskName = derived(&c.name, number)?;
-        let to = disk::reserve(broker, change, &name, from.kind, from.size, machine.group, from.iso)?;
+        let to = disk::reserve(broker, change, &name, from.kind, from.size, machine.group)?;
         drive.disk = to.id;
         disks.push((from, to));
     }

@@ -227,7 +227,7 @@ fn what_one_may_not_see_is_not_there() {
         let names = |machines: Vec<MachineView>| machines.iter().map(|m| m.name.to_string()).collect::<Vec<_>>();
         assert_eq!(names(alice.ask(MachineList { after: None }).await.expect("a list").machines), ["h-vm"]);
         assert_eq!(names(root.ask(MachineList { after: None }).await.expect("a list").machines), ["g-vm", "h-vm"]);
-        let disks = alice.ask(DiskList { after: None, iso: None }).await.expect("a list").disks;
+        let disks = alice.ask(DiskList { after: None, iso: None, image: None }).await.expect("a list").disks;
         assert_eq!(disks.iter().map(|d| (d.name.as_str(), d.group.as_str())).collect::<Vec<_>>(), [("h-disk", "h")]);
         let nics = alice.ask(NicList { after: None }).await.expect("a list").nics;
         assert_eq!(nics.iter().map(|n| (n.name.as_str(), n.group.as_str())).collect::<Vec<_>>(), [("h-nic", "h")]);
@@ -332,7 +332,7 @@ fn a_group_keeps_what_is_its() {
         root.ask(MachineSet { machine: text("g-vm"), settings, revision: 0 }).await.expect("set");
         let op = alice.ask(MachineDelete { machine: text("g-vm"), disks: true }).await.expect("begun");
         alice.done(op).await.expect("deleted");
-        let disks = root.ask(DiskList { after: None, iso: None }).await.expect("a list").disks;
+        let disks = root.ask(DiskList { after: None, iso: None, image: None }).await.expect("a list").disks;
         assert_eq!(disks.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["h-disk", "shared"]);
         root.ask(GroupAdd { group: text("h"), what: Moved::Disk(text("shared")) }).await.expect("moved");
         alice.ask(DiskDelete { disk: text("shared") }).await.expect("his now");

@@ -10,7 +10,7 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str) -> Option<T> {
 }
 
 fn disk_set(disk: &str) -> DiskSet {
-    DiskSet { disk: text(disk), name: None, description: None }
+    DiskSet { disk: text(disk), name: None, description: None, image: None }
 }
 pub fn nic_set(nic: &str) -> NicSet {
     NicSet { nic: text(nic), name: None, description: None, switch: None, mac: None, model: None, slot: None, address: None }

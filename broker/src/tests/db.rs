@@ -21,6 +21,7 @@ fn disk(name: &str) -> DiskRow {
         group: crate::db::groups::DEFAULT,
         description: Text::lossy("of web"),
         iso: true,
+        image: None,
     }
 }
 
@@ -67,7 +68,7 @@ fn a_refused_change_leaves_neither_row_nor_event() {
         Err::<(), _>(Refusal::new(Reason::InUse, "test"))
     });
     assert_eq!(result.expect_err("refused").reason, Reason::InUse);
-    assert!(db.disks_after("", 9, None, None).expect("read").is_empty());
+    assert!(db.disks_after("", 9, None, (None, None)).expect("read").is_empty());
     assert_eq!(db.last_event().expect("read"), 0);
 }
 

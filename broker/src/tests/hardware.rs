@@ -87,6 +87,8 @@ fn an_iso_image_is_only_read_and_stays_what_it_is() {
             sha256: None,
             group: None,
             iso: true,
+            image: None,
+            description: Text::default(),
         };
         let wrong = s.import_with(import("disc", DiskKind::Qcow2)).await.expect_err("not raw");
         assert_eq!((wrong.reason, wrong.field.as_str()), (Reason::InvalidValue, "kind"));
@@ -96,7 +98,7 @@ fn an_iso_image_is_only_read_and_stays_what_it_is() {
         s.done(op).await.expect("imported");
         s.disk("root").await.expect("a disk");
         let names = async |s: &mut Session, iso| {
-            let disks = s.ask(DiskList { after: None, iso }).await.expect("a list").disks;
+            let disks = s.ask(DiskList { after: None, iso, image: None }).await.expect("a list").disks;
             disks.iter().map(|disk| disk.name.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(names(&mut s, Some(true)).await, ["disc"]);

@@ -7,6 +7,7 @@ mod db;
 mod faults;
 mod hardware;
 mod hostile;
+mod images;
 mod objects;
 mod repeats;
 mod requests;

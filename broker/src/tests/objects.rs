@@ -99,7 +99,7 @@ fn a_copied_disk_cannot_be_deleted_meanwhile() {
     suite.live(async |life: Life| {
         let (mut s, _) = web(&life).await;
         suite.world.lock().hold_jobs = true;
-        let copy = |name: &str| DiskClone { disk: text("root"), name: name.parse().expect("a name") };
+        let copy = |name: &str| DiskClone { disk: text("root"), name: name.parse().expect("a name"), image: None };
         let op = s.ask(copy("copy")).await.expect("begun");
         while suite.world.lock().jobs.is_empty() {
             suite.world.news.notified().await;
@@ -149,7 +149,7 @@ fn a_deleted_machine_takes_its_disks_along() {
         s.machine("other", &["shared"]).await.expect("a machine");
         let op = s.ask(MachineDelete { machine: text("web"), disks: true }).await.expect("begun");
         s.done(op).await.expect("deleted");
-        let disks = s.ask(DiskList { after: None, iso: None }).await.expect("a list").disks;
+        let disks = s.ask(DiskList { after: None, iso: None, image: None }).await.expect("a list").disks;
         assert_eq!(disks.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["root", "shared"]);
         let nics = s.ask(NicList { after: None }).await.expect("a list").nics;
         assert_eq!(nics.iter().map(|n| (n.name.as_str(), n.machine.as_str())).collect::<Vec<_>>(), [("web-0", "")]);
@@ -171,6 +171,8 @@ fn an_import_fills_a_disk_or_leaves_nothing() {
             sha256: None,
             group: None,
             iso: false,
+            image: None,
+            description: Text::default(),
         };
         let (op, stream) = s.import_with(import("image")).await.expect("begun");
         assert_eq!(reason(s.disk("image").await), Reason::AlreadyExists);

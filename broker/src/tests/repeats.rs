@@ -127,7 +127,7 @@ fn every_kind_of_create_can_be_repeated() {
         let (a, b) = twice!(MachineClone { machine: text("web"), name: "copy".parse().expect("a name") });
         assert_eq!(a.id, b.id);
         s.done(a).await.expect("copied");
-        let (a, b) = twice!(DiskClone { disk: text("root"), name: "copy".parse().expect("a name") });
+        let (a, b) = twice!(DiskClone { disk: text("root"), name: "copy".parse().expect("a name"), image: None });
         assert_eq!(a.id, b.id);
         s.done(a).await.expect("copied");
         suite.settled(&life.broker).await;
@@ -141,8 +141,17 @@ fn an_import_is_repeated_until_it_succeeds() {
         life.up().await;
         let mut s = life.session().await;
         let (name, format) = ("image".parse::<skep_proto::DiskName>().expect("a name"), SourceFormat::Raw);
-        let import =
-            || DiskImport { name: name.clone(), kind: DiskKind::Raw, format, expect: 0, sha256: None, group: None, iso: false };
+        let import = || DiskImport {
+            name: name.clone(),
+            kind: DiskKind::Raw,
+            format,
+            expect: 0,
+            sha256: None,
+            group: None,
+            iso: false,
+            image: None,
+            description: Default::default(),
+        };
         let id = RequestId::random();
         // Its client goes away: nothing was made, so the repeat begins anew.
         let (first, UpTo(stream)) = once(&mut s, id, import()).await.expect("begun");

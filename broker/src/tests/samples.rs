@@ -30,6 +30,8 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         sha256: None,
         group: group(),
         iso: false,
+        image: None,
+        description: Text::default(),
     };
     let other = || Some(text("other"));
     vec![
@@ -72,13 +74,13 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         FirmwareEdit { machine: vm(), change: FirmwareChange::Reset }.into(),
         DiskCreate { name: name(), kind: DiskKind::Raw, size: 512, group: group() }.into(),
         import.into(),
-        DiskClone { disk: disk(), name: name() }.into(),
+        DiskClone { disk: disk(), name: name(), image: None }.into(),
         DiskResize { disk: disk(), size: 1 << 21 }.into(),
-        DiskSet { disk: disk(), name: None, description: None }.into(),
+        DiskSet { disk: disk(), name: None, description: None, image: None }.into(),
         DiskWipe { disk: disk() }.into(),
         DiskExport { disk: disk() }.into(),
         DiskGet { disk: disk() }.into(),
-        DiskList { after: None, iso: None }.into(),
+        DiskList { after: None, iso: None, image: None }.into(),
         DiskDelete { disk: disk() }.into(),
         SnapshotCreate { disk: disk(), name: name() }.into(),
         SnapshotList { disk: disk(), after: None }.into(),

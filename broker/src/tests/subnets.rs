@@ -105,7 +105,7 @@ fn each_nic_has_an_address_of_its_own_on_its_switch() {
 }
 
 /// Launches, and says what the guest is to be told; nothing: says that it is too much.
-async fn launch(
+pub async fn launch(
     s: &mut Session, name: &str, told: &[u8], change: impl FnOnce(&mut MachineLaunch),
 ) -> Result<OperationView, Refusal> {
     let mut launch = MachineLaunch {
@@ -164,7 +164,7 @@ fn a_machine_is_launched_whole_or_not_at_all() {
         let refusal = launch(&mut s, "two", &[], |_| {}).await.expect_err("refused");
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, "user_data"));
         suite.settled(&life.broker).await;
-        let disks = s.ask(DiskList { after: None, iso: None }).await.expect("a list").disks;
+        let disks = s.ask(DiskList { after: None, iso: None, image: None }).await.expect("a list").disks;
         let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
         assert_eq!(names, ["image", "web-root", "web-seed"]);
         assert_eq!(s.ask(NicList { after: None }).await.expect("a list").nics.len(), 1);
@@ -173,7 +173,7 @@ fn a_machine_is_launched_whole_or_not_at_all() {
         let gone = s.ask(MachineDelete { machine: text("web"), disks: true }).await.expect("begun");
         s.done(gone).await.expect("deleted");
         suite.settled(&life.broker).await;
-        assert_eq!(s.ask(DiskList { after: None, iso: None }).await.expect("a list").disks.len(), 1);
+        assert_eq!(s.ask(DiskList { after: None, iso: None, image: None }).await.expect("a list").disks.len(), 1);
         assert_eq!(s.ask(NicList { after: None }).await.expect("a list").nics, []);
     });
 }

@@ -103,7 +103,7 @@ impl Suite {
 
     fn disagreement(&self, broker: &Rc<Broker>) -> Option<String> {
         let host = self.world.lock();
-        let disks = broker.read(|db| db.disks_after("", u32::MAX, None, None)).expect("disks");
+        let disks = broker.read(|db| db.disks_after("", u32::MAX, None, (None, None))).expect("disks");
         let unready = broker.read(|db| db.unready_disks()).expect("disks");
         let snapshots = broker.read(|db| db.unready_snapshots()).expect("snapshots");
         let named = |id: DiskId| broker.read(|db| db.snapshots_after(id, "", u32::MAX)).expect("snapshots");

@@ -216,7 +216,7 @@ fn quotas_hold_under_concurrent_additions() {
         alice.ask(set(Some(2), Some(512))).await.expect("within");
         assert_eq!(field(alice.ask(disk("big".into(), 6 << 20)).await.map(drop)), "disk");
         // An image that turns out larger than there is room for.
-        for disk in alice.ask(DiskList { after: None, iso: None }).await.expect("a list").disks {
+        for disk in alice.ask(DiskList { after: None, iso: None, image: None }).await.expect("a list").disks {
             alice.ask(DiskDelete { disk: text(disk.name.as_str()) }).await.expect("deleted");
         }
         let import = DiskImport {
@@ -227,6 +227,8 @@ fn quotas_hold_under_concurrent_additions() {
             sha256: None,
             group: Some(text("g")),
             iso: false,
+            image: None,
+            description: Text::default(),
         };
         let (op, stream) = alice.import_with(import).await.expect("begun");
         alice.ask(disk("rest".into(), 5 << 20)).await.expect("there is room yet");
@@ -236,7 +238,7 @@ fn quotas_hold_under_concurrent_additions() {
         suite.settled(&life.broker).await;
         assert_eq!(used(&mut alice).await.disk_bytes, 5 << 20);
         // Copies count, and a smaller quota takes nothing away.
-        let clone = DiskClone { disk: text("rest"), name: "copy".parse().expect("a name") };
+        let clone = DiskClone { disk: text("rest"), name: "copy".parse().expect("a name"), image: None };
         assert_eq!(reason(alice.ask(clone).await), Reason::QuotaReached);
         let nic = |n: u32| NicCreate {
             name: format!("n{n}").parse().expect("a name"),
@@ -257,7 +259,7 @@ fn quotas_hold_under_concurrent_additions() {
         alice.ask(set(Some(1), None)).await.expect("less than before");
         assert_eq!(used(&mut alice).await.machines, 3);
         suite.world.lock().hold_jobs = true;
-        let clone = DiskClone { disk: text("rest"), name: "copy".parse().expect("a name") };
+        let clone = DiskClone { disk: text("rest"), name: "copy".parse().expect("a name"), image: None };
         let op = alice.ask(clone).await.expect("any number of bytes");
         while suite.world.lock().jobs.is_empty() {
             suite.world.news.notified().await;

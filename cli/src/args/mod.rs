@@ -4,6 +4,7 @@ mod access;
 mod devices;
 mod disk;
 mod firmware;
+mod image;
 mod iso;
 mod network;
 mod steps;
@@ -14,6 +15,7 @@ pub use access::*;
 pub use devices::*;
 pub use disk::*;
 pub use firmware::*;
+pub use image::*;
 pub use iso::*;
 pub use network::*;
 pub use steps::*;
@@ -96,6 +98,9 @@ pub enum Command {
     /// Disks
     #[command(subcommand)]
     Disk(DiskCommand),
+    /// Images that machines are made from
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// ISO images
     #[command(subcommand)]
     Iso(IsoCommand),

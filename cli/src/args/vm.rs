@@ -448,7 +448,7 @@ pub struct ConsoleArgs {
 /// What to launch.
 #[derive(Debug, Args)]
 pub struct LaunchArgs {
-    /// The image: a disk, name or id (`skep disk import`)
+    /// The image (`skep image list`), or any disk that no running machine writes to; name or id
     pub image: String,
     /// Name of the machine
     pub name: String,

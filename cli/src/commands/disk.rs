@@ -24,11 +24,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-fn kind(kind: Kind) -> i32 {
+/// How a disk is to be kept.
+pub fn kind(kind: Kind) -> i32 {
     match kind {
         Kind::Raw => DiskKind::Raw,
         Kind::Qcow2 => DiskKind::Qcow2,
         Kind::Zvol => DiskKind::Zvol,
+    }
+    .into()
+}
+
+/// How an image is to be read.
+pub fn format(format: Format) -> i32 {
+    match format {
+        Format::Auto => ImageFormat::Unspecified,
+        Format::Raw => ImageFormat::Raw,
+        Format::Qcow2 => ImageFormat::Qcow2,
     }
     .into()
 }
@@ -47,21 +58,13 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             let made = made.await?;
             ctx.made(&view::disk(&made), "disk", "made");
         }
-        DiskCommand::Import { name, file, kind: how, format, sha256, group } => {
-            let format = match format {
-                Format::Auto => ImageFormat::Unspecified,
-                Format::Raw => ImageFormat::Raw,
-                Format::Qcow2 => ImageFormat::Qcow2,
-            };
-            let sha256 = sha256.unwrap_or_default();
+        DiskCommand::Import { name, file, kind: how, format: read, sha256, group } => {
             let header = ImportDiskHeader {
                 name,
                 kind: kind(how),
-                format: format.into(),
-                expect_bytes: 0,
-                sha256,
+                format: format(read),
+                sha256: sha256.unwrap_or_default(),
                 group: group.unwrap_or_default(),
-                iso: false,
                 ..Default::default()
             };
             take_in(&ctx, header, &file).await?;
@@ -69,7 +72,7 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
         DiskCommand::Export { disk, file } => export::run(&ctx, disk, &file).await?,
         DiskCommand::Clone { disk, name, wait } => {
             let begun = ctx.make(|api, request_id| {
-                let request = CloneDiskRequest { disk: disk.clone(), name: name.clone(), request_id };
+                let request = CloneDiskRequest { disk: disk.clone(), name: name.clone(), request_id, image: None };
                 async move { DisksClient::clone(&mut api.disks(), request).await }
             });
             let begun = begun.await?;
@@ -92,7 +95,7 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             ctx.made(&view::disk(&disk), "disk", "wiped");
         }
         DiskCommand::List => {
-            let all = list(&ctx, None).await?;
+            let all = list(&ctx, None, None).await?;
             ctx.output.list(view::DISKS, all.iter().map(|d| (view::disk(d), view::disk_row(d))));
         }
         DiskCommand::Show { disk } => {
@@ -132,15 +135,16 @@ async fn snapshot(ctx: Ctx, command: SnapshotCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// All disks; `iso`: only ISO images, or only what is none.
-pub async fn list(ctx: &Ctx, iso: Option<bool>) -> Result<Vec<Disk>, Failure> {
+/// All disks; `iso`: only ISO images, or only what is none; `image` likewise.
+pub async fn list(ctx: &Ctx, iso: Option<bool>, image: Option<bool>) -> Result<Vec<Disk>, Failure> {
     let mut api = ctx.api.disks();
-    Ok(pages!(api.list, disks, ListDisksRequest { iso: iso }))
+    Ok(pages!(api.list, disks, ListDisksRequest { iso: iso, image: image }))
 }
 
 /// Imports an image, to its end.
 pub async fn take_in(ctx: &Ctx, header: ImportDiskHeader, file: &Path) -> Result<(), Failure> {
-    let (name, what) = (header.name.clone(), if header.iso { "iso" } else { "disk" });
+    let what = if header.iso { "iso" } else { header.image.as_ref().map_or("disk", |_| "image") };
+    let name = header.name.clone();
     let begun = import(ctx, header, file).await?;
     let ended = operation::finish(&ctx.api, ctx.output, begun, Interrupt::Cancels).await?;
     if ctx.output.json {

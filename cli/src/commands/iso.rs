@@ -14,7 +14,7 @@ use skep_proto::Reason;
 pub async fn run(ctx: Ctx, command: IsoCommand) -> Result<u8, Failure> {
     match command {
         IsoCommand::List => {
-            let all = disk::list(&ctx, Some(true)).await?;
+            let all = disk::list(&ctx, Some(true), None).await?;
             ctx.output.list(view::DISKS, all.iter().map(|d| (view::disk(d), view::disk_row(d))));
         }
         IsoCommand::Show { iso } => {
@@ -34,7 +34,7 @@ pub async fn run(ctx: Ctx, command: IsoCommand) -> Result<u8, Failure> {
             disk::take_in(&ctx, header, &file).await?;
         }
         IsoCommand::Rename { iso, name } => {
-            let request = UpdateDiskRequest { disk: find(&ctx, iso).await?.id, name: Some(name), description: None };
+            let request = UpdateDiskRequest { disk: find(&ctx, iso).await?.id, name: Some(name), ..Default::default() };
             ctx.made(&view::disk(&ctx.api.disks().update(request).await?.into_inner()), "iso", "renamed");
         }
         IsoCommand::Delete { iso } => {

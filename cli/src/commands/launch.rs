@@ -4,7 +4,7 @@ use super::Ctx;
 use crate::args::LaunchArgs;
 use crate::error::Failure;
 use crate::view;
-use skep_api::v1::{GetMachineRequest, LaunchMachineRequest, MachineSettings};
+use skep_api::v1::{GetDiskRequest, GetMachineRequest, GetNicRequest, LaunchMachineRequest, Machine, MachineSettings};
 use skep_proto::{Reason, Refusal};
 use std::path::Path;
 
@@ -37,9 +37,10 @@ pub async fn run(ctx: Ctx, args: LaunchArgs) -> Result<u8, Failure> {
         ssh_keys.extend(keys(path)?);
     }
     let user_data = args.user_data.as_deref().map_or(Ok(Vec::new()), |path| read(path, "--user-data"))?;
+    let image = args.image;
     let request = LaunchMachineRequest {
         name: args.name.clone(),
-        image: args.image,
+        image: image.clone(),
         settings: Some(MachineSettings { cpus: args.cpus, memory_mib: args.memory, ..MachineSettings::default() }),
         size_bytes: args.size.unwrap_or_default(),
         switch: args.switch.unwrap_or_default(),
@@ -59,6 +60,17 @@ pub async fn run(ctx: Ctx, args: LaunchArgs) -> Result<u8, Failure> {
     if waits {
         let machine = ctx.api.machines().get(GetMachineRequest { machine: args.name }).await?.into_inner();
         ctx.output.object(&view::machine(&machine));
+        if let Some(how) = login(&ctx, image, &machine).await {
+            ctx.output.remark(how);
+        }
     }
     Ok(0)
+}
+
+/// How its guest lets one in, if that is known.
+async fn login(ctx: &Ctx, image: String, machine: &Machine) -> Option<String> {
+    let nic = machine.nics.first()?.id.clone();
+    let nic = ctx.api.nics().get(GetNicRequest { nic }).await.ok()?.into_inner();
+    let image = ctx.api.disks().get(GetDiskRequest { disk: image }).await.ok()?.into_inner().image?;
+    (!image.user.is_empty() && !nic.address.is_empty()).then(|| format!("ssh {}@{}", image.user, nic.address))
 }

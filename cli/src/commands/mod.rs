@@ -12,6 +12,7 @@ mod expect;
 mod export;
 mod firmware;
 mod host;
+mod image;
 mod iso;
 mod launch;
 mod login;
@@ -157,6 +158,7 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Launch(args) => with_api(&at, output, |ctx| launch::run(ctx, *args)),
         Command::Vm(command) => with_api(&at, output, |ctx| vm::run(ctx, *command)),
         Command::Disk(command) => with_api(&at, output, |ctx| disk::run(ctx, command)),
+        Command::Image(command) => with_api(&at, output, |ctx| image::run(ctx, command)),
         Command::Iso(command) => with_api(&at, output, |ctx| iso::run(ctx, command)),
         Command::Switch(command) => with_api(&at, output, |ctx| switch::run(ctx, command)),
         Command::Nic(command) => with_api(&at, output, |ctx| nic::run(ctx, command)),

@@ -38,6 +38,25 @@ pub struct DiskImport {
     pub group: Option<Ref>,
     /// It is an ISO image: kept raw, as it comes, and never written by a machine.
     pub iso: bool,
+    /// It is an image, of which this is known. Not with `iso`.
+    pub image: Option<ImageFacts>,
+    /// What its users say of it.
+    pub description: Text<256>,
+}
+
+/// What is known of an image: a disk that machines are made from, which stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// Where it came from: a file's name, an address.
+    pub source: Text<1024>,
+    /// The operating system in it.
+    pub os: Text<63>,
+    /// The user that its guests let in by SSH key.
+    pub user: Text<32>,
+    /// Bytes that a disk made of it has at least; 0: as many as the image.
+    pub min_disk: u64,
+    /// MiB of memory that a machine made of it has at least; 0: any.
+    pub min_memory: u32,
 }
 
 /// Copies a disk that no running machine writes to.
@@ -47,6 +66,8 @@ pub struct DiskClone {
     pub disk: Ref,
     /// Name of the copy.
     pub name: DiskName,
+    /// The copy is an image, of which this is known; its source is written by the broker.
+    pub image: Option<ImageFacts>,
 }
 
 /// Makes a disk larger.
@@ -67,6 +88,8 @@ pub struct DiskSet {
     pub name: Option<DiskName>,
     /// What its users say of it.
     pub description: Option<Text<256>>,
+    /// What is known of an image, but for its source, which stays.
+    pub image: Option<ImageFacts>,
 }
 
 /// Empties a disk: all of it reads as zeros from then on. No running machine may have it, nor may there be snapshots of it.
@@ -98,6 +121,8 @@ pub struct DiskList {
     pub after: Option<DiskName>,
     /// Only ISO images, or only what is none.
     pub iso: Option<bool>,
+    /// Only images, or only what is none.
+    pub image: Option<bool>,
 }
 
 /// Deletes a disk that no machine has.
@@ -132,6 +157,8 @@ pub struct DiskView {
     pub description: Text<256>,
     /// Whether it is an ISO image.
     pub iso: bool,
+    /// What is known of it, if it is an image.
+    pub image: Option<ImageFacts>,
 }
 
 /// A page; empty at the end.

@@ -22,6 +22,11 @@ pub fn operation() -> OperationView {
     }
 }
 
+fn facts() -> ImageFacts {
+    let (source, os) = (parse("debian-12.qcow2"), parse("Debian 12"));
+    ImageFacts { source, os, user: parse("debian"), min_disk: 2 << 30, min_memory: 512 }
+}
+
 fn disk() -> DiskView {
     DiskView {
         id: DiskId::from_u128(7),
@@ -35,6 +40,7 @@ fn disk() -> DiskView {
         group: parse("default"),
         description: parse("of web1"),
         iso: true,
+        image: Some(facts()),
     }
 }
 
@@ -155,15 +161,18 @@ fn disks(golden: &mut Golden) {
         sha256: Some([0x5a; 32]),
         group: None,
         iso: true,
+        image: Some(facts()),
+        description: parse("ours"),
     };
     golden.call(import, operation());
-    golden.call(DiskClone { disk: parse("root"), name: parse("copy") }, operation());
+    golden.call(DiskClone { disk: parse("root"), name: parse("copy"), image: Some(facts()) }, operation());
     golden.call(DiskResize { disk: parse("root"), size: 1 << 31 }, disk());
-    golden.call(DiskSet { disk: parse("root"), name: Some(parse("boot")), description: Some(parse("of web1")) }, disk());
+    let image = Some(facts());
+    golden.call(DiskSet { disk: parse("root"), name: Some(parse("boot")), description: Some(parse("of web1")), image }, disk());
     golden.call(DiskWipe { disk: parse("root") }, disk());
     golden.call(DiskExport { disk: parse("root") }, disk());
     golden.call(DiskGet { disk: parse("root") }, disk());
-    golden.call(DiskList { after: None, iso: Some(true) }, DiskPage { disks: vec![disk()] });
+    golden.call(DiskList { after: None, iso: Some(true), image: Some(false) }, DiskPage { disks: vec![disk()] });
     golden.call(DiskDelete { disk: parse("root") }, Done {});
     let snapshot =
         SnapshotView { id: SnapshotId::from_u128(8), name: parse("before"), size: 1 << 30, used: 8192, created_ns: WHEN };

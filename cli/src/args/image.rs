@@ -1,0 +1,105 @@
+//! `skep image`.
+
+use super::{Format, Kind, WaitArgs};
+use crate::size;
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// What is known of an image.
+#[derive(Debug, clap::Args)]
+pub struct FactsArgs {
+    /// The operating system in it
+    #[arg(long, value_name = "TEXT")]
+    pub os: Option<String>,
+    /// The user that its guests let in by SSH key
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// A disk that is made of it has at least so many bytes [default: as many as it has]
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    pub min_disk: Option<u64>,
+    /// A machine that is made of it has at least so much memory [default: any]
+    #[arg(long, value_name = "SIZE", value_parser = size::mib)]
+    pub min_memory: Option<u64>,
+}
+
+/// Images: disks that machines are made from, and that stay as they are.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List them
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one
+    Show {
+        /// Name or id
+        image: String,
+    },
+    /// Make one of a file
+    Import {
+        /// Its name
+        name: String,
+        /// The file; `-`: standard input
+        file: PathBuf,
+        /// How to keep it
+        #[arg(long, value_enum, default_value = "raw")]
+        kind: Kind,
+        /// How to read the file
+        #[arg(long, value_enum, default_value = "auto")]
+        format: Format,
+        /// SHA-256 that the file must have
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<String>,
+        /// What is said of it, at most 256 bytes
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        /// What is known of it.
+        #[command(flatten)]
+        facts: FactsArgs,
+        /// Its group [default: default]
+        #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
+        group: Option<String>,
+    },
+    /// Make one of a disk that no running machine writes to; the disk stays
+    Create {
+        /// Its name
+        name: String,
+        /// The disk, name or id
+        disk: String,
+        /// What is known of it.
+        #[command(flatten)]
+        facts: FactsArgs,
+        /// How to wait
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Change what is known or said of one
+    Set {
+        /// Name or id
+        image: String,
+        /// What is said of it, at most 256 bytes
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        /// What is known of it.
+        #[command(flatten)]
+        facts: FactsArgs,
+    },
+    /// Rename one
+    Rename {
+        /// Name or id
+        image: String,
+        /// Its new name
+        name: String,
+    },
+    /// Read one into a file, as it is kept. What came of a transfer that broke off stays in FILE.part, and the same command goes on with it
+    Export {
+        /// Name or id
+        image: String,
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Delete one; machines that were made of it stay
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id
+        image: String,
+    },
+}
