@@ -5,6 +5,8 @@ mod guest;
 
 pub use guest::{event, guest};
 
+pub use skep_storage_helper::{fuzz_packed as packed, fuzz_vhd as vhd, fuzz_vhdx as vhdx, fuzz_vmdk as vmdk};
+
 use skep_proto::broker::{Broker, EventView};
 use skep_proto::cell::Cell;
 use skep_proto::console::Console;
@@ -25,6 +27,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("records", records),
     ("qmp", qmp),
     ("image", image),
+    ("vmdk", vmdk),
+    ("vhd", vhd),
+    ("vhdx", vhdx),
+    ("packed", packed),
     ("upload", upload),
     ("volumes", volumes),
     ("variables", variables),

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use skep_tests::{Mode, Suite, is_root, skip};
+use std::process::Command;
 
 #[test]
 fn machines_are_launched_from_images_that_stay_as_they_are() -> Result<()> {
@@ -39,6 +40,16 @@ fn machines_are_launched_from_images_that_stay_as_they_are() -> Result<()> {
     ensure!(export("ours")? == std::fs::read(&disk)?, "the image was written to");
     ensure!(export("golden")?.starts_with(b"kept-42"), "not what the guest wrote");
 
+    // The same image in another format, packed.
+    let vmdk = suite.dir().join("ours.vmdk").to_string_lossy().into_owned();
+    let convert =
+        Command::new("qemu-img").args(["convert", "-O", "vmdk", "-o", "subformat=streamOptimized", &disk, &vmdk]).status()?;
+    ensure!(convert.success() && Command::new("xz").args(["-0", &vmdk]).status()?.success(), "no VMDK");
+    suite.ok(&["image", "import", "foreign", &format!("{vmdk}.xz")])?;
+    ensure!(export("foreign")? == std::fs::read(&disk)?, "the disk in the VMDK is another");
+    let (_, message) = suite.fails(&["image", "import", "wrong", &format!("{vmdk}.xz"), "--format", "vhdx"])?;
+    ensure!(message.contains("the stream is not VHDX"), "{message}");
+
     suite.ok(&["image", "set", "golden", "--user", "me"])?;
     suite.ok(&["image", "rename", "golden", "gold"])?;
     let gold = suite.json(&["image", "show", "gold"])?;
@@ -46,7 +57,7 @@ fn machines_are_launched_from_images_that_stay_as_they_are() -> Result<()> {
     let (_, message) = suite.fails(&["image", "delete", "web1-root"])?;
     ensure!(message.contains("it is no image"), "{message}");
     ensure!(suite.json(&["image", "show", "ours"])?[0]["sha256"] == sum.as_str());
-    for image in ["gold", "ours"] {
+    for image in ["gold", "ours", "foreign"] {
         suite.ok(&["image", "delete", image])?;
     }
     suite.ok(&["vm", "delete", "web1", "--disks"])?;

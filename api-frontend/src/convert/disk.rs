@@ -4,7 +4,7 @@ use super::{invalid, known, maybe_named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
 use skep_proto::broker::{DiskCreate, DiskImport, DiskView, ImageFacts, SnapshotView};
-use skep_proto::storage::{DiskKind, SourceFormat};
+use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 
 /// A disk.
 pub fn disk(view: DiskView) -> v1::Disk {
@@ -82,6 +82,17 @@ pub fn import(header: &v1::ImportDiskHeader) -> Result<DiskImport, Refusal> {
         v1::ImageFormat::Unspecified => SourceFormat::Detect,
         v1::ImageFormat::Raw => SourceFormat::Raw,
         v1::ImageFormat::Qcow2 => SourceFormat::Qcow2,
+        v1::ImageFormat::Vmdk => SourceFormat::Vmdk,
+        v1::ImageFormat::Vhd => SourceFormat::Vhd,
+        v1::ImageFormat::Vhdx => SourceFormat::Vhdx,
+    };
+    let packing = match known("disk", "packing", header.packing)? {
+        v1::Packing::Unspecified => Packing::Detect,
+        v1::Packing::None => Packing::None,
+        v1::Packing::Gzip => Packing::Gzip,
+        v1::Packing::Xz => Packing::Xz,
+        v1::Packing::Zstd => Packing::Zstd,
+        v1::Packing::Bzip2 => Packing::Bzip2,
     };
     let sha256 = if header.sha256.is_empty() { None } else { Some(digest(&header.sha256)?) };
     let name = value("disk", "name", &header.name)?;
@@ -90,6 +101,7 @@ pub fn import(header: &v1::ImportDiskHeader) -> Result<DiskImport, Refusal> {
         name,
         kind: kind(header.kind)?,
         format,
+        packing,
         expect: header.expect_bytes,
         sha256,
         group,

@@ -13,7 +13,8 @@ use skep_proto::broker::{
     DiskView, DiskWipe, Done, ImageFacts, OperationGet, OperationView, Ref,
 };
 use skep_proto::storage::{
-    CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, OpenDisk, ResizeDisk, SourceFormat, Space, VolumeSpace, WipeDisk,
+    CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, OpenDisk, Packing, ResizeDisk, SourceFormat, Space, VolumeSpace,
+    WipeDisk,
 };
 use skep_proto::{DiskId, DiskName, GroupId, OneFd, OperationId, Reason, Refusal, Text, UpTo};
 use std::fmt::Write;
@@ -147,7 +148,7 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), 
         return Ok((broker.operation(id)?, UpTo(Vec::new())));
     }
     let object = format!("disk {}", c.name);
-    if c.iso && (c.kind != DiskKind::Raw || c.format == SourceFormat::Qcow2) {
+    if c.iso && (c.kind != DiskKind::Raw || !matches!(c.format, SourceFormat::Detect | SourceFormat::Raw)) {
         return Err(Refusal::new(Reason::InvalidValue, object).field("kind").note("an ISO image is read and kept raw"));
     }
     if c.iso && c.image.is_some() {
@@ -155,7 +156,7 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), 
         return Err(refusal.note("an ISO image is for drives, machines are made from disks' images: it is one or the other"));
     }
     // Whatever it begins with: a guest reads what was sent.
-    let format = if c.iso { SourceFormat::Raw } else { c.format };
+    let (format, packing) = if c.iso { (SourceFormat::Raw, Packing::None) } else { (c.format, c.packing) };
     let (reader, writer) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
     let space = match c.kind {
@@ -178,7 +179,8 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), 
     });
     let ((disk, room), mut operation) = begin?;
     let limit = room.map_or(space.free, |room| room.min(space.free));
-    let call = ImportDisk { disk: disk.id, kind: c.kind, format, limit, expect: c.expect, sha256: c.sha256 };
+    let most = room.unwrap_or(u64::MAX);
+    let call = ImportDisk { disk: disk.id, kind: c.kind, format, packing, limit, most, expect: c.expect, sha256: c.sha256 };
     let view = operation.view();
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {

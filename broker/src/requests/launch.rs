@@ -17,7 +17,7 @@ use skep_proto::broker::{
     Act, Controller, DiskDraft, DiskFlags, GuestData, MAX_GUEST_DATA, MachineLaunch, MachineState, NicModel, OperationView, Role,
     SwitchCreate, SwitchKind,
 };
-use skep_proto::storage::{CloneDisk, DiskKind, ImportDisk, ResizeDisk, SourceFormat};
+use skep_proto::storage::{CloneDisk, DiskKind, ImportDisk, Packing, ResizeDisk, SourceFormat};
 use skep_proto::{DiskName, MachineName, NicName, Reason, Refusal, Text, UpTo, upload};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -232,7 +232,8 @@ async fn write_seed(
     skep_sys::fd::set_nonblocking(std::os::fd::AsFd::as_fd(&writer), true).map_err(failed)?;
     let mut pipe = pipe::Sender::from_owned_fd(writer).map_err(failed)?;
     let size = bytes.len() as u64;
-    let call = ImportDisk { disk: seed.id, kind: seed.kind, format: SourceFormat::Raw, limit: size, expect: size, sha256: None };
+    let (disk, kind, format, packing) = (seed.id, seed.kind, SourceFormat::Raw, Packing::None);
+    let call = ImportDisk { disk, kind, format, packing, limit: size, most: size, expect: size, sha256: None };
     let write = async move {
         let Some(header) = upload::header(bytes.len()) else { return };
         for part in [&header[..], &bytes, &upload::END] {

@@ -3,7 +3,7 @@
 use super::requests::{reason, text, web};
 use super::suite::{Life, Session, Suite};
 use skep_proto::broker::*;
-use skep_proto::storage::{DiskKind, SourceFormat};
+use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 use skep_proto::{Reason, SerialPort, Text, upload};
 use std::io::Write;
 
@@ -83,6 +83,7 @@ fn an_iso_image_is_only_read_and_stays_what_it_is() {
             name: name.parse().expect("a name"),
             kind,
             format: SourceFormat::Detect,
+            packing: Packing::Detect,
             expect: 0,
             sha256: None,
             group: None,

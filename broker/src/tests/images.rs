@@ -4,7 +4,7 @@ use super::requests::{reason, text};
 use super::subnets::launch;
 use super::suite::{Life, Suite};
 use skep_proto::broker::*;
-use skep_proto::storage::{DiskKind, SourceFormat};
+use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 use skep_proto::{Reason, Text, upload};
 use std::io::Write;
 
@@ -18,6 +18,7 @@ fn import(name: &str) -> DiskImport {
         name: name.parse().expect("a name"),
         kind: DiskKind::Raw,
         format: SourceFormat::Detect,
+        packing: Packing::Detect,
         expect: 0,
         sha256: None,
         group: None,

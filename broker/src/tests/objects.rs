@@ -5,7 +5,7 @@ use super::services::finish_job;
 use super::suite::{Life, Session, Suite};
 use skep_ipc::aio::Port;
 use skep_proto::broker::*;
-use skep_proto::storage::{DiskKind, LogKind, SourceFormat};
+use skep_proto::storage::{DiskKind, LogKind, Packing, SourceFormat};
 use skep_proto::{Reason, Text, UpTo, upload, wire};
 use std::io::Write;
 
@@ -167,6 +167,7 @@ fn an_import_fills_a_disk_or_leaves_nothing() {
             name: name.parse().expect("a name"),
             kind: DiskKind::Raw,
             format: SourceFormat::Raw,
+            packing: Packing::Detect,
             expect: 0,
             sha256: None,
             group: None,

@@ -4,7 +4,7 @@ use super::access::user;
 use super::requests::{reason, text};
 use super::suite::{Life, Session, Suite};
 use skep_proto::broker::{self as proto, *};
-use skep_proto::storage::{DiskKind, SourceFormat};
+use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 use skep_proto::{Call, Reason, Refusal, RequestId, UpTo, upload};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -145,6 +145,7 @@ fn an_import_is_repeated_until_it_succeeds() {
             name: name.clone(),
             kind: DiskKind::Raw,
             format,
+            packing: Packing::Detect,
             expect: 0,
             sha256: None,
             group: None,

@@ -3,7 +3,7 @@
 use super::requests::text;
 use super::suite::nic_create;
 use skep_proto::broker::*;
-use skep_proto::storage::{DiskKind, LogKind, SourceFormat};
+use skep_proto::storage::{DiskKind, LogKind, Packing, SourceFormat};
 use skep_proto::{OperationId, Text};
 
 /// One request of each kind, about the group `g` or its things.
@@ -26,6 +26,7 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         name: name(),
         kind: DiskKind::Raw,
         format: SourceFormat::Raw,
+        packing: Packing::Detect,
         expect: 0,
         sha256: None,
         group: group(),

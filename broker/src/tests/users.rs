@@ -6,7 +6,7 @@ use super::services::finish_job;
 use super::suite::{Life, Session, Suite};
 use crate::db::{Db, MIGRATIONS};
 use skep_proto::broker::*;
-use skep_proto::storage::{DiskKind, SourceFormat};
+use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 use skep_proto::{Reason, Refusal, Secret, Text, upload};
 use std::io::Write;
 
@@ -223,6 +223,7 @@ fn quotas_hold_under_concurrent_additions() {
             name: "image".parse().expect("a name"),
             kind: DiskKind::Raw,
             format: SourceFormat::Raw,
+            packing: Packing::Detect,
             expect: 0,
             sha256: None,
             group: Some(text("g")),

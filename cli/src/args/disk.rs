@@ -19,12 +19,46 @@ pub enum Kind {
 /// How an image is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// QCOW2 if it begins like one, else raw
+    /// What it begins (a fixed VHD: ends) like, else raw
     Auto,
     /// The disk's bytes, whatever they look like
     Raw,
     /// QCOW2
     Qcow2,
+    /// VMDK that is one file
+    Vmdk,
+    /// VHD
+    Vhd,
+    /// VHDX
+    Vhdx,
+}
+
+/// What an image is packed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Packed {
+    /// What it begins like; nothing, if it is to be read as raw
+    Auto,
+    /// Nothing, whatever it looks like
+    No,
+    /// gzip
+    Gz,
+    /// xz
+    Xz,
+    /// zstd
+    Zst,
+    /// bzip2
+    Bz2,
+}
+
+/// How an image is read.
+#[derive(Debug, clap::Args)]
+pub struct ReadArgs {
+    /// How to read it
+    #[arg(long, value_enum, default_value = "auto")]
+    pub format: Format,
+    /// What it is packed with
+    #[arg(long, value_enum, default_value = "auto")]
+    pub packed: Packed,
 }
 
 /// Disks.
@@ -53,9 +87,9 @@ pub enum DiskCommand {
         /// How to keep it
         #[arg(long, value_enum, default_value = "raw")]
         kind: Kind,
-        /// How to read the image
-        #[arg(long, value_enum, default_value = "auto")]
-        format: Format,
+        /// How to read it.
+        #[command(flatten)]
+        read: ReadArgs,
         /// SHA-256 that the image must have
         #[arg(long, value_name = "HEX")]
         sha256: Option<String>,

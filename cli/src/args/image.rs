@@ -1,6 +1,6 @@
 //! `skep image`.
 
-use super::{Format, Kind, WaitArgs};
+use super::{Kind, ReadArgs, WaitArgs};
 use crate::size;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -42,9 +42,9 @@ pub enum ImageCommand {
         /// How to keep it
         #[arg(long, value_enum, default_value = "raw")]
         kind: Kind,
-        /// How to read the file
-        #[arg(long, value_enum, default_value = "auto")]
-        format: Format,
+        /// How to read it.
+        #[command(flatten)]
+        read: ReadArgs,
         /// SHA-256 that the file must have
         #[arg(long, value_name = "HEX")]
         sha256: Option<String>,

@@ -2,7 +2,7 @@
 
 use super::pages::pages;
 use super::{Ctx, export};
-use crate::args::{DiskCommand, Format, Kind, SnapshotCommand};
+use crate::args::{DiskCommand, Format, Kind, Packed, ReadArgs, SnapshotCommand};
 use crate::client::Api;
 use crate::error::Failure;
 use crate::operation::{self, Interrupt, bar};
@@ -14,7 +14,7 @@ use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
     CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk, DiskKind,
     GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, ListDisksRequest,
-    ListSnapshotsRequest, Operation, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest, WipeDiskRequest,
+    ListSnapshotsRequest, Operation, Packing, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest, WipeDiskRequest,
 };
 use skep_proto::RequestId;
 use std::fs::File;
@@ -34,14 +34,25 @@ pub fn kind(kind: Kind) -> i32 {
     .into()
 }
 
-/// How an image is to be read.
-pub fn format(format: Format) -> i32 {
-    match format {
+/// The same header, with how the image is to be read.
+pub fn reading(header: ImportDiskHeader, read: &ReadArgs) -> ImportDiskHeader {
+    let format = match read.format {
         Format::Auto => ImageFormat::Unspecified,
         Format::Raw => ImageFormat::Raw,
         Format::Qcow2 => ImageFormat::Qcow2,
-    }
-    .into()
+        Format::Vmdk => ImageFormat::Vmdk,
+        Format::Vhd => ImageFormat::Vhd,
+        Format::Vhdx => ImageFormat::Vhdx,
+    };
+    let packing = match read.packed {
+        Packed::Auto => Packing::Unspecified,
+        Packed::No => Packing::None,
+        Packed::Gz => Packing::Gzip,
+        Packed::Xz => Packing::Xz,
+        Packed::Zst => Packing::Zstd,
+        Packed::Bz2 => Packing::Bzip2,
+    };
+    ImportDiskHeader { format: format.into(), packing: packing.into(), ..header }
 }
 
 /// Runs one.
@@ -58,16 +69,15 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             let made = made.await?;
             ctx.made(&view::disk(&made), "disk", "made");
         }
-        DiskCommand::Import { name, file, kind: how, format: read, sha256, group } => {
+        DiskCommand::Import { name, file, kind: how, read, sha256, group } => {
             let header = ImportDiskHeader {
                 name,
                 kind: kind(how),
-                format: format(read),
                 sha256: sha256.unwrap_or_default(),
                 group: group.unwrap_or_default(),
                 ..Default::default()
             };
-            take_in(&ctx, header, &file).await?;
+            take_in(&ctx, reading(header, &read), &file).await?;
         }
         DiskCommand::Export { disk, file } => export::run(&ctx, disk, &file).await?,
         DiskCommand::Clone { disk, name, wait } => {

@@ -19,19 +19,18 @@ pub async fn run(ctx: Ctx, command: ImageCommand) -> Result<u8, Failure> {
             let image = find(&ctx, image).await?;
             ctx.output.object(&view::disk(&image));
         }
-        ImageCommand::Import { name, file, kind, format, sha256, description, facts: said, group } => {
+        ImageCommand::Import { name, file, kind, read, sha256, description, facts: said, group } => {
             let file_name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let header = ImportDiskHeader {
                 name,
                 kind: disk::kind(kind),
-                format: disk::format(format),
                 sha256: sha256.unwrap_or_default(),
                 group: group.unwrap_or_default(),
                 image: Some(facts(ImageFacts { source: file_name, ..ImageFacts::default() }, said)?),
                 description: description.unwrap_or_default(),
                 ..Default::default()
             };
-            disk::take_in(&ctx, header, &file).await?;
+            disk::take_in(&ctx, disk::reading(header, &read), &file).await?;
         }
         ImageCommand::Create { name, disk, facts: said, wait } => {
             let image = facts(ImageFacts::default(), said)?;

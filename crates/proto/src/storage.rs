@@ -22,12 +22,35 @@ pub enum DiskKind {
 /// How the bytes of an import are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SourceFormat {
-    /// QCOW2 if it begins like one, else raw.
+    /// What they begin (fixed VHD: end) like, else raw.
     Detect,
     /// As they are, whatever they look like.
     Raw,
     /// QCOW2; anything else is refused.
     Qcow2,
+    /// VMDK that is one file; anything else is refused.
+    Vmdk,
+    /// VHD, fixed or dynamic; anything else is refused.
+    Vhd,
+    /// VHDX, fixed or dynamic; anything else is refused.
+    Vhdx,
+}
+
+/// What the stream of an import is packed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Packing {
+    /// What it begins like; nothing, if it is to be read as raw.
+    Detect,
+    /// Nothing, whatever it looks like.
+    None,
+    /// gzip; anything else is refused.
+    Gzip,
+    /// xz; anything else is refused.
+    Xz,
+    /// zstd; anything else is refused.
+    Zstd,
+    /// bzip2; anything else is refused.
+    Bzip2,
 }
 
 /// A disk as it lies on the host.
@@ -60,12 +83,16 @@ pub struct CreateDisk {
 pub struct ImportDisk {
     /// Its id.
     pub disk: DiskId,
-    /// How to keep it: `Raw` and `Zvol` unpack QCOW2, `Qcow2` keeps QCOW2 (and refuses raw).
+    /// How to keep it: `Raw` and `Zvol` convert other formats, `Qcow2` keeps QCOW2 (and refuses others).
     pub kind: DiskKind,
-    /// How to read the stream.
+    /// How to read what is in the stream.
     pub format: SourceFormat,
-    /// Most bytes that the stream may have.
+    /// What the stream is packed with.
+    pub packing: Packing,
+    /// Most bytes that the stream may have, that it may have unpacked where that is kept, and that may be written of the disk.
     pub limit: u64,
+    /// Most bytes that the disk may have.
+    pub most: u64,
     /// Bytes that the stream will have, if known: the total of the progress, and checked at the end. 0: unknown.
     pub expect: u64,
     /// SHA-256 that the stream must have.
@@ -392,7 +419,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of storage-helper; its only client is the broker.
-    Storage = "storage-helper", version 3, oldest 3, StorageRequest {
+    Storage = "storage-helper", version 4, oldest 4, StorageRequest {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];

@@ -1,9 +1,14 @@
-//! Disk formats. [`header`] is pure and looks at nothing but bytes; [`image`] reads open files, in a child that holds only its
-//! descriptors; [`make`] writes, and believes nothing but a checked header.
+//! Disk formats. [`header`] is pure and looks at nothing but bytes; [`image`] (QCOW2), [`vmdk`], [`vhd`] and [`vhdx`] read open files,
+//! [`packed`] streams, in a child that holds only its descriptors; [`make`] writes, and believes nothing but a checked header.
 
+pub mod field;
 pub mod header;
 pub mod image;
 pub mod make;
+pub mod packed;
+pub mod vhd;
+pub mod vhdx;
+pub mod vmdk;
 
 /// Smallest disk that is made.
 pub const MIN_SIZE: u64 = 1 << 20;

@@ -1,22 +1,16 @@
 //! Filling a new disk from a stream. Everything from the first byte on is done in the job's child.
 
 use super::disk::{check_absent, file_name, object, virtual_size};
+use super::incoming::{Incoming, fill};
 use super::volume;
-use crate::format::{
-    MAX_SIZE, SECTOR,
-    header::{MAGIC, PREFIX},
-    image,
-};
+use crate::format::{MAX_SIZE, SECTOR, header, header::PREFIX, image, packed, vhd, vhdx, vmdk};
 use crate::job::{Jobs, Made, Making, Progress, Task, Work};
 use crate::store::{At, Part, Store, nameless};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout};
-use sha2::{Digest, Sha256};
-use skep_proto::storage::{DiskKind, ImportDisk, JobStarted, SourceFormat};
-use skep_proto::upload::Pieces;
+use skep_proto::storage::{DiskKind, ImportDisk, JobStarted, Packing, SourceFormat};
 use skep_proto::{Reason, Refusal, TraceId};
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 
@@ -44,9 +38,9 @@ pub fn start(store: &Store, jobs: &mut Jobs, trace: TraceId, call: ImportDisk, f
     }
     jobs.check(call.disk, channel.as_fd())?;
     check_absent(store, jobs, call.disk)?;
-    // QCOW2 can be read only as a whole, so it is put aside before it is unpacked.
-    let may_unpack = call.kind != DiskKind::Qcow2 && call.format != SourceFormat::Raw;
-    let spool = if may_unpack { Some(nameless(dir, &format!("{}.spool", call.disk)).at(&object, "create")?) } else { None };
+    // Formats with tables can be read only as a whole, so they are put aside before they are converted.
+    let converts = call.kind != DiskKind::Qcow2 && call.format != SourceFormat::Raw;
+    let spool = if converts { Some(nameless(dir, &format!("{}.spool", call.disk)).at(&object, "create")?) } else { None };
     let (making, file) = match call.kind {
         DiskKind::Zvol => (Making::Volume, volume::begin(store, call.disk)?),
         DiskKind::Raw | DiskKind::Qcow2 => {
@@ -75,49 +69,21 @@ impl Work for Import {
     }
 
     fn run(self, progress: &mut Progress<'_>) -> Result<Made, Refusal> {
-        let Import { stream, file, spool, call, object } = &self;
+        let Import { file, call, object, .. } = &self;
         progress.total = call.expect;
-        let mut buffer = vec![0; PIECE];
-        let mut stream = Pieces::new(Waiting(stream));
-        let mut n = fill(&mut stream, &mut buffer).map_err(|e| cut(object, &e))?;
-        let first = buffer.get(..n).unwrap_or_default();
-        let qcow2 = self.is_qcow2(first)?;
-        let unpack = spool.as_ref().filter(|_| qcow2);
-        if unpack.is_some() && call.expect != 0 {
-            progress.total += virtual_size(first.get(..PREFIX).unwrap_or(first));
-        }
-        let mut hash = Sha256::new();
-        let mut read = 0u64;
-        while n > 0 {
-            let piece = buffer.get(..n).unwrap_or_default();
-            if read.saturating_add(n as u64) > call.limit {
-                let note = format_args!("the stream has more than the {} bytes that are permitted", call.limit);
-                return Err(Refusal::new(Reason::TooLarge, object).field("limit").note(note));
+        let mut disk = Disk { file, object, call, written: 0 };
+        let (taken, sum) = self.take(progress, &mut disk)?;
+        let size = match (taken.format, &self.spool) {
+            (SourceFormat::Detect | SourceFormat::Raw, _) => self.without_footer(&taken)?,
+            (format, Some(spool)) => convert(format, spool, &mut disk, progress)?,
+            (_, None) => {
+                file.set_len(taken.bytes).at(object, "set the size")?;
+                image::check(file).map_err(|e| e.into_refusal(object))?.size
             }
-            hash.update(piece);
-            match unpack {
-                Some(spool) => spool.write_all_at(piece, read).at(object, "write")?,
-                None => put(file, read, piece).at(object, "write")?,
-            }
-            read += n as u64;
-            progress.advance(n as u64);
-            n = fill(&mut stream, &mut buffer).map_err(|e| cut(object, &e))?;
-        }
-        let sum: [u8; 32] = hash.finalize().into();
-        self.check_end(read, &sum)?;
-        let mut size = read;
-        if let Some(spool) = unpack {
-            let take = |at: u64, piece: &[u8]| {
-                progress.advance(piece.len() as u64);
-                put(file, at, piece).at(object, "write")
-            };
-            size = image::unpack(spool, take).map_err(|e| e.into_refusal(object))?.size;
-        }
+        };
+        disk.check(size)?;
         match call.kind {
-            DiskKind::Qcow2 => {
-                file.set_len(read).at(object, "set the size")?;
-                image::check(file).map_err(|e| e.into_refusal(object))?;
-            }
+            DiskKind::Qcow2 => {}
             DiskKind::Raw => set_raw_size(object, file, size)?,
             // The parent cuts it to its size, and then everything is on the disk.
             DiskKind::Zvol => return Ok(Made { sha256: Some(sum), size: Some(checked_size(object, size)?) }),
@@ -127,89 +93,213 @@ impl Work for Import {
     }
 }
 
+/// What was in a stream: raw, if its format is `Detect`.
+struct Taken {
+    format: SourceFormat,
+    bytes: u64,
+}
+
+/// Why a stream could not be taken in.
+enum Failed {
+    Refused(Refusal),
+    Unpacking(io::Error),
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 impl Import {
-    /// Whether the stream, which begins with `first`, is to be read as QCOW2.
-    fn is_qcow2(&self, first: &[u8]) -> Result<bool, Refusal> {
-        let begins = first.starts_with(&MAGIC);
+    /// Takes all of the stream in, unpacked: into the disk, or aside.
+    fn take(&self, progress: &mut Progress<'_>, disk: &mut Disk<'_>) -> Result<(Taken, [u8; 32]), Refusal> {
+        let Import { stream, call, object, .. } = self;
+        let later = Cell::new(0);
+        let mut incoming = Incoming::new(stream, progress, &later, call, object);
+        let mut first = vec![0; packed::PREFIX];
+        let got = fill(&mut incoming, &mut first);
+        incoming.failed()?;
+        first.truncate(got.at(object, "read the stream")?);
+        let packing = self.packing(&first)?;
+        let taken = self.unpack(packed::unpack(packing, Cursor::new(first).chain(&mut incoming)), disk, &later);
+        // What the stream itself says comes first.
+        incoming.failed()?;
+        let taken = taken.map_err(|e| match e {
+            Failed::Refused(refusal) => refusal,
+            Failed::Unpacking(e) => {
+                let note = format_args!("as {} it does not unpack: {e}", packed::name(packing));
+                Refusal::new(Reason::BadImage, object).field("packing").note(note)
+            }
+        })?;
+        let sum = incoming.end()?;
+        if taken.bytes == 0 {
+            return Err(Refusal::new(Reason::BadImage, object).note("nothing is in it"));
+        }
+        Ok((taken, sum))
+    }
+
+    /// What the stream, which begins with `first`, is packed with.
+    fn packing(&self, first: &[u8]) -> Result<Packing, Refusal> {
+        let found = packed::detect(first);
+        match self.call.packing {
+            Packing::Detect if self.call.format == SourceFormat::Raw => Ok(Packing::None),
+            Packing::Detect => Ok(found),
+            Packing::None => Ok(Packing::None),
+            named if named == found => Ok(named),
+            named => {
+                let note = format_args!("the stream is not {}", packed::name(named));
+                Err(Refusal::new(Reason::BadImage, &self.object).field("packing").note(note))
+            }
+        }
+    }
+
+    fn unpack(&self, mut stream: impl Read, disk: &mut Disk<'_>, later: &Cell<u64>) -> Result<Taken, Failed> {
+        let Import { call, object, .. } = self;
+        let mut buffer = vec![0; PIECE];
+        let mut n = fill(&mut stream, &mut buffer).map_err(Failed::Unpacking)?;
+        let first = buffer.get(..n).unwrap_or_default();
+        let format = self.format(first)?;
+        let aside = self.spool.as_ref().filter(|_| !matches!(format, SourceFormat::Detect | SourceFormat::Raw));
+        if aside.is_some() {
+            later.set(announced(format, first.get(..PREFIX).unwrap_or(first)));
+        }
+        let mut bytes = 0u64;
+        while n > 0 {
+            let piece = buffer.get(..n).unwrap_or_default();
+            let end = bytes.saturating_add(n as u64);
+            if (aside.is_some() || call.kind == DiskKind::Qcow2) && end > call.limit {
+                let note = format_args!("what is in the stream has more than the {} bytes that are permitted", call.limit);
+                return Err(Refusal::new(Reason::TooLarge, object).field("limit").note(note).into());
+            }
+            match aside {
+                Some(spool) => spool.write_all_at(piece, bytes).at(object, "write")?,
+                None => disk.put(bytes, piece)?,
+            }
+            bytes = end;
+            n = fill(&mut stream, &mut buffer).map_err(Failed::Unpacking)?;
+        }
+        Ok(Taken { format, bytes })
+    }
+
+    /// As what the unpacked stream, which begins with `first`, is to be read. `Detect`: as raw, but for a footer that it may end with.
+    fn format(&self, first: &[u8]) -> Result<SourceFormat, Refusal> {
+        use SourceFormat as F;
         let refuse = |note: &str| Err(Refusal::new(Reason::BadImage, &self.object).field("format").note(note));
-        match (self.call.format, self.call.kind) {
-            (SourceFormat::Qcow2, _) if !begins => refuse("the stream is not QCOW2"),
-            (SourceFormat::Raw, DiskKind::Qcow2) => refuse("a qcow2 disk cannot be filled from raw; import it as a raw disk"),
-            (SourceFormat::Detect, DiskKind::Qcow2) if !begins => refuse(
+        let begins = |format| match format {
+            F::Qcow2 => first.starts_with(&header::MAGIC),
+            F::Vmdk => first.starts_with(&vmdk::MAGIC) || first.starts_with(vmdk::TEXT),
+            F::Vhd => first.starts_with(&vhd::MAGIC),
+            F::Vhdx => first.starts_with(&vhdx::MAGIC),
+            F::Raw | F::Detect => true,
+        };
+        let format = match self.call.format {
+            F::Detect => [F::Qcow2, F::Vmdk, F::Vhd, F::Vhdx].into_iter().find(|format| begins(*format)).unwrap_or(F::Detect),
+            // A fixed one ends with what others begin with.
+            F::Vhd => F::Vhd,
+            named if !begins(named) => return refuse(&format!("the stream is not {}", word(named))),
+            named => named,
+        };
+        match (format, self.call.kind) {
+            (F::Qcow2, _) | (_, DiskKind::Raw | DiskKind::Zvol) => Ok(format),
+            (F::Raw, _) => refuse("a qcow2 disk cannot be filled from raw; import it as a raw disk"),
+            _ => refuse(
                 "the stream is not QCOW2: import it as a raw disk, or convert it first: `qemu-img convert -O qcow2 IN OUT`",
             ),
-            (SourceFormat::Raw, _) => Ok(false),
-            (SourceFormat::Detect | SourceFormat::Qcow2, _) => Ok(begins),
         }
     }
 
-    /// Whether the stream was whole and the right one.
-    fn check_end(&self, read: u64, sum: &[u8; 32]) -> Result<(), Refusal> {
-        let expect = self.call.expect;
-        if read == 0 {
-            return Err(Refusal::new(Reason::BadImage, &self.object).note("the stream is empty"));
-        }
-        if expect != 0 && read != expect {
-            let note = format_args!("{read} bytes came where {expect} were announced");
-            return Err(Refusal::new(Reason::BadImage, &self.object).field("expect").note(note));
-        }
-        match &self.call.sha256 {
-            Some(wanted) if wanted != sum => {
-                let note = format_args!("SHA-256 of the stream is {}, expected was {}", hex(sum), hex(wanted));
-                Err(Refusal::new(Reason::ChecksumMismatch, &self.object).field("sha256").note(note))
-            }
-            _ => Ok(()),
-        }
+    /// The size of a raw disk: without the footer, if it is a fixed VHD.
+    fn without_footer(&self, taken: &Taken) -> Result<u64, Refusal> {
+        let mut last = [0; vhd::FOOTER as usize];
+        let end = taken.bytes.checked_sub(vhd::FOOTER).filter(|_| taken.format == SourceFormat::Detect);
+        // Zeros at the end were not written, so there may be less.
+        let read = end.map(|end| self.file.read_exact_at(&mut last, end));
+        let size = read.and_then(Result::ok).and_then(|()| vhd::fixed(&last, taken.bytes));
+        let Some((size, end)) = size.zip(end) else { return Ok(taken.bytes) };
+        self.file.write_all_at(&[0; vhd::FOOTER as usize], end).at(&self.object, "write")?;
+        Ok(size)
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+fn word(format: SourceFormat) -> &'static str {
+    match format {
+        SourceFormat::Detect | SourceFormat::Raw => "raw",
+        SourceFormat::Qcow2 => "QCOW2",
+        SourceFormat::Vmdk => "VMDK",
+        SourceFormat::Vhd => "VHD",
+        SourceFormat::Vhdx => "VHDX",
+    }
 }
 
-/// A stream, which may be non-blocking.
-struct Waiting<'a>(&'a File);
+/// Bytes that a disk will have, as far as the first bytes of its image say it.
+fn announced(format: SourceFormat, first: &[u8]) -> u64 {
+    match format {
+        SourceFormat::Qcow2 => virtual_size(first),
+        SourceFormat::Vmdk => vmdk::size(first).unwrap_or(0),
+        SourceFormat::Vhd => first.get(..vhd::FOOTER as usize).and_then(vhd::size).unwrap_or(0),
+        SourceFormat::Detect | SourceFormat::Raw | SourceFormat::Vhdx => 0,
+    }
+}
 
-impl Read for Waiting<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match nix::unistd::read(self.0, buffer) {
-                Err(Errno::EAGAIN) => {
-                    nix::poll::poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
-                }
-                Err(Errno::EINTR) => {}
-                result => return Ok(result?),
-            }
+/// Writes what an image that was put aside holds; gives the disk's size.
+fn convert(format: SourceFormat, spool: &File, disk: &mut Disk<'_>, progress: &mut Progress<'_>) -> Result<u64, Refusal> {
+    let object = disk.object;
+    let take = |at: u64, piece: &[u8]| {
+        progress.advance(piece.len() as u64);
+        disk.put(at, piece)
+    };
+    let size = match format {
+        SourceFormat::Vmdk => vmdk::unpack(spool, take),
+        SourceFormat::Vhd => vhd::unpack(spool, take),
+        SourceFormat::Vhdx => vhdx::unpack(spool, take),
+        SourceFormat::Detect | SourceFormat::Raw | SourceFormat::Qcow2 => image::unpack(spool, take).map(|header| header.size),
+    };
+    size.map_err(|e| e.into_refusal(object))
+}
+
+/// The disk in the making.
+struct Disk<'a> {
+    file: &'a File,
+    object: &'a str,
+    call: &'a ImportDisk,
+    /// Bytes that were written to it.
+    written: u64,
+}
+
+impl Disk<'_> {
+    /// Refuses a size that it may not have.
+    fn check(&self, size: u64) -> Result<(), Refusal> {
+        if size <= self.call.most {
+            return Ok(());
         }
+        let note = format_args!("the disk has more than the {} bytes that it may have", self.call.most);
+        Err(Refusal::new(Reason::TooLarge, self.object).field("most").note(note))
     }
-}
 
-/// Reads until `buffer` is full or the stream ends; gives the number of bytes.
-fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut n = 0;
-    while let Some(rest) = buffer.get_mut(n..).filter(|rest| !rest.is_empty()) {
-        match stream.read(rest)? {
-            0 => break,
-            more => n += more,
+    /// Writes a piece of it, but for its zeros.
+    fn put(&mut self, at: u64, bytes: &[u8]) -> Result<(), Refusal> {
+        if self.call.kind != DiskKind::Qcow2 {
+            self.check(at.saturating_add(bytes.len() as u64))?;
         }
-    }
-    Ok(n)
-}
-
-/// Why a stream could not be read: most often its sender is gone.
-fn cut(object: &str, error: &io::Error) -> Refusal {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => Refusal::new(Reason::Cancelled, object).note("the upload was cut off before its end"),
-        _ => Refusal::io(object, "read the stream", error),
+        self.written = self.written.saturating_add(put(self.file, at, bytes).at(self.object, "write")?);
+        if self.written > self.call.limit {
+            let note = format_args!("its data have more than the {} bytes that are permitted", self.call.limit);
+            return Err(Refusal::new(Reason::TooLarge, self.object).field("limit").note(note));
+        }
+        Ok(())
     }
 }
 
-/// Writes what is not zero.
-fn put(file: &File, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes what is not zero; gives how many bytes that were.
+fn put(file: &File, at: u64, bytes: &[u8]) -> std::io::Result<u64> {
     const ZEROS: [u8; BLOCK] = [0; BLOCK];
-    let mut run: Option<(usize, usize)> = None;
-    let flush = |run: Option<(usize, usize)>| match run.and_then(|(from, to)| Some((from, bytes.get(from..to)?))) {
-        Some((from, data)) => file.write_all_at(data, at + from as u64),
+    let (mut run, mut written): (Option<(usize, usize)>, u64) = (None, 0);
+    let mut flush = |run: Option<(usize, usize)>| match run.and_then(|(from, to)| Some((from, bytes.get(from..to)?))) {
+        Some((from, data)) => {
+            written += data.len() as u64;
+            file.write_all_at(data, at + from as u64)
+        }
         None => Ok(()),
     };
     for (index, block) in bytes.chunks(BLOCK).enumerate() {
@@ -220,7 +310,8 @@ fn put(file: &File, at: u64, bytes: &[u8]) -> std::io::Result<()> {
             run = Some((run.map_or(from, |(first, _)| first), to));
         }
     }
-    flush(run)
+    flush(run)?;
+    Ok(written)
 }
 
 /// A raw disk is whole sectors.

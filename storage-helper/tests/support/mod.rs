@@ -271,7 +271,16 @@ pub fn pipe() -> (OwnedFd, OwnedFd) {
 
 /// An import without conditions.
 pub fn import(disk: DiskId, kind: DiskKind) -> ImportDisk {
-    ImportDisk { disk, kind, format: SourceFormat::Detect, limit: 1 << 40, expect: 0, sha256: None }
+    ImportDisk {
+        disk,
+        kind,
+        format: SourceFormat::Detect,
+        packing: Packing::Detect,
+        limit: 1 << 40,
+        most: u64::MAX,
+        expect: 0,
+        sha256: None,
+    }
 }
 
 /// Bytes that do not compress and hold no zeros.

@@ -3,7 +3,7 @@
 use super::Ref;
 use crate::{
     DiskId, DiskName, SnapshotId, SnapshotName, Text,
-    storage::{DiskKind, SourceFormat},
+    storage::{DiskKind, Packing, SourceFormat},
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +28,10 @@ pub struct DiskImport {
     pub name: DiskName,
     /// How to keep it.
     pub kind: DiskKind,
-    /// How to read the stream.
+    /// How to read what is in the stream.
     pub format: SourceFormat,
+    /// What the stream is packed with.
+    pub packing: Packing,
     /// Bytes that will come, if known; else 0.
     pub expect: u64,
     /// SHA-256 that they must have.

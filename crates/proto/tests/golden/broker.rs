@@ -2,7 +2,7 @@
 
 use super::{Golden, broker_machine, every, parse};
 use skep_proto::broker::*;
-use skep_proto::storage::{DiskKind, SourceFormat};
+use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 use skep_proto::{DiskId, GroupId, NicId, OperationId, Reason, Refusal, SnapshotId, SwitchId, TraceId};
 
 const WHEN: i64 = 1_700_000_000_000_000_000;
@@ -157,6 +157,7 @@ fn disks(golden: &mut Golden) {
         name: parse("root"),
         kind: DiskKind::Raw,
         format: SourceFormat::Qcow2,
+        packing: Packing::Detect,
         expect: 512,
         sha256: Some([0x5a; 32]),
         group: None,

@@ -21,7 +21,9 @@ fn bytes_of_storage_helper_never_change() {
         disk: DISK,
         kind: DiskKind::Raw,
         format: SourceFormat::Detect,
+        packing: Packing::Detect,
         limit: 1 << 40,
+        most: u64::MAX,
         expect: 512,
         sha256: Some([0x5a; 32]),
     };
@@ -58,6 +60,11 @@ fn bytes_of_storage_helper_never_change() {
     every!(golden, DiskKind { Raw {} => DiskKind::Raw; Qcow2 {} => DiskKind::Qcow2; Zvol {} => DiskKind::Zvol; });
     every!(golden, SourceFormat {
         Detect {} => SourceFormat::Detect; Raw {} => SourceFormat::Raw; Qcow2 {} => SourceFormat::Qcow2;
+        Vmdk {} => SourceFormat::Vmdk; Vhd {} => SourceFormat::Vhd; Vhdx {} => SourceFormat::Vhdx;
+    });
+    every!(golden, Packing {
+        Detect {} => Packing::Detect; None {} => Packing::None; Gzip {} => Packing::Gzip; Xz {} => Packing::Xz;
+        Zstd {} => Packing::Zstd; Bzip2 {} => Packing::Bzip2;
     });
     every!(golden, LogKind {
         Serial {} => LogKind::Serial; Hypervisor {} => LogKind::Hypervisor; Serial2 {} => LogKind::Serial2;
