@@ -1,7 +1,8 @@
 //! Parts of a machine's settings: as users give them, as they are kept, and as the engines read them.
 
 use skep_machine as model;
-use skep_proto::broker::{Board, BoardDraft, Limits, LimitsDraft, Screen, ScreenDraft};
+use skep_proto::Share;
+use skep_proto::broker::{Board, BoardDraft, FwCfg, Limits, LimitsDraft, Screen, ScreenDraft};
 
 fn take<T: Clone>(to: &mut T, from: &Option<T>) {
     if let Some(value) = from {
@@ -81,4 +82,14 @@ pub fn model_limits(cpu_percent: u32, limits: &Limits) -> model::Limits {
         protect: limits.protect,
         wired: limits.wired,
     }
+}
+
+/// A shared directory, as the engines read it.
+pub fn shared(share: &Share) -> model::Share {
+    model::Share { name: share.name.as_str().to_owned(), read_only: share.read_only }
+}
+
+/// An item of fw_cfg, likewise.
+pub fn item(item: &FwCfg) -> model::FwCfg {
+    model::FwCfg { name: item.name.as_str().to_owned(), value: item.value.as_str().to_owned() }
 }

@@ -2,7 +2,7 @@
 
 use crate::db::Fault;
 use crate::db::disks::DiskRow;
-use crate::parts::{edit_board, edit_limits, edit_screen, model_board, model_limits, model_screen};
+use crate::parts::{edit_board, edit_limits, edit_screen, item, model_board, model_limits, model_screen, shared};
 use crate::seats::{held, model_bus};
 use serde::{Deserialize, Serialize};
 use skep_machine::{self as model, Mac, MachineSpec};
@@ -10,7 +10,7 @@ use skep_proto::broker::{
     Acceleration, Applies, Board, Bus, Controller, DiskFlags, DiskSeat, FwCfg, Gdb, Limits, NicModel, Place, Screen, Settings,
 };
 use skep_proto::storage::DiskKind;
-use skep_proto::{BadPort, DiskId, MachineId, NicId, Reason, Refusal, SerialPort, Share, Text};
+use skep_proto::{BadPort, DiskId, Dsp, MachineId, NicId, Reason, Refusal, SerialPort, Share, Text};
 
 /// Everything about a machine that the hypervisor or its cell is given. Names are resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,10 @@ pub struct Spec {
     pub controllers: Vec<Bus>,
     /// Which disks sit on them, and where.
     pub seats: Vec<Seat>,
+    /// The host's device that its sound card plays to.
+    pub sound_out: Option<Dsp>,
+    /// The host's device that it records from.
+    pub sound_in: Option<Dsp>,
 }
 
 /// A disk's place on a controller with a name.
@@ -146,6 +150,8 @@ impl Default for Spec {
             gdb: Gdb::Off,
             controllers: Vec::new(),
             seats: Vec::new(),
+            sound_out: None,
+            sound_in: None,
         }
     }
 }
@@ -169,6 +175,8 @@ impl Spec {
         self.cpu_percent = settings.cpu_percent.unwrap_or(self.cpu_percent);
         edit_limits(&mut self.limits, &settings.limits);
         self.sound = settings.sound.unwrap_or(self.sound);
+        self.sound_out = settings.sound_out.unwrap_or(self.sound_out);
+        self.sound_in = settings.sound_in.unwrap_or(self.sound_in);
         self.tpm = settings.tpm.unwrap_or(self.tpm);
         self.channels = settings.channels.clone().unwrap_or_else(|| self.channels.clone());
         self.shares = settings.shares.clone().unwrap_or_else(|| self.shares.clone());
@@ -358,6 +366,8 @@ impl Spec {
             screen: self.screen.then(|| model_screen(&self.screen_properties)),
             limits: model_limits(self.cpu_percent, &self.limits),
             sound: self.sound,
+            sound_out: self.sound_out.map(|dsp| dsp.0),
+            sound_in: self.sound_in.map(|dsp| dsp.0),
             tpm: self.tpm,
             channels: self.channels.iter().map(|name| model::Channel { name: name.as_str().to_owned() }).collect(),
             shares: self.shares.iter().map(shared).collect(),
@@ -449,8 +459,7 @@ impl Spec {
             }
             (old, _) => old.clone(),
         };
-        // The device of hardware acceleration is in the cell or it is not; a sound card needs what is on the command line of a runner that
-        // may be older than this.
+        // The device of hardware acceleration is in the cell or not; a sound card needs a command line, of a runner that may be older.
         let mut disks = self.disks.clone();
         for (old, new) in disks.iter_mut().zip(&new.disks).filter(|(old, new)| old.disk == new.disk) {
             // Out it can come; what was not in has no descriptor.
@@ -470,14 +479,6 @@ impl Spec {
             ..self.clone()
         }
     }
-}
-
-fn shared(share: &Share) -> model::Share {
-    model::Share { name: share.name.as_str().to_owned(), read_only: share.read_only }
-}
-
-fn item(item: &FwCfg) -> model::FwCfg {
-    model::FwCfg { name: item.name.as_str().to_owned(), value: item.value.as_str().to_owned() }
 }
 
 /// The setting that a field of the model comes from.

@@ -64,6 +64,8 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "upkeep": upkeep(settings.upkeep.as_ref()),
         "description": settings.description(),
         "sound": settings.sound(),
+        "sound_out": settings.sound_out(),
+        "sound_in": settings.sound_in(),
         "tpm": settings.tpm(),
         "channels": settings.channels,
         "shares": settings.shares.iter().map(share).collect::<Vec<_>>(),
@@ -460,6 +462,10 @@ pub fn nanoseconds(time: Option<&Duration>) -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
+fn sound_device(device: &v1::SoundDevice) -> Value {
+    json!({"name": device.name, "description": device.description, "plays": device.plays, "records": device.records})
+}
+
 /// The host.
 pub fn host(host: &v1::HostInfo) -> Value {
     json!({
@@ -480,6 +486,7 @@ pub fn host(host: &v1::HostInfo) -> Value {
         "abilities": host.abilities,
         "inabilities": host.inabilities,
         "keyboards": host.keyboards,
+        "sound_devices": host.sound_devices.iter().map(sound_device).collect::<Vec<_>>(),
         "certificate": host.certificate,
     })
 }

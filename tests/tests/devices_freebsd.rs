@@ -171,3 +171,38 @@ fn a_program_in_the_guest_is_talked_with_over_a_channel() -> Result<()> {
     suite.ok(&["vm", "kill", "m"])?;
     suite.finish()
 }
+
+#[test]
+fn a_machine_plays_on_a_sound_device_of_the_host() -> Result<()> {
+    if !is_root() {
+        skip!("only root makes jails");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    suite.define("m", &["--sound", "on"])?;
+    let (_, message) = suite.fails(&["vm", "start", "m"])?;
+    ensure!(message.contains("sound_out") && message.contains("skep host show"), "{message}");
+    suite.ok(&["vm", "set", "m", "--sound-out", "dsp200"])?;
+    let (_, message) = suite.fails(&["vm", "start", "m"])?;
+    ensure!(message.contains("dsp200"), "{message}");
+    let shown = suite.json(&["host", "show"])?;
+    let devices = shown[0]["sound_devices"].as_array().context("no list of sound devices")?;
+    let Some(device) = devices.iter().find(|device| device["plays"] == true && device["records"] == true) else {
+        skip!("this host has no sound device that plays and records: kldload snd_hda");
+    };
+    let name = device["name"].as_str().context("a device without a name")?;
+    suite.ok(&["vm", "set", "m", "--sound-out", name, "--sound-in", name])?;
+    suite.boot("m")?;
+    suite.guest_runs("m", &self::devices("*pci0:0:7:0:*class=0x0403*", "found"), "found-42")?;
+    if has_driver("pci/snd_hda", "snd_hda")? {
+        load(&suite, "sound")?;
+        load(&suite, "snd_hda")?;
+        suite.guest_runs("m", "dd if=/dev/random of=/dev/dsp0 bs=4096 count=10 2>/dev/null; echo played-$?", "played-0")?;
+        suite.guest_runs("m", "dd if=/dev/dsp0 of=/dev/null bs=4096 count=2 2>/dev/null; echo recorded-$?", "recorded-0")?;
+    }
+    // Other sound devices, and the mixer, are not in its cell.
+    let audit = suite.ok(&["audit"])?;
+    ensure!(audit.contains(name), "{audit}");
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}

@@ -247,6 +247,7 @@ fn wrong_descriptors_are_refused() {
             file_limit: 0,
             shares: vec![],
             serial: vec![1],
+            sound: vec![],
         };
         let refusal = spawner.ask(call, UpTo(given)).unwrap_err();
         assert_eq!(refusal.reason, Reason::InvalidValue, "{refusal}");

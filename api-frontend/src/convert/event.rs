@@ -56,6 +56,15 @@ pub fn event(view: EventView) -> v1::Event {
     }
 }
 
+fn sound_device(device: &skep_proto::SoundDevice) -> v1::SoundDevice {
+    v1::SoundDevice {
+        name: device.device.to_string(),
+        description: device.description.to_string(),
+        plays: device.plays,
+        records: device.records,
+    }
+}
+
 /// The host.
 pub fn host_info(view: HostView) -> v1::HostInfo {
     let (space_bytes, space_free_bytes) = view.space;
@@ -77,6 +86,7 @@ pub fn host_info(view: HostView) -> v1::HostInfo {
         abilities: strings(&view.abilities),
         inabilities: strings(&view.inabilities),
         keyboards: strings(&view.keyboards),
+        sound_devices: view.sound.iter().map(sound_device).collect(),
         // The frontend's own.
         certificate: String::new(),
     }

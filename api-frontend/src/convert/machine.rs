@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::network::mac_text;
-use super::{devices, invalid, known, maybe_named, named, strings, time, value};
+use super::{devices, invalid, known, maybe_named, named, optional, strings, time, value};
 use skep_api::v1;
 use skep_proto::broker::{
     Acceleration, Applies, BootDraft, Controller, DiskDraft, GuestData, Limits, LimitsDraft, MAX_GUEST_DATA, MachineCreate,
@@ -70,6 +70,8 @@ pub fn machine(view: MachineView) -> v1::Machine {
             description: Some(view.description.to_string()),
             limits: Some(limits_view(&view.limits)),
             sound: Some(view.sound),
+            sound_out: Some(view.sound_out.map(|dsp| dsp.to_string()).unwrap_or_default()),
+            sound_in: Some(view.sound_in.map(|dsp| dsp.to_string()).unwrap_or_default()),
             tpm: Some(view.tpm),
             channels: strings(&view.channels),
             upkeep: Some(upkeep_view(view.upkeep)),
@@ -250,6 +252,8 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         description: given.description.as_ref().map(text).transpose()?,
         limits: given.limits.as_ref().map(limits).transpose()?.unwrap_or_default(),
         sound: given.sound,
+        sound_out: given.sound_out.as_ref().map(|name| optional("machine", "settings.sound_out", name)).transpose()?,
+        sound_in: given.sound_in.as_ref().map(|name| optional("machine", "settings.sound_in", name)).transpose()?,
         tpm: given.tpm,
         channels: if channels.is_empty() { None } else { Some(channels) },
         upkeep: given.upkeep.as_ref().map(upkeep).transpose()?.unwrap_or_default(),
@@ -364,6 +368,8 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
             "screen_properties" => group(path, &mut from.screen_properties, &mut to.screen_properties),
             "board" => group(path, &mut from.board, &mut to.board),
             "sound" => take(path, &mut from.sound, &mut to.sound),
+            "sound_out" => take(path, &mut from.sound_out, &mut to.sound_out),
+            "sound_in" => take(path, &mut from.sound_in, &mut to.sound_in),
             "tpm" => take(path, &mut from.tpm, &mut to.tpm),
             "channels" => take(path, &mut from.channels, &mut to.channels),
             "shares" => take(path, &mut from.shares, &mut to.shares),

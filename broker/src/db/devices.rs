@@ -9,13 +9,13 @@ use rusqlite::{Row, params};
 use serde::Deserialize;
 use skep_proto::broker::{Acceleration, Board, Bus, Controller, DiskFlags, FwCfg, Limits, NicModel, Place, Screen, Upkeep};
 use skep_proto::storage::DiskKind;
-use skep_proto::{DiskId, NicId, SerialPort, Share, Text, wire};
+use skep_proto::{DiskId, Dsp, NicId, SerialPort, Share, Text, wire};
 
 /// The columns that [`read`] reads.
 pub(super) const COLUMNS: &str = "m.sound, m.tpm, m.channels, m.shares, m.bios, m.screen_width, m.screen_height, m.screen_wait,
     m.keyboard, m.tablet, m.local_time, m.acpi, m.amd_host_bridge, m.exit_on_halt, m.exit_on_pause, m.strict_msr, m.x2apic,
     m.fw_cfg, m.places, m.serial, m.gdb,
-    m.controllers";
+    m.controllers, m.sound_out, m.sound_in";
 
 /// Devices of a row; all else is the default.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
@@ -46,6 +46,8 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
         serial: text("serial")?.split_whitespace().map(port).collect::<Result<_, _>>()?,
         gdb: gdb::from(row.get("gdb")?)?,
         controllers: text("controllers")?.split_whitespace().map(bus).collect::<Result<_, _>>()?,
+        sound_out: row.get::<_, Option<u8>>("sound_out")?.map(Dsp),
+        sound_in: row.get::<_, Option<u8>>("sound_in")?.map(Dsp),
         ..Spec::default()
     })
 }
@@ -85,7 +87,21 @@ impl Change<'_> {
     /// Writes devices other than disks and NICs, and whether it starts with the host, and again.
     pub(super) fn set_devices(&self, machine: &MachineRow) -> Result<(), Fault> {
         let Spec {
-            boot, sound, tpm, channels, shares, screen_properties, board, fw_cfg, places, serial, gdb, controllers, ..
+            boot,
+            sound,
+            tpm,
+            channels,
+            shares,
+            screen_properties,
+            board,
+            fw_cfg,
+            places,
+            serial,
+            gdb,
+            controllers,
+            sound_out,
+            sound_in,
+            ..
         } = &machine.spec;
         let joined = |parts: Vec<String>, between: &str| parts.join(between);
         let channels = joined(channels.iter().map(ToString::to_string).collect(), " ");
@@ -100,8 +116,9 @@ impl Change<'_> {
         let serial = joined(serial.iter().map(ToString::to_string).collect(), " ");
         let bus = |bus: &Bus| format!("{}:{}:{}", bus_kind::number(bus.kind), bus.slot, bus.name);
         let controllers = joined(controllers.iter().map(bus).collect(), " ");
-        let sql = "UPDATE machines SET serial = ?, gdb = ?, controllers = ? WHERE id = ?";
-        self.prepare_cached(sql)?.execute(params![serial, gdb::number(*gdb), controllers, Id(machine.id)])?;
+        let sql = "UPDATE machines SET serial = ?, gdb = ?, controllers = ?, sound_out = ?, sound_in = ? WHERE id = ?";
+        let (gdb, [out, into]) = (gdb::number(*gdb), [sound_out, sound_in].map(|dsp| dsp.map(|dsp| dsp.0)));
+        self.prepare_cached(sql)?.execute(params![serial, gdb, controllers, out, into, Id(machine.id)])?;
         let Screen { width, height, wait, keyboard, tablet } = screen_properties;
         let sql =
             "UPDATE machines SET screen_width = ?, screen_height = ?, screen_wait = ?, keyboard = ?, tablet = ? WHERE id = ?";
@@ -167,8 +184,8 @@ impl From<Before> for Spec {
 /// What a hypervisor was configured with. What an older broker wrote may lack fields at the end: zeros are the defaults of those.
 pub(super) fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
     const ADDED: usize = 17;
-    /// Since the flags of disks: serial ports, gdb, controllers, seats. Few enough that one from before those is not taken for one with them.
-    const SINCE: usize = 4;
+    /// Since the flags of disks: serial ports, gdb, controllers, seats, two sound devices. Few enough that one from before those is not taken for one with them.
+    const SINCE: usize = 6;
     let mut longer = bytes.clone();
     for _ in 0..=SINCE {
         if let Ok(spec) = wire::decode(&longer) {
@@ -193,7 +210,7 @@ mod tests {
     fn what_an_older_broker_applied_is_read_with_the_defaults_of_what_came_since() {
         let new = Spec { cpus: 3, screen: true, board: Board { acpi: false, ..Board::default() }, ..Spec::default() };
         let bytes = wire::encode(&new).expect("encodes");
-        for lacks in 0..=4 {
+        for lacks in 0..=6 {
             let older = bytes.get(..bytes.len() - lacks).expect("longer").to_vec();
             assert_eq!(as_applied(older), Some(new.clone()), "{lacks} bytes");
         }

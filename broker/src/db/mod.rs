@@ -62,6 +62,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0014_guests.sql"),
     include_str!("../../migrations/0015_serial.sql"),
     include_str!("../../migrations/0016_images.sql"),
+    include_str!("../../migrations/0017_sound.sql"),
 ];
 
 /// The open database.

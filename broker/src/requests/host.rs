@@ -32,6 +32,7 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         reflink: space.is_some_and(|s| s.reflink),
         limits: cell.as_ref().map(|c| c.limits.iter().cloned().chain(own).collect()).unwrap_or_default(),
         weaker: cell.as_ref().map(|c| c.weaker.clone()).unwrap_or_default(),
+        sound: cell.as_ref().map(|c| c.sound.clone()).unwrap_or_default(),
         shares: cell.map(|c| c.shares).unwrap_or_default(),
         abilities: host.abilities.iter().map(|ability| Text::lossy(ability.name())).collect(),
         inabilities: Ability::ALL

@@ -79,6 +79,8 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         // Of a cell that is no more there is nothing to say.
         unenforced: if slot.is_some() { unenforced } else { Vec::new() },
         sound: spec.sound,
+        sound_out: spec.sound_out,
+        sound_in: spec.sound_in,
         tpm: spec.tpm,
         channels: spec.channels,
         upkeep,

@@ -50,7 +50,9 @@ pub async fn console(cx: &Cx, c: MachineConsole) -> Result<(ConsoleAttached, One
 /// `MachineScreen`.
 pub async fn screen(cx: &Cx, c: MachineScreen) -> Result<(Done, OneFd), Refusal> {
     let machine = running(cx, c.machine.as_str())?;
-    let shown = machine.applied.as_ref().is_some_and(|spec| spec.screen);
+    // QEMU's sound is part of it, and there without a picture, too.
+    let heard = |spec: &crate::spec::Spec| spec.sound && crate::platform::HYPERVISOR == skep_machine::Hypervisor::Qemu;
+    let shown = machine.applied.as_ref().is_some_and(|spec| spec.screen || heard(spec));
     if !shown {
         return Err(Refusal::new(Reason::WrongState, object(&machine)).note("it runs without a screen"));
     }

@@ -345,6 +345,7 @@ impl Service<Cell> for FakeSpawner {
                         weaker: vec![],
                         shares: vec![],
                         can_share: true,
+                        sound: vec![],
                     },
                     [],
                 ))

@@ -1,7 +1,10 @@
 //! Devices in the settings of `skep vm`.
 
 use super::Switched;
+use crate::size;
 use clap::{ArgAction, Args, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// What the clock shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,4 +97,20 @@ pub struct DeviceArgs {
 fn size(text: &str) -> Result<(u32, u32), String> {
     let parts = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
     parts.ok_or_else(|| "two numbers with an x between them are expected: 1280x1024".to_owned())
+}
+
+/// `skep vm sound`.
+#[derive(Debug, Args)]
+pub struct SoundArgs {
+    /// Name or id
+    pub machine: String,
+    /// Write to this file [default: standard output, for a player such as aplay]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Leave when so much sound has come
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
+    pub duration: Option<Duration>,
+    /// Give up after this time
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
+    pub timeout: Option<Duration>,
 }

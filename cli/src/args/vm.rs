@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::{DeviceArgs, FirmwareCommand, Steps};
+use super::{DeviceArgs, FirmwareCommand, SoundArgs, Steps};
 use crate::size;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -116,6 +116,8 @@ pub enum VmCommand {
         #[arg(long = "unix", value_name = "PATH")]
         path: Option<PathBuf>,
     },
+    /// Listen to it: what it plays, as a WAV file, until ^C or its end (QEMU)
+    Sound(SoundArgs),
     /// Variables of its UEFI firmware: what it boots
     #[command(subcommand)]
     Firmware(FirmwareCommand),
@@ -311,9 +313,15 @@ pub struct SettingsArgs {
     /// Free text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub description: Option<String>,
-    /// Whether it has a sound card, which nobody hears yet; not on FreeBSD [default of a new machine: off]
+    /// Whether it has a sound card; QEMU's is heard by `skep vm sound` and viewers [default of a new machine: off]
     #[arg(long, value_enum, value_name = "ON|OFF")]
     pub sound: Option<Switched>,
+    /// FreeBSD: the host's sound device that it plays to (`skep host show` lists them); none: to none
+    #[arg(long, value_name = "dspN|none")]
+    pub sound_out: Option<String>,
+    /// FreeBSD: the host's sound device that it records from
+    #[arg(long, value_name = "dspN|none")]
+    pub sound_in: Option<String>,
     /// Whether it has a TPM; no host has one for machines yet [default of a new machine: off]
     #[arg(long, value_enum, value_name = "ON|OFF")]
     pub tpm: Option<Switched>,

@@ -16,6 +16,11 @@ fn wrong(object: impl std::fmt::Display, note: impl std::fmt::Display) -> Failur
     Failure::new(Reason::InvalidValue, object, note)
 }
 
+/// The name of a sound device as the API has it.
+pub fn sound(name: &str) -> String {
+    if name == "none" { String::new() } else { name.to_owned() }
+}
+
 /// What was typed of the screen; none, if nothing was.
 pub fn screen(args: &DeviceArgs) -> Option<ScreenProperties> {
     let keyboard = args.keyboard.as_ref().map(|name| if name == "none" { String::new() } else { name.clone() });

@@ -1,7 +1,7 @@
 //! `skep vm`.
 
 use super::pages::pages;
-use super::{Ctx, channel, console, devices, firmware, logs, starting, stats, stopping, vnc};
+use super::{Ctx, channel, console, devices, firmware, logs, sound, starting, stats, stopping, vnc};
 use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::view;
@@ -72,6 +72,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         VmCommand::Resume(args) => act(&ctx, args, "resume").await?,
         VmCommand::Console(args) => return console::run(ctx, args).await,
         VmCommand::Play(args) => return console::play(ctx, args).await,
+        VmCommand::Sound(args) => return sound::run(ctx, args).await,
         VmCommand::Gdb { machine, path } => return vnc::gdb(ctx, machine, path).await,
         VmCommand::Channel { machine, channel, lines, timeout } => {
             return channel::run(&ctx, machine, channel, lines, timeout).await;
@@ -154,6 +155,8 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         description: args.description.clone(),
         limits: limits(&args.limits)?,
         sound: args.sound.map(|s| s == Switched::On),
+        sound_out: args.sound_out.as_deref().map(devices::sound),
+        sound_in: args.sound_in.as_deref().map(devices::sound),
         tpm: args.tpm.map(|s| s == Switched::On),
         channels: args.channel.clone(),
         upkeep: upkeep(args)?,
@@ -243,6 +246,8 @@ fn mask(settings: &MachineSettings, none: [bool; 7]) -> Vec<String> {
         ("disks", no_disks || !settings.disks.is_empty()),
         ("upkeep", settings.upkeep.is_some()),
         ("sound", settings.sound.is_some()),
+        ("sound_out", settings.sound_out.is_some()),
+        ("sound_in", settings.sound_in.is_some()),
         ("tpm", settings.tpm.is_some()),
         ("channels", no_channels || !settings.channels.is_empty()),
         ("shares", no_shares || !settings.shares.is_empty()),

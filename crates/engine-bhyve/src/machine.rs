@@ -77,11 +77,16 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
         device(&mut c, at(spec, Device::Rng)?, "virtio-rnd")?;
     }
     if spec.sound {
-        let device_of_host = names.sound.as_ref().ok_or(Error::Unsupported("sound without a sound device of the host"))?;
+        if spec.sound_out.or(spec.sound_in).is_none() {
+            return Err(Error::Unsupported("sound without a sound device of the host"));
+        }
         let slot = at(spec, Device::Sound)?;
         device(&mut c, slot, "hda")?;
-        c.set(Key::Pci(slot, Pci::Play), device_of_host)?;
-        c.set(Key::Pci(slot, Pci::Rec), device_of_host)?;
+        for (key, device) in [(Pci::Play, spec.sound_out), (Pci::Rec, spec.sound_in)] {
+            if let Some(number) = device {
+                c.set(Key::Pci(slot, key), format_args!("/dev/dsp{number}"))?;
+            }
+        }
     }
     if spec.tpm {
         return Err(Error::Unsupported("a TPM without the host's own or swtpm"));
@@ -332,13 +337,6 @@ impl Names {
                     "must begin with \"tap\" and have at most 15 letters and digits, or bhyve takes it for another backend",
                 );
             }
-        }
-        if let Some(device) = &self.sound
-            && !device
-                .strip_prefix("/dev/dsp")
-                .is_some_and(|n| n.len() <= 8 && n.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
-        {
-            return bad("sound device", device, "must be /dev/dsp or one of its numbers");
         }
         // sun_path, its end included.
         if let Some(path) = self.channels.iter().find(|path| !path.starts_with('/') || path.len() > 103) {

@@ -28,8 +28,6 @@ pub struct Names {
     pub taps: BTreeMap<u8, String>,
     /// The screen's address.
     pub screen: ScreenAddress,
-    /// The host's sound device as the cell's devfs shows it; bhyve's card has no codec without one.
-    pub sound: Option<String>,
     /// UNIX sockets that bhyve binds for the channels, in their order. An old one must be gone.
     pub channels: Vec<String>,
     /// Where the cell has the directories that are shared, in their order.
@@ -39,7 +37,7 @@ pub struct Names {
 impl Names {
     /// The numbers and names that skep uses: variable store 8, serial ports from 4, disks from 16, `tapfd` for the first NIC and
     /// `tapfd1` to `tapfd7` for the others (symbolic links to descriptors 32 to 39), `/tmp/vnc.sock`, `/tmp/channel0.sock` and `/share/0` and so
-    /// on; no sound device.
+    /// on.
     pub fn standard(vm: &str) -> Self {
         use skep_machine::limits::{CHANNELS, DISKS, NICS, SERIAL_PORTS, SHARES};
         let tap = |slot| {
@@ -53,7 +51,6 @@ impl Names {
             disks: (0..DISKS).map(|slot| (slot, 16 + i32::from(slot))).collect(),
             taps: (0..NICS).map(|slot| (slot, tap(slot))).collect(),
             screen: ScreenAddress::Socket("/tmp/vnc.sock".to_owned()),
-            sound: None,
             channels: (0..CHANNELS).map(|port| format!("/tmp/channel{port}.sock")).collect(),
             shares: (0..SHARES).map(|at| format!("/share/{at}")).collect(),
         }

@@ -49,20 +49,21 @@ pub const MODULES: &[&str] = &["/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.
 
 /// The fixed command line, the program's name left out. `-S`: the guest runs only when QMP says `cont`. `-no-reboot`: its reboot ends
 /// QEMU, so that pending edits apply. `-vnc none`: a screen that listens nowhere, and takes connections as descriptors.
-/// `-audiodev`: where a sound card plays to, which the configuration file cannot say; nothing is heard, and silence recorded.
+/// `-audiodev`: where a sound card plays to, which the configuration file cannot say: to no device of the host. Clients of the screen hear it
+/// (ui/vnc.c); silence is recorded.
 pub const ARGV: &[&str] = &[
     "-nodefaults",
     "-no-user-config",
     "-display",
     "none",
     "-vnc",
-    "none",
+    "none,audiodev=sound",
     "-no-reboot",
     "-S",
     "-cpu",
     "max",
     "-audiodev",
-    "none,id=silence",
+    "none,id=sound",
     "-sandbox",
     "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     "-readconfig",

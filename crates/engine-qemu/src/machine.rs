@@ -92,7 +92,7 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     }
     if spec.sound {
         device(&mut c, "sound", "intel-hda", spec.place(Device::Sound))?;
-        device(&mut c, "codec", "hda-duplex", None)?.set("bus", "sound.0")?.set("audiodev", "silence")?;
+        device(&mut c, "codec", "hda-duplex", None)?.set("bus", "sound.0")?.set("audiodev", "sound")?;
     }
     if spec.tpm {
         return Err(Error::Unsupported("a TPM without swtpm at its side"));

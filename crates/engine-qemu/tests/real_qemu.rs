@@ -83,7 +83,7 @@ fn qemu_has_the_devices_that_the_model_names_and_no_others() {
             .as_bytes(),
         )
         .unwrap();
-    assert_eq!(q.ask(7, ""), "silence");
+    assert_eq!(q.ask(7, ""), "sound");
     let chardevs = q.query("query-chardev");
     let ours = chardevs.as_array().unwrap().iter().filter(|c| c["label"].as_str().unwrap().starts_with("com")).count();
     assert_eq!(ours, 4);

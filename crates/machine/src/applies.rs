@@ -55,6 +55,8 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
         clock,
         limits,
         sound,
+        sound_out,
+        sound_in,
         tpm,
         channels,
         firmware_order,
@@ -85,6 +87,8 @@ pub fn applies(old: &MachineSpec, new: &MachineSpec) -> Vec<Change> {
     note("rng".into(), next, *rng != new.rng);
     note("clock".into(), next, *clock != new.clock);
     note("sound".into(), next, *sound != new.sound);
+    note("sound_out".into(), next, *sound_out != new.sound_out);
+    note("sound_in".into(), next, *sound_in != new.sound_in);
     note("tpm".into(), next, *tpm != new.tpm);
     note("channels".into(), next, *channels != new.channels);
     note("firmware_order".into(), next, *firmware_order != new.firmware_order);

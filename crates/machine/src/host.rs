@@ -52,8 +52,6 @@ pub struct HostCapabilities {
     pub local_time: bool,
     /// Whether disks can be attached to a virtio SCSI controller.
     pub virtio_scsi: bool,
-    /// Whether a sound card can be had in a cell.
-    pub sound: bool,
     /// Whether a TPM can be had in a cell.
     pub tpm: bool,
     /// Whether directories of the host can be shared.
@@ -181,7 +179,10 @@ const HOSTS_SCSI: &str =
     "bhyve passes its commands on to the host's own targets (/dev/cam/ctl), which no cell may have; use virtio, nvme or ahci";
 
 /// pci_hda.c makes a codec for a device of the host only; without one the guest finds a controller with nothing behind it.
-const HOSTS_SOUND: &str = "bhyve's card has a codec only where the cell has a sound device of the host, and no cell has one yet";
+const HOSTS_SOUND: [&str; 2] = [
+    "its card plays to whoever joins the screen, and to no device of the host: `skep vm sound`, or a viewer",
+    "bhyve's card has a codec only with a sound device of the host: name one by sound_out or sound_in; `skep host show` lists them",
+];
 /// tpm_ppi_qemu.c, pci_lpc.c; `-tpmdev` of QEMU.
 const HOSTS_TPM: [&str; 2] = [
     "QEMU needs swtpm at its side for one, or takes the host's own; no cell holds either yet",
@@ -213,7 +214,6 @@ impl HostCapabilities {
             local_time: false,
             limits: BTreeSet::new(),
             virtio_scsi: true,
-            sound: true,
             tpm: false,
             shares: true,
             writable_shares: Ok(()),
@@ -236,7 +236,6 @@ impl HostCapabilities {
             local_time: true,
             limits: BTreeSet::from([Limit::Pins, Limit::Wired]),
             virtio_scsi: false,
-            sound: false,
             writable_shares: Err(HOSTS_WRITES.to_owned()),
             abilities: Ability::of(Hypervisor::Bhyve),
             keyboards: named(layouts(Hypervisor::Bhyve)),
@@ -301,7 +300,17 @@ impl HostCapabilities {
         }
         let clock = self.local_time || spec.clock == Clock::Utc;
         need(clock, "clock", "local time", "the cell does not know the host's time zone; use UTC")?;
-        need(self.sound || !spec.sound, "sound", "a sound card", HOSTS_SOUND)?;
+        let [qemu, bhyve] = HOSTS_SOUND;
+        let devices = [("sound_out", spec.sound_out), ("sound_in", spec.sound_in)];
+        match name {
+            Hypervisor::Qemu => {
+                devices.iter().try_for_each(|(field, dsp)| need(dsp.is_none(), field, "a sound device of the host", qemu))?
+            }
+            Hypervisor::Bhyve => {
+                let some = devices.iter().any(|(_, dsp)| dsp.is_some());
+                need(!spec.sound || some, "sound", "a sound card", bhyve)?;
+            }
+        }
         let [qemu, bhyve] = HOSTS_TPM;
         need(self.tpm || !spec.tpm, "tpm", "a TPM", if name == Hypervisor::Qemu { qemu } else { bhyve })?;
         for (at, share) in spec.shares.iter().enumerate() {

@@ -32,7 +32,8 @@ pub struct MachineSpec {
     pub clock: Clock,
     /// What the cell may use. Default: no limit.
     pub limits: Limits,
-    /// Whether there is a sound card: Intel HDA with one codec that plays and records. Default: no.
+    /// Whether there is a sound card: Intel HDA with one codec that plays and records. QEMU's is heard by whoever joins the screen
+    /// (RFB's extension for sound); bhyve's has the host's devices that follow. Default: no.
     pub sound: bool,
     /// Whether there is a TPM 2.0. Default: no.
     pub tpm: bool,
@@ -52,6 +53,10 @@ pub struct MachineSpec {
     pub gdb: Gdb,
     /// Controllers with names, which hold the disks that say so; at most 4, each name once. Default: none.
     pub controllers: Vec<Bus>,
+    /// The host's sound device that it plays to, by number. Default: none.
+    pub sound_out: Option<u8>,
+    /// The host's sound device that it records from, by number. Default: none.
+    pub sound_in: Option<u8>,
 }
 
 impl Default for MachineSpec {
@@ -70,6 +75,8 @@ impl Default for MachineSpec {
             clock: Clock::default(),
             limits: Limits::default(),
             sound: false,
+            sound_out: None,
+            sound_in: None,
             tpm: false,
             channels: Vec::new(),
             firmware_order: false,

@@ -269,7 +269,10 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     let mut loud = MachineSpec { sound: true, channels: vec![channel("org.qemu.guest_agent.0")], ..sound() };
     linux.check(&loud).unwrap();
     assert_eq!(bhyve.check(&loud).unwrap_err().field, "sound");
-    loud.sound = false;
+    loud.sound_in = Some(1);
+    bhyve.check(&loud).unwrap();
+    assert_eq!(linux.check(&loud).unwrap_err().field, "sound_in");
+    (loud.sound, loud.sound_in) = (false, None);
     bhyve.check(&loud).unwrap();
     loud.tpm = true;
     assert!(bhyve.check(&loud).unwrap_err().to_string().contains("from FreeBSD 15 on needs swtpm"));
@@ -330,7 +333,7 @@ fn the_encoding_is_what_it_was() {
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         hex,
-        "1111222233334444555566667777888801008008000002000000000000000000030100000000000000010100020000000007000101010000000000000000000000000000000000000001000101000000000000"
+        "11112222333344445555666677778888010080080000020000000000000000000301000000000000000101000200000000070001010100000000000000000000000000000000000000010001010000000000000000"
     );
     assert_eq!(postcard::from_bytes::<MachineSpec>(&bytes).unwrap(), sound());
 }

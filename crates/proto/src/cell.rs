@@ -1,6 +1,9 @@
 //! The spawner (`skep-vm-runner`): makes cells, starts runners, console-proxies and guest-services in them, sweeps what is left.
 
-use crate::{CpuList, MAX_FDS, MachineId, NoFds, SerialPort, Share, ShareName, SwitchId, UpTo, names::Text, protocol::protocol};
+use crate::{
+    CpuList, Dsp, MAX_FDS, MachineId, NoFds, SerialPort, Share, ShareName, SoundDevice, SwitchId, UpTo, names::Text,
+    protocol::protocol,
+};
 use serde::{Deserialize, Serialize};
 
 /// Limits of a cell, and how the host treats it. `None`: not limited.
@@ -71,6 +74,8 @@ pub struct MakeCell {
     pub shares: Vec<Share>,
     /// Numbers of its serial ports, 1 to 4, each once; the runner makes the lines.
     pub serial: Vec<u8>,
+    /// FreeBSD: the host's sound devices that it sees; at most 2.
+    pub sound: Vec<Dsp>,
 }
 
 /// A cell.
@@ -186,6 +191,8 @@ pub struct FacilitiesState {
     pub shares: Vec<ShareName>,
     /// Whether the hypervisor can share them.
     pub can_share: bool,
+    /// FreeBSD: sound devices that machines may have, the first 16.
+    pub sound: Vec<SoundDevice>,
 }
 
 /// Done, nothing to say.
@@ -194,7 +201,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 5, oldest 5, CellRequest {
+    Cell = "vm-runner", version 6, oldest 6, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [UpTo<12>] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];

@@ -22,6 +22,7 @@ pub mod refusal;
 pub mod runner;
 mod secret;
 pub mod services;
+mod sound;
 pub mod storage;
 mod subnet;
 pub mod tunnel;
@@ -36,6 +37,7 @@ pub use names::{DiskName, GroupName, IfName, MachineName, NicName, Share, ShareN
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
 pub use refusal::{Reason, Refusal};
 pub use secret::{BadSecret, Secret};
+pub use sound::{BadDsp, Dsp, SoundDevice};
 pub use subnet::{BadSubnet, Subnet, overlap};
 pub use vars::VarName;
 

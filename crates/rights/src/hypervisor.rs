@@ -173,6 +173,14 @@ const DESCRIPTORS: &[Descriptor] = &[
         why: "bhyve: the guest's random numbers",
     },
     Descriptor {
+        name: "sound",
+        kind: FdKind::Device("dsp"),
+        most: Most::N(2),
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "bhyve: the host's sound device that the machine plays to, and that it records from",
+    },
+    Descriptor {
         name: "screen",
         kind: FdKind::Inet,
         most: Most::N(2),
@@ -317,6 +325,21 @@ pub static NODES: &[Node] = &[
     node("vmm/*", true, "the machine's instance; the kernel shows a jail no other"),
     node("vmm.io/*", true, "its firmware and devices in memory"),
 ];
+
+/// Shown beside [`NODES`] in the cell of a machine that has sound devices of the host: those, by their numbers ([`sound`]).
+pub const SOUND: Node = node("dsp*", true, "sound devices of the host that the machine has");
+
+/// Patterns of a sound device (sound(4)): before 14 the kernel makes a node `dspN.…` for whoever opens `dspN`.
+pub fn sound(number: u8) -> [String; 2] {
+    [format!("dsp{number}"), format!("dsp{number}.*")]
+}
+
+/// The declared node with this pattern.
+pub fn node_of(pattern: &str) -> Option<&'static Node> {
+    let number = pattern.strip_prefix("dsp").map(|rest| rest.strip_suffix(".*").unwrap_or(rest));
+    let is_sound = number.is_some_and(|digits| digits.parse::<u8>().is_ok_and(|n| n.to_string() == digits));
+    NODES.iter().find(|node| node.pattern == pattern).or(if is_sound { Some(&SOUND) } else { None })
+}
 
 /// See the module.
 pub static TABLE: Process = CONST_TABLE;

@@ -5,6 +5,8 @@ mod freebsd;
 #[cfg(target_os = "linux")]
 mod linux;
 mod shares;
+#[cfg_attr(target_os = "linux", allow(dead_code, reason = "QEMU plays to whoever joins the screen"))]
+mod sound;
 #[cfg(target_os = "freebsd")]
 pub use freebsd::{Engine, Host, PLACE, serial_line};
 #[cfg(target_os = "linux")]
@@ -12,7 +14,7 @@ pub use linux::{Engine, Host, PLACE, serial_line};
 
 use skep_machine::Ended;
 use skep_proto::cell::{Limits, Usage};
-use skep_proto::{MachineId, Refusal, ShareName, Text};
+use skep_proto::{Dsp, MachineId, Refusal, ShareName, SoundDevice, Text};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -44,6 +46,9 @@ pub struct Plan<'a> {
     pub kvm: bool,
     /// Directories that it shares.
     pub shares: Vec<SharePlan>,
+    /// The host's sound devices that it sees.
+    #[cfg_attr(target_os = "linux", expect(dead_code, reason = "QEMU plays to whoever joins the screen"))]
+    pub sound: Vec<Dsp>,
 }
 
 /// A directory of the host that a cell gets, at `/share` and its place in the list.
@@ -90,6 +95,8 @@ pub trait CellHost {
     fn only_reads(&self) -> Option<&'static str>;
     /// CPUs that this process may run on.
     fn cpus(&self) -> io::Result<BTreeSet<u16>>;
+    /// Sound devices that a cell can have.
+    fn sound(&self) -> Vec<SoundDevice>;
     /// Where cells are weaker here than declared.
     fn weaker(&self) -> Vec<String>;
 }

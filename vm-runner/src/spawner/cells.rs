@@ -92,6 +92,7 @@ impl Spawner {
             uefi: root.as_ref().is_some_and(|r| r.uefi),
             can_share: root.is_some_and(|r| r.shares),
             shares: self.shares.keys().cloned().collect(),
+            sound: self.host.sound(),
             limits: self.host.limits().into_iter().map(Text::lossy).collect(),
             own_uids: self.machines.is_some(),
             weaker: self.host.weaker().iter().map(|line| Text::lossy(line)).collect(),

@@ -5,7 +5,7 @@ use crate::handover::RunnerArgs;
 use crate::platform::{CellHost, Plan};
 use nix::sys::stat::{SFlag, fstat};
 use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, StartServices, Started};
-use skep_proto::{CpuList, MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
+use skep_proto::{CpuList, Dsp, MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -15,9 +15,10 @@ const SLOTS: u16 = skep_service::SLOTS;
 
 impl Spawner {
     pub(super) fn make_cell(&mut self, c: MakeCell, UpTo(fds): UpTo<MAX_FDS>) -> Result<(CellMade, NoFds), Refusal> {
-        let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit, shares, serial } = c;
+        let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit, shares, serial, sound } = c;
         check(machine, &roles, &fds)?;
         check_ports(machine, &serial)?;
+        self.check_sound(machine, &sound)?;
         self.check_limits(machine, &limits)?;
         let shares = self.shares(machine, &shares)?;
         self.look(skep_cellroot::HYPERVISOR, Reason::HypervisorMissing)?;
@@ -41,6 +42,7 @@ impl Spawner {
             limits: Some(&limits),
             kvm,
             shares,
+            sound,
         };
         match self.host.start(&plan) {
             Ok(made) => Ok((CellMade { runner: made.pid, unenforced: made.unenforced }, [])),
@@ -103,6 +105,7 @@ impl Spawner {
             limits: None,
             kvm: false,
             shares: Vec::new(),
+            sound: Vec::new(),
         };
         match self.host.start(&plan) {
             Ok(made) => Ok((Started { pid: made.pid }, [])),
@@ -147,6 +150,19 @@ impl Spawner {
             }
         }
         Ok(())
+    }
+
+    /// They are there, and do what is wanted of them only bhyve finds out.
+    fn check_sound(&self, machine: MachineId, wanted: &[Dsp]) -> Result<(), Refusal> {
+        // Not looked for if none is wanted: it is a file.
+        let has = if wanted.is_empty() { Vec::new() } else { self.host.sound() };
+        match wanted.iter().find(|dsp| !has.iter().any(|sound| sound.device == **dsp)) {
+            Some(dsp) => {
+                let refusal = Refusal::new(Reason::NotFound, format_args!("sound device {dsp}"));
+                Err(refusal.note(format_args!("machine {machine} is to have it: `skep host show` lists those of this host")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn look(&self, path: &str, reason: Reason) -> Result<(), Refusal> {

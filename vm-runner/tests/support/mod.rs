@@ -250,6 +250,7 @@ impl Machine {
             file_limit: 8 << 20,
             shares: self.shares.clone(),
             serial: self.ports.iter().map(|port| port.port()).collect(),
+            sound: vec![],
         };
         spawner.ask(call, UpTo(fds))
     }

@@ -3,7 +3,7 @@
 use super::{line, mounts};
 use crate::facts::{FreeBsd, Jail, Kind, Mount, NodeRule, Open};
 use crate::report::{Line, Verdict};
-use skep_rights::hypervisor::NODES;
+use skep_rights::hypervisor::{NODES, SOUND, node_of};
 use skep_rights::{FdKind, Network, Process, Uid};
 
 /// What a new jail has of `allow.*` if nothing is said (`JAIL_DEFAULT_ALLOW` in sys/kern/kern_jail.c): of no use without an address,
@@ -101,7 +101,7 @@ fn limits(jail: &Jail) -> Line {
 
 /// Nodes of devices that its devfs shows.
 fn nodes(jail: &Jail, uids: &[u32]) -> Line {
-    let declared = NODES.iter().map(|node| node.pattern).collect::<Vec<_>>().join(" ");
+    let declared = NODES.iter().chain([&SOUND]).map(|node| node.pattern).collect::<Vec<_>>().join(" ");
     let Some(rules) = &jail.nodes else {
         return line("devices", declared, "not readable", Verdict::Weaker { why: "rules of devfs are told to root only".into() });
     };
@@ -116,7 +116,7 @@ fn nodes(jail: &Jail, uids: &[u32]) -> Line {
         differences.push("not everything is hidden first".to_owned());
     }
     for rule in rules {
-        let known = NODES.iter().find(|node| node.pattern == rule.pattern);
+        let known = node_of(&rule.pattern);
         let owner_fits = match (known, rule.owner) {
             (_, None) => true,
             (Some(node), Some((uid, mode))) => node.owned && uids.contains(&uid) && mode == 0o660,

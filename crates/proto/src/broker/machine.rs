@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::{Board, BoardDraft, Bus, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Ref, Screen, ScreenDraft};
-use crate::{CpuList, CpuPins, DiskId, MachineId, MachineName, NicId, SerialPort, Share, Text};
+use crate::{CpuList, CpuPins, DiskId, Dsp, MachineId, MachineName, NicId, SerialPort, Share, Text};
 use serde::{Deserialize, Serialize};
 
 /// How a machine boots.
@@ -194,6 +194,10 @@ pub struct Settings {
     pub limits: LimitsDraft,
     /// Whether it has a sound card; default no.
     pub sound: Option<bool>,
+    /// FreeBSD: the host's device that it plays to; default none.
+    pub sound_out: Option<Option<Dsp>>,
+    /// FreeBSD: the host's device that it records from; default none.
+    pub sound_in: Option<Option<Dsp>>,
     /// Whether it has a TPM; default no.
     pub tpm: Option<bool>,
     /// Names of its channels, at most 4; default none.
@@ -306,6 +310,10 @@ pub struct MachineView {
     pub unenforced: Vec<Text<200>>,
     /// Whether it has a sound card.
     pub sound: bool,
+    /// The host's device that it plays to.
+    pub sound_out: Option<Dsp>,
+    /// The host's device that it records from.
+    pub sound_in: Option<Dsp>,
     /// Whether it has a TPM.
     pub tpm: bool,
     /// Names of its channels.

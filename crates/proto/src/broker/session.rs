@@ -1,6 +1,6 @@
 //! Who asks, and where.
 
-use crate::{InstanceId, RequestId, Secret, ShareName, Text};
+use crate::{InstanceId, RequestId, Secret, ShareName, SoundDevice, Text};
 use serde::{Deserialize, Serialize};
 
 /// An object by its name or its id, as the user typed it. What it resolves to depends on the request.
@@ -104,6 +104,8 @@ pub struct HostView {
     pub inabilities: Vec<Text<200>>,
     /// Keyboard layouts that a screen can have.
     pub keyboards: Vec<Text<32>>,
+    /// Sound devices that machines may have.
+    pub sound: Vec<SoundDevice>,
 }
 
 /// Opens the log of a service for reading: the former file, if there is one, and the present one; then perhaps a watcher.

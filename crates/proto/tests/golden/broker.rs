@@ -3,7 +3,7 @@
 use super::{Golden, broker_machine, every, parse};
 use skep_proto::broker::*;
 use skep_proto::storage::{DiskKind, Packing, SourceFormat};
-use skep_proto::{DiskId, GroupId, NicId, OperationId, Reason, Refusal, SnapshotId, SwitchId, TraceId};
+use skep_proto::{DiskId, Dsp, GroupId, NicId, OperationId, Reason, Refusal, SnapshotId, SoundDevice, SwitchId, TraceId};
 
 const WHEN: i64 = 1_700_000_000_000_000_000;
 
@@ -107,6 +107,7 @@ fn sessions(golden: &mut Golden) {
         abilities: vec![parse("eject")],
         inabilities: vec![parse("x2apic: no")],
         keyboards: vec![parse("de")],
+        sound: vec![SoundDevice { device: Dsp(0), description: parse("Realtek"), plays: true, records: false }],
     };
     golden.call(HostShow {}, host);
     golden.call(HostRest {}, Done {});

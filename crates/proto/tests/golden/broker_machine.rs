@@ -4,7 +4,7 @@ use super::{Golden, every, parse};
 use skep_proto::broker::*;
 use skep_proto::runner::DiskStats;
 use skep_proto::storage::LogKind;
-use skep_proto::{DiskId, MachineId, NicId, Reason, Refusal, Share};
+use skep_proto::{DiskId, Dsp, MachineId, NicId, Reason, Refusal, Share};
 
 fn share(name: &str, read_only: bool) -> Share {
     Share { name: parse(name), read_only }
@@ -36,6 +36,8 @@ fn settings() -> Settings {
             wired: Some(false),
         },
         sound: Some(true),
+        sound_out: Some(Some(Dsp(0))),
+        sound_in: Some(None),
         tpm: Some(false),
         channels: Some(vec![parse("org.qemu.guest_agent.0")]),
         upkeep: UpkeepDraft { autostart: Some(true), order: Some(9), delay_s: None, restart: Some(Restart::OnFailure) },
@@ -120,6 +122,8 @@ fn view() -> MachineView {
         },
         unenforced: vec![parse("rates: the disk has no device")],
         sound: true,
+        sound_out: Some(Dsp(0)),
+        sound_in: None,
         tpm: false,
         channels: vec![parse("a"), parse("b")],
         upkeep: Upkeep { autostart: true, order: 9, delay_s: 30, restart: Restart::Always },

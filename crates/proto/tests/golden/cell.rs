@@ -3,7 +3,7 @@
 use super::{Golden, every, parse};
 use skep_proto::cell::*;
 use skep_proto::console::{self, AttachPort, AttachScreen, AttachSerial, Attached, Console, ConsoleState};
-use skep_proto::{MachineId, Share};
+use skep_proto::{Dsp, MachineId, Share, SoundDevice};
 
 const MACHINE: MachineId = MachineId::from_u128(9);
 
@@ -32,6 +32,7 @@ fn bytes_of_the_spawner_never_change() {
         file_limit: 1 << 30,
         shares: vec![Share { name: parse("src"), read_only: true }],
         serial: vec![1, 3],
+        sound: vec![Dsp(0), Dsp(7)],
     };
     golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("rates: the disk has no device")] });
     golden.call(StartServices { switch: skep_proto::SwitchId::from_u128(3), number: 2 }, Started { pid: 4713 });
@@ -52,6 +53,7 @@ fn bytes_of_the_spawner_never_change() {
         weaker: vec![parse("no cgroup")],
         shares: vec![parse("src")],
         can_share: true,
+        sound: vec![SoundDevice { device: Dsp(0), description: parse("Realtek"), plays: true, records: false }],
     };
     golden.call(Facilities {}, facilities);
     golden.covers::<Cell>();

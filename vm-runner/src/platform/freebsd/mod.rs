@@ -10,7 +10,7 @@ use super::{CellHost, Made, Plan};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skep_proto::cell::{Limits, Usage};
-use skep_proto::{InstanceId, MachineId, Reason, Refusal, Text};
+use skep_proto::{InstanceId, MachineId, Reason, Refusal, SoundDevice, Text};
 use skep_service::{Start, StartError};
 use skep_sys::freebsd::devfs::{self, Mark};
 use skep_sys::freebsd::{rctl, vmm};
@@ -182,7 +182,8 @@ impl Host {
             None
         } else {
             let mark = self.mark(plan.machine, console);
-            let ruleset = devfs::take(self.dev.as_fd(), &mark, &mounts::rules(owner)).map_err(failed("set devfs rules"))?;
+            let ruleset =
+                devfs::take(self.dev.as_fd(), &mark, &mounts::rules(owner, &plan.sound)).map_err(failed("set devfs rules"))?;
             mounts::furnish(&place, ruleset, owner.unwrap_or(0)).map_err(failed("mount the cell's devices and room"))?;
             Some(ruleset)
         };
@@ -303,6 +304,13 @@ impl CellHost for Host {
 
     fn cpus(&self) -> io::Result<BTreeSet<u16>> {
         Ok(skep_sys::freebsd::cpu::allowed()?.into_iter().filter_map(|cpu| u16::try_from(cpu).ok()).collect())
+    }
+
+    fn sound(&self) -> Vec<SoundDevice> {
+        // Not there without the driver.
+        std::fs::read("/dev/sndstat")
+            .map(|text| crate::platform::sound::parse(&String::from_utf8_lossy(&text)))
+            .unwrap_or_default()
     }
 
     fn weaker(&self) -> Vec<String> {

@@ -3,19 +3,26 @@
 use crate::platform::SharePlan;
 use crate::platform::shares::walk;
 use nix::mount::{MntFlags, Nmount, unmount};
+use skep_proto::Dsp;
+use skep_rights::hypervisor;
 use skep_sys::freebsd::devfs::Rule;
+use std::borrow::Cow;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What of `/dev` a cell sees. With an owner, bhyve's devices are its (FREEBSD15.md 18).
-pub fn rules(owner: Option<u32>) -> Vec<Rule> {
+/// What of `/dev` a cell sees, sound devices by their numbers. With an owner, bhyve's devices are its (FREEBSD15.md 18).
+pub fn rules(owner: Option<u32>, sound: &[Dsp]) -> Vec<Rule> {
+    let rule = |pattern: Cow<'static, str>, owned: bool| match owner.filter(|_| owned) {
+        Some(uid) => Rule::ShowTo(pattern, uid),
+        None => Rule::Show(pattern),
+    };
     let mut rules = vec![Rule::HideAll];
-    rules.extend(skep_rights::hypervisor::NODES.iter().map(|node| match owner.filter(|_| node.owned) {
-        Some(uid) => Rule::ShowTo(node.pattern.into(), uid),
-        None => Rule::Show(node.pattern.into()),
-    }));
+    rules.extend(hypervisor::NODES.iter().map(|node| rule(node.pattern.into(), node.owned)));
+    rules.extend(
+        sound.iter().flat_map(|dsp| hypervisor::sound(dsp.0)).map(|pattern| rule(pattern.into(), hypervisor::SOUND.owned)),
+    );
     rules
 }
 

@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use skep_proto::cell::Usage;
-use skep_proto::{MachineId, Refusal};
+use skep_proto::{MachineId, Refusal, SoundDevice};
 use skep_sandbox::EnterError;
 use skep_service::{Role, Start, StartError};
 use skep_sys::linux::{peer_pidfd, pidfd_signal};
@@ -178,6 +178,10 @@ impl CellHost for Host {
         let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
         let all = 0..nix::sched::CpuSet::count();
         Ok(all.filter(|cpu| set.is_set(*cpu).unwrap_or(false)).filter_map(|cpu| u16::try_from(cpu).ok()).collect())
+    }
+
+    fn sound(&self) -> Vec<SoundDevice> {
+        Vec::new()
     }
 
     fn weaker(&self) -> Vec<String> {
