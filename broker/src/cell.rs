@@ -10,6 +10,7 @@ use crate::life::{Found, Input};
 use crate::platform;
 use crate::served;
 use crate::spec::{Boot, Disk, Spec};
+use crate::taps;
 use skep_ipc::aio::{Client, Port};
 use skep_proto::broker::Act;
 use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCell};
@@ -19,7 +20,7 @@ use skep_proto::runner::{
     self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakePort, TakeSerial, Watch,
 };
 use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
-use skep_proto::{Call, CpuList, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
+use skep_proto::{Call, CpuList, DiskId, Fds, MachineId, Rates, Reason, Refusal, UpTo, wire};
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -152,6 +153,9 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
             let call = GuardTap { number: nic.number, own: Some(Own { mac: nic.mac, address }) };
             broker.net.call(who, call).await.map_err(|r| about(r, &format!("nic {}", nic.name)))?;
         }
+        // A new tap has no limits.
+        let brought = taps::bring(broker, who, nic.id, Some(Rates::default())).await;
+        brought.map_err(|r| about(r, &format!("nic {}", nic.name)))?;
     }
     served::join(broker, who, &machine, &nics).await;
 

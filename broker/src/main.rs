@@ -24,6 +24,7 @@ mod seats;
 mod served;
 mod session;
 mod spec;
+mod taps;
 mod upkeep;
 
 use broker::{Broker, Setup};

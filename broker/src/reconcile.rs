@@ -12,6 +12,7 @@ use crate::db::{Fault, Who};
 use crate::life::{Found, Input};
 use crate::requests::machine_jobs::doom;
 use crate::served;
+use crate::taps;
 use skep_proto::cell::{KillCell, ListCells, SweepCell};
 use skep_proto::net::{CreateSwitch, DeletePair, DeleteSwitch, DeleteTunnel, ListInterfaces, SetGateway};
 use skep_proto::storage::ListDisks;
@@ -150,7 +151,7 @@ impl Broker {
         }
     }
 
-    /// Every switch is there, and no bridge that is none.
+    /// Every switch is there, taps are as they are to be, and no bridge is there that is none.
     async fn net_is_back(&self) {
         let who = Who::broker();
         let switches = self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default();
@@ -166,6 +167,7 @@ impl Broker {
                 self.warn(who.trace, format_args!("switch {}: {refusal}", switch.name));
             }
         }
+        taps::bring_all(self, &who).await;
         let mut strays = Vec::new();
         let mut after = 0;
         while let Ok((page, [])) = self.net.call(&who, ListInterfaces { own: true, after }).await {

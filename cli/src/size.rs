@@ -23,6 +23,19 @@ pub fn mib(text: &str) -> Result<u64, String> {
     if bytes % (1 << 20) == 0 { Ok(bytes >> 20) } else { Err(format!("`{text}` is not a whole number of MiB")) }
 }
 
+/// `10M`, `64000`: bits per second, with units of 1000, as networks have them.
+pub fn bits(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no rate: bits per second are expected, a number with K, M or G");
+    let upper = text.to_ascii_uppercase();
+    let units = [("K", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)];
+    let unit = units.iter().find_map(|(letter, factor)| upper.strip_suffix(letter).map(|digits| (digits, *factor)));
+    let (digits, factor) = unit.unwrap_or((&upper, 1u64));
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
+}
+
 /// `30`, `30s`, `10m`, `2h`, `1d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time: a number with s, m, h or d is expected");
@@ -51,6 +64,14 @@ mod tests {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
         assert!(mib("1K").is_err());
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!((bits("10M"), bits("64000"), bits("1g")), (Ok(10_000_000), Ok(64_000), Ok(1_000_000_000)));
+        for wrong in ["", "M", "-1", "1.5M", "99999999999999G", "1X", "é"] {
+            assert!(bits(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -355,10 +355,17 @@ pub fn nic(nic: &v1::Nic) -> Value {
         "tap": nic.tap,
         "model": nic_model(nic.model()),
         "slot": slot(nic.slot),
+        "rate_in": rate(nic.rate_in),
+        "rate_out": rate(nic.rate_out),
         "group": nic.group,
         "description": nic.description,
         "created": time(nic.create_time.as_ref()),
     })
+}
+
+/// Bits per second, if they are limited.
+fn rate(bits: u64) -> Option<u64> {
+    (bits > 0).then_some(bits)
 }
 
 /// Columns of a list of NICs.

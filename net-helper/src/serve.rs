@@ -71,6 +71,7 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
             R::SetGateway(c) => ask.answer(c, |_, c, []| Ok((gateway::set(self.acting()?, &c)?, []))),
             R::OpenPort(c) => ask.answer(c, |_, c, []| Ok((Done {}, gateway::open_port(self.acting()?, &c)?))),
             R::GuardTap(c) => ask.answer(c, |_, c, []| Ok((tap::guard(self.acting()?, &c)?, []))),
+            R::LimitTap(c) => ask.answer(c, |_, c, []| Ok((tap::limit(self.acting()?, &c)?, []))),
             R::OpenResolvers(c) => ask.answer(c, |_, _, []| {
                 self.acting()?;
                 Ok((Done {}, gateway::open_resolvers(&self.resolvers)?))

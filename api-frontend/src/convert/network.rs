@@ -2,8 +2,8 @@
 
 use super::{devices, given, invalid, known, maybe_named, named, optional, strings, time, value};
 use skep_api::v1;
-use skep_proto::Refusal;
 use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchCreate, SwitchKind, SwitchView};
+use skep_proto::{Rate, Rates, Refusal};
 
 /// A switch.
 pub fn switch(view: SwitchView) -> v1::Switch {
@@ -60,7 +60,14 @@ pub fn nic(view: NicView) -> v1::Nic {
         model: devices::nic_model_view(view.model).into(),
         slot: view.slot.unwrap_or(0).into(),
         address: view.address.map(|address| address.to_string()).unwrap_or_default(),
+        rate_in: view.rates.inward.map_or(0, Rate::bits),
+        rate_out: view.rates.outward.map_or(0, Rate::bits),
     }
+}
+
+/// 0: no limit.
+fn rate(field: &str, bits: u64) -> Result<Option<Rate>, Refusal> {
+    (bits > 0).then(|| Rate::new(bits)).transpose().map_err(|e| invalid("nic", field, e))
 }
 
 /// What to create.
@@ -74,6 +81,7 @@ pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> 
         model: devices::nic_model("model", request.model)?.unwrap_or_default(),
         slot: Some(devices::slot("nic", "slot", request.slot)?).filter(|slot| *slot > 0),
         address: optional("nic", "address", &request.address)?,
+        rates: Rates { inward: rate("rate_in", request.rate_in)?, outward: rate("rate_out", request.rate_out)? },
     })
 }
 
@@ -88,6 +96,8 @@ pub fn nic_set(request: &v1::UpdateNicRequest) -> Result<NicSet, Refusal> {
         model: devices::nic_model("model", request.model)?,
         slot: request.slot.map(|slot| devices::slot("nic", "slot", slot)).transpose()?,
         address: given("nic", "address", request.address.as_ref())?,
+        rate_in: request.rate_in.map(|bits| rate("rate_in", bits)).transpose()?,
+        rate_out: request.rate_out.map(|bits| rate("rate_out", bits)).transpose()?,
     })
 }
 

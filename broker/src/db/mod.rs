@@ -63,6 +63,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0015_serial.sql"),
     include_str!("../../migrations/0016_images.sql"),
     include_str!("../../migrations/0017_sound.sql"),
+    include_str!("../../migrations/0018_rates.sql"),
 ];
 
 /// The open database.

@@ -1,10 +1,11 @@
 //! NICs as rows.
 
-use super::sql::nic_model;
+use super::sql::{Number, nic_model};
 use super::{Change, Db, Fault, Id};
+use rusqlite::types::FromSqlError;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::broker::NicModel;
-use skep_proto::{GroupId, MachineId, NicId, NicName, SwitchId, Text};
+use skep_proto::{GroupId, MachineId, NicId, NicName, Rate, Rates, SwitchId, Text};
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
@@ -37,10 +38,13 @@ pub struct NicRow {
     pub description: Text<256>,
     /// Its address on its switch's subnet.
     pub address: Option<Ipv4Addr>,
+    /// How much goes through it.
+    pub rates: Rates,
 }
 
 const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns,
-    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.model, n.slot, n.description, n.address
+    n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.model, n.slot, n.description, n.address,
+    n.rate_in, n.rate_out
     FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
@@ -52,6 +56,10 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
     let machine = match row.get::<_, Option<Id<_>>>(7)? {
         Some(Id(id)) => Some((id, text(8)?)),
         None => None,
+    };
+    let rate = |at: usize| -> rusqlite::Result<Option<Rate>> {
+        let bits = row.get::<_, Option<Number>>(at)?;
+        Ok(bits.map(|Number(bits)| Rate::new(bits).map_err(|_| FromSqlError::InvalidType)).transpose()?)
     };
     Ok(NicRow {
         id: row.get::<_, Id<_>>(0)?.0,
@@ -67,7 +75,12 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
         slot: row.get(13)?,
         description: row.get::<_, Id<_>>(14)?.0,
         address: row.get::<_, Option<Id<_>>>(15)?.map(|Id(address)| address),
+        rates: Rates { inward: rate(16)?, outward: rate(17)? },
     })
+}
+
+fn bits(rate: Rate) -> Number {
+    Number(rate.bits())
 }
 
 /// Reads about NICs, in or outside of a change.
@@ -112,6 +125,14 @@ pub trait Nics {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Those whose machines may run, on whichever switch, or on none.
+    fn all_nics_at_work(&self) -> Result<Vec<NicRow>, Fault> {
+        let sql = format!("{SELECT} WHERE m.slot IS NOT NULL ORDER BY n.id");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let rows = statement.query_map([], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Those of a machine, by slot.
     fn nics_of(&self, machine: MachineId) -> Result<Vec<NicRow>, Fault> {
         let sql = format!("{SELECT} WHERE n.machine = ? ORDER BY n.position");
@@ -140,8 +161,8 @@ impl Change<'_> {
 
     /// Adds a NIC, without a machine.
     pub fn add_nic(&self, nic: &NicRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, model, slot, description, address)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, model, slot, description, address,
+                   rate_in, rate_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
         self.prepare_cached(sql)?.execute(params![
             Id(nic.id),
@@ -154,14 +175,17 @@ impl Change<'_> {
             nic_model::number(nic.model),
             nic.slot,
             nic.description.as_str(),
-            nic.address.map(Id)
+            nic.address.map(Id),
+            nic.rates.inward.map(bits),
+            nic.rates.outward.map(bits)
         ])?;
         Ok(())
     }
 
     /// Writes what can be changed of it, which is all but whose it is.
     pub fn set_nic(&self, nic: &NicRow) -> Result<(), Fault> {
-        let sql = "UPDATE nics SET name = ?, mac = ?, switch = ?, model = ?, slot = ?, description = ?, address = ? WHERE id = ?";
+        let sql = "UPDATE nics SET name = ?, mac = ?, switch = ?, model = ?, slot = ?, description = ?, address = ?,
+                   rate_in = ?, rate_out = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![
             nic.name.as_str(),
             nic.mac,
@@ -170,6 +194,8 @@ impl Change<'_> {
             nic.slot,
             nic.description.as_str(),
             nic.address.map(Id),
+            nic.rates.inward.map(bits),
+            nic.rates.outward.map(bits),
             Id(nic.id)
         ])?;
         Ok(())

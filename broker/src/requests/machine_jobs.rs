@@ -53,7 +53,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone) -> Result<Copy, Refus
     for (number, old) in original.spec.nics.iter().enumerate() {
         let name: NicName = derived(&c.name, number)?;
         let old = super::find_nic(change, &old.nic.to_string())?;
-        let new = nic::add(change, &name, old.switch, None, machine.group, (old.model, old.slot, None))
+        let new = nic::add(change, &name, old.switch, None, machine.group, (old.model, old.slot, None), old.rates)
             .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
         change.set_nic_made_for(new.id, machine.id)?;
     }

@@ -8,16 +8,19 @@ use crate::db::nics::{NicRow, Nics};
 use crate::page::{ROWS, fit};
 use crate::policy;
 use crate::spec::MAX_NICS;
-use skep_machine::Mac;
+use crate::taps;
+use skep_machine::{Ability, Mac};
 use skep_proto::broker::{
     Done, NicAttach, NicClone, NicCreate, NicDelete, NicDetach, NicGet, NicList, NicModel, NicPage, NicSet, NicView, Role,
 };
-use skep_proto::{GroupId, IfName, InstanceId, MachineId, NicId, NicName, Reason, Refusal, SwitchId, Text};
+use skep_proto::{GroupId, IfName, InstanceId, MachineId, NicId, NicName, Rates, Reason, Refusal, SwitchId, Text};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 fn view(instance: InstanceId, nic: NicRow) -> NicView {
-    let NicRow { id, name, number, mac, switch, machine, created_ns, group_name, model, slot, description, address, .. } = nic;
+    let NicRow {
+        id, name, number, mac, switch, machine, created_ns, group_name, model, slot, description, address, rates, ..
+    } = nic;
     NicView {
         id,
         name,
@@ -31,6 +34,7 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         slot,
         description,
         address,
+        rates,
     }
 }
 
@@ -43,6 +47,17 @@ fn in_range(name: &NicName, slot: Option<u8>) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses rates on a host that holds nobody to them.
+fn can_limit(name: &NicName, rates: Rates) -> Result<(), Refusal> {
+    let host = crate::platform::capabilities(0);
+    if rates == Rates::default() || host.abilities.contains(&Ability::NicRates) {
+        return Ok(());
+    }
+    let field = if rates.inward.is_some() { "rate_in" } else { "rate_out" };
+    let refusal = Refusal::new(Reason::Unsupported, format_args!("nic {name}")).field(field);
+    Err(refusal.note(Ability::NicRates.why(host.hypervisor)))
 }
 
 /// The address of a NIC on a switch: the one that it is to have, or the lowest that is free; none where there is no subnet.
@@ -81,9 +96,10 @@ fn still_right(change: &Change<'_>, machine: MachineId) -> Result<(), Refusal> {
 /// Adds a NIC, without a machine. `mac`: none, or a valid one.
 pub(super) fn add(
     change: &Change<'_>, name: &NicName, switch: Option<(skep_proto::SwitchId, Text<63>, u16)>, mac: Option<[u8; 6]>,
-    group: GroupId, (model, slot, address): (NicModel, Option<u8>, Option<Ipv4Addr>),
+    group: GroupId, (model, slot, address): (NicModel, Option<u8>, Option<Ipv4Addr>), rates: Rates,
 ) -> Result<NicRow, Refusal> {
     in_range(name, slot)?;
+    can_limit(name, rates)?;
     if change.find_nic(name.as_str())?.is_some() {
         return Err(taken("nic", name));
     }
@@ -113,6 +129,7 @@ pub(super) fn add(
         slot,
         description: Text::default(),
         address,
+        rates,
     };
     change.add_nic(&nic)?;
     change.event("nic", nic.id, &nic.name, "created", "")?;
@@ -171,7 +188,7 @@ pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
             Some(machine) => machine.group,
             None => group::named(change, c.group.as_ref())?.id,
         };
-        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot, c.address))?;
+        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot, c.address), c.rates)?;
         if let Some(machine) = &machine {
             give(change, &nic, machine)?;
         }
@@ -219,7 +236,7 @@ pub async fn get(cx: &Cx, c: NicGet) -> Result<NicView, Refusal> {
 /// `NicSet`.
 pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
     valid(&c.nic, c.mac)?;
-    let id = cx.broker.change(&cx.who, |change| {
+    let old = cx.broker.change(&cx.who, |change| {
         let old = find_nic(change, c.nic.as_str())?;
         let mut new = old.clone();
         if let Some(name) = c.name.filter(|name| *name != old.name) {
@@ -244,12 +261,16 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
             some => some,
         };
         in_range(&new.name, new.slot)?;
+        new.rates = Rates { inward: c.rate_in.unwrap_or(old.rates.inward), outward: c.rate_out.unwrap_or(old.rates.outward) };
+        if new.rates != old.rates {
+            can_limit(&new.name, new.rates)?;
+        }
         let switch = |nic: &NicRow| nic.switch.as_ref().map(|(id, ..)| *id);
         if switch(&new) != switch(&old) || c.address.is_some_and(|address| Some(address) != old.address) {
             new.address = address_on(change, &new.name, switch(&new), c.address)?;
         }
         let now = new.switch.as_ref().map_or("none", |(_, name, _)| name.as_str());
-        let changed: Vec<String> = [
+        let mut changed: Vec<String> = [
             (new.mac != old.mac).then(|| "mac".to_owned()),
             (switch(&new) != switch(&old)).then(|| format!("switch {now}")),
             (new.address != old.address).then(|| "address".to_owned()),
@@ -261,15 +282,40 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
         let machine = old.machine.as_ref().filter(|_| !changed.is_empty());
         let machine = machine.map(|(id, _)| find_machine(change, &id.to_string())).transpose()?;
         machine.iter().try_for_each(at_rest)?;
+        changed.extend((new.rates != old.rates).then(|| "rates".to_owned()));
         change.set_nic(&new)?;
         machine.iter().try_for_each(|machine| still_right(change, machine.id))?;
         said(change, "nic", old.id, (&old.name, &old.description), (&new.name, &new.description))?;
         if !changed.is_empty() {
             change.event("nic", old.id, &new.name, "changed", changed.join(", "))?;
         }
-        Ok::<_, Refusal>(old.id)
+        Ok::<_, Refusal>(old)
     })?;
-    show(cx, id)
+    if let Err(refusal) = live(cx, &old).await {
+        // Nobody is to believe that it is so.
+        cx.broker.change(&cx.who, |change| {
+            let row = find_nic(change, &old.id.to_string())?;
+            let back = NicRow { rates: old.rates, ..row };
+            change.set_nic(&back)?;
+            Ok::<_, Refusal>(change.event("nic", back.id, &back.name, "changed", "rates, back")?)
+        })?;
+        return Err(refusal);
+    }
+    show(cx, old.id)
+}
+
+/// Has a running machine's tap follow a change of its NIC.
+async fn live(cx: &Cx, old: &NicRow) -> Result<(), Refusal> {
+    let row = cx.broker.read(|db| find_nic(db, &old.id.to_string()))?;
+    let Some((machine, _)) = row.machine.as_ref().filter(|_| row.rates != old.rates) else { return Ok(()) };
+    if cx.broker.read(|db| find_machine(db, &machine.to_string()))?.slot.is_none() {
+        return Ok(());
+    }
+    match taps::bring(&cx.broker, &cx.who, old.id, None).await {
+        // Whoever starts its machine just now does so after this.
+        Err(refusal) if refusal.reason == Reason::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// `NicClone`.
@@ -284,7 +330,7 @@ pub async fn copy(cx: &Cx, c: NicClone) -> Result<NicView, Refusal> {
             let switch = find_switch(change, &switch.to_string())?;
             policy::open_to(change, &cx.user, Role::Operator, &switch, Some(original.group))?;
         }
-        let mut nic = add(change, &c.name, original.switch, None, original.group, (original.model, None, None))?;
+        let mut nic = add(change, &c.name, original.switch, None, original.group, (original.model, None, None), original.rates)?;
         nic.description = original.description;
         change.set_nic(&nic)?;
         change.made(nic.id)?;

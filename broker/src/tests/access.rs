@@ -61,6 +61,7 @@ async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
         model: NicModel::VirtioNet,
         slot: None,
         address: None,
+        rates: skep_proto::Rates::default(),
     };
     s.ask(nic).await.expect("a nic");
     let done = s.act(&of("vm"), Act::Start).await.expect("started");

@@ -13,7 +13,18 @@ fn disk_set(disk: &str) -> DiskSet {
     DiskSet { disk: text(disk), name: None, description: None, image: None }
 }
 pub fn nic_set(nic: &str) -> NicSet {
-    NicSet { nic: text(nic), name: None, description: None, switch: None, mac: None, model: None, slot: None, address: None }
+    NicSet {
+        nic: text(nic),
+        name: None,
+        description: None,
+        switch: None,
+        mac: None,
+        model: None,
+        slot: None,
+        address: None,
+        rate_in: None,
+        rate_out: None,
+    }
 }
 fn switch_set(switch: &str) -> SwitchSet {
     SwitchSet { switch: text(switch), name: None, description: None, uplink: None }
@@ -124,5 +135,37 @@ fn a_disk_is_wiped_only_while_nobody_needs_it() {
         s.ask(SnapshotCreate { disk: text("vol"), name: "before".parse().expect("a name") }).await.expect("a snapshot");
         let refusal = s.ask(wipe("vol")).await.expect_err("it has a snapshot");
         assert!(refusal.to_string().contains("before"), "{refusal}");
+    });
+}
+
+#[test]
+fn rates_of_a_running_machines_nic_are_told_or_taken_back() {
+    if !crate::platform::capabilities(0).abilities.contains(&skep_machine::Ability::NicRates) {
+        return;
+    }
+    let rate = |bits| skep_proto::Rate::new(bits).expect("a rate");
+    let suite = Suite::new();
+    let world = suite.world.clone();
+    let limits = || world.lock().calls.iter().filter(|call| **call == "LimitTap").count();
+    suite.live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        let of = |rate_in, rate_out| NicSet { rate_in, rate_out, ..nic_set("web-0") };
+        // While it stands still, nobody is told.
+        let nic = s.ask(of(Some(Some(rate(10_000_000))), None)).await.expect("set");
+        assert_eq!((nic.rates.inward, nic.rates.outward, limits()), (Some(rate(10_000_000)), None, 0));
+        s.act("web", Act::Start).await.expect("started");
+        assert_eq!(limits(), 1);
+        let nic = s.ask(of(Some(None), Some(Some(rate(64_000))))).await.expect("set");
+        assert_eq!((nic.rates.inward, nic.rates.outward, limits()), (None, Some(rate(64_000)), 2));
+        // What else there is to change of it waits for its machine's end.
+        assert_eq!(reason(s.ask(NicSet { mac: Some([2, 0, 0, 0, 0, 9]), ..of(None, Some(None)) }).await), Reason::WrongState);
+        // What the host refuses is as it was.
+        let most = Some(Some(rate(skep_proto::Rate::MOST)));
+        assert_eq!(reason(s.ask(of(most, Some(None))).await), Reason::Unsupported);
+        let nic = s.ask(NicGet { nic: text("web-0") }).await.expect("there");
+        assert_eq!((nic.rates.inward, nic.rates.outward), (None, Some(rate(64_000))));
+        s.act("web", Act::Kill).await.expect("ended");
+        let copy = s.ask(NicClone { nic: text("web-0"), name: "copy".parse().expect("a name") }).await.expect("a copy");
+        assert_eq!(copy.rates, nic.rates);
     });
 }

@@ -143,6 +143,7 @@ fn what_the_frontend_claims_is_not_what_is_written() {
             model: NicModel::VirtioNet,
             slot: None,
             address: None,
+            rates: skep_proto::Rates::default(),
         };
         client.call(TraceId(7), &claim, call, [], PATIENCE).await.expect("made");
         let events = life.broker.read(|db| db.events_after(0, "nic", None)).expect("read");

@@ -267,6 +267,12 @@ impl Service<Net> for FakeNet {
                 Ok((net::Done {}, []))
             }),
             NetRequest::GuardTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
+            NetRequest::LimitTap(c) => act!(ask, c, fate, |c: net::LimitTap, _| {
+                if c.rates.inward.is_some_and(|rate| rate.bits() == skep_proto::Rate::MOST) {
+                    return Err(Refusal::new(Reason::Unsupported, format_args!("tap {}", c.number)));
+                }
+                Ok((net::Done {}, []))
+            }),
             NetRequest::OpenPort(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, [memory()]))),
             NetRequest::OpenResolvers(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, skep_proto::UpTo(Vec::new())))),
             // The broker makes none of these yet, and knows none to delete.

@@ -257,6 +257,7 @@ impl Session {
             model: NicModel::VirtioNet,
             slot: None,
             address: None,
+            rates: skep_proto::Rates::default(),
         })
         .await
     }
@@ -273,5 +274,6 @@ pub fn nic_create(name: &str, switch: Option<&str>, machine: Option<&str>, group
         model: NicModel::VirtioNet,
         slot: None,
         address: None,
+        rates: skep_proto::Rates::default(),
     }
 }

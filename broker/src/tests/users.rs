@@ -250,6 +250,7 @@ fn quotas_hold_under_concurrent_additions() {
             model: NicModel::VirtioNet,
             slot: None,
             address: None,
+            rates: skep_proto::Rates::default(),
         };
         for n in 0..12 {
             alice.ask(nic(n)).await.expect("four for each machine");

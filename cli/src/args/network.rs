@@ -1,5 +1,6 @@
 //! `skep switch`, `skep nic`.
 
+use crate::size;
 use clap::{Subcommand, ValueEnum};
 
 /// Switches.
@@ -119,6 +120,12 @@ pub enum NicCommand {
         /// Its place on the PCI bus, 1 to 30 [default: 16 and its turn among the machine's NICs]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
         slot: Option<u32>,
+        /// Most that its guest receives, bits per second, as 10M [default: no limit]
+        #[arg(long, value_name = "RATE", value_parser = size::bits)]
+        rate_in: Option<u64>,
+        /// Most that it sends, bits per second [default: no limit]
+        #[arg(long, value_name = "RATE", value_parser = size::bits)]
+        rate_out: Option<u64>,
     },
     /// Show one
     Show {
@@ -132,7 +139,7 @@ pub enum NicCommand {
         /// Its new name
         name: String,
     },
-    /// Change a NIC that no running machine has; of others, what is said of it
+    /// Change a NIC that no running machine has; of others, its rates and what is said of it
     Set {
         /// Name or id
         nic: String,
@@ -151,8 +158,14 @@ pub enum NicCommand {
         /// Its address on its switch's subnet
         #[arg(long, value_name = "ADDRESS")]
         address: Option<String>,
+        /// Most that its guest receives, bits per second, as 10M; 0: no limit
+        #[arg(long, value_name = "RATE", value_parser = size::bits)]
+        rate_in: Option<u64>,
+        /// Most that it sends, bits per second; 0: no limit
+        #[arg(long, value_name = "RATE", value_parser = size::bits)]
+        rate_out: Option<u64>,
         /// What is said of it, at most 256 bytes
-        #[arg(long, value_name = "TEXT", required_unless_present_any = ["switch", "mac", "model", "slot", "address"])]
+        #[arg(long, value_name = "TEXT", required_unless_present_any = ["switch", "mac", "model", "slot", "address", "rate_in", "rate_out"])]
         description: Option<String>,
     },
     /// Make a NIC like another, with an address of its own

@@ -24,7 +24,7 @@ fn number(model: Option<NicModel>) -> i32 {
 pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.nics();
     match command {
-        NicCommand::Create { name, switch, machine, mac, group, model, slot, address } => {
+        NicCommand::Create { name, switch, machine, mac, group, model, slot, address, rate_in, rate_out } => {
             let request = CreateNicRequest {
                 name,
                 switch: switch.unwrap_or_default(),
@@ -34,6 +34,8 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
                 model: number(model),
                 slot: slot.unwrap_or_default(),
                 address: address.unwrap_or_default(),
+                rate_in: rate_in.unwrap_or_default(),
+                rate_out: rate_out.unwrap_or_default(),
                 request_id: String::new(),
             };
             let made = ctx.make(|api, request_id| {
@@ -51,9 +53,9 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
             let request = UpdateNicRequest { nic, name: Some(name), ..Default::default() };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "renamed");
         }
-        NicCommand::Set { nic, switch, mac, model, slot, address, description } => {
+        NicCommand::Set { nic, switch, mac, model, slot, address, rate_in, rate_out, description } => {
             let (switch, model) = (switch.map(or_none), number(model));
-            let request = UpdateNicRequest { nic, name: None, description, switch, mac, model, slot, address };
+            let request = UpdateNicRequest { nic, name: None, description, switch, mac, model, slot, address, rate_in, rate_out };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "changed");
         }
         NicCommand::Clone { nic, name } => {

@@ -34,11 +34,13 @@ pub enum Ability {
     Gdb,
     /// Have several disks on one NVMe controller.
     NvmeNamespaces,
+    /// Limit how much goes through a NIC.
+    NicRates,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -52,6 +54,7 @@ impl Ability {
         Self::DiskCounters,
         Self::Gdb,
         Self::NvmeNamespaces,
+        Self::NicRates,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -70,6 +73,7 @@ impl Ability {
             Self::DiskCounters => "disk-counters",
             Self::Gdb => "gdb",
             Self::NvmeNamespaces => "nvme-namespaces",
+            Self::NicRates => "nic-rates",
         }
     }
 
@@ -77,7 +81,7 @@ impl Ability {
     pub(crate) fn of(hypervisor: Hypervisor) -> BTreeSet<Self> {
         match hypervisor {
             Hypervisor::Qemu => {
-                [Self::Bios, Self::FwCfg, Self::Eject, Self::DiskCounters, Self::Gdb, Self::NvmeNamespaces].into()
+                [Self::Bios, Self::FwCfg, Self::Eject, Self::DiskCounters, Self::Gdb, Self::NvmeNamespaces, Self::NicRates].into()
             }
             Hypervisor::Bhyve => [
                 Self::ScreenWait,
@@ -115,6 +119,9 @@ impl Ability {
             (Self::Gdb, Hypervisor::Bhyve) => "bhyve's stub listens on TCP only, and a cell has no network",
             (Self::NvmeNamespaces, Hypervisor::Bhyve) => {
                 "bhyve's NVMe controller has one namespace; give each disk one of its own"
+            }
+            (Self::NicRates, Hypervisor::Bhyve) => {
+                "neither if_bridge(4) nor bhyve holds frames to a rate, and skep sets up no dummynet(4) so far"
             }
             _ => "this host does not have it",
         }

@@ -1,6 +1,8 @@
 //! net-helper: bridges, taps, tunnels and pairs of this instance, by netlink or ioctl.
 
-use crate::{IfName, MachineId, NicId, NoFds, OneFd, Subnet, SwitchId, UpTo, names::Text, protocol::protocol, tunnel::Tunnel};
+use crate::{
+    IfName, MachineId, NicId, NoFds, OneFd, Rates, Subnet, SwitchId, UpTo, names::Text, protocol::protocol, tunnel::Tunnel,
+};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -218,6 +220,15 @@ pub struct Own {
     pub address: Ipv4Addr,
 }
 
+/// Limits how much goes through a tap, each way, or lifts the limits. What [`CreateTap`] makes has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitTap {
+    /// The tap's number.
+    pub number: u16,
+    /// How much.
+    pub rates: Rates,
+}
+
 /// Opens the frames that a guest sends to its services: a packet socket (Linux) or bpf(4) device that is bound to the tap and lets
 /// through nothing else. Its filter cannot be taken off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,7 +254,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of net-helper; its only client is the broker.
-    Net = "net-helper", version 4, oldest 4, NetRequest {
+    Net = "net-helper", version 5, oldest 5, NetRequest {
         0 CreateSwitch [NoFds] => Named [NoFds];
         1 DeleteSwitch [NoFds] => Done [NoFds];
         2 CreateTap [NoFds] => Named [OneFd];
@@ -260,5 +271,6 @@ protocol! {
         13 OpenPort [NoFds] => Done [OneFd];
         14 OpenResolvers [NoFds] => Done [UpTo<3>];
         15 GuardTap [NoFds] => Done [NoFds];
+        16 LimitTap [NoFds] => Done [NoFds];
     }
 }

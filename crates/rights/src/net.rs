@@ -142,6 +142,11 @@ pub static TABLE: Process = Process {
             test: "a_guarded_guest_sends_only_as_who_he_is",
         },
         Operation {
+            name: "LimitTap",
+            does: "limits how much goes through a tap, each way, or lifts the limits",
+            test: "what_goes_through_a_limited_tap_is_held_each_way",
+        },
+        Operation {
             name: "OpenResolvers",
             does: "opens a UDP socket to each resolver that the administrator gave",
             test: "a_socket_to_a_resolver_sends_to_it_alone",

@@ -2,8 +2,8 @@
 
 use super::{Attempt, Place, bridge_of, foreign, refused, unlisted};
 use crate::platform::{Link, NetHost};
-use skep_proto::net::{COUNTED, CountTaps, CreateTap, DeleteTap, Done, GuardTap, MoveTap, Named, TapCount, TapCounts};
-use skep_proto::{IfName, InstanceId, OneFd, Reason, Refusal};
+use skep_proto::net::{COUNTED, CountTaps, CreateTap, DeleteTap, Done, GuardTap, LimitTap, MoveTap, Named, TapCount, TapCounts};
+use skep_proto::{IfName, InstanceId, OneFd, Rates, Reason, Refusal};
 
 /// Makes a tap, up, a member of its switch's bridge.
 pub fn create((host, instance): Place<'_>, call: &CreateTap) -> Result<(Named, OneFd), Refusal> {
@@ -18,7 +18,7 @@ pub fn create((host, instance): Place<'_>, call: &CreateTap) -> Result<(Named, O
         host.delete(&name).map_err(refused(&name))?;
     }
     // What a tap with this number left that ended by itself.
-    host.guard_tap(&name, None).map_err(refused(&name))?;
+    free(host, &name)?;
     Attempt::all(host, |attempt| {
         let tap = attempt.make_tap(&name)?;
         attempt.mark(&name, &format!("skep {instance}: nic {} of machine {}", call.nic, call.machine), None)?;
@@ -59,7 +59,32 @@ pub fn delete((host, instance): Place<'_>, call: &DeleteTap) -> Result<Done, Ref
     if own_tap(host, &name)?.is_some() {
         host.delete(&name).map_err(refused(&name))?;
     }
-    host.guard_tap(&name, None).map_err(refused(&name))?;
+    free(host, &name)?;
+    Ok(Done {})
+}
+
+/// Takes the rules of a tap, which may be gone.
+fn free(host: &mut dyn NetHost, name: &IfName) -> Result<(), Refusal> {
+    host.guard_tap(name, None).map_err(refused(name))?;
+    host.limit_tap(name, Rates::default()).map_err(refused(name))
+}
+
+/// Limits how much goes through a tap. After a step that failed there is no limit.
+pub fn limit((host, instance): Place<'_>, call: &LimitTap) -> Result<Done, Refusal> {
+    let name = IfName::tap(instance, call.number);
+    if own_tap(host, &name)?.is_none() {
+        return Err(Refusal::new(Reason::NotFound, format_args!("interface {name}")));
+    }
+    host.limit_tap(&name, call.rates).map_err(|failed| {
+        let refusal = refused(&name)(failed);
+        match host.limit_tap(&name, Rates::default()) {
+            Ok(()) => refusal,
+            Err(error) => {
+                let note = format!("{}; {name} was left changed: {error}", refusal.note);
+                refusal.note(note)
+            }
+        }
+    })?;
     Ok(Done {})
 }
 

@@ -13,7 +13,7 @@ pub use linux::{Host, other_role};
 use nix::errno::Errno;
 use skep_proto::net::{Gateway, Own};
 use skep_proto::tunnel::Tunnel;
-use skep_proto::{IfName, InstanceId, Text};
+use skep_proto::{IfName, InstanceId, Rates, Text};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
@@ -199,6 +199,12 @@ pub trait NetHost {
     /// Lets through of what comes in at a tap only what is from these addresses, or all.
     fn guard_tap(&mut self, _tap: &IfName, own: Option<&Own>) -> Result<(), HostError> {
         own.map_or(Ok(()), |_| Err(HostError::step("keep a guest to its own addresses")(Errno::EOPNOTSUPP)))
+    }
+
+    /// Limits how much goes through a tap, in place of what was before. To lift all limits the tap need not be there.
+    fn limit_tap(&mut self, _tap: &IfName, rates: Rates) -> Result<(), HostError> {
+        let none = rates == Rates::default();
+        if none { Ok(()) } else { Err(HostError::step("limit what goes through a tap, which only Linux can")(Errno::EOPNOTSUPP)) }
     }
 
     /// Opens the frames that come in at a tap and are for guests' services.

@@ -1,7 +1,7 @@
 //! Switches and NICs.
 
 use super::{NicModel, Ref};
-use crate::{IfName, NicId, NicName, Subnet, SwitchId, SwitchName, Text};
+use crate::{IfName, NicId, NicName, Rate, Rates, Subnet, SwitchId, SwitchName, Text};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -127,6 +127,8 @@ pub struct NicCreate {
     pub slot: Option<u8>,
     /// Its address on its switch's subnet; none: the lowest that is free.
     pub address: Option<Ipv4Addr>,
+    /// How much goes through it.
+    pub rates: Rates,
 }
 
 /// Gives a NIC to a stopped machine.
@@ -152,7 +154,7 @@ pub struct NicGet {
     pub nic: Ref,
 }
 
-/// Changes a NIC; what is absent stays. While a machine runs that has it, only name and description can be changed.
+/// Changes a NIC; what is absent stays. While a machine runs that has it, only name, description and rates can be changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicSet {
     /// Which.
@@ -171,6 +173,10 @@ pub struct NicSet {
     pub slot: Option<u8>,
     /// Its address on its switch's subnet.
     pub address: Option<Ipv4Addr>,
+    /// How much its guest receives at most; no rate: as much as goes.
+    pub rate_in: Option<Option<Rate>>,
+    /// How much it sends at most, likewise.
+    pub rate_out: Option<Option<Rate>>,
 }
 
 /// Makes a NIC like another, with an address of its own and no machine.
@@ -223,6 +229,8 @@ pub struct NicView {
     pub description: Text<256>,
     /// Its address on its switch's subnet; none: the switch is no subnet.
     pub address: Option<Ipv4Addr>,
+    /// How much goes through it.
+    pub rates: Rates,
 }
 
 /// A page; empty at the end.

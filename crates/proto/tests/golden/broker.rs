@@ -3,7 +3,9 @@
 use super::{Golden, broker_machine, every, parse};
 use skep_proto::broker::*;
 use skep_proto::storage::{DiskKind, Packing, SourceFormat};
-use skep_proto::{DiskId, Dsp, GroupId, NicId, OperationId, Reason, Refusal, SnapshotId, SoundDevice, SwitchId, TraceId};
+use skep_proto::{
+    DiskId, Dsp, GroupId, NicId, OperationId, Rate, Rates, Reason, Refusal, SnapshotId, SoundDevice, SwitchId, TraceId,
+};
 
 const WHEN: i64 = 1_700_000_000_000_000_000;
 
@@ -58,6 +60,7 @@ fn nic() -> NicView {
         slot: Some(20),
         description: parse("of web1"),
         address: Some(std::net::Ipv4Addr::new(10, 64, 1, 2)),
+        rates: Rates { inward: Some(Rate::new(10_000_000).unwrap()), outward: None },
     }
 }
 
@@ -235,6 +238,7 @@ fn networks(golden: &mut Golden) {
         model: NicModel::E1000,
         slot: Some(20),
         address: Some(std::net::Ipv4Addr::new(10, 64, 1, 2)),
+        rates: Rates { inward: None, outward: Some(Rate::new(5_000_000).unwrap()) },
     };
     golden.call(create, nic());
     golden.call(NicAttach { nic: parse("eth"), machine: parse("web1") }, nic());
@@ -249,6 +253,8 @@ fn networks(golden: &mut Golden) {
         model: Some(NicModel::VirtioNet),
         slot: Some(0),
         address: Some(std::net::Ipv4Addr::new(10, 64, 1, 3)),
+        rate_in: Some(None),
+        rate_out: Some(Some(Rate::new(64_000).unwrap())),
     };
     golden.call(set, nic());
     golden.call(NicClone { nic: parse("eth"), name: parse("eth2") }, nic());

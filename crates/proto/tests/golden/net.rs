@@ -35,6 +35,8 @@ fn bytes_of_net_helper_never_change() {
     golden.call(OpenResolvers {}, Done {});
     let own = Some(Own { mac: [2, 0, 0, 1, 2, 3], address: [10, 64, 1, 2].into() });
     golden.call(GuardTap { number: 1, own }, Done {});
+    let rates = skep_proto::Rates { inward: Some(skep_proto::Rate::new(10_000_000).unwrap()), outward: None };
+    golden.call(LimitTap { number: 1, rates }, Done {});
     golden.covers::<Net>();
     golden.check();
 }

@@ -2,10 +2,11 @@
 
 mod netlink;
 mod node;
+mod rates;
 mod rules;
 
 use super::{Counters, HostError, Link, NetHost, Route, Switch};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -17,7 +18,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, Ro
 use nix::errno::Errno;
 use skep_proto::net::{Gateway, Own};
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
-use skep_proto::{IfName, InstanceId, Text};
+use skep_proto::{IfName, InstanceId, Rates, Text};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -290,6 +291,37 @@ impl NetHost for Host {
         self.filter()?.all(messages).map_err(HostError::step("keep a guest to its own addresses (nf_tables)"))
     }
 
+    fn limit_tap(&mut self, tap: &IfName, rates: Rates) -> Result<(), HostError> {
+        const STEP: &str = "limit what its guest receives (tc-tbf)";
+        let messages = match rates.outward {
+            Some(rate) => rules::rate(tap, rate),
+            None if self.filter.is_none() => Vec::new(),
+            None => rules::no_rate(tap),
+        };
+        if !messages.is_empty() {
+            self.filter()?.all(messages).map_err(HostError::step("limit what its guest sends (nf_tables)"))?;
+        }
+        let index = self.get(tap).map_err(HostError::step(STEP))?.map(|link| link.index);
+        let (message, flags) = match (index, rates.inward) {
+            (Some(index), Some(rate)) => {
+                (Message::NewQueueDiscipline(rates::bucket(index, rate)), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
+            }
+            (Some(index), None) => (Message::DelQueueDiscipline(rates::root(index)), NLM_F_ACK),
+            (None, Some(_)) => return Err(HostError::step(STEP)(Errno::ENODEV)),
+            (None, None) => return Ok(()),
+        };
+        match self.route.ask(message, flags) {
+            // There was none.
+            Err(e)
+                if rates.inward.is_none()
+                    && matches!(e.raw_os_error().map(Errno::from_raw), Some(Errno::ENOENT | Errno::EINVAL)) =>
+            {
+                Ok(())
+            }
+            result => result.map(drop).map_err(HostError::step(STEP)),
+        }
+    }
+
     fn sweep(&mut self, instance: InstanceId) -> Result<(), HostError> {
         if self.filter.is_none() {
             return Ok(());
@@ -300,11 +332,12 @@ impl NetHost for Host {
                 if self.link(&bridge)?.is_none() {
                     self.guard(instance, &bridge, None)?;
                 }
-            } else if let Ok(tap) = table.parse::<IfName>()
+            } else if let Ok(tap) = rules::tap_of(&table).parse::<IfName>()
                 && table.starts_with(&taps)
                 && self.link(&tap)?.is_none()
             {
                 self.guard_tap(&tap, None)?;
+                self.limit_tap(&tap, Rates::default())?;
             }
         }
         self.forward(instance)

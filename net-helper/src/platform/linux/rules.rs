@@ -12,7 +12,7 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use skep_proto::net::{Gateway, Own, Reach};
 use skep_proto::services::{ADDRESS, MAC};
-use skep_proto::{IfName, InstanceId};
+use skep_proto::{IfName, InstanceId, Rate};
 use std::net::Ipv4Addr;
 
 /// Messages of one transaction, each with its flags.
@@ -101,6 +101,26 @@ impl Rule {
         self.0.push(Expressions::Other { expression_type: "ct".to_owned(), attributes: vec![to, key] });
         // States are in the host's order.
         self.mask((ESTABLISHED | RELATED).to_ne_bytes()).compare(Operator::NotEqual, vec![0; 4])
+    }
+    /// Is more than this.
+    fn over(mut self, rate: Rate) -> Self {
+        /// `NFT_LIMIT_PKT_BYTES`, `NFT_LIMIT_F_INV`.
+        const BYTES: u32 = 1;
+        const OVER: u32 = 1;
+        /// Of a guest that was quiet the kernel lets through a second's worth, and this: the largest frame that a tap takes, whatever
+        /// the rate.
+        const BURST: u32 = 128 << 10;
+        let attributes = [
+            (1, rate.bytes().to_be_bytes().to_vec()),
+            // In this many seconds.
+            (2, 1u64.to_be_bytes().to_vec()),
+            (3, BURST.to_be_bytes().to_vec()),
+            (4, BYTES.to_be_bytes().to_vec()),
+            (5, OVER.to_be_bytes().to_vec()),
+        ];
+        let attributes = attributes.into_iter().map(|(kind, value)| DefaultNla::new(kind, value)).collect();
+        self.0.push(Expressions::Other { expression_type: "limit".to_owned(), attributes });
+        self
     }
     fn verdict(mut self, code: u32) -> Self {
         let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(code))]);
@@ -350,6 +370,27 @@ pub fn tap(tap: &IfName, own: &Own) -> Messages {
 /// Deletes a tap's table, which need not be there.
 pub fn no_tap(tap: &IfName) -> Messages {
     Table::new(NetfilterProtoFamily::Bridge, tap.as_str()).gone()
+}
+
+/// How the names of tables end that hold guests to a rate.
+const RATE: &str = "-rate";
+
+/// The table of a tap whose guest sends no more than this to the switch; before anything else is asked of what he sends.
+pub fn rate(tap: &IfName, rate: Rate) -> Messages {
+    let rules = vec![Rule::default().from(tap).over(rate).drop()];
+    Table::new(NetfilterProtoFamily::Bridge, &format!("{tap}{RATE}"))
+        .chain("sent", "filter", InetHookNumber::PreRouting, BRIDGED - 1, rules)
+        .messages
+}
+
+/// Deletes it; it need not be there.
+pub fn no_rate(tap: &IfName) -> Messages {
+    Table::new(NetfilterProtoFamily::Bridge, &format!("{tap}{RATE}")).gone()
+}
+
+/// The name of a tap, if a table is that of a tap.
+pub fn tap_of(table: &str) -> &str {
+    table.strip_suffix(RATE).unwrap_or(table)
 }
 
 /// Asks for all tables.

@@ -1,6 +1,7 @@
 //! What only Linux does.
 
 mod gateway;
+mod rates;
 mod sandboxed;
 
 use crate::acts::Net7;
