@@ -11,10 +11,11 @@ use crate::db::switches::Switches;
 use crate::db::{Fault, Who};
 use crate::life::{Found, Input};
 use crate::requests::machine_jobs::doom;
+use crate::requests::switch::bridge;
 use crate::served;
 use crate::taps;
 use skep_proto::cell::{KillCell, ListCells, SweepCell};
-use skep_proto::net::{CreateSwitch, DeletePair, DeleteSwitch, DeleteTunnel, ListInterfaces, SetGateway};
+use skep_proto::net::{DeletePair, DeleteSwitch, DeleteTunnel, ListInterfaces, SetGateway};
 use skep_proto::storage::ListDisks;
 use skep_proto::{IfName, MachineId, Refusal};
 use std::collections::{HashMap, HashSet};
@@ -156,8 +157,7 @@ impl Broker {
         let who = Who::broker();
         let switches = self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default();
         for switch in &switches {
-            let call = CreateSwitch { switch: switch.id, number: switch.number, uplink: switch.uplink.clone() };
-            let made = self.net.call(&who, call).await.map(drop);
+            let made = bridge(self, &who, switch, switch.uplink.clone()).await;
             let gateway = SetGateway { number: switch.number, gateway: switch.gateway() };
             let made = match made {
                 Ok(()) => self.net.call(&who, gateway).await.map(drop),

@@ -340,6 +340,7 @@ fn switch_kind(kind: v1::SwitchKind) -> &'static str {
         v1::SwitchKind::Internal => "internal",
         v1::SwitchKind::HostOnly => "host-only",
         v1::SwitchKind::Nat => "nat",
+        v1::SwitchKind::Netgraph => "netgraph",
     }
 }
 
@@ -467,33 +468,4 @@ pub fn nanoseconds(time: Option<&Duration>) -> u64 {
     let time = time.copied().unwrap_or_default();
     let (seconds, nanos) = (u64::try_from(time.seconds).unwrap_or(0), u64::try_from(time.nanos).unwrap_or(0));
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
-}
-
-fn sound_device(device: &v1::SoundDevice) -> Value {
-    json!({"name": device.name, "description": device.description, "plays": device.plays, "records": device.records})
-}
-
-/// The host.
-pub fn host(host: &v1::HostInfo) -> Value {
-    json!({
-        "version": host.version,
-        "instance": host.instance,
-        "system": host.system,
-        "hypervisor": host.hypervisor,
-        "uefi": host.uefi,
-        "cpus": host.cpus,
-        "memory": host.memory_bytes,
-        "space": host.space_bytes,
-        "space_free": host.space_free_bytes,
-        "reflink": host.reflink,
-        "limits": host.limits,
-        "weaker": host.weaker,
-        "helpers": host.helpers,
-        "shares": host.shares,
-        "abilities": host.abilities,
-        "inabilities": host.inabilities,
-        "keyboards": host.keyboards,
-        "sound_devices": host.sound_devices.iter().map(sound_device).collect::<Vec<_>>(),
-        "certificate": host.certificate,
-    })
 }

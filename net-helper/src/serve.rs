@@ -55,7 +55,9 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
             R::CreateTap(c) => ask.answer(c, |_, c, []| tap::create(self.acting()?, &c)),
             R::MoveTap(c) => ask.answer(c, |_, c, []| Ok((tap::move_to(self.acting()?, &c)?, []))),
             R::DeleteTap(c) => ask.answer(c, |_, c, []| Ok((tap::delete(self.acting()?, &c)?, []))),
-            R::ListInterfaces(c) => ask.answer(c, |_, c, []| Ok((list::list(&mut self.host, self.instance, &c)?, []))),
+            R::ListInterfaces(c) => {
+                ask.answer(c, |_, c, []| Ok((list::list((&mut self.host, self.instance), &self.uplinks, &c)?, [])))
+            }
             R::CountTaps(c) => ask.answer(c, |_, c, []| Ok((tap::count(&mut self.host, self.instance, &c)?, []))),
             R::CreateTunnel(c) => ask.answer(c, |_, c, []| {
                 let uplinks = self.uplinks.clone();

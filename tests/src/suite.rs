@@ -174,6 +174,17 @@ impl Suite {
         self.ok(&["vm", "console", name, "--send", command, "--expect", answer, "--timeout", crate::PATIENCE])
     }
 
+    /// Boots machines a and b on the switch lan, with addresses 10.9.9.1 and 10.9.9.2; a has an answer from b.
+    pub fn two_reach_each_other(&self) -> Result<()> {
+        for (name, address) in [("a", "10.9.9.1/24"), ("b", "10.9.9.2/24")] {
+            self.define(name, &[])?;
+            self.ok(&["nic", "create", &format!("{name}-0"), "--switch", "lan", "--machine", name])?;
+            self.boot(name)?;
+            self.guest_runs(name, &platform::set_address(address), "set-0")?;
+        }
+        self.guest_runs("a", &platform::ping("10.9.9.2"), "ping-0").map(drop)
+    }
+
     /// The state of a machine.
     pub fn state_of(&self, name: &str) -> Result<String> {
         let show = self.json(&["vm", "show", name])?;

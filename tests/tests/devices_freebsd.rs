@@ -2,7 +2,7 @@
 #![cfg(target_os = "freebsd")]
 
 use anyhow::{Context, Result, ensure};
-use skep_tests::{Mode, Suite, is_root, skip};
+use skep_tests::{Mode, Suite, is_root, platform, skip};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -204,5 +204,24 @@ fn a_machine_plays_on_a_sound_device_of_the_host() -> Result<()> {
     let audit = suite.ok(&["audit"])?;
     ensure!(audit.contains(name), "{audit}");
     suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}
+
+#[test]
+fn two_machines_on_a_switch_of_netgraph_reach_each_other() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    suite.ok(&["switch", "create", "lan", "--kind", "netgraph"])?;
+    suite.two_reach_each_other()?;
+    suite.ok(&["audit"])?;
+    // It comes back with the suite, and what was on it is on it again.
+    suite.ok(&["down", "--keep-machines"])?;
+    suite.up()?;
+    suite.guest_runs("b", &platform::ping("10.9.9.1"), "ping-0")?;
+    suite.ok(&["vm", "kill", "a"])?;
+    suite.ok(&["vm", "kill", "b"])?;
     suite.finish()
 }

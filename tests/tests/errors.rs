@@ -198,6 +198,8 @@ fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()>
     ensure!(message.contains("up already"), "{message}");
     suite.ok(&["down"])?;
     suite.ok(&["up", "--uplinks", &name])?;
+    let uplinks = suite.json(&["host", "show"])?[0]["uplinks"].clone();
+    ensure!(uplinks.as_array().is_some_and(|all| all.len() == 1) && uplinks[0]["name"] == name, "{uplinks}");
     suite.ok(&["switch", "create", "wan", "--uplink", &name])?;
     // It is kept for later starts, until it is taken back.
     suite.ok(&["down"])?;
@@ -229,6 +231,7 @@ fn a_switch_gets_only_uplinks_that_the_starter_of_the_suite_gave() -> Result<()>
     suite.ok(&["down"])?;
     suite.ok(&["up", "--uplinks", "none"])?;
     refused(&suite, &["switch", "create", "wan", "--uplink", &name], 6, &[&name])?;
+    ensure!(suite.json(&["host", "show"])?[0]["uplinks"] == serde_json::json!([]));
     drop(tap);
     suite.finish()
 }

@@ -60,13 +60,7 @@ fn two_machines_on_one_switch_reach_each_other_and_the_host_is_as_before() -> Re
     let suite = Suite::start(Mode::Root)?;
     suite.import_guest()?;
     suite.ok(&["switch", "create", "lan"])?;
-    for (name, address) in [("a", "10.9.9.1/24"), ("b", "10.9.9.2/24")] {
-        suite.define(name, &[])?;
-        suite.ok(&["nic", "create", &format!("{name}-0"), "--switch", "lan", "--machine", name])?;
-        suite.boot(name)?;
-        suite.guest_runs(name, &platform::set_address(address), "set-0")?;
-    }
-    suite.guest_runs("a", &platform::ping("10.9.9.2"), "ping-0")?;
+    suite.two_reach_each_other()?;
     let (code, message) = suite.fails(&["switch", "delete", "lan"])?;
     ensure!(code == 5 && message.contains("switch lan"), "{code} {message}");
     suite.ok(&["vm", "kill", "a"])?;

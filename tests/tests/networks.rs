@@ -141,3 +141,15 @@ fn a_guest_is_launched_and_phones_home() -> Result<()> {
     suite.ok(&["switch", "delete", "default"])?;
     suite.finish()
 }
+
+#[test]
+fn a_switch_of_netgraph_is_freebsds_alone() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    let (code, message) = suite.fails(&["switch", "create", "lan", "--kind", "netgraph"])?;
+    ensure!(code != 0 && message.contains("which FreeBSD alone has"), "{code} {message}");
+    ensure!(suite.json(&["switch", "list"])?.is_empty());
+    suite.finish()
+}

@@ -56,6 +56,15 @@ pub fn event(view: EventView) -> v1::Event {
     }
 }
 
+fn interface(uplink: &skep_proto::broker::Uplink) -> v1::HostInterface {
+    v1::HostInterface {
+        name: uplink.name.to_string(),
+        up: uplink.up,
+        mtu: uplink.mtu,
+        bridge: uplink.bridge.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
 fn sound_device(device: &skep_proto::SoundDevice) -> v1::SoundDevice {
     v1::SoundDevice {
         name: device.device.to_string(),
@@ -86,6 +95,7 @@ pub fn host_info(view: HostView) -> v1::HostInfo {
         abilities: strings(&view.abilities),
         inabilities: strings(&view.inabilities),
         keyboards: strings(&view.keyboards),
+        uplinks: view.uplinks.iter().map(interface).collect(),
         sound_devices: view.sound.iter().map(sound_device).collect(),
         // The frontend's own.
         certificate: String::new(),

@@ -28,6 +28,7 @@ fn kind_view(view: &SwitchView) -> v1::SwitchKind {
         SwitchKind::Plain => v1::SwitchKind::Bridged,
         SwitchKind::HostOnly => v1::SwitchKind::HostOnly,
         SwitchKind::Nat => v1::SwitchKind::Nat,
+        SwitchKind::Netgraph => v1::SwitchKind::Netgraph,
     }
 }
 
@@ -40,6 +41,7 @@ pub fn switch_create(request: &v1::CreateSwitchRequest) -> Result<SwitchCreate, 
         (v1::SwitchKind::Unspecified | v1::SwitchKind::Bridged | v1::SwitchKind::Internal, _) => SwitchKind::Plain,
         (v1::SwitchKind::HostOnly, _) => SwitchKind::HostOnly,
         (v1::SwitchKind::Nat, _) => SwitchKind::Nat,
+        (v1::SwitchKind::Netgraph, _) => SwitchKind::Netgraph,
     };
     let subnet = optional("switch", "subnet", &request.subnet)?;
     Ok(SwitchCreate { name: value("switch", "name", &request.name)?, uplink, kind, subnet })

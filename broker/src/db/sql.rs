@@ -57,7 +57,7 @@ use skep_proto::broker::{Acceleration, BusKind, Controller, Gdb, NicModel, Resta
 use skep_proto::storage::DiskKind;
 
 numbered! {
-    switch_kind: SwitchKind = SwitchKind::Plain, SwitchKind::HostOnly, SwitchKind::Nat;
+    switch_kind: SwitchKind = SwitchKind::Plain, SwitchKind::HostOnly, SwitchKind::Nat, SwitchKind::Netgraph;
     disk_kind: DiskKind = DiskKind::Raw, DiskKind::Qcow2, DiskKind::Zvol;
     controller: Controller = Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd,
         Controller::VirtioScsi, Controller::VirtioScsiCd;

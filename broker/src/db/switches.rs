@@ -38,7 +38,7 @@ impl SwitchRow {
     /// The host on it.
     pub fn gateway(&self) -> Option<Gateway> {
         let reach = match self.kind {
-            SwitchKind::Plain => return None,
+            SwitchKind::Plain | SwitchKind::Netgraph => return None,
             SwitchKind::HostOnly => Reach::Host,
             SwitchKind::Nat => Reach::Out,
         };

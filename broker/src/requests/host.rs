@@ -4,10 +4,13 @@ use super::Cx;
 use crate::db::machines::{Machines, Which};
 use crate::db::switches::Switches;
 use skep_machine::Ability;
-use skep_proto::broker::{Done, HostRest, HostShow, HostView, RequestKey};
-use skep_proto::net::DeleteSwitch;
+use skep_proto::broker::{Done, HostRest, HostShow, HostView, RequestKey, Uplink};
+use skep_proto::net::{DeleteSwitch, Interface, ListInterfaces};
 use skep_proto::storage::Space;
 use skep_proto::{Reason, Refusal, Text};
+
+/// Most uplinks that are told of.
+const UPLINKS: usize = 32;
 
 /// `HostShow`: what is known without the helpers that are away.
 pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
@@ -17,6 +20,10 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
     let cell = if broker.cells.is_up() { broker.facilities(who).await.ok() } else { None };
     let space = if broker.storage.is_up() { broker.storage.call(who, Space {}).await.ok() } else { None };
     let space = space.map(|(space, [])| space);
+    let given = ListInterfaces { own: false, after: 0 };
+    let uplinks = if broker.net.is_up() { broker.net.call(who, given).await.ok() } else { None };
+    let uplinks = uplinks.map(|(page, [])| page.interfaces).unwrap_or_default();
+    let uplink = |i: Interface| Uplink { name: i.name, up: i.up, mtu: i.mtu, bridge: i.bridge };
     // Beside what the cell enforces: what the hypervisor does itself.
     let host = crate::platform::capabilities(0);
     let own = host.limits.iter().map(|limit| Text::lossy(limit.name()));
@@ -32,6 +39,7 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         reflink: space.is_some_and(|s| s.reflink),
         limits: cell.as_ref().map(|c| c.limits.iter().cloned().chain(own).collect()).unwrap_or_default(),
         weaker: cell.as_ref().map(|c| c.weaker.clone()).unwrap_or_default(),
+        uplinks: uplinks.into_iter().take(UPLINKS).map(uplink).collect(),
         sound: cell.as_ref().map(|c| c.sound.clone()).unwrap_or_default(),
         shares: cell.map(|c| c.shares).unwrap_or_default(),
         abilities: host.abilities.iter().map(|ability| Text::lossy(ability.name())).collect(),

@@ -1,9 +1,10 @@
 //! Switches.
 
 use super::{Cx, find_switch, group, said, taken};
-use crate::db::Change;
+use crate::broker::Broker;
 use crate::db::groups::Groups;
 use crate::db::switches::{SwitchRow, Switches};
+use crate::db::{Change, Who};
 use crate::page::{ROWS, fit};
 use crate::served;
 use skep_proto::broker::{
@@ -48,7 +49,7 @@ fn reserve(change: &Change<'_>, instance: InstanceId, c: &SwitchCreate) -> Resul
         return Err(taken("switch", &c.name));
     }
     let subnet = match (c.kind, c.subnet) {
-        (SwitchKind::Plain, _) => None,
+        (kind, _) if !kind.is_subnet() => None,
         (_, None) => Some(candidates(change, instance)?.next().ok_or_else(|| no_subnet(&c.name))?),
         (_, Some(subnet)) => match change.subnets()?.into_iter().find(|other| meet(subnet, *other)) {
             None => Some(subnet),
@@ -100,13 +101,13 @@ pub async fn create(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
 pub(super) async fn make(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal> {
     let Cx { broker, who, .. } = cx;
     foreign(broker.instance, &c.name, c.uplink.as_ref())?;
-    if c.kind != SwitchKind::Plain && c.uplink.is_some() {
+    if c.kind.is_subnet() && c.uplink.is_some() {
         let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("uplink");
         return Err(refusal.note("a switch with a subnet has none: its gateway is the way out"));
     }
-    if c.kind == SwitchKind::Plain && c.subnet.is_some() {
+    if !c.kind.is_subnet() && c.subnet.is_some() {
         let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("subnet");
-        return Err(refusal.note("a plain switch has none"));
+        return Err(refusal.note("a switch that is not nat or host-only has none"));
     }
     let mut switch = broker.change(who, |change| reserve(change, broker.instance, &c))?;
     if let Err(refusal) = establish(cx, &mut switch, c.subnet.is_none()).await {
@@ -122,11 +123,19 @@ pub(super) async fn make(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal
     Ok(view(broker.instance, switch))
 }
 
+/// Makes its bridge, or brings it to this state.
+pub(crate) async fn bridge(broker: &Broker, who: &Who, switch: &SwitchRow, uplink: Option<IfName>) -> Result<(), Refusal> {
+    let &SwitchRow { id: switch, number, kind, .. } = switch;
+    match kind {
+        SwitchKind::Netgraph => broker.net.call(who, net::CreateGraphSwitch { switch, number, uplink }).await.map(drop),
+        _ => broker.net.call(who, net::CreateSwitch { switch, number, uplink }).await.map(drop),
+    }
+}
+
 /// Makes it on the host. If its subnet was chosen for its user, and the host reaches that already, the next one is tried.
 async fn establish(cx: &Cx, switch: &mut SwitchRow, chosen: bool) -> Result<(), Refusal> {
     let Cx { broker, who, .. } = cx;
-    let call = net::CreateSwitch { switch: switch.id, number: switch.number, uplink: switch.uplink.clone() };
-    broker.net.call(who, call).await?;
+    bridge(broker, who, switch, switch.uplink.clone()).await?;
     let mut tried: Vec<Subnet> = Vec::new();
     for _ in 0..TRIES {
         let Some(gateway) = switch.gateway() else { return Ok(()) };
@@ -194,7 +203,7 @@ pub async fn set(cx: &Cx, c: SwitchSet) -> Result<SwitchView, Refusal> {
     }
     let asked = uplink.clone().filter(|uplink| *uplink != found.uplink);
     if let Some(uplink) = asked.clone() {
-        broker.net.call(who, net::CreateSwitch { switch: found.id, number: found.number, uplink }).await?;
+        bridge(broker, who, &found, uplink).await?;
     }
     let set = broker.change(who, |change| {
         let old = find_switch(change, &found.id.to_string())?;
@@ -231,8 +240,7 @@ async fn bring(cx: &Cx, switch: SwitchId, mut told: Option<IfName>) -> Result<()
         if told == row.uplink {
             return Ok(());
         }
-        let call = net::CreateSwitch { switch, number: row.number, uplink: row.uplink.clone() };
-        cx.broker.net.call(&cx.who, call).await?;
+        bridge(&cx.broker, &cx.who, &row, row.uplink.clone()).await?;
         told = row.uplink;
     }
 }

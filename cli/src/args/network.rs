@@ -81,6 +81,8 @@ pub enum SwitchKind {
     HostOnly,
     /// Guests get them, and reach each other and what the host reaches, in its name; not the host itself
     Nat,
+    /// As bridged or internal, by ng_bridge: the host itself is not on it (FreeBSD)
+    Netgraph,
 }
 
 /// What a NIC is to the guest.

@@ -17,6 +17,7 @@ fn number(kind: Option<SwitchKind>) -> i32 {
         Some(SwitchKind::Internal) => v1::SwitchKind::Internal,
         Some(SwitchKind::HostOnly) => v1::SwitchKind::HostOnly,
         Some(SwitchKind::Nat) => v1::SwitchKind::Nat,
+        Some(SwitchKind::Netgraph) => v1::SwitchKind::Netgraph,
     };
     kind.into()
 }

@@ -90,10 +90,10 @@ pub struct DeletePair {
     pub number: u16,
 }
 
-/// Lists the interfaces of this instance (`own`) or those of the host that could be an uplink.
+/// Lists the interfaces of this instance (`own`) or those of the host that switches may have as uplinks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListInterfaces {
-    /// This instance's, or else the host's others.
+    /// This instance's, or else the host's that its administrator gave.
     pub own: bool,
     /// Begin after the interface with this index; 0 for the first page.
     pub after: u32,

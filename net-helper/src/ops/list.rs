@@ -1,18 +1,19 @@
 //! What there is.
 
-use super::{no_uplink, unlisted};
-use crate::platform::{Link, NetHost};
+use super::{Place, no_uplink, unlisted};
+use crate::platform::Link;
 use skep_proto::net::{Interface, InterfacePage, ListInterfaces};
-use skep_proto::{InstanceId, Refusal};
+use skep_proto::{IfName, Refusal};
 
 /// Interfaces of a page: 50 of at most 61 bytes fit into a record.
 const PAGE: usize = 50;
 
-/// One page of our interfaces, or of the host's that could be an uplink.
-pub fn list(host: &mut dyn NetHost, instance: InstanceId, call: &ListInterfaces) -> Result<InterfacePage, Refusal> {
+/// One page of our interfaces, or of the host's that may and can be an uplink.
+pub fn list((host, instance): Place<'_>, uplinks: &[IfName], call: &ListInterfaces) -> Result<InterfacePage, Refusal> {
     let links = host.links().map_err(unlisted)?;
     let wanted = |link: &&Link| {
-        let chosen = if call.own { link.name.is_of(instance) } else { no_uplink(link, instance).is_none() };
+        let given = || uplinks.contains(&link.name) && no_uplink(link, instance).is_none();
+        let chosen = if call.own { link.name.is_of(instance) } else { given() };
         link.index > call.after && chosen
     };
     let show = |link: &Link| Interface {

@@ -27,6 +27,15 @@ pub enum SwitchKind {
     HostOnly,
     /// A subnet with addresses for guests, who reach what the host reaches, in its name.
     Nat,
+    /// As a plain one, made of ng_bridge(4): no interface of the host's, so that the host itself is not on it (FreeBSD).
+    Netgraph,
+}
+
+impl SwitchKind {
+    /// Whether it is a subnet.
+    pub fn is_subnet(self) -> bool {
+        matches!(self, Self::HostOnly | Self::Nat)
+    }
 }
 
 /// Lists switches by name.

@@ -1,6 +1,6 @@
 //! Who asks, and where.
 
-use crate::{InstanceId, RequestId, Secret, ShareName, SoundDevice, Text};
+use crate::{IfName, InstanceId, RequestId, Secret, ShareName, SoundDevice, Text};
 use serde::{Deserialize, Serialize};
 
 /// An object by its name or its id, as the user typed it. What it resolves to depends on the request.
@@ -69,6 +69,19 @@ pub const REMEMBERED: u32 = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostShow {}
 
+/// An interface of the host's that switches may have as an uplink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// Its name.
+    pub name: IfName,
+    /// Whether it is up.
+    pub up: bool,
+    /// Bytes of the largest packet.
+    pub mtu: u32,
+    /// Bridge that it is a member of.
+    pub bridge: Option<IfName>,
+}
+
 /// What this host is and can do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostView {
@@ -106,6 +119,8 @@ pub struct HostView {
     pub keyboards: Vec<Text<32>>,
     /// Sound devices that machines may have.
     pub sound: Vec<SoundDevice>,
+    /// The host's interfaces that switches may have as uplinks, the first 32.
+    pub uplinks: Vec<Uplink>,
 }
 
 /// Opens the log of a service for reading: the former file, if there is one, and the present one; then perhaps a watcher.

@@ -110,6 +110,7 @@ fn sessions(golden: &mut Golden) {
         abilities: vec![parse("eject")],
         inabilities: vec![parse("x2apic: no")],
         keyboards: vec![parse("de")],
+        uplinks: vec![Uplink { name: parse("em0"), up: true, mtu: 1500, bridge: Some(parse("skabcdb1")) }],
         sound: vec![SoundDevice { device: Dsp(0), description: parse("Realtek"), plays: true, records: false }],
     };
     golden.call(HostShow {}, host);
