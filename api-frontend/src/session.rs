@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Longest that a request other than a wait may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take to write a disk anew.
+const LONG: Duration = Duration::from_secs(6 * 3600);
 /// Longest single wait for the end of an operation; then it is asked for again.
 const WAIT: Duration = Duration::from_secs(24 * 3600);
 /// How long a restarting broker is waited for.
@@ -211,6 +213,14 @@ impl Caller {
         C: Call<Helper = Broker, SendFds = NoFds> + Clone,
     {
         self.ask(call, Again::No, PATIENCE).await.map_err(CallError::into_refusal)
+    }
+
+    /// The same of what may take long: as long as the copying of a disk.
+    pub async fn act_long<C>(&self, call: C) -> Result<(C::Reply, C::ReplyFds), Refusal>
+    where
+        C: Call<Helper = Broker, SendFds = NoFds> + Clone,
+    {
+        self.ask(call, Again::No, LONG).await.map_err(CallError::into_refusal)
     }
 
     /// Asks for something to be made. With an id that the client gave it may be asked twice.

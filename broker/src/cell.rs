@@ -6,6 +6,7 @@ use crate::db::Who;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::Nics;
 use crate::helpers::{Lent, PATIENCE, ask};
+use crate::layers;
 use crate::life::{Found, Input};
 use crate::platform;
 use crate::served;
@@ -19,8 +20,8 @@ use skep_proto::net::{CreateTap, DeleteTap, GuardTap, Own};
 use skep_proto::runner::{
     self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakePort, TakeSerial, Watch,
 };
-use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
-use skep_proto::{Call, CpuList, DiskId, Fds, MachineId, Rates, Reason, Refusal, UpTo, wire};
+use skep_proto::storage::{LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
+use skep_proto::{Call, CpuList, Fds, MachineId, Rates, Reason, Refusal, UpTo, wire};
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -113,6 +114,7 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         let (order, []) = broker.storage.call(who, WhoseOrder { machine: id }).await.map_err(|r| about(r, &object))?;
         spec.own_order = order.own;
     }
+    spec.layers = layers::of(broker, &spec.disks)?;
     let spec = &spec;
 
     let (file, kvm) = config(broker, who, &machine, spec).await?;
@@ -125,19 +127,24 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         }
         Boot::Loader | Boot::Bios => {}
         Boot::Direct { kernel, initrd, .. } => {
-            parts.push((FdRole::Kernel, open(broker, who, whole(*kernel), machine.files.0.as_str()).await?.0));
+            let whole = |disk| layers::whole(broker, disk);
+            parts.push((FdRole::Kernel, open(broker, who, whole(*kernel)?, machine.files.0.as_str()).await?.0));
             if let Some(initrd) = initrd {
-                parts.push((FdRole::Initrd, open(broker, who, whole(*initrd), machine.files.1.as_str()).await?.0));
+                parts.push((FdRole::Initrd, open(broker, who, whole(*initrd)?, machine.files.1.as_str()).await?.0));
             }
         }
     }
+    let mut layers = Vec::new();
     for (slot, (disk, name)) in (0..).zip(spec.disks.iter().zip(&machine.disk_names)) {
         if disk.flags.ejected {
             continue;
         }
-        let (file, most) = open(broker, who, OpenDisk::from(disk), name.as_str()).await?;
+        let under = spec.layers.iter().find(|layers| layers.slot == slot);
+        let top = under.map_or(disk.disk, |layers| layers.top);
+        let (file, most) = open(broker, who, OpenDisk { disk: top, ..OpenDisk::from(disk) }, name.as_str()).await?;
         file_limit = file_limit.max(most);
         parts.push((FdRole::Disk(slot), file));
+        layers.extend(layers::open(broker, who, under, disk.flags).await.map_err(|r| about(r, &format!("disk {name}")))?);
     }
     let log = OpenLogWriter { machine: id, log: LogKind::Hypervisor };
     let (_, [log, _]) = broker.storage.call(who, log).await.map_err(|r| about(r, &object))?;
@@ -201,6 +208,7 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     }
     let begin = async {
         let mut runner = broker.lent_runner(id).await?;
+        layers::keep(who, &mut runner, layers).await?;
         start_console(broker, who, id, slot, &mut runner).await?;
         let (_, [events]) = runner.ask(who, Watch {}, [], PATIENCE).await?;
         watch(Port::new(events).map_err(|e| Refusal::io(&object, "watch its runner", &e))?);
@@ -222,11 +230,6 @@ impl From<&Disk> for OpenDisk {
         let Disk { disk, kind, read_only, flags, .. } = *disk;
         Self { disk, kind, read_only, no_cache: flags.no_cache, sync: flags.sync }
     }
-}
-
-/// A raw disk that is read from its beginning to its end.
-fn whole(disk: DiskId) -> OpenDisk {
-    OpenDisk { disk, kind: DiskKind::Raw, read_only: true, no_cache: false, sync: false }
 }
 
 /// Opens a disk; gives the bytes that a guest may make of its file, too.

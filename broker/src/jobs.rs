@@ -3,9 +3,10 @@
 use crate::broker::Broker;
 use crate::db::Who;
 use crate::db::disks::{DiskRow, Disks};
+use crate::db::layers::Layers;
 use crate::operations::Operation;
 use skep_ipc::aio::Port;
-use skep_proto::storage::{CloneDisk, DeleteDisk, ImportDisk, JobDone, JobRecord};
+use skep_proto::storage::{CloneDisk, DeleteDisk, ImportDisk, JobDone, JobRecord, MergeLayers};
 use skep_proto::{DiskId, Reason, Refusal, wire};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -16,6 +17,8 @@ pub enum Job {
     Import(ImportDisk, OwnedFd),
     /// Copies one.
     Clone(CloneDisk),
+    /// Makes one of layers that stand on one another.
+    Merge(MergeLayers),
 }
 
 /// Runs one to its end. `told` gets the progress within it. Cancelled or failed, the new disk is gone, or will be.
@@ -29,6 +32,7 @@ pub async fn run(
     match job {
         Job::Import(call, stream) => broker.storage.call_with(&who, call, [stream, theirs]).await?,
         Job::Clone(call) => broker.storage.call_with(&who, call, [theirs]).await?,
+        Job::Merge(call) => broker.storage.call_with(&who, call, [theirs]).await?,
     };
     let cancelled = operation.cancelled();
     tokio::pin!(cancelled);
@@ -68,9 +72,32 @@ impl Broker {
     /// Deletes the file of a doomed disk, then its row. What fails now is done when storage-helper comes back.
     pub async fn delete_file(&self, who: &Who, id: DiskId) {
         let Ok(Some(disk)) = self.read(|db| db.disk(id)) else { return };
-        let gone = self.storage.call(who, DeleteDisk { disk: id, kind: disk.kind }).await.map(|_| ());
-        if let Err(refusal) = gone.and_then(|()| Ok(self.change(who, |change| change.remove_disk(id))?)) {
+        if let Err(refusal) = self.delete_disk(who, &disk).await {
             self.warn(who.trace, format_args!("disk {} ({id}) has yet to be deleted: {refusal}", disk.name));
+        }
+    }
+
+    /// Deletes a doomed disk's file or volume, then its row. A file that others stand on stays until the last of them is gone.
+    pub async fn delete_disk(&self, who: &Who, disk: &DiskRow) -> Result<(), Refusal> {
+        if !disk.top.map_or(Ok(false), |top| self.read(|db| db.is_stood_on(top)))? {
+            self.storage.call(who, DeleteDisk { disk: disk.file(), kind: disk.kind }).await?;
+        }
+        self.change(who, |change| change.remove_disk(disk.id))?;
+        self.delete_layers(who).await;
+        Ok(())
+    }
+
+    /// Deletes files that nothing needs any more. What fails now is done when storage-helper comes back, or with the next.
+    pub async fn delete_layers(&self, who: &Who) {
+        for layer in self.read(|db| db.layers_to_go()).unwrap_or_default() {
+            // One that is being made, or read.
+            if self.free(layer.id, "").is_err() {
+                continue;
+            }
+            let gone = self.storage.call(who, DeleteDisk { disk: layer.id, kind: layer.kind }).await.map(|_| ());
+            if let Err(refusal) = gone.and_then(|()| Ok(self.change(who, |change| change.remove_layer(layer.id))?)) {
+                self.warn(who.trace, format_args!("a layer of disks has yet to be deleted: {refusal}"));
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod cell;
 mod db;
 mod helpers;
 mod jobs;
+mod layers;
 mod life;
 mod login;
 mod operations;

@@ -1,8 +1,10 @@
 //! Parts of a machine's settings: as users give them, as they are kept, and as the engines read them.
 
+use crate::spec::Seat;
 use skep_machine as model;
 use skep_proto::Share;
-use skep_proto::broker::{Board, BoardDraft, FwCfg, Limits, LimitsDraft, Screen, ScreenDraft};
+use skep_proto::broker::{Board, BoardDraft, Controller, FwCfg, Limits, LimitsDraft, Screen, ScreenDraft};
+use skep_proto::storage::DiskKind;
 
 fn take<T: Clone>(to: &mut T, from: &Option<T>) {
     if let Some(value) = from {
@@ -84,6 +86,11 @@ pub fn model_limits(cpu_percent: u32, limits: &Limits) -> model::Limits {
     }
 }
 
+/// How a disk is kept, as the engines read it.
+pub fn format(kind: DiskKind) -> model::Format {
+    if kind == DiskKind::Qcow2 { model::Format::Qcow2 } else { model::Format::Raw }
+}
+
 /// A shared directory, as the engines read it.
 pub fn shared(share: &Share) -> model::Share {
     model::Share { name: share.name.as_str().to_owned(), read_only: share.read_only }
@@ -92,4 +99,21 @@ pub fn shared(share: &Share) -> model::Share {
 /// An item of fw_cfg, likewise.
 pub fn item(item: &FwCfg) -> model::FwCfg {
     model::FwCfg { name: item.name.as_str().to_owned(), value: item.value.as_str().to_owned() }
+}
+
+/// What a disk is attached to, likewise.
+pub fn model_controller(controller: Controller) -> model::Controller {
+    match controller {
+        Controller::VirtioBlk => model::Controller::VirtioBlk,
+        Controller::Nvme => model::Controller::Nvme,
+        Controller::Ahci => model::Controller::Ahci,
+        Controller::AhciCd => model::Controller::AhciCd,
+        Controller::VirtioScsi => model::Controller::VirtioScsi,
+        Controller::VirtioScsiCd => model::Controller::VirtioScsiCd,
+    }
+}
+
+/// Its place on a controller, likewise.
+pub fn model_seat(seat: &Seat) -> model::Seat {
+    model::Seat { controller: seat.controller, port: seat.port }
 }

@@ -4,6 +4,7 @@ use crate::actor::Msg;
 use crate::broker::Broker;
 use crate::cell;
 use crate::db::disks::{Disks, Stage};
+use crate::db::layers::Layers;
 use crate::db::machines::{Machines, Which};
 use crate::db::nics::Nics;
 use crate::db::snapshots::Snapshots;
@@ -16,7 +17,7 @@ use crate::served;
 use crate::taps;
 use skep_proto::cell::{KillCell, ListCells, SweepCell};
 use skep_proto::net::{DeletePair, DeleteSwitch, DeleteTunnel, ListInterfaces, SetGateway};
-use skep_proto::storage::ListDisks;
+use skep_proto::storage::{DiskState, ListDisks};
 use skep_proto::{IfName, MachineId, Refusal};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -125,6 +126,7 @@ impl Broker {
         for disk in disks.iter().filter(|d| d.stage == Stage::Deleting) {
             self.delete_file(&who, disk.id).await;
         }
+        self.delete_layers(&who).await;
         self.refresh_disks(&who).await;
     }
 
@@ -135,16 +137,21 @@ impl Broker {
             let Ok((page, [])) = self.storage.call(who, ListDisks { after }).await else { return };
             let Some(last) = page.disks.last() else { return };
             after = Some(last.disk);
-            let changed = page.disks.iter().filter(|state| {
-                let row = self.read(|db| db.disk(state.disk)).ok().flatten();
-                row.is_some_and(|d| d.stage == Stage::Ready && (d.size, d.allocated) != (state.size, state.allocated))
-            });
-            let changed: Vec<_> = changed.collect();
+            let differs = |state: &DiskState| {
+                let (layer, disk) = self.read(|db| Ok::<_, Fault>((db.layer(state.disk)?, db.disk_of(state.disk)?))).ok()?;
+                let disk = disk.filter(|d| d.stage == Stage::Ready && (d.size, d.allocated) != (state.size, state.allocated));
+                let layer = layer.filter(|layer| layer.allocated != state.allocated);
+                (disk.is_some() || layer.is_some()).then(|| (state.clone(), disk.map(|disk| disk.id)))
+            };
+            let changed: Vec<_> = page.disks.iter().filter_map(differs).collect();
             if changed.is_empty() {
                 continue;
             }
             let written = self.change(who, |change| {
-                changed.iter().try_for_each(|state| change.disk_ready(state.disk, state.size, state.allocated, None))
+                changed.iter().try_for_each(|(state, disk)| match disk {
+                    Some(disk) => change.disk_ready(*disk, state.size, state.allocated, None),
+                    None => change.set_layer_allocated(state.disk, state.allocated),
+                })
             });
             if let Err(fault) = written {
                 return self.warn(who.trace, format_args!("disks: {fault}"));

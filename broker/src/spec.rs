@@ -2,7 +2,11 @@
 
 use crate::db::Fault;
 use crate::db::disks::DiskRow;
-use crate::parts::{edit_board, edit_limits, edit_screen, item, model_board, model_limits, model_screen, shared};
+use crate::layers::DiskLayers;
+use crate::parts::{
+    edit_board, edit_limits, edit_screen, format, item, model_board, model_controller, model_limits, model_screen, model_seat,
+    shared,
+};
 use crate::seats::{held, model_bus};
 use serde::{Deserialize, Serialize};
 use skep_machine::{self as model, Mac, MachineSpec};
@@ -64,6 +68,8 @@ pub struct Spec {
     pub sound_out: Option<Dsp>,
     /// The host's device that it records from.
     pub sound_in: Option<Dsp>,
+    /// Files of its disks. Looked up at each start: only in what a machine runs with.
+    pub layers: Vec<DiskLayers>,
 }
 
 /// A disk's place on a controller with a name.
@@ -152,6 +158,7 @@ impl Default for Spec {
             seats: Vec::new(),
             sound_out: None,
             sound_in: None,
+            layers: Vec::new(),
         }
     }
 }
@@ -323,20 +330,10 @@ impl Spec {
         }
         let disks = (0..).zip(&self.disks).map(|(slot, disk)| model::Disk {
             slot,
-            controller: match disk.controller {
-                Controller::VirtioBlk => model::Controller::VirtioBlk,
-                Controller::Nvme => model::Controller::Nvme,
-                Controller::Ahci => model::Controller::Ahci,
-                Controller::AhciCd => model::Controller::AhciCd,
-                Controller::VirtioScsi => model::Controller::VirtioScsi,
-                Controller::VirtioScsiCd => model::Controller::VirtioScsiCd,
-            },
-            seat: self
-                .seats
-                .iter()
-                .find(|seat| seat.disk == slot)
-                .map(|seat| model::Seat { controller: seat.controller, port: seat.port }),
-            format: if disk.kind == DiskKind::Qcow2 { model::Format::Qcow2 } else { model::Format::Raw },
+            controller: model_controller(disk.controller),
+            seat: self.seats.iter().find(|seat| seat.disk == slot).map(model_seat),
+            format: format(disk.kind),
+            layers: self.layers.iter().find(|layers| layers.slot == slot).map(DiskLayers::formats).unwrap_or_default(),
             read_only: disk.read_only,
             no_cache: disk.flags.no_cache,
             sync: disk.flags.sync,
@@ -417,13 +414,15 @@ impl Spec {
 
     /// Whether these are the same settings.
     pub fn is_set_as(&self, other: &Spec) -> bool {
-        Spec { own_order: other.own_order, ..self.clone() } == *other
+        Spec { own_order: other.own_order, layers: other.layers.clone(), ..self.clone() } == *other
     }
 
     /// Names of what differs, and when each would apply to a machine that runs with `self`.
     pub fn changes(&self, new: &Spec, id: MachineId) -> Result<Vec<(Text<32>, Applies)>, Fault> {
         let mut changes: Vec<Text<32>> = Vec::new();
-        let fields = model::applies(&self.model(id)?, &new.model(id)?);
+        let mut same_files = new.clone();
+        same_files.layers.clone_from(&self.layers);
+        let fields = model::applies(&self.model(id)?, &same_files.model(id)?);
         changes.extend(fields.iter().map(|change| Text::lossy(setting(&change.field))));
         // Another file under the same description.
         let files = |spec: &Spec| match spec.boot {

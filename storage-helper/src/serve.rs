@@ -1,7 +1,7 @@
 //! One line per operation.
 
 use crate::job::{Ended, Jobs};
-use crate::ops::{clone, disk, import, log, snapshot, space, variables, vars};
+use crate::ops::{clone, disk, import, layer, log, snapshot, space, variables, vars};
 use crate::store::Store;
 use nix::poll::PollFlags;
 use skep_ipc::{Answered, Ask, ProtocolError, Service, Watch};
@@ -31,6 +31,8 @@ impl Service<Storage> for StorageHelper {
             R::CreateDisk(c) => ask.answer(c, |_, c, []| Ok((disk::create(store, jobs, &c)?, []))),
             R::ImportDisk(c) => ask.answer(c, |from, c, fds| Ok((import::start(store, jobs, from.trace, c, fds)?, []))),
             R::CloneDisk(c) => ask.answer(c, |from, c, fds| Ok((clone::start(store, jobs, from.trace, &c, fds)?, []))),
+            R::MergeLayers(c) => ask.answer(c, |from, c, fds| Ok((layer::merge(store, jobs, from.trace, &c, fds)?, []))),
+            R::OpenLayer(c) => ask.answer(c, |_, c, []| layer::open(store, &c)),
             R::OpenDisk(c) => ask.answer(c, |_, c, []| disk::open(store, &c)),
             R::ResizeDisk(c) => ask.answer(c, |_, c, []| Ok((disk::resize(store, &c)?, []))),
             R::WipeDisk(c) => ask.answer(c, |_, c, []| Ok((disk::wipe(store, jobs, &c)?, []))),

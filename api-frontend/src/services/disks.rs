@@ -54,7 +54,7 @@ impl Disks for Api {
         call.run(async {
             let which = convert::named("disk", "disk", &request.disk)?;
             let place = call.peer.stream_place()?;
-            let (view, [file]) = call.act(DiskExport { disk: which }).await?;
+            let (view, [file]) = call.act_long(DiskExport { disk: which }).await?;
             export(&call, view, file, request.offset_bytes, place)
         })
         .await
@@ -66,7 +66,7 @@ impl Disks for Api {
             let disk = convert::named("disk", "disk", &request.disk)?;
             let name = convert::value("disk", "name", &request.name)?;
             let image = disk::facts(request.image.as_ref())?;
-            Ok(event::operation(call.make(&request.request_id, DiskClone { disk, name, image }).await?.0))
+            Ok(event::operation(call.make(&request.request_id, DiskClone { disk, name, image, full: request.full }).await?.0))
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! Disks as rows.
 
+use super::layers::LayerRow;
 use super::sql::disk_kind;
 use super::{Change, Db, Fault, Id, Number};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -63,9 +64,18 @@ pub struct DiskRow {
     pub iso: bool,
     /// What is known of it, if it is an image.
     pub image: Option<ImageFacts>,
+    /// The file that its machine writes to; none: it is a volume.
+    pub top: Option<DiskId>,
+    /// What that stands on.
+    pub base: Option<DiskId>,
 }
 
 impl DiskRow {
+    /// As storage-helper knows what its machine writes to.
+    pub fn file(&self) -> DiskId {
+        self.top.unwrap_or(self.id)
+    }
+
     /// What it is, if it stays as it is: no machine writes to it, and nobody changes it.
     pub fn fixed(&self) -> Option<&'static str> {
         match (self.iso, &self.image) {
@@ -92,7 +102,8 @@ pub struct DiskUser {
 }
 
 const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns, grp, description, iso,
-                       images.disk IS NOT NULL, source, os, user, min_disk, min_memory";
+                       images.disk IS NOT NULL, source, os, user, min_disk, min_memory, top,
+                       (SELECT base FROM layers WHERE layers.id = disks.top)";
 const TABLES: &str = "disks LEFT JOIN images ON images.disk = disks.id";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
@@ -110,6 +121,8 @@ fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
         description: row.get::<_, Id<_>>(9)?.0,
         iso: row.get(10)?,
         image: if row.get(11)? { Some(facts(row)?) } else { None },
+        top: row.get::<_, Option<Id<_>>>(17)?.map(|Id(id)| id),
+        base: row.get::<_, Option<Id<_>>>(18)?.map(|Id(id)| id),
     })
 }
 
@@ -132,6 +145,12 @@ pub trait Disks {
     fn disk(&self, id: DiskId) -> Result<Option<DiskRow>, Fault> {
         let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE id = ?");
         Ok(self.sql().prepare_cached(&sql)?.query_row([Id(id)], row).optional()?)
+    }
+
+    /// The one whose machine writes to this file, or that is this volume.
+    fn disk_of(&self, file: DiskId) -> Result<Option<DiskRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE top = ?1 OR (id = ?1 AND top IS NULL)");
+        Ok(self.sql().prepare_cached(&sql)?.query_row([Id(file)], row).optional()?)
     }
 
     /// By id or, if none has this one, by name; one that is being deleted is not found.
@@ -199,10 +218,14 @@ impl Disks for Change<'_> {
 }
 
 impl Change<'_> {
-    /// Adds a disk.
+    /// Adds a disk, and the file that it is kept in.
     pub fn add_disk(&self, disk: &DiskRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns, grp, description, iso)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        if let Some(id) = disk.top {
+            let layer = LayerRow { id, kind: disk.kind, base: disk.base, allocated: disk.allocated };
+            self.add_layer(&layer, disk.group, false)?;
+        }
+        let sql = "INSERT INTO disks (id, name, kind, size, allocated, sha256, state, created_ns, grp, description, iso, top)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![
             Id(disk.id),
             disk.name.as_str(),
@@ -214,7 +237,8 @@ impl Change<'_> {
             disk.created_ns,
             Id(disk.group),
             disk.description.as_str(),
-            disk.iso
+            disk.iso,
+            disk.top.map(Id)
         ])?;
         let Some(image) = &disk.image else { return Ok(()) };
         let sql = "INSERT INTO images (disk, source, os, user, min_disk, min_memory) VALUES (?, ?, ?, ?, ?, ?)";
@@ -244,6 +268,8 @@ impl Change<'_> {
     pub fn disk_ready(&self, id: DiskId, size: u64, allocated: u64, sha256: Option<&str>) -> Result<(), Fault> {
         let sql = "UPDATE disks SET state = 'ready', size = ?, allocated = ?, sha256 = coalesce(?, sha256) WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![Number(size), Number(allocated), sha256, Id(id)])?;
+        let sql = "UPDATE layers SET allocated = ? WHERE id = (SELECT top FROM disks WHERE id = ?)";
+        self.prepare_cached(sql)?.execute(params![Number(allocated), Id(id)])?;
         Ok(())
     }
 
@@ -253,9 +279,9 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Its file is gone.
+    /// It is gone, and so are files that nothing else needs, or they will be.
     pub fn remove_disk(&self, id: DiskId) -> Result<(), Fault> {
         self.prepare_cached("DELETE FROM disks WHERE id = ?")?.execute([Id(id)])?;
-        Ok(())
+        self.doom_layers()
     }
 }

@@ -103,7 +103,8 @@ pub trait Groups {
         Ok(found.map(|group| group.map(|Id(group)| group)))
     }
 
-    /// What a group has. Disks count until their files are gone.
+    /// What a group has. Disks count with their sizes until their files are gone, what snapshots and deleted disks leave under them with what it
+    /// occupies.
     fn usage(&self, group: GroupId) -> Result<Quota, Fault> {
         let sql = "SELECT count(*), coalesce(sum(cpus), 0), coalesce(sum(memory_mib), 0) FROM machines
                    WHERE grp = ? AND stage <> 'deleting'";
@@ -111,7 +112,9 @@ pub trait Groups {
             let Number(memory_mib) = row.get(2)?;
             Ok(Quota { machines: row.get(0)?, cpus: row.get(1)?, memory_mib, disk_bytes: 0 })
         })?;
-        let sql = "SELECT coalesce(sum(size), 0) FROM disks WHERE grp = ?";
+        let sql =
+            "SELECT coalesce((SELECT sum(size) FROM disks WHERE grp = ?1), 0) + coalesce((SELECT sum(allocated) FROM layers l
+                   WHERE grp = ?1 AND NOT EXISTS (SELECT 1 FROM disks WHERE top = l.id)), 0)";
         let Number(bytes) = self.sql().prepare_cached(sql)?.query_row([Id(group)], |row| row.get(0))?;
         quota.disk_bytes = bytes;
         Ok(quota)
@@ -159,7 +162,7 @@ impl Change<'_> {
     /// Whether nothing is in it, not even what is being deleted.
     pub fn group_is_empty(&self, group: GroupId) -> Result<bool, Fault> {
         let sql = "SELECT 1 FROM machines WHERE grp = ?1 UNION ALL SELECT 1 FROM disks WHERE grp = ?1
-                   UNION ALL SELECT 1 FROM nics WHERE grp = ?1";
+                   UNION ALL SELECT 1 FROM nics WHERE grp = ?1 UNION ALL SELECT 1 FROM layers WHERE grp = ?1";
         Ok(!self.prepare_cached(sql)?.exists([Id(group)])?)
     }
 
@@ -185,6 +188,14 @@ impl Change<'_> {
     /// Moves a disk.
     pub fn move_disk(&self, disk: DiskId, group: GroupId) -> Result<(), Fault> {
         self.prepare_cached("UPDATE disks SET grp = ? WHERE id = ?")?.execute(params![Id(group), Id(disk)])?;
+        // What only it and its snapshots need goes along.
+        let sql = "WITH RECURSIVE own (id, base) AS (
+                       SELECT l.id, l.base FROM layers l JOIN disks ON disks.top = l.id WHERE disks.id = ?2
+                       UNION ALL SELECT l.id, l.base FROM layers l JOIN snapshots ON snapshots.layer = l.id WHERE snapshots.disk = ?2
+                       UNION SELECT l.id, l.base FROM layers l JOIN own ON l.id = own.base
+                       WHERE NOT EXISTS (SELECT 1 FROM disks WHERE top = l.id))
+                   UPDATE layers SET grp = ?1 WHERE id IN (SELECT id FROM own)";
+        self.prepare_cached(sql)?.execute(params![Id(group), Id(disk)])?;
         Ok(())
     }
 

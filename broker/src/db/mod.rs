@@ -9,6 +9,7 @@ pub mod events;
 mod fault;
 pub mod groups;
 pub mod guests;
+pub mod layers;
 pub mod machines;
 pub mod nics;
 pub mod operations;
@@ -64,6 +65,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0016_images.sql"),
     include_str!("../../migrations/0017_sound.sql"),
     include_str!("../../migrations/0018_rates.sql"),
+    include_str!("../../migrations/0019_layers.sql"),
 ];
 
 /// The open database.

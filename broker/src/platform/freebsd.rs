@@ -56,6 +56,9 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
 /// Who runs the machines.
 pub const HYPERVISOR: Hypervisor = Hypervisor::Bhyve;
 
+/// Whether disks can stand on layers: bhyve reads raw files and volumes.
+pub const LAYERS: bool = false;
+
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {
     HostCapabilities::bhyve(memory_mib)

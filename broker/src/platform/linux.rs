@@ -43,6 +43,9 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
 /// Who runs the machines.
 pub const HYPERVISOR: Hypervisor = Hypervisor::Qemu;
 
+/// Whether disks can stand on layers.
+pub const LAYERS: bool = true;
+
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {
     HostCapabilities::qemu(memory_mib)

@@ -1,9 +1,12 @@
 //! Disks.
 
+use super::copies::{self, How, Plan};
 use super::{Cx, find_disk, group, said, taken};
 use crate::broker::Broker;
+use crate::db::Who;
 use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::groups::Groups;
+use crate::db::layers::{LayerRow, Layers};
 use crate::jobs::{self, Job};
 use crate::operations::Operation;
 use crate::page::{ROWS, fit};
@@ -13,29 +16,34 @@ use skep_proto::broker::{
     DiskView, DiskWipe, Done, ImageFacts, OperationGet, OperationView, Ref,
 };
 use skep_proto::storage::{
-    CloneDisk, CreateDisk, DiskKind, ImportDisk, JobDone, OpenDisk, Packing, ResizeDisk, SourceFormat, Space, VolumeSpace,
-    WipeDisk,
+    CreateDisk, DiskKind, DiskState, ImportDisk, JobDone, Layer, MergeLayers, OpenDisk, OpenLayer, Packing, ResizeDisk,
+    SourceFormat, Space, VolumeSpace, WipeDisk,
 };
 use skep_proto::{DiskId, DiskName, GroupId, OneFd, OperationId, Reason, Refusal, Text, UpTo};
 use std::fmt::Write;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 /// Names of machines in a view, at most.
 const MACHINES: usize = 50;
 
 /// Machines of groups that are not his to see are left out.
-fn view(db: &(impl Disks + Groups), disk: DiskRow, rights: &Rights) -> Result<DiskView, Refusal> {
+fn view(db: &(impl Disks + Groups + Layers), disk: DiskRow, rights: &Rights) -> Result<DiskView, Refusal> {
     let users = db.disk_users(disk.id)?;
     let group = db.group_name(disk.group)?;
-    let DiskRow { id, name, kind, size, allocated, sha256, created_ns, description, iso, image, .. } = disk;
+    // What it shares with others is theirs, too.
+    let allocated = if disk.base.is_some() { db.own_bytes(disk.file())? } else { disk.allocated };
+    let DiskRow { id, name, kind, size, sha256, created_ns, description, iso, image, .. } = disk;
     let machines =
         users.into_iter().filter(|user| rights.within(user.group).is_some()).map(|user| user.name).take(MACHINES).collect();
     Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description, iso, image })
 }
 
 /// A row of which the file has yet to be made.
-fn new_row(name: &DiskName, kind: DiskKind, size: u64, group: GroupId) -> DiskRow {
+pub(super) fn new_row(name: &DiskName, kind: DiskKind, size: u64, group: GroupId) -> DiskRow {
+    let id = DiskId::random();
     DiskRow {
-        id: DiskId::random(),
+        id,
         name: name.clone(),
         kind,
         size,
@@ -47,11 +55,13 @@ fn new_row(name: &DiskName, kind: DiskKind, size: u64, group: GroupId) -> DiskRo
         description: Text::default(),
         iso: false,
         image: None,
+        top: (kind != DiskKind::Zvol).then_some(id),
+        base: None,
     }
 }
 
 /// Adds such a row. The name is taken from now on.
-fn add(broker: &Broker, db: &crate::db::Change<'_>, disk: DiskRow) -> Result<DiskRow, Refusal> {
+pub(super) fn add(broker: &Broker, db: &crate::db::Change<'_>, disk: DiskRow) -> Result<DiskRow, Refusal> {
     if db.find_disk(disk.name.as_str())?.is_some() {
         return Err(taken("disk", &disk.name));
     }
@@ -206,18 +216,20 @@ pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
     }
     let from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     broker.read(|db| still(broker, &from, db))?;
+    let how = How::ask(broker, who, c.full).await?;
     let begin = Operation::begin(broker, who, from.group, "clone", format_args!("disk {}", c.name), |change| {
         let image = c.image.map(|facts| ImageFacts { source: Text::lossy(&format!("disk {}", from.name)), ..facts });
-        let row = DiskRow { iso: from.iso && image.is_none(), image, ..new_row(&c.name, from.kind, from.size, from.group) };
-        add(broker, change, row)
+        let mut row = DiskRow { iso: from.iso && image.is_none(), image, ..new_row(&c.name, from.kind, from.size, from.group) };
+        let Plan { kind, base, way } = copies::plan(change, &from, row.id, from.size, how)?;
+        (row.kind, row.base) = (kind, base);
+        Ok((add(broker, change, row)?, way))
     });
-    let (disk, mut operation) = begin?;
+    let ((disk, way), mut operation) = begin?;
     let hold = broker.hold(vec![from.id]);
     let view = operation.view();
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {
-        let call = CloneDisk { from: from.id, to: disk.id, kind: from.kind };
-        let done = jobs::run(&broker, &mut operation, Job::Clone(call), |done, total| (done, total)).await;
+        let done = copies::make(&broker, &mut operation, way, |done, total| (done, total)).await;
         drop(hold);
         end(&broker, &who, operation, &disk, done).await;
     });
@@ -264,7 +276,7 @@ pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
     let hold = broker.hold(vec![disk.id]);
     let grows = c.size.saturating_sub(disk.size);
     let growing = broker.change(who, |change| broker.grow(change, disk.group, grows))?;
-    let call = ResizeDisk { disk: disk.id, kind: disk.kind, size: c.size };
+    let call = ResizeDisk { disk: disk.file(), kind: disk.kind, size: c.size };
     let (state, []) = broker.storage.call(who, call).await.map_err(named(&disk))?;
     drop(hold);
     drop(growing);
@@ -312,8 +324,11 @@ pub async fn wipe(cx: &Cx, c: DiskWipe) -> Result<DiskView, Refusal> {
     let hold = broker.hold(vec![disk.id]);
     // Before it is emptied: cut off, it does not bear the checksum of what it had.
     broker.change(who, |change| change.disk_ready(disk.id, disk.size, disk.allocated, Some("")))?;
-    let call = WipeDisk { disk: disk.id, kind: disk.kind, size: disk.size };
-    let wiped = broker.storage.call(who, call).await;
+    let wiped = match disk.base {
+        // Another file takes its place, which stands on nothing.
+        Some(_) => replace(broker, who, &disk, None, disk.size).await.map(|state| (state, [])),
+        None => broker.storage.call(who, WipeDisk { disk: disk.file(), kind: disk.kind, size: disk.size }).await,
+    };
     drop(hold);
     if wiped.as_ref().is_err_and(|refusal| refusal.reason != Reason::Unavailable) {
         broker.change(who, |change| change.disk_ready(disk.id, disk.size, disk.allocated, Some(disk.sha256.as_str())))?;
@@ -331,10 +346,63 @@ pub async fn export(cx: &Cx, c: DiskExport) -> Result<(DiskView, OneFd), Refusal
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     broker.read(|db| still(broker, &disk, db))?;
-    let call = OpenDisk { disk: disk.id, kind: disk.kind, read_only: true, no_cache: false, sync: false };
-    let (_, [file]) = broker.storage.call(who, call).await.map_err(named(&disk))?;
+    let file = match disk.base {
+        Some(_) => whole(broker, who, &disk).await.map_err(named(&disk))?,
+        None => {
+            let call = OpenDisk { disk: disk.file(), kind: disk.kind, read_only: true, no_cache: false, sync: false };
+            let (_, [file]) = broker.storage.call(who, call).await.map_err(named(&disk))?;
+            file
+        }
+    };
     let view = broker.read(|db| view(db, disk, &cx.user.rights))?;
     Ok((view, [file]))
+}
+
+/// Makes one file of all that a disk stands on, and opens it; its name goes at once.
+async fn whole(broker: &Rc<Broker>, who: &Who, disk: &DiskRow) -> Result<OwnedFd, Refusal> {
+    let layers = broker.read(|db| db.layers_from(disk.file()))?;
+    let layer = LayerRow { id: DiskId::random(), kind: DiskKind::Qcow2, base: None, allocated: 0 };
+    let begin = Operation::begin(broker, who, disk.group, "export", format_args!("disk {}", disk.name), |change| {
+        Ok(change.add_layer(&layer, disk.group, true)?)
+    });
+    let ((), mut operation) = begin?;
+    let hold = broker.hold(vec![disk.id, layer.id]);
+    let merged = u8::try_from(layers.len()).unwrap_or(u8::MAX);
+    let call = MergeLayers { layers: copies::told(&layers), merged, to: layer.id, held: false };
+    let made = async {
+        jobs::run(broker, &mut operation, Job::Merge(call), |done, total| (done, total)).await?;
+        let call = OpenLayer { layer: Layer::from(&layer), held: true, no_cache: false, sync: false };
+        let (_, [file]) = broker.storage.call(who, call).await?;
+        Ok(file)
+    };
+    let file = made.await;
+    drop(hold);
+    broker.delete_layers(who).await;
+    operation.finish(file.as_ref().map(drop).map_err(Clone::clone));
+    file
+}
+
+/// Has a disk that nobody has open go on with an empty file upon `base`. What only the former one needed goes.
+pub(super) async fn replace(
+    broker: &Rc<Broker>, who: &Who, disk: &DiskRow, base: Option<DiskId>, size: u64,
+) -> Result<DiskState, Refusal> {
+    let layer = LayerRow { id: DiskId::random(), kind: DiskKind::Qcow2, base, allocated: 0 };
+    // Cut off, it goes again.
+    broker.change(who, |change| change.add_layer(&LayerRow { base: None, ..layer }, disk.group, true))?;
+    let hold = broker.hold(vec![layer.id]);
+    let made = broker.storage.call(who, CreateDisk { disk: layer.id, kind: layer.kind, size }).await;
+    let made = made.and_then(|(state, [])| {
+        broker.change(who, |change| {
+            change.keep_layer(&layer)?;
+            change.set_disk_top(disk.id, &layer)?;
+            change.disk_ready(disk.id, state.size, state.allocated, None)?;
+            change.doom_layers()
+        })?;
+        Ok(state)
+    });
+    drop(hold);
+    broker.delete_layers(who).await;
+    made
 }
 
 /// `DiskGet`.
@@ -376,9 +444,8 @@ pub async fn delete(cx: &Cx, c: DiskDelete) -> Result<Done, Refusal> {
         change.disk_doomed(disk.id)?;
         change.event("disk", disk.id, &disk.name, "deleted", "")
     })?;
-    let call = skep_proto::storage::DeleteDisk { disk: disk.id, kind: disk.kind };
-    match broker.storage.call(who, call).await {
-        Ok(_) => broker.change(who, |change| change.remove_disk(disk.id))?,
+    match broker.delete_disk(who, &disk).await {
+        Ok(()) => {}
         // It is done when storage-helper is back.
         Err(refusal) if refusal.reason == Reason::Unavailable => {}
         // Somebody holds it open whom the database does not know any more: a machine that runs with earlier settings.

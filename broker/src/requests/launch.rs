@@ -1,5 +1,6 @@
 //! `MachineLaunch`: from an image to a guest at work.
 
+use super::copies::{self, How, Way};
 use super::machine::free_name;
 use super::{Cx, disk, find_disk, find_switch, group, nic, switch};
 use crate::actor::Msg;
@@ -17,7 +18,7 @@ use skep_proto::broker::{
     Act, Controller, DiskDraft, DiskFlags, GuestData, MAX_GUEST_DATA, MachineLaunch, MachineState, NicModel, OperationView, Role,
     SwitchCreate, SwitchKind,
 };
-use skep_proto::storage::{CloneDisk, DiskKind, ImportDisk, Packing, ResizeDisk, SourceFormat};
+use skep_proto::storage::{DiskKind, ImportDisk, Packing, ResizeDisk, SourceFormat};
 use skep_proto::{DiskName, MachineName, NicName, Rates, Reason, Refusal, Text, UpTo, upload};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -57,7 +58,7 @@ fn at_least(field: &str, given: u64, least: u64, unit: &str, name: &MachineName,
 }
 
 /// Writes it as being made: names taken, nothing usable.
-fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch) -> Result<Launch, Refusal> {
+fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch, how: How) -> Result<(Launch, Way), Refusal> {
     let broker = &cx.broker;
     free_name(change, &c.name)?;
     let image = find_disk(change, c.image.as_str())?;
@@ -77,7 +78,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch) -> Result<Launch, Re
         size => size,
     };
     at_least("size", size, facts.min_disk, "bytes", &c.name, &image)?;
-    let root = disk::reserve(broker, change, root, image.kind, size, group)?;
+    let (root, way) = copies::reserve(broker, change, &image, (root, size, group), how)?;
     let kind = if image.kind == DiskKind::Zvol { DiskKind::Zvol } else { DiskKind::Raw };
     let seed = disk::reserve(broker, change, seed, kind, skep_seed::SIZE as u64, group)?;
     let mut machine = MachineRow::new(c.name.clone());
@@ -110,7 +111,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch) -> Result<Launch, Re
     let on = Some((switch.id, Text::lossy(switch.name.as_str()), switch.number));
     let nic = nic::add(change, &name, on, None, group, (NicModel::VirtioNet, None, None), Rates::default())?;
     change.set_nic_made_for(nic.id, machine.id)?;
-    Ok(Launch { machine, image, disk: root, seed, nic })
+    Ok((Launch { machine, image, disk: root, seed, nic }, way))
 }
 
 /// The switch is there, or is made: a NAT switch, if it is the default one.
@@ -145,12 +146,17 @@ pub async fn launch(cx: &Cx, c: MachineLaunch) -> Result<(OperationView, UpTo<1>
     let (reader, writer) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
     let group = broker.read(|db| group::named(db, c.group.as_ref()))?.id;
-    let (launch, mut operation) = Operation::begin(broker, who, group, "launch", &object, |change| reserve(cx, change, &c))?;
+    let how = How::ask(broker, who, false).await?;
+    let begin = Operation::begin(broker, who, group, "launch", &object, |change| reserve(cx, change, &c, how));
+    let ((launch, way), mut operation) = begin?;
     let view = operation.view();
-    let hold = broker.hold(vec![launch.image.id, launch.disk.id, launch.seed.id]);
+    let mut held = vec![launch.disk.id, launch.seed.id];
+    // Others are made from the same image meanwhile.
+    held.extend((!matches!(way, Way::Upon(_))).then_some(launch.image.id));
+    let hold = broker.hold(held);
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {
-        let made = make(&broker, &who, &mut operation, &launch, reader).await;
+        let made = make(&broker, &who, &mut operation, &launch, way, reader).await;
         drop(hold);
         if let Err(refusal) = made {
             forget(&broker, &who, &launch).await;
@@ -164,13 +170,12 @@ pub async fn launch(cx: &Cx, c: MachineLaunch) -> Result<(OperationView, UpTo<1>
 }
 
 async fn make(
-    broker: &Rc<Broker>, who: &Who, operation: &mut Operation, launch: &Launch, reader: OwnedFd,
+    broker: &Rc<Broker>, who: &Who, operation: &mut Operation, launch: &Launch, way: Way, reader: OwnedFd,
 ) -> Result<(), Refusal> {
     let Launch { machine, image, disk, seed, nic } = launch;
     let data = told(reader).await?;
     broker.change(who, |change| change.set_guest(machine.id, &data))?;
-    let call = CloneDisk { from: image.id, to: disk.id, kind: image.kind };
-    let mut done = jobs::run(broker, operation, Job::Clone(call), |done, total| (done, total)).await?;
+    let mut done = copies::make(broker, operation, way, |done, total| (done, total)).await?;
     if disk.size > done.disk.size {
         let call = ResizeDisk { disk: disk.id, kind: disk.kind, size: disk.size };
         (done.disk, _) = broker.storage.call(who, call).await?;

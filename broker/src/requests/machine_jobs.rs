@@ -1,5 +1,6 @@
 //! Machines: copies and deletions, which take long.
 
+use super::copies::{self, How, Way};
 use super::machine::{free_name, resting};
 use super::{Cx, disk, nic, taken};
 use crate::actor::Msg;
@@ -8,11 +9,10 @@ use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::groups::Groups;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::{Change, Fault, Who};
-use crate::jobs::{self, Job};
 use crate::operations::Operation;
 use crate::policy::User;
 use skep_proto::broker::{MachineClone, MachineDelete, OperationView, Role};
-use skep_proto::storage::{CloneDisk, CloneVars, DeleteMachineFiles};
+use skep_proto::storage::{CloneVars, DeleteMachineFiles};
 use skep_proto::{DiskName, MachineId, MachineName, NicName, Reason, Refusal};
 use std::fmt::Display;
 use std::rc::Rc;
@@ -30,7 +30,7 @@ fn derived<T: FromStr<Err: Display>>(name: &MachineName, number: usize) -> Resul
 }
 
 /// Writes the copy as being made: names taken, nothing usable.
-fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone) -> Result<Copy, Refusal> {
+fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, how: How) -> Result<(Copy, Vec<Way>), Refusal> {
     let broker = &cx.broker;
     let original = resting(change, c.machine.as_str())?;
     may_have(&cx.user, change, &original)?;
@@ -40,14 +40,15 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone) -> Result<Copy, Refus
     machine.spec = original.spec.clone();
     machine.spec.nics.clear();
     machine.group = original.group;
-    let mut disks = Vec::new();
+    let (mut disks, mut ways) = (Vec::new(), Vec::new());
     for (number, drive) in machine.spec.disks.iter_mut().enumerate().filter(|(_, drive)| !drive.read_only) {
         let from = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
         disk::still(broker, &from, change)?;
         let name: DiskName = derived(&c.name, number)?;
-        let to = disk::reserve(broker, change, &name, from.kind, from.size, machine.group)?;
+        let (to, way) = copies::reserve(broker, change, &from, (&name, from.size, machine.group), how)?;
         drive.disk = to.id;
         disks.push((from, to));
+        ways.push(way);
     }
     broker.within_quota(change, machine.group, || Ok(change.add_machine(&machine)?))?;
     for (number, old) in original.spec.nics.iter().enumerate() {
@@ -57,7 +58,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone) -> Result<Copy, Refus
             .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
         change.set_nic_made_for(new.id, machine.id)?;
     }
-    Ok(Copy { machine, disks })
+    Ok((Copy { machine, disks }, ways))
 }
 
 /// Refuses a copy that its user could not define himself: what an administrator gave to the original is not his to give.
@@ -102,13 +103,15 @@ pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
     }
     let original = broker.read(|db| resting(db, c.machine.as_str()))?;
     let object = format!("machine {}", c.name);
-    let (copy, mut operation) = Operation::begin(broker, who, original.group, "clone", object, |change| reserve(cx, change, &c))?;
+    let how = How::ask(broker, who, false).await?;
+    let begin = Operation::begin(broker, who, original.group, "clone", object, |change| reserve(cx, change, &c, how));
+    let ((copy, ways), mut operation) = begin?;
     let original = original.id;
     let view = operation.view();
     let hold = broker.hold(copy.disks.iter().flat_map(|(from, to)| [from.id, to.id]).collect());
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {
-        let result = fill(&broker, &who, &mut operation, original, &copy).await;
+        let result = fill(&broker, &who, &mut operation, original, (&copy, ways)).await;
         drop(hold);
         if result.is_err() {
             forget(&broker, &who, &copy).await;
@@ -119,19 +122,18 @@ pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
 }
 
 async fn fill(
-    broker: &Rc<Broker>, who: &Who, operation: &mut Operation, original: MachineId, copy: &Copy,
+    broker: &Rc<Broker>, who: &Who, operation: &mut Operation, original: MachineId, (copy, ways): (&Copy, Vec<Way>),
 ) -> Result<(), Refusal> {
     broker.storage.call(who, CloneVars { from: original, to: copy.machine.id }).await?;
     let all: u64 = copy.disks.iter().map(|(from, _)| from.size).sum();
     let mut before = 0u64;
-    for (from, to) in &copy.disks {
-        let call = CloneDisk { from: from.id, to: to.id, kind: from.kind };
+    for ((from, to), way) in copy.disks.iter().zip(ways) {
         let told = |done: u64, total: u64| {
             // Each disk counts with its size, whatever a job counts in.
             let part = u128::from(from.size) * u128::from(done) / u128::from(total.max(1));
             (before.saturating_add(u64::try_from(part).unwrap_or(0)).min(all), all)
         };
-        let done = jobs::run(broker, operation, Job::Clone(call), told).await?;
+        let done = copies::make(broker, operation, way, told).await?;
         before = before.saturating_add(from.size);
         disk::finished(broker, who, to, &done)?;
     }

@@ -1,5 +1,6 @@
 //! What a session may ask, by the kind of object.
 
+mod copies;
 pub mod disk;
 pub mod event;
 pub mod firmware;

@@ -22,6 +22,8 @@ fn disk(name: &str) -> DiskRow {
         description: Text::lossy("of web"),
         iso: true,
         image: None,
+        top: None,
+        base: None,
     }
 }
 

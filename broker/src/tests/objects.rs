@@ -99,7 +99,7 @@ fn a_copied_disk_cannot_be_deleted_meanwhile() {
     suite.live(async |life: Life| {
         let (mut s, _) = web(&life).await;
         suite.world.lock().hold_jobs = true;
-        let copy = |name: &str| DiskClone { disk: text("root"), name: name.parse().expect("a name"), image: None };
+        let copy = |name: &str| DiskClone { disk: text("root"), name: name.parse().expect("a name"), image: None, full: false };
         let op = s.ask(copy("copy")).await.expect("begun");
         while suite.world.lock().jobs.is_empty() {
             suite.world.news.notified().await;

@@ -114,6 +114,7 @@ impl Service<Runner> for FakeRunner {
             RunnerRequest::ConnectGdb(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::Eject(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::ConnectChannel(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
+            RunnerRequest::KeepLayers(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, []))),
             RunnerRequest::Stats(c) => act!(ask, c, fate, |_, _| Ok((StatsState { cpu_ns: 7, disks: vec![] }, []))),
             RunnerRequest::Watch(c) => act!(ask, c, fate, |_, _| {
                 let (ours, theirs) = sock::seqpacket_pair().expect("pair");

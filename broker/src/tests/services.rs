@@ -125,6 +125,18 @@ impl Service<Storage> for FakeStorage {
                     Ok((DiskOpened { most: disk.size, disk }, [memory()]))
                 })
             }
+            StorageRequest::OpenLayer(c) => act!(ask, c, fate, |c: storage::OpenLayer, _| {
+                let disk = self.state(c.layer.layer, c.layer.kind)?;
+                Ok((DiskOpened { most: disk.size, disk }, [memory()]))
+            }),
+            StorageRequest::MergeLayers(c) => act!(ask, c, fate, |c: storage::MergeLayers, fds: Option<[OwnedFd; 1]>| {
+                let top = c.layers.first().copied().ok_or_else(|| Refusal::new(Reason::InvalidValue, c.to))?;
+                let size = self.state(top.layer, top.kind)?.size;
+                if let Some([channel]) = fds {
+                    finish_job(world, c.to, &channel, size);
+                }
+                Ok((JobStarted {}, []))
+            }),
             StorageRequest::ResizeDisk(c) => act!(ask, c, fate, |c: storage::ResizeDisk, _| {
                 world.lock().disks.insert(c.disk, c.size);
                 Ok((self.state(c.disk, c.kind)?, []))

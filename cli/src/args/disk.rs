@@ -111,6 +111,9 @@ pub enum DiskCommand {
         disk: String,
         /// Name of the copy
         name: String,
+        /// Copy all of it: by default a copy of an image stands on the image, and is there at once
+        #[arg(long)]
+        full: bool,
         /// How to wait
         #[command(flatten)]
         wait: WaitArgs,

@@ -80,9 +80,9 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             take_in(&ctx, reading(header, &read), &file).await?;
         }
         DiskCommand::Export { disk, file } => export::run(&ctx, disk, &file).await?,
-        DiskCommand::Clone { disk, name, wait } => {
+        DiskCommand::Clone { disk, name, full, wait } => {
             let begun = ctx.make(|api, request_id| {
-                let request = CloneDiskRequest { disk: disk.clone(), name: name.clone(), request_id, image: None };
+                let request = CloneDiskRequest { disk: disk.clone(), name: name.clone(), request_id, image: None, full };
                 async move { DisksClient::clone(&mut api.disks(), request).await }
             });
             let begun = begun.await?;

@@ -35,7 +35,13 @@ pub async fn run(ctx: Ctx, command: ImageCommand) -> Result<u8, Failure> {
         ImageCommand::Create { name, disk, facts: said, wait } => {
             let image = facts(ImageFacts::default(), said)?;
             let begun = ctx.make(|api, request_id| {
-                let request = CloneDiskRequest { disk: disk.clone(), name: name.clone(), request_id, image: Some(image.clone()) };
+                let request = CloneDiskRequest {
+                    disk: disk.clone(),
+                    name: name.clone(),
+                    request_id,
+                    image: Some(image.clone()),
+                    full: false,
+                };
                 async move { DisksClient::clone(&mut api.disks(), request).await }
             });
             let begun = begun.await?;

@@ -182,9 +182,27 @@ fn fdset(c: &mut Config, set: i32, fd: i32) -> Result<String, Error> {
 
 fn firmware(c: &mut Config, vars: i32) -> Result<(), Error> {
     drive(c, "fw-code", "raw", UEFI_CODE, true)?;
-    let file = fdset(c, 100, vars)?;
+    let file = fdset(c, 1000, vars)?;
     drive(c, "fw-vars", "raw", &file, false)?;
     Ok(())
+}
+
+fn driver(format: Format) -> &'static str {
+    match format {
+        Format::Raw => "raw",
+        Format::Qcow2 => "qcow2",
+    }
+}
+
+/// Hands the layers of a disk to sets of their own; their formats, and the names under which they are opened.
+fn layers(c: &mut Config, disk: &Disk, fds: &Fds) -> Result<Vec<(Format, String)>, Error> {
+    let places = (0..).take(disk.layers.len()).collect::<Vec<u8>>().into_iter().rev();
+    let one = |(format, at): (&Format, u8)| {
+        let slot = disk.slot;
+        let fd = *fds.layers.get(&(slot, at)).ok_or_else(|| Error::NoDescriptor(format!("layer {at} of disk {slot}")))?;
+        Ok((*format, fdset(c, fd, fd)?))
+    };
+    disk.layers.iter().zip(places).map(one).collect()
 }
 
 fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bool) -> Result<(), Error> {
@@ -193,11 +211,18 @@ fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bo
     if !disk.ejected {
         let fd = *fds.disks.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("disk {slot}")))?;
         let file = fdset(c, i32::from(slot), fd)?;
-        let format = match disk.format {
-            Format::Raw => "raw",
-            Format::Qcow2 => "qcow2",
-        };
-        let group = drive(c, &id, format, &file, disk.is_read_only())?;
+        let under = layers(c, disk, fds)?;
+        let mut group = drive(c, &id, driver(disk.format), &file, disk.is_read_only())?;
+        group = group.set("node-name", qmp::node_id(slot, under.len()))?;
+        // Named one by one: nothing that a file says of what is under it is followed.
+        let mut prefix = String::new();
+        for (format, file) in under {
+            prefix.push_str("backing.");
+            let key = |name: &str| format!("{prefix}{name}");
+            group = group.set(&key("driver"), driver(format))?.set(&key("file.driver"), "file")?;
+            group = group.set(&key("file.filename"), file)?.set(&key("file.locking"), "off")?;
+            group = group.set(&key("read-only"), "on")?.set(&key("auto-read-only"), "off")?;
+        }
         match (disk.no_cache, disk.sync) {
             (false, false) => group,
             (true, false) => group.set("cache", "none")?,

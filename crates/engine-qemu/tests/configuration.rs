@@ -234,3 +234,24 @@ fn disks_on_controllers_with_names_are_written_at_their_seats() {
     assert!(skep_engine_qemu::waits(&launch.config) && launch.qmp_first.len() == 1);
     assert!(!skep_engine_qemu::waits(&configure(&direct(), &Fds::standard()).unwrap().config));
 }
+
+#[test]
+fn what_a_disk_stands_on_is_named_one_by_one_and_only_read() {
+    let layers = vec![Format::Qcow2, Format::Raw];
+    let disks = vec![Disk { format: Format::Qcow2, layers: layers.clone(), ..Disk::default() }];
+    let spec = MachineSpec { disks, ..direct() };
+    let config = configure(&spec, &Fds::standard()).unwrap().config;
+    let has = |line: &str| assert!(config.lines().any(|l| l.trim() == line), "{line}\n{config}");
+    for (prefix, driver, fd) in [("backing.", "qcow2", 65), ("backing.backing.", "raw", 64)] {
+        has(&format!("{prefix}driver = \"{driver}\""));
+        has(&format!("{prefix}file.filename = \"/dev/fdset/{fd}\""));
+        has(&format!("{prefix}read-only = \"on\""));
+    }
+    for (format, layers) in
+        [(Format::Raw, vec![Format::Raw]), (Format::Qcow2, vec![Format::Raw; 2]), (Format::Qcow2, vec![Format::Qcow2; 17])]
+    {
+        let disks = vec![Disk { format, layers, ..Disk::default() }];
+        let refused = configure(&MachineSpec { disks, ..direct() }, &Fds::standard()).unwrap_err();
+        assert!(refused.to_string().contains("layers"), "{refused}");
+    }
+}

@@ -165,6 +165,8 @@ pub struct Disk {
     pub controller: Controller,
     /// Default: raw.
     pub format: Format,
+    /// How the layers under it are kept that it stands on, the topmost first; its own format is then QCOW2. Default: none.
+    pub layers: Vec<Format>,
     /// Default: no. A CD is always read-only.
     pub read_only: bool,
     /// Serial number that the guest sees. Default: empty, shown as `skep-disk-SLOT`.

@@ -1,6 +1,6 @@
 //! What a machine may be, on any host.
 
-use crate::{Boot, Channel, Controller, Cpu, Disk, FwCfg, Limits, MachineSpec, Screen, Share};
+use crate::{Boot, Channel, Controller, Cpu, Disk, Format, FwCfg, Limits, MachineSpec, Screen, Share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt::Display, ops::RangeInclusive};
 
@@ -14,6 +14,8 @@ pub mod limits {
     pub const MEMORY_MIB: RangeInclusive<u32> = 16..=16 << 20;
     /// Slots for disks: 0 to 7.
     pub const DISKS: u8 = 8;
+    /// Layers that a disk stands on.
+    pub const LAYERS: usize = 16;
     /// Slots on the AHCI controller: 0 to 5.
     pub const AHCI_PORTS: u8 = 6;
     /// Slots for NICs: 0 to 7.
@@ -295,6 +297,11 @@ impl Disk {
         if self.serial.len() > limits::SERIAL || !self.serial.bytes().all(plain) {
             let limit = format!("at most {} letters, digits, - or _", limits::SERIAL);
             return Err(invalid(format!("disks[{}].serial", self.slot), &self.serial, limit));
+        }
+        let mut above = [self.format].into_iter().chain(self.layers.iter().copied()).take(self.layers.len());
+        if self.layers.len() > limits::LAYERS || above.any(|format| format != Format::Qcow2) {
+            let limit = format!("at most {}, with nothing under a raw one", limits::LAYERS);
+            return Err(invalid(format!("disks[{}].layers", self.slot), self.layers.len(), limit));
         }
         if self.ejected && !self.controller.is_cd() {
             return Err(invalid(format!("disks[{}].ejected", self.slot), "yes", "no, except for a CD"));

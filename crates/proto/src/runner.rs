@@ -1,6 +1,6 @@
 //! A machine's runner: the first process in its cell. Small and frozen: machines outlive upgrades of the suite.
 
-use crate::{NoFds, OneFd, names::Text, protocol::protocol};
+use crate::{MAX_FDS, NoFds, OneFd, UpTo, names::Text, protocol::protocol};
 use serde::{Deserialize, Serialize};
 
 /// What the runner is doing.
@@ -121,6 +121,23 @@ pub struct Eject {
     pub slot: u8,
 }
 
+/// Keeps descriptors of layers that disks stand on, for the hypervisor's next start. Descriptors: one for each, in their order, opened for
+/// reading only. A runner that is older than this operation closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepLayers {
+    /// What each is.
+    pub layers: Vec<LayerPlace>,
+}
+
+/// Where a layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerPlace {
+    /// Slot of the disk.
+    pub slot: u8,
+    /// How many layers are under it.
+    pub at: u8,
+}
+
 /// Asks for counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {}
@@ -191,5 +208,6 @@ protocol! {
         14 Eject [NoFds] => Done [NoFds];
         15 TakePort [NoFds] => Done [OneFd];
         16 ConnectGdb [NoFds] => Done [OneFd];
+        17 KeepLayers [UpTo<MAX_FDS>] => Done [NoFds];
     }
 }

@@ -13,7 +13,7 @@ pub use crate::vars::{
 pub enum DiskKind {
     /// A plain file, sparse.
     Raw,
-    /// A QCOW2 file without a backing file.
+    /// A QCOW2 file, which names no backing file, whatever it stands on.
     Qcow2,
     /// A ZFS volume (FreeBSD).
     Zvol,
@@ -159,6 +159,42 @@ pub struct DiskOpened {
     pub disk: DiskState,
     /// Bytes that its file may come to have while it is used as what it is. 0: it is no file.
     pub most: u64,
+}
+
+/// A file that a disk stands on: it stays as it is. Which stands on which is the broker's to know: no file says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Layer {
+    /// Its id; the file's name.
+    pub layer: DiskId,
+    /// How it is kept; `Raw` or `Qcow2`.
+    pub kind: DiskKind,
+}
+
+/// Opens a layer for a hypervisor that has a disk upon it: for reading only, with a shared lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLayer {
+    /// Which.
+    pub layer: Layer,
+    /// Its writer may still have it, and with it the lock: it is opened without one.
+    pub held: bool,
+    /// As of [`OpenDisk`].
+    pub no_cache: bool,
+    /// Likewise.
+    pub sync: bool,
+}
+
+/// Starts to make one QCOW2 file of several layers, which stand on one another: what the first `merged` of them hold. Descriptor: the job's
+/// channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeLayers {
+    /// All of a disk, the topmost first; at most 17.
+    pub layers: Vec<Layer>,
+    /// How many of them become one, 1 to all; the others stay under it.
+    pub merged: u8,
+    /// The new file.
+    pub to: DiskId,
+    /// The topmost may still have its writer: it is read without a lock.
+    pub held: bool,
 }
 
 /// Makes a disk that nobody has open an empty one of its size. A volume's snapshots are refused; one that is not there is made.
@@ -419,7 +455,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of storage-helper; its only client is the broker.
-    Storage = "storage-helper", version 4, oldest 4, StorageRequest {
+    Storage = "storage-helper", version 5, oldest 5, StorageRequest {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];
@@ -444,5 +480,7 @@ protocol! {
         21 WhoseOrder [NoFds] => OrderState [NoFds];
         22 WipeDisk [NoFds] => DiskState [NoFds];
         23 OpenServiceLog [NoFds] => LogOpened [UpTo<3>];
+        24 OpenLayer [NoFds] => DiskOpened [OneFd];
+        25 MergeLayers [OneFd] => JobStarted [NoFds];
     }
 }

@@ -283,7 +283,7 @@ const CONST_TABLE: Process = Process {
     paths: Paths::Only(ROOT),
     syscalls: CALLS,
     ioctls: IOCTLS,
-    max_descriptors: 256,
+    max_descriptors: 512,
     operations: &[],
     freebsd: FreeBsd {
         capability_mode: false,

@@ -118,7 +118,7 @@ const CONST_TABLE: Process = Process {
     paths: Paths::Only(PATHS),
     syscalls: TABLE_CALLS,
     ioctls: &[],
-    max_descriptors: 256,
+    max_descriptors: 512,
     operations: &[
         op("Status", "nothing", "boots_answers_and_powers_off"),
         op("Start", "starts the hypervisor", "boots_answers_and_powers_off"),
@@ -136,6 +136,7 @@ const CONST_TABLE: Process = Process {
         op("Watch", "hands out a stream of events", "boots_answers_and_powers_off"),
         op("Leave", "ends the cell", "boots_answers_and_powers_off"),
         op("Eject", "takes a CD out of its drive", "a_cd_is_taken_out_while_the_guest_runs"),
+        op("KeepLayers", "keeps descriptors of layers that disks stand on", "machines_stand_on_one_image_at_once"),
         op("ConnectChannel", "hands out a connection to a channel of the guest's", "a_channel_carries_bytes_both_ways"),
     ],
     freebsd: FreeBsd {

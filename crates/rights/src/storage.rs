@@ -117,7 +117,7 @@ pub static TABLE: Process = Process {
         Descriptor {
             name: "disk",
             kind: FdKind::File("disks"),
-            most: Most::N(24),
+            most: Most::N(40),
             rights: DISK,
             ioctls: DIOCG,
             why: "a disk on its way to a hypervisor, or in the making",
@@ -245,6 +245,16 @@ pub static TABLE: Process = Process {
             does: "locks a file or volume and hands it out",
             test: "an_open_disk_is_locked_by_its_descriptor",
         },
+        Operation {
+            name: "OpenLayer",
+            does: "opens a file that disks stand on, and hands out the descriptor, for reading only, with a shared lock",
+            test: "layers_are_opened_for_reading_and_shared",
+        },
+        Operation {
+            name: "MergeLayers",
+            does: "makes one file of several that stand on one another, in a child that may call little",
+            test: "layers_are_merged_into_one",
+        },
         Operation { name: "ResizeDisk", does: "enlarges a file or volume", test: "disks_grow_and_never_shrink" },
         Operation { name: "WipeDisk", does: "puts an empty file or volume in its place", test: "a_wiped_disk_reads_as_zeros" },
         Operation {
@@ -342,10 +352,10 @@ pub static JOB: Process = Process {
         Descriptor {
             name: "disk",
             kind: FdKind::File("disks"),
-            most: Most::N(3),
+            most: Most::N(18),
             rights: DISK,
             ioctls: DIOCG,
-            why: "the source, what is made of it, and a nameless file between",
+            why: "the source or the layers, what is made of it, and a nameless file between",
         },
         Descriptor {
             name: "volume",

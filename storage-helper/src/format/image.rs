@@ -43,8 +43,10 @@ pub fn header(file: &File) -> Result<Header, ImageError> {
 
 /// Where a cluster's data is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Nowhere: zeros.
+pub(super) enum Place {
+    /// Nowhere: what is under the image, or zeros.
+    Absent,
+    /// Nowhere: zeros, whatever is under the image.
     Zero,
     /// In the file at this offset.
     Plain(u64),
@@ -53,7 +55,7 @@ enum Place {
 }
 
 /// Reads one entry of an L2 table.
-fn place(header: &Header, entry: u64) -> Result<Place, Flaw> {
+pub(super) fn place(header: &Header, entry: u64) -> Result<Place, Flaw> {
     const COPIED: u64 = 1 << 63;
     const PACKED: u64 = 1 << 62;
     const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
@@ -71,11 +73,15 @@ fn place(header: &Header, entry: u64) -> Result<Place, Flaw> {
     if !offset.is_multiple_of(header.cluster()) {
         return Err(Flaw::Wrong("data", "does not begin at a cluster"));
     }
-    Ok(if entry & ZERO != 0 || offset == 0 { Place::Zero } else { Place::Plain(offset) })
+    Ok(match (entry & ZERO != 0, offset) {
+        (true, _) => Place::Zero,
+        (false, 0) => Place::Absent,
+        (false, offset) => Place::Plain(offset),
+    })
 }
 
 /// Deflate packs no better than this.
-const MAX_RATIO: u64 = 1032;
+pub(super) const MAX_RATIO: u64 = 1032;
 
 /// Gives `visit` each cluster that holds data: its offset in the disk, how many of its bytes belong to the disk, where it is in the
 /// file. Data beyond the end of the file is a flaw (QEMU would read zeros). So is more data than the file can hold: entries that
@@ -100,7 +106,7 @@ fn walk(
             let place = place(header, u64::from_be_bytes(*entry))?;
             let length = cluster.min(header.size - at);
             let end = match place {
-                Place::Zero => continue,
+                Place::Absent | Place::Zero => continue,
                 Place::Plain(offset) => {
                     plain = plain.saturating_add(length);
                     offset.checked_add(length)
@@ -123,7 +129,7 @@ fn walk(
 }
 
 /// Reads clusters.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     file: &'a File,
     len: u64,
     packed: Vec<u8>,
@@ -131,16 +137,16 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(file: &'a File, header: &Header) -> io::Result<Self> {
+    pub(super) fn new(file: &'a File, header: &Header) -> io::Result<Self> {
         let cluster = vec![0; usize::try_from(header.cluster()).map_err(io::Error::other)?];
         Ok(Self { file, len: file.metadata()?.len(), packed: Vec::new(), cluster })
     }
 
     /// The first `length` bytes of the cluster at `place`.
-    fn read(&mut self, place: Place, length: u64) -> Result<&[u8], ImageError> {
+    pub(super) fn read(&mut self, place: Place, length: u64) -> Result<&[u8], ImageError> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         match place {
-            Place::Zero => return Ok(&[]),
+            Place::Absent | Place::Zero => return Ok(&[]),
             Place::Plain(offset) => {
                 let wanted = self.cluster.get_mut(..length).unwrap_or_default();
                 self.file.read_exact_at(wanted, offset)?;
@@ -173,7 +179,7 @@ pub fn check(file: &File) -> Result<Header, ImageError> {
     let mut reader = Reader::new(file, &header)?;
     walk(file, &header, |_, length, place| match place {
         Place::Packed(..) => reader.read(place, length).map(drop),
-        Place::Zero | Place::Plain(_) => Ok(()),
+        Place::Absent | Place::Zero | Place::Plain(_) => Ok(()),
     })?;
     Ok(header)
 }

@@ -1,9 +1,10 @@
-//! Disk formats. [`header`] is pure and looks at nothing but bytes; [`image`] (QCOW2), [`vmdk`], [`vhd`] and [`vhdx`] read open files,
-//! [`packed`] streams, in a child that holds only its descriptors; [`make`] writes, and believes nothing but a checked header.
+//! Disk formats. [`header`] is pure and looks at nothing but bytes; [`image`] (QCOW2), [`layers`] (QCOW2 and raw), [`vmdk`], [`vhd`] and [`vhdx`]
+//! read open files, [`packed`] streams, in a child that holds only its descriptors; [`make`] writes, and believes nothing but a checked header.
 
 pub mod field;
 pub mod header;
 pub mod image;
+pub mod layers;
 pub mod make;
 pub mod packed;
 pub mod vhd;

@@ -165,23 +165,27 @@ pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskOpened, OneFd), Refus
     if call.kind == DiskKind::Zvol {
         return volume::open(store, call);
     }
-    let object = object(call.disk);
     let file = open_existing(store, call.disk, call.kind, flags(call))?;
-    lock(&object, &file, call.read_only)?;
+    lock(&object(call.disk), &file, call.read_only)?;
+    opened(call.disk, call.kind, file, call.no_cache)
+}
+
+/// An open file on its way out.
+pub fn opened(disk: DiskId, kind: DiskKind, file: File, no_cache: bool) -> Result<(DiskOpened, OneFd), Refusal> {
+    let object = object(disk);
     let meta = file.metadata().at(&object, "stat")?;
-    let state = looked_at(&object, call.disk, call.kind, &file, &meta)?;
+    let state = looked_at(&object, disk, kind, &file, &meta)?;
     let most = most(&state, meta.len());
     // Not before: what is read past the cache is read by whole blocks.
-    platform::set_cache(file.as_fd(), call.no_cache).at(&object, "pass by the cache")?;
+    platform::set_cache(file.as_fd(), no_cache).at(&object, "pass by the cache")?;
     Ok((DiskOpened { disk: state, most }, [hand_out("disk", &object, file)?]))
 }
 
-/// Bytes that a disk's file may come to have, of which it has `now`: a raw one those of the disk; a QCOW2 file its tables, too, for
-/// which a 16th is ample with clusters of 512 bytes, and clusters that its hypervisor lost in a crash.
+/// Bytes that a disk's file may come to have, of which it has `now`: those of the disk, and tables, for which a 16th is ample with clusters of
+/// 512 bytes, and clusters that its hypervisor lost in a crash. Of a raw one, too: while its machine runs a QCOW2 file may come upon it.
 fn most(state: &DiskState, now: u64) -> u64 {
     match state.kind {
-        DiskKind::Raw => state.size,
-        DiskKind::Qcow2 => now.max(state.size).saturating_add(state.size / 16).saturating_add(64 << 20),
+        DiskKind::Raw | DiskKind::Qcow2 => now.max(state.size).saturating_add(state.size / 16).saturating_add(64 << 20),
         DiskKind::Zvol => 0,
     }
 }

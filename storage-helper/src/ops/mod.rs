@@ -4,6 +4,7 @@ pub mod clone;
 pub mod disk;
 pub mod import;
 pub mod incoming;
+pub mod layer;
 pub mod log;
 pub mod snapshot;
 pub mod space;

@@ -3,6 +3,7 @@
 //! It holds every descriptor that the machine needs, so nobody else is needed for that. Single-threaded; one poll loop.
 
 mod files;
+mod layers;
 mod serve;
 mod words;
 
@@ -131,7 +132,7 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
         serial.push((port, our_end));
         theirs.push((port, their_end));
     }
-    let kit = Kit { machine, fds, serial: theirs, kvm, file_limit, shares };
+    let kit = Kit { machine, fds, layers: Vec::new(), serial: theirs, kvm, file_limit, shares };
     let runner = Runner {
         kit,
         serial,

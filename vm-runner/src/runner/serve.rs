@@ -29,7 +29,7 @@ const ALARM: u64 = 100;
 /// The first token of watchers.
 const WATCHER: u64 = 1000;
 
-type Answer<T, F = NoFds> = Result<(T, F), Refusal>;
+pub(super) type Answer<T, F = NoFds> = Result<(T, F), Refusal>;
 
 impl Service<runner::Runner> for Runner {
     fn serve(&mut self, ask: Ask<'_>, request: RunnerRequest) -> Result<Answered, ProtocolError> {
@@ -50,6 +50,7 @@ impl Service<runner::Runner> for Runner {
             RunnerRequest::Watch(c) => ask.answer(c, |_, _, []| self.watch()),
             RunnerRequest::Leave(c) => ask.answer(c, |_, _, []| self.leave()),
             RunnerRequest::Eject(c) => ask.answer(c, |_, c, []| self.with(|engine| engine.eject(c.slot))),
+            RunnerRequest::KeepLayers(c) => ask.answer(c, |_, c, fds| self.keep_layers(&c.layers, fds)),
             RunnerRequest::ConnectChannel(c) => ask.answer(c, |_, c, []| self.connect_channel(c.port)),
         };
         // What happened while it waited for the hypervisor.
@@ -95,7 +96,7 @@ impl Service<runner::Runner> for Runner {
     }
 }
 
-fn object(runner: &Runner) -> String {
+pub(super) fn object(runner: &Runner) -> String {
     format!("machine {}", runner.kit.machine)
 }
 

@@ -117,6 +117,10 @@ pub fn device_id(disk: &str) -> String {
 pub fn disk_id(slot: u8) -> String {
     format!("disk{slot}")
 }
+/// What QEMU calls the file of the disk in a slot that stands on so many layers.
+pub fn node_id(slot: u8, layers: usize) -> String {
+    format!("disk{slot}-{layers}")
+}
 /// What QEMU calls a serial port's character device.
 pub fn serial_id(port: u8) -> String {
     format!("com{}", u16::from(port) + 1)

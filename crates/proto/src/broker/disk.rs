@@ -70,6 +70,8 @@ pub struct DiskClone {
     pub name: DiskName,
     /// The copy is an image, of which this is known; its source is written by the broker.
     pub image: Option<ImageFacts>,
+    /// It stands on nothing, even where it could stand on the original.
+    pub full: bool,
 }
 
 /// Makes a disk larger.

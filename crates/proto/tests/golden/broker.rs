@@ -171,7 +171,7 @@ fn disks(golden: &mut Golden) {
         description: parse("ours"),
     };
     golden.call(import, operation());
-    golden.call(DiskClone { disk: parse("root"), name: parse("copy"), image: Some(facts()) }, operation());
+    golden.call(DiskClone { disk: parse("root"), name: parse("copy"), image: Some(facts()), full: true }, operation());
     golden.call(DiskResize { disk: parse("root"), size: 1 << 31 }, disk());
     let image = Some(facts());
     golden.call(DiskSet { disk: parse("root"), name: Some(parse("boot")), description: Some(parse("of web1")), image }, disk());

@@ -24,6 +24,7 @@ fn bytes_of_a_runner_never_change() {
     golden.call(Eject { slot: 2 }, Done {});
     golden.call(TakePort { port: 2 }, Done {});
     golden.call(ConnectGdb {}, Done {});
+    golden.call(KeepLayers { layers: vec![LayerPlace { slot: 1, at: 2 }] }, Done {});
     golden.covers::<Runner>();
     every!(golden, Phase {
         Ready {} => Phase::Ready; Starting {} => Phase::Starting; Running {} => Phase::Running; Paused {} => Phase::Paused;

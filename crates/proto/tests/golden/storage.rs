@@ -33,6 +33,9 @@ fn bytes_of_storage_helper_never_change() {
         OpenDisk { disk: DISK, kind: DiskKind::Qcow2, read_only: true, no_cache: true, sync: false },
         DiskOpened { disk: state(), most: 1 << 31 },
     );
+    let (top, base) = (Layer { layer: DISK, kind: DiskKind::Qcow2 }, Layer { layer: OTHER, kind: DiskKind::Raw });
+    golden.call(OpenLayer { layer: base, held: true, no_cache: true, sync: false }, DiskOpened { disk: state(), most: 1 << 31 });
+    golden.call(MergeLayers { layers: vec![top, base], merged: 1, to: DiskId::from_u128(8), held: false }, JobStarted {});
     golden.call(WipeDisk { disk: DISK, kind: DiskKind::Raw, size: 1 << 30 }, state());
     golden.call(ResizeDisk { disk: DISK, kind: DiskKind::Raw, size: 1 << 31 }, state());
     golden.call(DeleteDisk { disk: DISK, kind: DiskKind::Raw }, Done {});

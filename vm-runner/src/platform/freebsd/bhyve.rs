@@ -86,6 +86,9 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Whether its disks can stand on layers.
+    pub const LAYERS: bool = false;
+
     /// Where it reads its configuration, its kernel and its initial RAM disk (of which bhyve has none).
     pub const FILES: [&'static str; 3] = [CONFIG, "/run/kernel", "/run/initrd"];
 

@@ -40,6 +40,7 @@ fn given<'a>(kit: &'a Kit, qmp: &'a OwnedFd) -> Given<'a> {
         };
         Some((name, fd.as_fd(), number))
     }));
+    list.extend(kit.layers.iter().map(|(place, fd)| ("disk", fd.as_fd(), Fds::layer(place.slot, place.at))));
     Given(list)
 }
 

@@ -66,6 +66,9 @@ impl Engine {
     /// Where it reads its configuration, its kernel and its initial RAM disk.
     pub const FILES: [&'static str; 3] = [skep_engine_qemu::CONFIG, skep_engine_qemu::KERNEL, skep_engine_qemu::INITRD];
 
+    /// Whether its disks can stand on layers.
+    pub const LAYERS: bool = true;
+
     /// Starts it. The guest runs when [`Happening::Running`] comes.
     pub fn start(kit: &Kit, words: Words) -> io::Result<Self> {
         let (ours, theirs) = sock::stream_pair()?;
