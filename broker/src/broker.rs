@@ -44,6 +44,8 @@ pub struct Broker {
     pub actors: RefCell<HashMap<MachineId, Post>>,
     /// Switches whose guests are served.
     pub serving: RefCell<crate::served::All>,
+    /// Held by whoever connects or moves a NIC of a machine that may run: one at a time.
+    pub moves: tokio::sync::Mutex<()>,
     /// Disks that jobs read or write: not to be started, resized or deleted.
     pub held: RefCell<Vec<DiskId>>,
     /// Bytes that disks of groups are about to grow by.
@@ -99,6 +101,7 @@ impl Broker {
             operations: RefCell::default(),
             actors: RefCell::default(),
             serving: RefCell::default(),
+            moves: tokio::sync::Mutex::default(),
             held: RefCell::default(),
             growing: RefCell::default(),
             logins: Logins::default(),

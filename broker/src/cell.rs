@@ -11,17 +11,17 @@ use crate::life::{Found, Input};
 use crate::platform;
 use crate::served;
 use crate::spec::{Boot, Disk, Spec};
-use crate::taps;
+use crate::taps::{self, Tap};
 use skep_ipc::aio::{Client, Port};
 use skep_proto::broker::Act;
 use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCell};
 use skep_proto::console::Console;
-use skep_proto::net::{CreateTap, DeleteTap, GuardTap, Own};
+use skep_proto::net::{CreateTap, DeleteTap};
 use skep_proto::runner::{
     self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakePort, TakeSerial, Watch,
 };
 use skep_proto::storage::{LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
-use skep_proto::{Call, CpuList, Fds, MachineId, Rates, Reason, Refusal, UpTo, wire};
+use skep_proto::{Call, CpuList, Fds, MachineId, Reason, Refusal, UpTo, wire};
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -156,15 +156,15 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         let (_, [tap]) = broker.net.call(who, call).await.map_err(|r| about(r, &format!("nic {}", nic.name)))?;
         parts.push((FdRole::Tap(slot), tap));
         // Before anybody has the tap's other end.
-        if let Some(address) = nic.address {
-            let call = GuardTap { number: nic.number, own: Some(Own { mac: nic.mac, address }) };
-            broker.net.call(who, call).await.map_err(|r| about(r, &format!("nic {}", nic.name)))?;
-        }
-        // A new tap has no limits.
-        let brought = taps::bring(broker, who, nic.id, Some(Rates::default())).await;
+        let brought = taps::bring(broker, who, nic.id, Some(Tap::new(switch))).await;
         brought.map_err(|r| about(r, &format!("nic {}", nic.name)))?;
     }
-    served::join(broker, who, &machine, &nics).await;
+    {
+        // Where they are by now.
+        let _turn = broker.moves.lock().await;
+        let nics = broker.read(|db| db.nics_of(id))?;
+        served::join(broker, who, &machine, &nics).await;
+    }
 
     let (roles, fds): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
     let can_limit_tasks = broker.facilities(who).await?.limits.iter().any(|l| l.as_str() == "tasks");

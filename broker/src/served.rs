@@ -106,6 +106,18 @@ pub async fn leave(broker: &Broker, who: &Who, nics: &[NicRow]) {
     }
 }
 
+/// Serves a NIC no more that leaves a switch while its machine runs. Its tap stays, and whoever served it would keep a way to it: so the
+/// process ends, and another one serves who is left.
+pub async fn part(broker: &Broker, who: &Who, nic: &NicRow) -> Result<(), Refusal> {
+    let Some((switch, ..)) = nic.switch.as_ref().filter(|_| nic.address.is_some()) else { return Ok(()) };
+    let serving = broker.serving.borrow().get(switch).cloned();
+    let Some(serving) = serving else { return Ok(()) };
+    let _turn = serving.turn.lock().await;
+    broker.cells.call(who, KillCell { machine: switch.cell() }).await?;
+    serving.poke.notify_one();
+    Ok(())
+}
+
 /// Looks again at who is on a switch, or whether there still is one.
 pub fn poke(broker: &Broker, switch: SwitchId) {
     if let Some(serving) = broker.serving.borrow().get(&switch) {

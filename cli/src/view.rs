@@ -358,6 +358,7 @@ pub fn nic(nic: &v1::Nic) -> Value {
         "slot": slot(nic.slot),
         "rate_in": rate(nic.rate_in),
         "rate_out": rate(nic.rate_out),
+        "isolated": nic.isolated,
         "group": nic.group,
         "description": nic.description,
         "created": time(nic.create_time.as_ref()),

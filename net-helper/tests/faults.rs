@@ -26,8 +26,11 @@ fn tunnel_to(far: &str) -> Tunnel {
 /// Indices aside: what is made anew has another.
 fn shown(state: &State) -> (Vec<String>, Vec<(String, Tunnel)>) {
     let name = |index| state.links.iter().find(|l| Some(l.index) == index).map(|l| l.name.to_string());
-    let mut links: Vec<String> =
-        state.links.iter().map(|l| format!("{} {} {} {:?} {}", l.name, l.kind, l.up, name(l.bridge), l.note)).collect();
+    let mut links: Vec<String> = state
+        .links
+        .iter()
+        .map(|l| format!("{} {} {} {} {:?} {}", l.name, l.kind, l.up, l.isolated, name(l.bridge), l.note))
+        .collect();
     links.sort();
     (links, state.tunnels.clone().into_iter().collect())
 }
@@ -123,9 +126,12 @@ fn a_failed_new_tap_leaves_nothing() {
 
 #[test]
 fn a_failed_move_keeps_the_tap_where_it_was() {
-    // Look for the tap, for the bridge; list, leave, join.
-    assert_eq!(walk(MoveTap { number: 5, switch: Some(2) }), 5);
-    assert_eq!(walk(MoveTap { number: 5, switch: None }), 3);
+    // Look for the tap, for the bridge; list, leave, join, up.
+    assert_eq!(walk(MoveTap { number: 5, switch: Some(2), isolated: false }), 6);
+    assert_eq!(walk(MoveTap { number: 5, switch: None, isolated: false }), 4);
+    // One more each: apart from others.
+    assert_eq!(walk(MoveTap { number: 5, switch: Some(2), isolated: true }), 7);
+    assert_eq!(walk(MoveTap { number: 5, switch: Some(1), isolated: true }), 5);
 }
 
 #[test]
@@ -228,7 +234,7 @@ fn an_ordinary_user_may_only_list() {
     let reason = |result: Result<_, skep_proto::Refusal>| result.map(|_: skep_proto::net::Done| ()).unwrap_err().reason;
     assert_eq!(reason(ask(&mut client, DeleteSwitch { number: 1 }).map(|r| r.0)), Reason::NeedsRoot);
     assert_eq!(reason(ask(&mut client, DeleteTap { number: 1 }).map(|r| r.0)), Reason::NeedsRoot);
-    assert_eq!(reason(ask(&mut client, MoveTap { number: 1, switch: None }).map(|r| r.0)), Reason::NeedsRoot);
+    assert_eq!(reason(ask(&mut client, MoveTap { number: 1, switch: None, isolated: false }).map(|r| r.0)), Reason::NeedsRoot);
     let switch = CreateSwitch { switch: SwitchId::random(), number: 7, uplink: None };
     assert_eq!(ask(&mut client, switch).unwrap_err().reason, Reason::NeedsRoot);
     let tap = CreateTap { machine: MachineId::random(), nic: NicId::random(), number: 7, switch: None };

@@ -2,9 +2,15 @@
 #![cfg(target_os = "linux")]
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt::RcvBufForce,
+};
+use skep_tests::platform::end;
 use skep_tests::{Mode, Suite, is_root, skip};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
 /// Has the guest of a machine ask for its NIC's address; says which it is.
@@ -89,5 +95,151 @@ fn rates_of_a_nic_act_on_its_running_guest_each_way() -> Result<()> {
     let (held, outward) = (receives(&suite, host, some)?, sends(&suite, host, 8 << 20)?);
     ensure!((0.3..1.8).contains(&(held / rate)) && outward > 4.0 * rate, "{held}, {outward} where {rate} was asked for");
     suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}
+
+/// A capture of what goes over all of the host's interfaces.
+struct Capture(OwnedFd);
+
+impl Capture {
+    fn begin() -> Result<Self> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
+        setsockopt(&socket.as_fd(), RcvBufForce, &(64 << 20))?;
+        Ok(Self(socket))
+    }
+
+    /// Of the frames until now over one of these interfaces, who sent them.
+    fn senders(&self, interfaces: &[&str]) -> Result<BTreeSet<String>> {
+        let indices = interfaces.iter().map(|name| nix::net::if_::if_nametoindex(*name));
+        let indices = indices.collect::<Result<Vec<_>, _>>()?;
+        let (mut senders, mut frame) = (BTreeSet::new(), [0; 1 << 16]);
+        loop {
+            match recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut frame) {
+                Ok((_, Some(from))) if indices.iter().any(|index| *index as usize == from.ifindex()) => {
+                    senders.insert(frame[6..12].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"));
+                }
+                Ok(_) => {}
+                Err(nix::errno::Errno::EAGAIN) => return Ok(senders),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Whether one guest reaches an address.
+fn reaches(suite: &Suite, machine: &str, address: &str, yes: bool) -> Result<()> {
+    let (count, wait) = if yes { (1, 20) } else { (3, 1) };
+    let line = format!("ping -c{count} -W{wait} {address} >/dev/null && echo there-$((40+2)) || echo nobody-$((40+2))");
+    suite.guest_runs(machine, &line, if yes { "there-42" } else { "nobody-42" })?;
+    Ok(())
+}
+
+fn text(value: &serde_json::Value, field: &str) -> Result<String> {
+    Ok(value[field].as_str().context("a text")?.to_owned())
+}
+
+#[test]
+fn two_switches_never_see_a_frame_of_each_other() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    let mut all = Vec::new();
+    for (switch, name, address) in [("left", "a", "10.5.0.1"), ("right", "b", "10.5.0.2")] {
+        let bridge = text(&suite.json(&["switch", "create", switch])?[0], "bridge")?;
+        suite.define(name, &[])?;
+        let nic = suite.json(&["nic", "create", name, "--switch", switch, "--machine", name])?;
+        all.push((bridge, text(&nic[0], "tap")?, text(&nic[0], "mac")?));
+        suite.boot(name)?;
+        suite.guest_runs(name, &format!("ip link set eth0 up; ip addr add {address}/24 dev eth0; echo set-$?"), "set-0")?;
+    }
+    let [(left, a, a_mac), (right, b, b_mac)] = &all[..] else { anyhow::bail!("two of each") };
+    // Each asks for the other, who is not there.
+    let apart = || -> Result<()> {
+        for (name, other) in [("a", "10.5.0.2"), ("b", "10.5.0.1")] {
+            suite.guest_runs(name, "ip neigh flush dev eth0; echo flushed-$?", "flushed-0")?;
+            reaches(&suite, name, other, false)?;
+        }
+        Ok(())
+    };
+    for turn in 0..2 {
+        let capture = [Capture::begin()?, Capture::begin()?];
+        apart()?;
+        let (seen, of) = (capture[0].senders(&[left, a])?, capture[1].senders(&[right, b])?);
+        ensure!(seen.contains(a_mac) && !seen.contains(b_mac), "turn {turn}: left saw {seen:?}");
+        ensure!(of.contains(b_mac) && !of.contains(a_mac), "turn {turn}: right saw {of:?}");
+        // On one switch each hears the other, while both run.
+        suite.ok(&["nic", "set", "b", "--switch", "left"])?;
+        reaches(&suite, "a", "10.5.0.2", true)?;
+        // And then no more.
+        suite.ok(&["nic", "set", "b", "--switch", "right"])?;
+    }
+    for name in ["a", "b"] {
+        suite.ok(&["vm", "kill", name])?;
+    }
+    suite.finish()
+}
+
+#[test]
+fn a_nic_moves_while_its_guest_runs() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    for (switch, kind) in [("one", "nat"), ("two", "host-only"), ("plain", "internal")] {
+        suite.ok(&["switch", "create", switch, "--kind", kind])?;
+    }
+    for name in ["m", "n"] {
+        suite.define(name, &[])?;
+        suite.ok(&["nic", "create", name, "--switch", if name == "m" { "one" } else { "two" }, "--machine", name])?;
+        suite.boot(name)?;
+    }
+    let (first, n) = (lease(&suite, "m", "m")?, lease(&suite, "n", "n")?);
+    let services = suite.pids("guest-services")?;
+    ensure!(services.len() == 2, "{services:?}");
+    suite.guest_runs("m", "changes=$(cat /sys/class/net/eth0/carrier_changes); echo kept-$?", "kept-0")?;
+    // What a device is cannot be changed while it is in use; where its cable leads can.
+    suite.fails(&["nic", "set", "m", "--mac", "02:00:5e:00:53:01"])?;
+    let moved = suite.json(&["nic", "set", "m", "--switch", "two"])?;
+    let second = text(&moved[0], "address")?;
+    ensure!(second != first.to_string() && moved[0]["switch"] == "two", "{moved:?}");
+    suite.guest_runs("m", "echo cable-$(($(cat /sys/class/net/eth0/carrier_changes) - changes))", "cable-2")?;
+    // With its former address it reaches nobody; with the one that it is given, its neighbour and its services.
+    suite.guest_runs("m", &format!("ip route add {n}/32 dev eth0; echo routed-$?"), "routed-0")?;
+    reaches(&suite, "m", &n.to_string(), false)?;
+    ensure!(lease(&suite, "m", "m")?.to_string() == second);
+    reaches(&suite, "m", &n.to_string(), true)?;
+    suite.guest_runs("m", "wget -qO- http://169.254.169.254/latest/meta-data/local-ipv4; echo", &second)?;
+    suite.guest_runs("m", "nslookup n.two.internal | grep -o 'Address: 10.*'", &format!("Address: {n}"))?;
+
+    // Apart from each other, both still reach their services and the host.
+    let gateway = text(&suite.json(&["switch", "show", "two"])?[0], "subnet")?.replace(".0/24", ".1");
+    for name in ["m", "n"] {
+        suite.ok(&["nic", "set", name, "--isolated", "on"])?;
+    }
+    reaches(&suite, "m", &n.to_string(), false)?;
+    reaches(&suite, "m", &gateway, true)?;
+    suite.guest_runs("m", "wget -qO- http://169.254.169.254/latest/meta-data/hostname; echo", "m")?;
+    suite.ok(&["nic", "set", "n", "--isolated", "off"])?;
+    reaches(&suite, "m", &n.to_string(), true)?;
+
+    // To a switch without a subnet, to none, and back; net-helper may die on the way.
+    suite.ok(&["nic", "set", "m", "--switch", "plain"])?;
+    reaches(&suite, "m", &n.to_string(), false)?;
+    suite.ok(&["nic", "set", "m", "--switch", "none"])?;
+    for pid in suite.pids("net-helper")? {
+        end(pid)?;
+    }
+    suite.ok(&["nic", "set", "m", "--switch", "two", "--address", &second])?;
+    ensure!(lease(&suite, "m", "m")?.to_string() == second);
+    reaches(&suite, "m", &n.to_string(), true)?;
+    let audit = suite.skep(&["audit"])?;
+    ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    for name in ["m", "n"] {
+        suite.ok(&["vm", "kill", name])?;
+    }
     suite.finish()
 }

@@ -64,6 +64,7 @@ pub fn nic(view: NicView) -> v1::Nic {
         address: view.address.map(|address| address.to_string()).unwrap_or_default(),
         rate_in: view.rates.inward.map_or(0, Rate::bits),
         rate_out: view.rates.outward.map_or(0, Rate::bits),
+        isolated: view.isolated,
     }
 }
 
@@ -84,6 +85,7 @@ pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> 
         slot: Some(devices::slot("nic", "slot", request.slot)?).filter(|slot| *slot > 0),
         address: optional("nic", "address", &request.address)?,
         rates: Rates { inward: rate("rate_in", request.rate_in)?, outward: rate("rate_out", request.rate_out)? },
+        isolated: request.isolated,
     })
 }
 
@@ -100,6 +102,7 @@ pub fn nic_set(request: &v1::UpdateNicRequest) -> Result<NicSet, Refusal> {
         address: given("nic", "address", request.address.as_ref())?,
         rate_in: request.rate_in.map(|bits| rate("rate_in", bits)).transpose()?,
         rate_out: request.rate_out.map(|bits| rate("rate_out", bits)).transpose()?,
+        isolated: request.isolated,
     })
 }
 

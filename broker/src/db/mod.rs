@@ -66,6 +66,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0017_sound.sql"),
     include_str!("../../migrations/0018_rates.sql"),
     include_str!("../../migrations/0019_layers.sql"),
+    include_str!("../../migrations/0020_isolation.sql"),
 ];
 
 /// The open database.

@@ -40,11 +40,13 @@ pub struct NicRow {
     pub address: Option<Ipv4Addr>,
     /// How much goes through it.
     pub rates: Rates,
+    /// No frame goes between it and others on its switch that are isolated, too.
+    pub isolated: bool,
 }
 
 const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns,
     n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.model, n.slot, n.description, n.address,
-    n.rate_in, n.rate_out
+    n.rate_in, n.rate_out, n.isolated
     FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
@@ -76,6 +78,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
         description: row.get::<_, Id<_>>(14)?.0,
         address: row.get::<_, Option<Id<_>>>(15)?.map(|Id(address)| address),
         rates: Rates { inward: rate(16)?, outward: rate(17)? },
+        isolated: row.get(18)?,
     })
 }
 
@@ -162,7 +165,7 @@ impl Change<'_> {
     /// Adds a NIC, without a machine.
     pub fn add_nic(&self, nic: &NicRow) -> Result<(), Fault> {
         let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, model, slot, description, address,
-                   rate_in, rate_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                   rate_in, rate_out, isolated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
         self.prepare_cached(sql)?.execute(params![
             Id(nic.id),
@@ -177,7 +180,8 @@ impl Change<'_> {
             nic.description.as_str(),
             nic.address.map(Id),
             nic.rates.inward.map(bits),
-            nic.rates.outward.map(bits)
+            nic.rates.outward.map(bits),
+            nic.isolated
         ])?;
         Ok(())
     }
@@ -185,7 +189,7 @@ impl Change<'_> {
     /// Writes what can be changed of it, which is all but whose it is.
     pub fn set_nic(&self, nic: &NicRow) -> Result<(), Fault> {
         let sql = "UPDATE nics SET name = ?, mac = ?, switch = ?, model = ?, slot = ?, description = ?, address = ?,
-                   rate_in = ?, rate_out = ? WHERE id = ?";
+                   rate_in = ?, rate_out = ?, isolated = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![
             nic.name.as_str(),
             nic.mac,
@@ -196,6 +200,7 @@ impl Change<'_> {
             nic.address.map(Id),
             nic.rates.inward.map(bits),
             nic.rates.outward.map(bits),
+            nic.isolated,
             Id(nic.id)
         ])?;
         Ok(())

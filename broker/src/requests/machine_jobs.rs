@@ -54,8 +54,9 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, how: How) -> Result<(
     for (number, old) in original.spec.nics.iter().enumerate() {
         let name: NicName = derived(&c.name, number)?;
         let old = super::find_nic(change, &old.nic.to_string())?;
-        let new = nic::add(change, &name, old.switch, None, machine.group, (old.model, old.slot, None), old.rates)
-            .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
+        let new =
+            nic::add(change, &name, old.switch, None, machine.group, (old.model, old.slot, None), (old.rates, old.isolated))
+                .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
         change.set_nic_made_for(new.id, machine.id)?;
     }
     Ok((Copy { machine, disks }, ways))

@@ -19,7 +19,21 @@ use std::net::Ipv4Addr;
 
 fn view(instance: InstanceId, nic: NicRow) -> NicView {
     let NicRow {
-        id, name, number, mac, switch, machine, created_ns, group_name, model, slot, description, address, rates, ..
+        id,
+        name,
+        number,
+        mac,
+        switch,
+        machine,
+        created_ns,
+        group_name,
+        model,
+        slot,
+        description,
+        address,
+        rates,
+        isolated,
+        ..
     } = nic;
     NicView {
         id,
@@ -35,6 +49,7 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         description,
         address,
         rates,
+        isolated,
     }
 }
 
@@ -49,15 +64,18 @@ fn in_range(name: &NicName, slot: Option<u8>) -> Result<(), Refusal> {
     }
 }
 
-/// Refuses rates on a host that holds nobody to them.
-fn can_limit(name: &NicName, rates: Rates) -> Result<(), Refusal> {
+/// Refuses what this host cannot have of a NIC.
+fn can(name: &NicName, rates: Rates, isolated: bool) -> Result<(), Refusal> {
+    let limited = if rates.inward.is_some() { Some("rate_in") } else { rates.outward.map(|_| "rate_out") };
+    let asked = [(Ability::NicRates, limited), (Ability::NicIsolation, isolated.then_some("isolated"))];
     let host = crate::platform::capabilities(0);
-    if rates == Rates::default() || host.abilities.contains(&Ability::NicRates) {
-        return Ok(());
+    for (ability, field) in asked {
+        if let Some(field) = field.filter(|_| !host.abilities.contains(&ability)) {
+            let refusal = Refusal::new(Reason::Unsupported, format_args!("nic {name}")).field(field);
+            return Err(refusal.note(ability.why(host.hypervisor)));
+        }
     }
-    let field = if rates.inward.is_some() { "rate_in" } else { "rate_out" };
-    let refusal = Refusal::new(Reason::Unsupported, format_args!("nic {name}")).field(field);
-    Err(refusal.note(Ability::NicRates.why(host.hypervisor)))
+    Ok(())
 }
 
 /// The address of a NIC on a switch: the one that it is to have, or the lowest that is free; none where there is no subnet.
@@ -96,10 +114,10 @@ fn still_right(change: &Change<'_>, machine: MachineId) -> Result<(), Refusal> {
 /// Adds a NIC, without a machine. `mac`: none, or a valid one.
 pub(super) fn add(
     change: &Change<'_>, name: &NicName, switch: Option<(skep_proto::SwitchId, Text<63>, u16)>, mac: Option<[u8; 6]>,
-    group: GroupId, (model, slot, address): (NicModel, Option<u8>, Option<Ipv4Addr>), rates: Rates,
+    group: GroupId, (model, slot, address): (NicModel, Option<u8>, Option<Ipv4Addr>), (rates, isolated): (Rates, bool),
 ) -> Result<NicRow, Refusal> {
     in_range(name, slot)?;
-    can_limit(name, rates)?;
+    can(name, rates, isolated)?;
     if change.find_nic(name.as_str())?.is_some() {
         return Err(taken("nic", name));
     }
@@ -130,6 +148,7 @@ pub(super) fn add(
         description: Text::default(),
         address,
         rates,
+        isolated,
     };
     change.add_nic(&nic)?;
     change.event("nic", nic.id, &nic.name, "created", "")?;
@@ -188,7 +207,7 @@ pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
             Some(machine) => machine.group,
             None => group::named(change, c.group.as_ref())?.id,
         };
-        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot, c.address), c.rates)?;
+        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot, c.address), (c.rates, c.isolated))?;
         if let Some(machine) = &machine {
             give(change, &nic, machine)?;
         }
@@ -263,26 +282,35 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
         in_range(&new.name, new.slot)?;
         new.rates = Rates { inward: c.rate_in.unwrap_or(old.rates.inward), outward: c.rate_out.unwrap_or(old.rates.outward) };
         if new.rates != old.rates {
-            can_limit(&new.name, new.rates)?;
+            can(&new.name, new.rates, false)?;
+        }
+        new.isolated = c.isolated.unwrap_or(old.isolated);
+        if new.isolated != old.isolated {
+            can(&new.name, Rates::default(), new.isolated)?;
         }
         let switch = |nic: &NicRow| nic.switch.as_ref().map(|(id, ..)| *id);
         if switch(&new) != switch(&old) || c.address.is_some_and(|address| Some(address) != old.address) {
             new.address = address_on(change, &new.name, switch(&new), c.address)?;
         }
         let now = new.switch.as_ref().map_or("none", |(_, name, _)| name.as_str());
-        let mut changed: Vec<String> = [
-            (new.mac != old.mac).then(|| "mac".to_owned()),
+        let moves = [
             (switch(&new) != switch(&old)).then(|| format!("switch {now}")),
             (new.address != old.address).then(|| "address".to_owned()),
+        ];
+        let device = [
+            (new.mac != old.mac).then(|| "mac".to_owned()),
             ((new.model, new.slot) != (old.model, old.slot)).then(|| "device".to_owned()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let machine = old.machine.as_ref().filter(|_| !changed.is_empty());
+        ];
+        let can_move = crate::platform::capabilities(0).abilities.contains(&Ability::NicMoves);
+        let rests = device.iter().any(Option::is_some) || (!can_move && moves.iter().any(Option::is_some));
+        let live = [
+            (new.rates != old.rates).then(|| "rates".to_owned()),
+            (new.isolated != old.isolated).then(|| if new.isolated { "isolated" } else { "not isolated" }.to_owned()),
+        ];
+        let changed: Vec<String> = device.into_iter().chain(moves).chain(live).flatten().collect();
+        let machine = old.machine.as_ref().filter(|_| rests);
         let machine = machine.map(|(id, _)| find_machine(change, &id.to_string())).transpose()?;
         machine.iter().try_for_each(at_rest)?;
-        changed.extend((new.rates != old.rates).then(|| "rates".to_owned()));
         change.set_nic(&new)?;
         machine.iter().try_for_each(|machine| still_right(change, machine.id))?;
         said(change, "nic", old.id, (&old.name, &old.description), (&new.name, &new.description))?;
@@ -291,31 +319,22 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
         }
         Ok::<_, Refusal>(old)
     })?;
-    if let Err(refusal) = live(cx, &old).await {
+    if let Err(refusal) = taps::follow(&cx.broker, &cx.who, &old).await {
         // Nobody is to believe that it is so.
-        cx.broker.change(&cx.who, |change| {
+        let failed = cx.broker.change(&cx.who, |change| {
             let row = find_nic(change, &old.id.to_string())?;
-            let back = NicRow { rates: old.rates, ..row };
+            // Its former address may be another's by now.
+            let switch = old.switch.as_ref().map(|(id, ..)| *id);
+            let address = if row.address == old.address { old.address } else { address_on(change, &old.name, switch, None)? };
+            let back = NicRow { rates: old.rates, isolated: old.isolated, switch: old.switch.clone(), address, ..row.clone() };
             change.set_nic(&back)?;
-            Ok::<_, Refusal>(change.event("nic", back.id, &back.name, "changed", "rates, back")?)
+            change.event("nic", back.id, &back.name, "changed", "back to what it was")?;
+            Ok::<_, Refusal>(row)
         })?;
+        let _ = taps::follow(&cx.broker, &cx.who, &failed).await;
         return Err(refusal);
     }
     show(cx, old.id)
-}
-
-/// Has a running machine's tap follow a change of its NIC.
-async fn live(cx: &Cx, old: &NicRow) -> Result<(), Refusal> {
-    let row = cx.broker.read(|db| find_nic(db, &old.id.to_string()))?;
-    let Some((machine, _)) = row.machine.as_ref().filter(|_| row.rates != old.rates) else { return Ok(()) };
-    if cx.broker.read(|db| find_machine(db, &machine.to_string()))?.slot.is_none() {
-        return Ok(());
-    }
-    match taps::bring(&cx.broker, &cx.who, old.id, None).await {
-        // Whoever starts its machine just now does so after this.
-        Err(refusal) if refusal.reason == Reason::NotFound => Ok(()),
-        result => result,
-    }
 }
 
 /// `NicClone`.
@@ -330,7 +349,15 @@ pub async fn copy(cx: &Cx, c: NicClone) -> Result<NicView, Refusal> {
             let switch = find_switch(change, &switch.to_string())?;
             policy::open_to(change, &cx.user, Role::Operator, &switch, Some(original.group))?;
         }
-        let mut nic = add(change, &c.name, original.switch, None, original.group, (original.model, None, None), original.rates)?;
+        let mut nic = add(
+            change,
+            &c.name,
+            original.switch,
+            None,
+            original.group,
+            (original.model, None, None),
+            (original.rates, original.isolated),
+        )?;
         nic.description = original.description;
         change.set_nic(&nic)?;
         change.made(nic.id)?;

@@ -62,6 +62,7 @@ async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
         slot: None,
         address: None,
         rates: skep_proto::Rates::default(),
+        isolated: false,
     };
     s.ask(nic).await.expect("a nic");
     let done = s.act(&of("vm"), Act::Start).await.expect("started");

@@ -24,6 +24,7 @@ pub fn nic_set(nic: &str) -> NicSet {
         address: None,
         rate_in: None,
         rate_out: None,
+        isolated: None,
     }
 }
 fn switch_set(switch: &str) -> SwitchSet {
@@ -78,8 +79,9 @@ fn a_nic_changes_while_its_machine_stands_still() {
         let to = |switch: &str| NicSet { switch: Some(text(switch)), ..nic_set("web-0") };
         let with = |mac| NicSet { mac: Some(mac), ..nic_set("web-0") };
         s.act("web", Act::Start).await.expect("started");
-        assert_eq!(reason(s.ask(to("dmz")).await), Reason::WrongState);
-        assert_eq!(reason(s.ask(to("")).await), Reason::WrongState);
+        // Nothing of it is done, though a move alone could be.
+        assert_eq!(reason(s.ask(NicSet { mac: Some(mac), ..to("dmz") }).await), Reason::WrongState);
+        assert_eq!(s.ask(NicGet { nic: text("web-0") }).await.expect("there").switch.as_str(), "lan");
         assert_eq!(reason(s.ask(with(mac)).await), Reason::WrongState);
         s.ask(to("lan")).await.expect("it is there already");
         s.act("web", Act::Kill).await.expect("killed");
@@ -157,7 +159,7 @@ fn rates_of_a_running_machines_nic_are_told_or_taken_back() {
         assert_eq!(limits(), 1);
         let nic = s.ask(of(Some(None), Some(Some(rate(64_000))))).await.expect("set");
         assert_eq!((nic.rates.inward, nic.rates.outward, limits()), (None, Some(rate(64_000)), 2));
-        // What else there is to change of it waits for its machine's end.
+        // What is the device's waits for its machine's end.
         assert_eq!(reason(s.ask(NicSet { mac: Some([2, 0, 0, 0, 0, 9]), ..of(None, Some(None)) }).await), Reason::WrongState);
         // What the host refuses is as it was.
         let most = Some(Some(rate(skep_proto::Rate::MOST)));
@@ -167,5 +169,38 @@ fn rates_of_a_running_machines_nic_are_told_or_taken_back() {
         s.act("web", Act::Kill).await.expect("ended");
         let copy = s.ask(NicClone { nic: text("web-0"), name: "copy".parse().expect("a name") }).await.expect("a copy");
         assert_eq!(copy.rates, nic.rates);
+    });
+}
+
+#[test]
+fn a_running_machines_nic_moves_and_its_guest_is_told() {
+    if !crate::platform::capabilities(0).abilities.contains(&skep_machine::Ability::NicMoves) {
+        return;
+    }
+    let suite = Suite::new();
+    let world = suite.world.clone();
+    let since = |from: usize| world.lock().calls.iter().skip(from).copied().collect::<Vec<_>>();
+    suite.live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        s.switch("dmz", None).await.expect("a switch");
+        let of = || nic_set("web-0");
+        s.act("web", Act::Start).await.expect("started");
+        let begun = since(0).len();
+        let nic = s.ask(NicSet { switch: Some(text("dmz")), isolated: Some(true), ..of() }).await.expect("moved");
+        assert_eq!((nic.switch.as_str(), nic.isolated), ("dmz", true));
+        // Pulled, moved, held to its addresses (none), to its rates (none), plugged in.
+        assert_eq!(since(begun), ["SetLink", "MoveTap", "GuardTap", "LimitTap", "SetLink"]);
+        // What is no move pulls nothing.
+        let begun = since(0).len();
+        s.ask(NicSet { isolated: Some(false), ..of() }).await.expect("set");
+        assert_eq!(since(begun), ["MoveTap", "GuardTap", "LimitTap"]);
+        // A move that the host refuses is taken back.
+        let missing = Some(text("missing"));
+        assert_eq!(reason(s.ask(NicSet { switch: missing, ..of() }).await), Reason::NotFound);
+        let most = Some(Some(skep_proto::Rate::new(skep_proto::Rate::MOST).expect("a rate")));
+        assert_eq!(reason(s.ask(NicSet { switch: Some(text("lan")), rate_in: most, ..of() }).await), Reason::Unsupported);
+        let nic = s.ask(NicGet { nic: text("web-0") }).await.expect("there");
+        assert_eq!((nic.switch.as_str(), nic.rates.inward), ("dmz", None));
+        assert_eq!(since(0).last(), Some(&"SetLink"));
     });
 }

@@ -230,6 +230,7 @@ fn a_nic_goes_to_a_stopped_machine_only() {
             slot: None,
             address: None,
             rates: skep_proto::Rates::default(),
+            isolated: false,
         };
         assert_eq!(reason(s.ask(mac).await), Reason::InvalidValue);
         for n in 1..4 {

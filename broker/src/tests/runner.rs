@@ -112,6 +112,7 @@ impl Service<Runner> for FakeRunner {
             RunnerRequest::ConnectScreen(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::TakePort(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::ConnectGdb(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
+            RunnerRequest::SetLink(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::Eject(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::ConnectChannel(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::KeepLayers(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, []))),

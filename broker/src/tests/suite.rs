@@ -258,6 +258,7 @@ impl Session {
             slot: None,
             address: None,
             rates: skep_proto::Rates::default(),
+            isolated: false,
         })
         .await
     }
@@ -275,5 +276,6 @@ pub fn nic_create(name: &str, switch: Option<&str>, machine: Option<&str>, group
         slot: None,
         address: None,
         rates: skep_proto::Rates::default(),
+        isolated: false,
     }
 }

@@ -251,6 +251,7 @@ fn quotas_hold_under_concurrent_additions() {
             slot: None,
             address: None,
             rates: skep_proto::Rates::default(),
+            isolated: false,
         };
         for n in 0..12 {
             alice.ask(nic(n)).await.expect("four for each machine");

@@ -1,5 +1,6 @@
 //! `skep switch`, `skep nic`.
 
+use super::vm::Switched;
 use crate::size;
 use clap::{Subcommand, ValueEnum};
 
@@ -128,6 +129,9 @@ pub enum NicCommand {
         /// Most that it sends, bits per second [default: no limit]
         #[arg(long, value_name = "RATE", value_parser = size::bits)]
         rate_out: Option<u64>,
+        /// Nothing goes between it and others on its switch that are isolated, too
+        #[arg(long)]
+        isolated: bool,
     },
     /// Show one
     Show {
@@ -141,7 +145,7 @@ pub enum NicCommand {
         /// Its new name
         name: String,
     },
-    /// Change a NIC that no running machine has; of others, its rates and what is said of it
+    /// Change a NIC, while its machine runs, too; but for its MAC address, model and place
     Set {
         /// Name or id
         nic: String,
@@ -166,8 +170,11 @@ pub enum NicCommand {
         /// Most that it sends, bits per second; 0: no limit
         #[arg(long, value_name = "RATE", value_parser = size::bits)]
         rate_out: Option<u64>,
+        /// Nothing goes between it and others on its switch that are isolated, too
+        #[arg(long, value_enum, value_name = "ON")]
+        isolated: Option<Switched>,
         /// What is said of it, at most 256 bytes
-        #[arg(long, value_name = "TEXT", required_unless_present_any = ["switch", "mac", "model", "slot", "address", "rate_in", "rate_out"])]
+        #[arg(long, value_name = "TEXT", required_unless_present_any = ["switch", "mac", "model", "slot", "address", "rate_in", "rate_out", "isolated"])]
         description: Option<String>,
     },
     /// Make a NIC like another, with an address of its own

@@ -2,7 +2,7 @@
 
 use super::pages::pages;
 use super::{Ctx, or_none};
-use crate::args::{NicCommand, NicModel};
+use crate::args::{NicCommand, NicModel, Switched};
 use crate::error::Failure;
 use crate::view;
 use skep_api::v1::nics_client::NicsClient;
@@ -24,7 +24,7 @@ fn number(model: Option<NicModel>) -> i32 {
 pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.nics();
     match command {
-        NicCommand::Create { name, switch, machine, mac, group, model, slot, address, rate_in, rate_out } => {
+        NicCommand::Create { name, switch, machine, mac, group, model, slot, address, rate_in, rate_out, isolated } => {
             let request = CreateNicRequest {
                 name,
                 switch: switch.unwrap_or_default(),
@@ -36,6 +36,7 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
                 address: address.unwrap_or_default(),
                 rate_in: rate_in.unwrap_or_default(),
                 rate_out: rate_out.unwrap_or_default(),
+                isolated,
                 request_id: String::new(),
             };
             let made = ctx.make(|api, request_id| {
@@ -53,9 +54,11 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
             let request = UpdateNicRequest { nic, name: Some(name), ..Default::default() };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "renamed");
         }
-        NicCommand::Set { nic, switch, mac, model, slot, address, rate_in, rate_out, description } => {
+        NicCommand::Set { nic, switch, mac, model, slot, address, rate_in, rate_out, isolated, description } => {
             let (switch, model) = (switch.map(or_none), number(model));
-            let request = UpdateNicRequest { nic, name: None, description, switch, mac, model, slot, address, rate_in, rate_out };
+            let isolated = isolated.map(|switched| switched == Switched::On);
+            let request =
+                UpdateNicRequest { nic, name: None, description, switch, mac, model, slot, address, rate_in, rate_out, isolated };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "changed");
         }
         NicCommand::Clone { nic, name } => {

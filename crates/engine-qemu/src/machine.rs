@@ -326,7 +326,7 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
 fn nic(c: &mut Config, spec: &MachineSpec, nic: &Nic, fds: &Fds) -> Result<(), Error> {
     let slot = nic.slot;
     let fd = *fds.taps.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("NIC {slot}")))?;
-    let id = format!("net{slot}");
+    let id = qmp::nic_id(slot);
     // vhost would need /dev/vhost-net in the cell.
     c.with_id("netdev", &id).set("type", "tap")?.set("fd", fd)?.set("vhost", "off")?;
     let driver = match nic.model {

@@ -36,11 +36,15 @@ pub enum Ability {
     NvmeNamespaces,
     /// Limit how much goes through a NIC.
     NicRates,
+    /// Keep NICs of one switch apart from each other.
+    NicIsolation,
+    /// Move a NIC to another switch while its guest runs.
+    NicMoves,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -55,6 +59,8 @@ impl Ability {
         Self::Gdb,
         Self::NvmeNamespaces,
         Self::NicRates,
+        Self::NicIsolation,
+        Self::NicMoves,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -74,15 +80,26 @@ impl Ability {
             Self::Gdb => "gdb",
             Self::NvmeNamespaces => "nvme-namespaces",
             Self::NicRates => "nic-rates",
+            Self::NicIsolation => "nic-isolation",
+            Self::NicMoves => "nic-moves",
         }
     }
 
     /// What a hypervisor of this kind can do.
     pub(crate) fn of(hypervisor: Hypervisor) -> BTreeSet<Self> {
         match hypervisor {
-            Hypervisor::Qemu => {
-                [Self::Bios, Self::FwCfg, Self::Eject, Self::DiskCounters, Self::Gdb, Self::NvmeNamespaces, Self::NicRates].into()
-            }
+            Hypervisor::Qemu => [
+                Self::Bios,
+                Self::FwCfg,
+                Self::Eject,
+                Self::DiskCounters,
+                Self::Gdb,
+                Self::NvmeNamespaces,
+                Self::NicRates,
+                Self::NicIsolation,
+                Self::NicMoves,
+            ]
+            .into(),
             Hypervisor::Bhyve => [
                 Self::ScreenWait,
                 Self::AcpiOff,
@@ -122,6 +139,12 @@ impl Ability {
             }
             (Self::NicRates, Hypervisor::Bhyve) => {
                 "neither if_bridge(4) nor bhyve holds frames to a rate, and skep sets up no dummynet(4) so far"
+            }
+            (Self::NicIsolation, Hypervisor::Bhyve) => {
+                "if_bridge(4) could (private members), but skep does not have it do so yet; use a switch for each"
+            }
+            (Self::NicMoves, Hypervisor::Bhyve) => {
+                "bhyve cannot pull a guest's cable, so that the guest would keep its former address; stop the machine first"
             }
             _ => "this host does not have it",
         }

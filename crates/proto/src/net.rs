@@ -38,13 +38,15 @@ pub struct CreateTap {
     pub switch: Option<u16>,
 }
 
-/// Moves a tap to another switch, or takes it off.
+/// Brings a tap to this state, on another switch or on none: it is down while it moves, so that no frame goes to either meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveTap {
     /// The tap's number.
     pub number: u16,
     /// Number of the switch.
     pub switch: Option<u16>,
+    /// No frame goes between it and others of the switch that are so, too.
+    pub isolated: bool,
 }
 
 /// Deletes a tap. One that is not there is no error.
@@ -254,7 +256,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of net-helper; its only client is the broker.
-    Net = "net-helper", version 5, oldest 5, NetRequest {
+    Net = "net-helper", version 6, oldest 6, NetRequest {
         0 CreateSwitch [NoFds] => Named [NoFds];
         1 DeleteSwitch [NoFds] => Done [NoFds];
         2 CreateTap [NoFds] => Named [OneFd];

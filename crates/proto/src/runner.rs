@@ -138,6 +138,16 @@ pub struct LayerPlace {
     pub at: u8,
 }
 
+/// Pulls a NIC's cable, or plugs it in again: its guest sees that, and asks for an address anew. A runner that is older than this operation
+/// closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetLink {
+    /// Slot of the NIC.
+    pub slot: u8,
+    /// Plugged in.
+    pub up: bool,
+}
+
 /// Asks for counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {}
@@ -209,5 +219,6 @@ protocol! {
         15 TakePort [NoFds] => Done [OneFd];
         16 ConnectGdb [NoFds] => Done [OneFd];
         17 KeepLayers [UpTo<MAX_FDS>] => Done [NoFds];
+        18 SetLink [NoFds] => Done [NoFds];
     }
 }

@@ -23,6 +23,7 @@ enum Undo {
     Mark(IfName, String),
     SetUp(IfName, bool),
     Leave(IfName, IfName),
+    Isolate(IfName, bool),
     Join(IfName, IfName),
 }
 
@@ -46,6 +47,7 @@ impl<'a> Attempt<'a> {
                 Undo::Mark(name, note) => (self.host.mark(&name, &note), name),
                 Undo::MakeTunnel(name, tunnel) => (self.host.make_tunnel(&name, &tunnel), name),
                 Undo::SetUp(name, up) => (self.host.set_up(&name, up), name),
+                Undo::Isolate(port, isolated) => (self.host.isolate(&port, isolated), port),
                 Undo::Leave(port, bridge) => (self.host.leave(&port, &bridge), port),
                 Undo::Join(port, bridge) => (self.host.join(&port, &bridge), port),
             };
@@ -117,6 +119,19 @@ impl<'a> Attempt<'a> {
     fn raise(&mut self, name: &IfName) -> Result<(), Refusal> {
         self.host.set_up(name, true).map_err(refused(name))?;
         self.done.push(Undo::SetUp(name.clone(), false));
+        Ok(())
+    }
+
+    fn lower(&mut self, name: &IfName) -> Result<(), Refusal> {
+        self.host.set_up(name, false).map_err(refused(name))?;
+        self.done.push(Undo::SetUp(name.clone(), true));
+        Ok(())
+    }
+
+    /// `before`: what it was.
+    fn isolate(&mut self, port: &IfName, before: bool, isolated: bool) -> Result<(), Refusal> {
+        self.host.isolate(port, isolated).map_err(refused(port))?;
+        self.done.push(Undo::Isolate(port.clone(), before));
         Ok(())
     }
 

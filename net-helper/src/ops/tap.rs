@@ -30,25 +30,44 @@ pub fn create((host, instance): Place<'_>, call: &CreateTap) -> Result<(Named, O
     })
 }
 
-/// Takes a tap off its bridge, and puts it on another.
+/// Takes a tap off its bridge, and puts it on another; and apart from others there, or among them. It is down meanwhile: whoever is on
+/// either side sees it as it was or as it is to be.
 pub fn move_to((host, instance): Place<'_>, call: &MoveTap) -> Result<Done, Refusal> {
     let name = IfName::tap(instance, call.number);
     let Some(tap) = own_tap(host, &name)? else {
         return Err(Refusal::new(Reason::NotFound, format_args!("interface {name}")));
     };
     let wanted = call.switch.map(|number| bridge_of(host, instance, number)).transpose()?;
-    if tap.bridge == wanted.as_ref().map(|b| b.index) {
+    let stays = tap.bridge == wanted.as_ref().map(|b| b.index);
+    // What is a member of nothing is not apart from anything.
+    let (before, isolated) = (tap.isolated, call.isolated && wanted.is_some());
+    if stays && tap.up && before == isolated {
         return Ok(Done {});
     }
     let links = host.links().map_err(unlisted)?;
     let present = links.iter().find(|link| Some(link.index) == tap.bridge);
     Attempt::all(host, |attempt| {
-        if let Some(present) = present {
-            attempt.leave(&name, &present.name)?;
+        if tap.up {
+            attempt.lower(&name)?;
         }
-        if let Some(wanted) = wanted {
-            attempt.join(&name, &wanted.name)?;
+        let mut apart = before;
+        if !stays {
+            if let Some(present) = present {
+                // Before it leaves, so that it is what it was if it comes back.
+                if apart {
+                    attempt.isolate(&name, true, false)?;
+                }
+                attempt.leave(&name, &present.name)?;
+                apart = false;
+            }
+            if let Some(wanted) = &wanted {
+                attempt.join(&name, &wanted.name)?;
+            }
         }
+        if apart != isolated {
+            attempt.isolate(&name, apart, isolated)?;
+        }
+        attempt.raise(&name)?;
         Ok(Done {})
     })
 }

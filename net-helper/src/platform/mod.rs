@@ -35,6 +35,8 @@ pub struct Link {
     pub mtu: u32,
     /// Index of the bridge (or bond, or the like) that it is a member of.
     pub bridge: Option<u32>,
+    /// No frame goes between it and other members of its bridge that are so, too.
+    pub isolated: bool,
     /// Somebody has it open, if it is a tap.
     pub held: bool,
     /// Alias or description, for people.
@@ -210,6 +212,15 @@ pub trait NetHost {
     /// Opens the frames that come in at a tap and are for guests' services.
     fn open_port(&mut self, _tap: &Link) -> Result<OwnedFd, HostError> {
         Err(HostError::step("open its frames")(Errno::EOPNOTSUPP))
+    }
+
+    /// Has no frame go between a member of a bridge and others that are so, too; or takes that back.
+    fn isolate(&mut self, _port: &IfName, isolated: bool) -> Result<(), HostError> {
+        if isolated {
+            Err(HostError::step("keep it apart from others of its switch, which only Linux can")(Errno::EOPNOTSUPP))
+        } else {
+            Ok(())
+        }
     }
 
     /// Releases `port` from `bridge`.

@@ -129,7 +129,7 @@ fn what_has_a_name_of_ours_but_is_something_else_is_not_touched() {
     net.refused(Reason::AlreadyExists, |n| n.switch(3, None).map(drop));
     net.refused(Reason::AlreadyExists, |n| ask(&mut n.client, DeleteSwitch { number: 3 }).map(drop));
     net.refused(Reason::AlreadyExists, |n| ask(&mut n.client, DeleteTap { number: 3 }).map(drop));
-    net.refused(Reason::AlreadyExists, |n| ask(&mut n.client, MoveTap { number: 3, switch: None }).map(drop));
+    net.refused(Reason::AlreadyExists, |n| ask(&mut n.client, MoveTap { number: 3, switch: None, isolated: false }).map(drop));
     net.refused(Reason::AlreadyExists, |n| n.tap(4, Some(3)).map(drop));
     net.refused(Reason::InUse, |n| n.tap(3, None).map(drop));
 }
@@ -174,15 +174,15 @@ fn a_moved_tap_hears_its_new_switch_only() {
     let (a, b, moved) = (net.tap(0, Some(0)).unwrap(), net.tap(1, Some(1)).unwrap(), net.tap(2, None).unwrap());
     assert_eq!(net.link(&tap(2)).unwrap().bridge, None);
     for (switch, text) in [(Some(0), "a"), (Some(1), "b"), (None, ""), (Some(0), "a"), (Some(0), "a")] {
-        ask(&mut net.client, MoveTap { number: 2, switch }).unwrap();
+        ask(&mut net.client, MoveTap { number: 2, switch, isolated: false }).unwrap();
         send(&a, &frame("a"));
         send(&b, &frame("b"));
         if switch.is_some() {
             assert_eq!(hear(&moved, |_| ()), text);
         }
     }
-    net.refused(Reason::NotFound, |n| ask(&mut n.client, MoveTap { number: 2, switch: Some(9) }).map(drop));
-    net.refused(Reason::NotFound, |n| ask(&mut n.client, MoveTap { number: 9, switch: Some(0) }).map(drop));
+    net.refused(Reason::NotFound, |n| ask(&mut n.client, MoveTap { number: 2, switch: Some(9), isolated: false }).map(drop));
+    net.refused(Reason::NotFound, |n| ask(&mut n.client, MoveTap { number: 9, switch: Some(0), isolated: false }).map(drop));
 }
 
 #[test]

@@ -27,7 +27,18 @@ pub struct Fake(pub Arc<Mutex<State>>);
 
 pub fn link(index: u32, name: &str, kind: &str) -> Link {
     let (name, kind) = (name.parse().unwrap(), Text::lossy(kind));
-    Link { index, name, kind, up: false, loopback: false, mtu: 1500, bridge: None, held: false, note: String::new() }
+    Link {
+        index,
+        name,
+        kind,
+        up: false,
+        loopback: false,
+        mtu: 1500,
+        bridge: None,
+        isolated: false,
+        held: false,
+        note: String::new(),
+    }
 }
 
 impl State {
@@ -130,11 +141,20 @@ impl NetHost for Fake {
         assert_eq!(state.find(port)?.bridge.replace(index), None, "{port} joins while it is a member");
         Ok(())
     }
+    fn isolate(&mut self, port: &IfName, isolated: bool) -> Result<(), HostError> {
+        let mut state = self.0.lock().unwrap();
+        state.call()?;
+        assert!(state.find(port)?.bridge.is_some(), "{port} is kept apart on nothing");
+        state.find(port)?.isolated = isolated;
+        Ok(())
+    }
     fn leave(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError> {
         let mut state = self.0.lock().unwrap();
         state.call()?;
         let index = state.find(bridge)?.index;
-        assert_eq!(state.find(port)?.bridge.take(), Some(index), "{port} leaves a bridge that it is no member of");
+        let link = state.find(port)?;
+        assert_eq!(link.bridge.take(), Some(index), "{port} leaves a bridge that it is no member of");
+        link.isolated = false;
         Ok(())
     }
 }

@@ -51,6 +51,7 @@ impl Service<runner::Runner> for Runner {
             RunnerRequest::Leave(c) => ask.answer(c, |_, _, []| self.leave()),
             RunnerRequest::Eject(c) => ask.answer(c, |_, c, []| self.with(|engine| engine.eject(c.slot))),
             RunnerRequest::KeepLayers(c) => ask.answer(c, |_, c, fds| self.keep_layers(&c.layers, fds)),
+            RunnerRequest::SetLink(c) => ask.answer(c, |_, c, []| self.with(|engine| engine.set_link(c.slot, c.up))),
             RunnerRequest::ConnectChannel(c) => ask.answer(c, |_, c, []| self.connect_channel(c.port)),
         };
         // What happened while it waited for the hypervisor.

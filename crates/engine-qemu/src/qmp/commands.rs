@@ -38,6 +38,10 @@ pub fn quit(id: u64) -> String {
 pub fn eject(id: u64, slot: u8) -> String {
     command(id, "eject", json!({ "id": device_id(&disk_id(slot)), "force": true }))
 }
+/// Pulls a NIC's cable, or plugs it in.
+pub fn set_link(id: u64, slot: u8, up: bool) -> String {
+    command(id, "set_link", json!({ "name": nic_id(slot), "up": up }))
+}
 /// Asks for the state of the machine.
 pub fn query_status(id: u64) -> String {
     command(id, "query-status", Value::Null)
@@ -120,6 +124,10 @@ pub fn disk_id(slot: u8) -> String {
 /// What QEMU calls the file of the disk in a slot that stands on so many layers.
 pub fn node_id(slot: u8, layers: usize) -> String {
     format!("disk{slot}-{layers}")
+}
+/// What QEMU calls the NIC in a slot.
+pub fn nic_id(slot: u8) -> String {
+    format!("net{slot}")
 }
 /// What QEMU calls a serial port's character device.
 pub fn serial_id(port: u8) -> String {

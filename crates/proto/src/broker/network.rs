@@ -138,6 +138,8 @@ pub struct NicCreate {
     pub address: Option<Ipv4Addr>,
     /// How much goes through it.
     pub rates: Rates,
+    /// No frame goes between it and others on its switch that are isolated, too.
+    pub isolated: bool,
 }
 
 /// Gives a NIC to a stopped machine.
@@ -163,7 +165,8 @@ pub struct NicGet {
     pub nic: Ref,
 }
 
-/// Changes a NIC; what is absent stays. While a machine runs that has it, only name, description and rates can be changed.
+/// Changes a NIC; what is absent stays. While a machine runs that has it, its switch, address, rates and isolation are changed there at once; MAC, model and
+/// place can only be changed while it stands still.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicSet {
     /// Which.
@@ -186,6 +189,8 @@ pub struct NicSet {
     pub rate_in: Option<Option<Rate>>,
     /// How much it sends at most, likewise.
     pub rate_out: Option<Option<Rate>>,
+    /// See [`NicCreate::isolated`].
+    pub isolated: Option<bool>,
 }
 
 /// Makes a NIC like another, with an address of its own and no machine.
@@ -240,6 +245,8 @@ pub struct NicView {
     pub address: Option<Ipv4Addr>,
     /// How much goes through it.
     pub rates: Rates,
+    /// See [`NicCreate::isolated`].
+    pub isolated: bool,
 }
 
 /// A page; empty at the end.

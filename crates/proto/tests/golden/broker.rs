@@ -61,6 +61,7 @@ fn nic() -> NicView {
         description: parse("of web1"),
         address: Some(std::net::Ipv4Addr::new(10, 64, 1, 2)),
         rates: Rates { inward: Some(Rate::new(10_000_000).unwrap()), outward: None },
+        isolated: true,
     }
 }
 
@@ -240,6 +241,7 @@ fn networks(golden: &mut Golden) {
         slot: Some(20),
         address: Some(std::net::Ipv4Addr::new(10, 64, 1, 2)),
         rates: Rates { inward: None, outward: Some(Rate::new(5_000_000).unwrap()) },
+        isolated: true,
     };
     golden.call(create, nic());
     golden.call(NicAttach { nic: parse("eth"), machine: parse("web1") }, nic());
@@ -256,6 +258,7 @@ fn networks(golden: &mut Golden) {
         address: Some(std::net::Ipv4Addr::new(10, 64, 1, 3)),
         rate_in: Some(None),
         rate_out: Some(Some(Rate::new(64_000).unwrap())),
+        isolated: Some(false),
     };
     golden.call(set, nic());
     golden.call(NicClone { nic: parse("eth"), name: parse("eth2") }, nic());

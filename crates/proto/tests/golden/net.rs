@@ -12,7 +12,7 @@ fn bytes_of_net_helper_never_change() {
     golden.call(CreateSwitch { switch: SwitchId::from_u128(3), number: 300, uplink: Some(parse("eth0")) }, named());
     golden.call(DeleteSwitch { number: 2 }, Done {});
     golden.call(CreateTap { machine: MachineId::from_u128(5), nic: NicId::from_u128(4), number: 1, switch: Some(2) }, named());
-    golden.call(MoveTap { number: 1, switch: None }, Done {});
+    golden.call(MoveTap { number: 1, switch: None, isolated: true }, Done {});
     golden.call(DeleteTap { number: 1 }, Done {});
     let interface =
         Interface { index: 5, name: parse("skabcdt1"), up: true, bridge: Some(parse("skabcdb0")), mtu: 1500, kind: parse("tun") };

@@ -25,6 +25,7 @@ fn bytes_of_a_runner_never_change() {
     golden.call(TakePort { port: 2 }, Done {});
     golden.call(ConnectGdb {}, Done {});
     golden.call(KeepLayers { layers: vec![LayerPlace { slot: 1, at: 2 }] }, Done {});
+    golden.call(SetLink { slot: 1, up: false }, Done {});
     golden.covers::<Runner>();
     every!(golden, Phase {
         Ready {} => Phase::Ready; Starting {} => Phase::Starting; Running {} => Phase::Running; Paused {} => Phase::Paused;

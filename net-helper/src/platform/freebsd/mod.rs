@@ -83,7 +83,7 @@ impl Host {
             links.iter_mut().filter(|link| is_on(link)).for_each(|link| link.bridge = Some(index));
             let (kind, note) = (Text::lossy("ng_bridge"), String::new());
             let (up, loopback, held, mtu) = (true, false, false, 1500);
-            links.push(Link { index, name: bridge.name, kind, up, loopback, mtu, bridge: None, held, note });
+            links.push(Link { index, name: bridge.name, kind, up, loopback, mtu, bridge: None, isolated: false, held, note });
         }
         Ok(())
     }
@@ -113,6 +113,7 @@ impl Host {
                 loopback: flags & nix::libc::IFF_LOOPBACK != 0,
                 mtu: net::mtu(socket, text)?,
                 bridge: bridges.get(text).copied(),
+                isolated: false,
                 note: net::description(socket, text)?,
             })
         })();

@@ -11,8 +11,8 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge, InfoData, InfoKind, InfoVeth,
-    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge, InfoBridgePort, InfoData,
+    InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use nix::errno::Errno;
@@ -382,6 +382,17 @@ impl NetHost for Host {
         self.set_master(port, bridge.index, step)
     }
 
+    fn isolate(&mut self, port: &IfName, isolated: bool) -> Result<(), HostError> {
+        let data = InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(isolated)]);
+        let mut message = named(port);
+        // The bridge's part of it, which a change of the interface itself would pass over.
+        message
+            .attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)]));
+        let step = HostError::step("keep it apart from others of its switch");
+        self.route.ask(Message::NewLink(message), NLM_F_ACK).map(drop).map_err(step)
+    }
+
     fn leave(&mut self, port: &IfName, _bridge: &IfName) -> Result<(), HostError> {
         self.set_master(port, 0, "release it from the bridge")
     }
@@ -457,6 +468,7 @@ impl Settings {
 fn link(message: LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
     let (mut name, mut kind, mut mtu, mut bridge, mut note) = (None, Text::default(), 0, None, String::new());
+    let mut isolated = false;
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = text.parse().ok(),
@@ -464,6 +476,9 @@ fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) if index != 0 => bridge = Some(index),
             LinkAttribute::IfAlias(text) => note = text,
             LinkAttribute::LinkInfo(infos) => {
+                isolated = infos.iter().any(|info| {
+                    matches!(info, LinkInfo::PortData(InfoPortData::BridgePort(port)) if port.contains(&InfoBridgePort::Isolated(true)))
+                });
                 let found = infos
                     .into_iter()
                     .find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind.to_string()) } else { None });
@@ -475,5 +490,5 @@ fn link(message: LinkMessage) -> Option<Link> {
     let (up, loopback) = (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::Loopback));
     // A tap that nobody holds is gone.
     let held = kind.as_str() == "tun";
-    Some(Link { index: message.header.index, name: name?, kind, up, loopback, mtu, bridge, held, note })
+    Some(Link { index: message.header.index, name: name?, kind, up, loopback, mtu, bridge, isolated, held, note })
 }

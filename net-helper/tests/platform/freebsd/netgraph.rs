@@ -72,12 +72,12 @@ fn a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it() {
     assert!(!net::list(any_socket().as_fd()).unwrap().contains(&"sknt7ab0".to_owned()));
     // Moved to a bridge of the other kind and back, and joined to one by a pair.
     ask(&mut client, CreateSwitch { switch: SwitchId::random(), number: 1, uplink: None }).unwrap();
-    ask(&mut client, MoveTap { number: 1, switch: Some(1) }).unwrap();
+    ask(&mut client, MoveTap { number: 1, switch: Some(1), isolated: false }).unwrap();
     ask(&mut client, CreatePair { number: 0, switches: [Some(0), Some(1)] }).unwrap();
     send(&a, &frame("through a pair"));
     assert_eq!(hear(&b, |_| ()), "through a pair");
     ask(&mut client, DeletePair { number: 0 }).unwrap();
-    ask(&mut client, MoveTap { number: 1, switch: Some(0) }).unwrap();
+    ask(&mut client, MoveTap { number: 1, switch: Some(0), isolated: false }).unwrap();
     send(&b, &frame("back"));
     assert_eq!(hear(&a, |_| ()), "back");
     // Refused: the other kind under the same number, a switch with taps on it, one that is not there.
@@ -85,7 +85,7 @@ fn a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it() {
     assert_eq!(other.reason, Reason::AlreadyExists, "{other}");
     assert_eq!(ask(&mut client, graph_switch(1, None)).unwrap_err().reason, Reason::AlreadyExists);
     assert_eq!(ask(&mut client, DeleteSwitch { number: 0 }).unwrap_err().reason, Reason::InUse);
-    assert_eq!(ask(&mut client, MoveTap { number: 1, switch: Some(9) }).unwrap_err().reason, Reason::NotFound);
+    assert_eq!(ask(&mut client, MoveTap { number: 1, switch: Some(9), isolated: false }).unwrap_err().reason, Reason::NotFound);
     // What the audit reads of both.
     for process in [program.audit(true), program.audit_of_sender()] {
         let differs = process.lines.iter().find(|line| line.verdict.differs());

@@ -120,7 +120,7 @@ fn worker() {
         Some(Err(error)) => format!("use of the tap: errno {}", error.raw_os_error().unwrap_or(0)),
     };
     step(said);
-    step(shown("MoveTap", tap::move_to((place, of), &MoveTap { number: 0, switch: None }).map(drop)));
+    step(shown("MoveTap", tap::move_to((place, of), &MoveTap { number: 0, switch: None, isolated: false }).map(drop)));
     let call = CreateTunnel { switch, number: 0, tunnel: to };
     step(shown("CreateTunnel", tunnel::create((place, of), &["up0".parse().unwrap()], &call).map(drop)));
     // Once more: what it is set to is read.

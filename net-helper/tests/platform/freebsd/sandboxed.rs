@@ -116,7 +116,7 @@ fn it_makes_everything_from_inside_capability_mode() {
     let (a, b) = (tap(0), tap(1));
     send(&a, &frame("through capability mode"));
     assert_eq!(hear(&b, |_| ()), "through capability mode");
-    ask(&mut client, MoveTap { number: 1, switch: Some(1) }).unwrap();
+    ask(&mut client, MoveTap { number: 1, switch: Some(1), isolated: false }).unwrap();
     ask(&mut client, CreatePair { number: 0, switches: [Some(0), Some(1)] }).unwrap();
     send(&a, &frame("through a pair"));
     assert_eq!(hear(&b, |_| ()), "through a pair");

@@ -8,8 +8,8 @@ use crate::acts::Net7;
 use crate::support::frames::{frame, hear, receive, send};
 use crate::support::{ask, instance, open};
 use skep_net_helper::platform::NetHost;
-use skep_proto::Reason;
 use skep_proto::net::{DeleteTap, ListInterfaces, MoveTap};
+use skep_proto::{IfName, Reason};
 use std::net::Ipv4Addr;
 
 #[test]
@@ -33,6 +33,42 @@ fn a_tap_ends_with_its_descriptor_or_when_deleted() {
     }
     ask(&mut net.client, ListInterfaces { own: true, after: 0 }).unwrap();
     assert_eq!((net.links(), open()), before);
+}
+
+#[test]
+fn isolated_taps_hear_the_rest_of_their_switch_and_not_each_other() {
+    let Some(mut net) = Net7::new() else { return };
+    let outside = net.network.outside("up0");
+    net.switch(0, Some("up0")).unwrap();
+    net.switch(1, None).unwrap();
+    let taps = [1, 2, 3].map(|number| net.tap(number, Some(0)).unwrap());
+    let [a, b, free] = &taps;
+    let isolate = |net: &mut Net7, number, switch, isolated| ask(&mut net.client, MoveTap { number, switch, isolated }).unwrap();
+    for number in [1, 2] {
+        isolate(&mut net, number, Some(0), true);
+        assert!(net.link(&IfName::tap(instance(), number).to_string()).unwrap().isolated);
+    }
+    // What `a` says comes to those that are not so, and to the uplink; of it `b` hears nothing until it is let in again.
+    for text in ["one", "two"] {
+        send(a, &frame(text));
+        assert_eq!((hear(free, |_| ()), hear(&outside, |_| ())), (text.to_owned(), text.to_owned()));
+    }
+    send(free, &frame("to all"));
+    assert_eq!((hear(a, |_| ()), hear(b, |_| ())), ("to all".to_owned(), "to all".to_owned()));
+    isolate(&mut net, 2, Some(0), false);
+    send(a, &frame("three"));
+    assert_eq!((hear(b, |_| ()), hear(free, |_| ())), ("three".to_owned(), "three".to_owned()));
+    // It is so on its switch, not for ever; and on another one from its first frame on.
+    isolate(&mut net, 1, None, true);
+    assert!(!net.link(&IfName::tap(instance(), 1).to_string()).unwrap().isolated);
+    for number in [1, 2] {
+        isolate(&mut net, number, Some(1), true);
+    }
+    isolate(&mut net, 3, Some(1), false);
+    send(a, &frame("four"));
+    assert_eq!(hear(free, |_| ()), "four");
+    send(free, &frame("five"));
+    assert_eq!(hear(b, |_| ()), "five");
 }
 
 /// An ARP request for `ip`, from a guest.
@@ -69,7 +105,7 @@ fn the_host_itself_does_not_answer_guests() {
     let mut seen = Vec::new();
     assert_eq!(hear(&guest, |frame| seen.push(frame.to_vec())), "after");
     // Joined, it hears the same mark; an answer would have come before.
-    ask(&mut net.client, MoveTap { number: 2, switch: Some(0) }).unwrap();
+    ask(&mut net.client, MoveTap { number: 2, switch: Some(0), isolated: false }).unwrap();
     send(&neighbour, &frame("after"));
     assert_eq!(hear(&lonely, |frame| seen.push(frame.to_vec())), "after");
     assert!(!seen.iter().any(|frame| is_arp_reply(frame)), "{seen:?}");

@@ -114,7 +114,7 @@ fn it_makes_switches_and_taps_with_two_capabilities() {
     let (a, b) = (tap(0), tap(1));
     send(&a, &frame("through the sandbox"));
     assert_eq!(hear(&b, |_| ()), "through the sandbox");
-    ask(&mut client, MoveTap { number: 1, switch: Some(1) }).unwrap();
+    ask(&mut client, MoveTap { number: 1, switch: Some(1), isolated: false }).unwrap();
     ask(&mut client, DeleteTap { number: 0 }).unwrap();
     let (page, []) = ask(&mut client, ListInterfaces { own: true, after: 0 }).unwrap();
     assert_eq!(page.interfaces.len(), 3);

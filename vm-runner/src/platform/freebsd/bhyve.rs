@@ -231,6 +231,11 @@ impl Engine {
         Err(Refusal::new(Reason::Unsupported, format_args!("CD {slot}")).note("bhyve cannot take it out"))
     }
 
+    /// bhyve's NICs have their cables in always.
+    pub fn set_link(&mut self, slot: u8, _up: bool) -> Result<(), Refusal> {
+        Err(Refusal::new(Reason::Unsupported, format_args!("NIC {slot}")).note("bhyve cannot pull its cable"))
+    }
+
     /// CPU time; bhyve counts nothing of its disks.
     pub fn stats(&mut self) -> Result<(u64, Vec<DiskStats>), Refusal> {
         let cpu = skep_sys::process::cpu_time_of(self.pid).map_err(|e| Refusal::io("hypervisor", "read its CPU time", &e))?;

@@ -198,6 +198,11 @@ impl Engine {
         self.call("CD", &[], |id| qmp::eject(id, slot)).map(|_| ())
     }
 
+    /// Pulls a NIC's cable, or plugs it in.
+    pub fn set_link(&mut self, slot: u8, up: bool) -> Result<(), Refusal> {
+        self.call("NIC", &[], |id| qmp::set_link(id, slot, up)).map(|_| ())
+    }
+
     /// CPU time, and counters of disks.
     pub fn stats(&mut self) -> Result<(u64, Vec<DiskStats>), Refusal> {
         let answer = self.call("counters", &[], qmp::query_block_stats)?;
