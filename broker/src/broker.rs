@@ -48,6 +48,10 @@ pub struct Broker {
     pub moves: tokio::sync::Mutex<()>,
     /// Disks that jobs read or write: not to be started, resized or deleted.
     pub held: RefCell<Vec<DiskId>>,
+    /// Images that are being fetched.
+    pub fetches: crate::requests::fetch::Slots,
+    /// Certificates of authorities that this host trusts (PEM).
+    pub roots: Vec<u8>,
     /// Bytes that disks of groups are about to grow by.
     pub growing: RefCell<Vec<(GroupId, u64)>>,
     /// Passwords under way.
@@ -103,6 +107,8 @@ impl Broker {
             serving: RefCell::default(),
             moves: tokio::sync::Mutex::default(),
             held: RefCell::default(),
+            fetches: Default::default(),
+            roots: facts.roots.clone(),
             growing: RefCell::default(),
             logins: Logins::default(),
             rates: RefCell::default(),

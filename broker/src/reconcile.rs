@@ -99,7 +99,7 @@ impl Broker {
                 served::keep(self, switch.id);
             }
         }
-        for machine in alive.into_keys() {
+        for machine in alive.into_keys().filter(|cell| !self.fetches.has(*cell)) {
             // Begun by this broker, since it listed machines: it is known by now.
             if self.read(|db| db.machine(machine))?.is_some_and(|m| m.slot.is_some()) {
                 continue;

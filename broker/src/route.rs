@@ -1,7 +1,7 @@
 //! Every request, one line each.
 
 use crate::requests::{
-    Cx, disk, event, firmware, group, host, launch, machine, machine_jobs, nic, snapshot, stats, stream, switch, user,
+    Cx, disk, event, fetch, firmware, group, host, launch, machine, machine_jobs, nic, snapshot, stats, stream, switch, user,
 };
 use crate::session::Desk;
 use skep_ipc::ProtocolError;
@@ -71,6 +71,7 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::MetricsGet(c) => plain!(MetricsGet, c, stats::metrics),
         R::DiskCreate(c) => plain!(DiskCreate, c, disk::create),
         R::DiskImport(c) => stream!(DiskImport, c, disk::import),
+        R::DiskFetch(c) => stream!(DiskFetch, c, fetch::fetch),
         R::DiskClone(c) => plain!(DiskClone, c, disk::copy),
         R::DiskSet(c) => plain!(DiskSet, c, disk::set),
         R::DiskWipe(c) => plain!(DiskWipe, c, disk::wipe),

@@ -10,6 +10,7 @@ pub use skep_storage_helper::{fuzz_packed as packed, fuzz_vhd as vhd, fuzz_vhdx 
 use skep_proto::broker::{Broker, EventView};
 use skep_proto::cell::Cell;
 use skep_proto::console::Console;
+use skep_proto::fetch::{FetchSays, FetchTold};
 use skep_proto::net::Net;
 use skep_proto::runner::{Runner, RunnerEvent};
 use skep_proto::services::{Document, ServiceEvent, Services};
@@ -31,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vhd", vhd),
     ("vhdx", vhdx),
     ("packed", packed),
+    ("fetch", fetch),
     ("upload", upload),
     ("volumes", volumes),
     ("variables", variables),
@@ -50,7 +52,7 @@ where
 /// Records between processes: the first byte chooses what is expected.
 pub fn records(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 14 {
+    match kind % 16 {
         0 => request::<Broker>(bytes),
         1 => request::<Storage>(bytes),
         2 => request::<Net>(bytes),
@@ -63,6 +65,8 @@ pub fn records(bytes: &[u8]) {
         9 => drop(decode::<JobRecord>(bytes)),
         11 => request::<Services>(bytes),
         12 => drop(decode::<ServiceEvent>(bytes)),
+        14 => drop(decode::<FetchSays>(bytes)),
+        15 => drop(decode::<FetchTold>(bytes)),
         13 => {
             if let Ok(document) = Document::decode(bytes) {
                 assert_eq!(Document::decode(&document.encode().expect("as long as before")), Ok(document));
@@ -108,6 +112,35 @@ pub fn volumes(bytes: &[u8]) {
     // Some kinds are read and never written.
     if let Some(packed) = list.pack() {
         assert_eq!(List::unpack(&packed), Ok(list));
+    }
+}
+
+/// What servers and resolvers send to image-fetcher: the first byte chooses what it is taken for.
+pub fn fetch(bytes: &[u8]) {
+    use hickory_proto::rr::{Name, RecordType};
+    use skep_image_fetcher::{dns, http, sums, url::Url};
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let text = String::from_utf8_lossy(bytes);
+    match kind {
+        b'h' => {
+            if let Ok(Some((head, length))) = http::head(bytes) {
+                let body = http::Body::new(bytes.get(length..).unwrap_or_default(), head.framing);
+                let _ = body.take(1 << 20).read_to_end(&mut Vec::new());
+            }
+        }
+        b's' => drop(sums::find(&text, "a.img")),
+        b'u' => {
+            if let Ok(url) = Url::parse(&text) {
+                assert_eq!(Url::parse(&url.to_string()), Ok(url.clone()));
+                let _ = Url { path: "/x/y".into(), ..url }.join(&text);
+            }
+        }
+        _ => {
+            let id = bytes.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+            if let Ok(name) = Name::from_ascii("example.org.") {
+                let _ = dns::answer(&dns::question(&name, RecordType::A, id), bytes);
+            }
+        }
     }
 }
 

@@ -32,7 +32,7 @@ fn golden_records_damaged_in_every_way_end_no_decoder() {
         let words = text.lines().filter_map(|line| line.split_whitespace().last());
         for record in words.filter_map(hex).filter(|r| r.len() > 1) {
             records += 1;
-            for kind in 0..14 {
+            for kind in 0..16 {
                 let whole = [&[kind], &record[..]].concat();
                 for length in 0..=whole.len() {
                     skep_fuzz::records(&whole[..length]);

@@ -1,5 +1,6 @@
 //! One line per operation.
 
+use crate::ops::server::{self, Network};
 use crate::ops::{gateway, list, pair, switch, tap, tunnel};
 use crate::platform::{NetHost, Switch};
 use skep_ipc::{Answered, Ask, ProtocolError, Service};
@@ -16,6 +17,8 @@ pub struct Given {
     pub uplinks: Vec<IfName>,
     /// Whom guests' names are asked of.
     pub resolvers: Vec<IpAddr>,
+    /// Networks inside that images may come from.
+    pub fetch_from: Vec<Network>,
 }
 
 /// The helper.
@@ -26,12 +29,14 @@ pub struct NetHelper<H> {
     privileged: bool,
     uplinks: Rc<[IfName]>,
     resolvers: Vec<IpAddr>,
+    fetch_from: Vec<Network>,
 }
 
 impl<H: NetHost> NetHelper<H> {
     /// Serves `host`, where `instance` marks what is ours, with what is `given`. Not `privileged`: only the list.
     pub fn new(host: H, instance: InstanceId, privileged: bool, given: Given) -> Self {
-        Self { host, instance, privileged, uplinks: given.uplinks.into(), resolvers: given.resolvers }
+        let Given { uplinks, resolvers, fetch_from } = given;
+        Self { host, instance, privileged, uplinks: uplinks.into(), resolvers, fetch_from }
     }
 
     /// The host, to change it.
@@ -74,10 +79,11 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
             R::OpenPort(c) => ask.answer(c, |_, c, []| Ok((Done {}, gateway::open_port(self.acting()?, &c)?))),
             R::GuardTap(c) => ask.answer(c, |_, c, []| Ok((tap::guard(self.acting()?, &c)?, []))),
             R::LimitTap(c) => ask.answer(c, |_, c, []| Ok((tap::limit(self.acting()?, &c)?, []))),
-            R::OpenResolvers(c) => ask.answer(c, |_, _, []| {
-                self.acting()?;
-                Ok((Done {}, gateway::open_resolvers(&self.resolvers)?))
-            }),
+            // Everybody may open sockets.
+            R::OpenResolvers(c) => ask.answer(c, |_, _, []| Ok((Done {}, gateway::open_resolvers(&self.resolvers)?))),
+            R::ConnectServer(c) => {
+                ask.answer(c, |_, c, []| Ok((Done {}, server::connect((&mut self.host, self.instance), &self.fetch_from, &c)?)))
+            }
             R::DeletePair(c) => ask.answer(c, |_, c, []| Ok((pair::delete(self.acting()?, &c)?, []))),
         }
     }

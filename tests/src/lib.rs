@@ -7,6 +7,7 @@ pub mod escape;
 pub mod guard;
 pub mod held;
 pub mod host;
+pub mod https;
 pub mod platform;
 pub mod shares;
 pub mod suite;

@@ -24,6 +24,7 @@ const TESTED: &[&str] = &[
     "skep-storage-helper",
     "skep-console-proxy",
     "skep-guest-services",
+    "skep-image-fetcher",
     "skep-vm-runner",
     "skep-broker",
     "skep-api-frontend",
@@ -104,6 +105,7 @@ fn check(dir: &Path) -> Result<()> {
         "skep-storage-helper",
         "skep-console-proxy",
         "skep-guest-services",
+        "skep-image-fetcher",
     ] {
         let bytes = fs::read(dir.join("bin").join(program)).with_context(|| program.to_owned())?;
         // The interpreter's name tells a FreeBSD program.

@@ -191,6 +191,7 @@ fn uid(table: &Process) -> &'static str {
         Uid::Own => "its own",
         Uid::PerMachine => "one per machine",
         Uid::PerSwitch => "one per switch",
+        Uid::PerFetch => "one per fetch",
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{invalid, known, maybe_named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
-use skep_proto::broker::{DiskCreate, DiskImport, DiskView, ImageFacts, SnapshotView};
+use skep_proto::broker::{DiskCreate, DiskFetch, DiskImport, DiskView, ImageFacts, SnapshotView};
 use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 
 /// A disk.
@@ -109,6 +109,17 @@ pub fn import(header: &v1::ImportDiskHeader) -> Result<DiskImport, Refusal> {
         image: facts(header.image.as_ref())?,
         description: value("disk", "description", &header.description)?,
     })
+}
+
+/// What to fetch.
+pub fn fetch(request: &v1::FetchDiskRequest) -> Result<DiskFetch, Refusal> {
+    let header = request.header.as_ref().ok_or_else(|| invalid("disk", "header", "it is missing"))?;
+    let https = |field: &str, text: &str| match text.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
+        true => value("disk", field, text),
+        false => Err(invalid("disk", field, "https:// is expected")),
+    };
+    let sums = if request.sums_url.is_empty() { None } else { Some(https("sums_url", &request.sums_url)?) };
+    Ok(DiskFetch { import: import(header)?, url: https("url", &request.url)?, sums })
 }
 
 fn digest(text: &str) -> Result<[u8; 32], Refusal> {

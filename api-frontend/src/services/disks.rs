@@ -11,9 +11,9 @@ use skep_api::v1::export_disk_response::Kind as Part;
 use skep_api::v1::import_disk_request::Kind;
 use skep_api::v1::{
     self, CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk,
-    ExportDiskRequest, ExportDiskResponse, GetDiskRequest, GetUploadRequest, ImportDiskRequest, ListDisksRequest,
-    ListDisksResponse, ListSnapshotsRequest, ListSnapshotsResponse, Operation, ResizeDiskRequest, RollBackDiskRequest, Snapshot,
-    UpdateDiskRequest, WipeDiskRequest,
+    ExportDiskRequest, ExportDiskResponse, FetchDiskRequest, GetDiskRequest, GetUploadRequest, ImportDiskRequest,
+    ListDisksRequest, ListDisksResponse, ListSnapshotsRequest, ListSnapshotsResponse, Operation, ResizeDiskRequest,
+    RollBackDiskRequest, Snapshot, UpdateDiskRequest, WipeDiskRequest,
 };
 use skep_proto::broker::{
     DiskClone, DiskDelete, DiskExport, DiskGet, DiskList, DiskResize, DiskSet, DiskView, DiskWipe, OperationGet, SnapshotCreate,
@@ -40,6 +40,20 @@ impl Disks for Api {
     async fn import(&self, request: Request<Streaming<ImportDiskRequest>>) -> Answer<Operation> {
         let (call, stream) = self.enter("Disks.Import", request)?;
         call.run(async { import(&call, Checked(stream)).await }).await
+    }
+
+    async fn fetch(&self, request: Request<FetchDiskRequest>) -> Answer<Operation> {
+        let (call, request) = self.enter("Disks.Fetch", request)?;
+        call.run(async {
+            let request_id = request.header.as_ref().map_or("", |header| &header.request_id);
+            let (operation, UpTo(fds)) = call.make(request_id, disk::fetch(&request)?).await?;
+            // A repeat has none: what was sent then counts.
+            if let Some(fd) = fds.into_iter().next() {
+                super::pipe_out(fd, "disk", &request.ca_certificates).await?;
+            }
+            Ok(event::operation(operation))
+        })
+        .await
     }
 
     async fn get_upload(&self, request: Request<GetUploadRequest>) -> Answer<v1::Upload> {

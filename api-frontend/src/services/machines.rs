@@ -13,8 +13,7 @@ use skep_api::v1::{
     WatchMachineStatsRequest, channel_input, console_input, console_output, gdb_input, screen_input,
 };
 use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews};
-use skep_proto::{Refusal, UpTo, upload};
-use tokio::io::AsyncWriteExt;
+use skep_proto::{Refusal, UpTo};
 use tonic::{Request, Streaming};
 
 async fn act(api: &Api, method: &'static str, request: Request<MachineActRequest>, act: Act) -> Answer<Operation> {
@@ -267,14 +266,7 @@ async fn launch(call: &Call, request: LaunchMachineRequest) -> Result<Operation,
     let (operation, UpTo(fds)) = call.make(&request.request_id, launch).await?;
     // A repeat has none: what was told then counts.
     if let Some(fd) = fds.into_iter().next() {
-        let mut sink = relay::sink(fd).map_err(|e| Refusal::io("machine", "open the stream", &e))?;
-        // If whoever reads has stopped, the operation says why.
-        if let Some(header) = upload::header(data.len())
-            && sink.write_all(&header).await.is_ok()
-            && sink.write_all(&data).await.is_ok()
-        {
-            let _ = sink.write_all(&upload::END).await;
-        }
+        super::pipe_out(fd, "machine", &data).await?;
     }
     Ok(event::operation(operation))
 }

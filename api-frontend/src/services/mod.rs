@@ -11,20 +11,22 @@ mod operations;
 mod switches;
 mod users;
 
-use crate::convert;
 use crate::session::{Caller, Peer};
 use crate::status::{TRACE, mark, status};
 use crate::uploads::Uploads;
+use crate::{convert, relay};
 use skep_api::{Bounded, Exceeded};
 use skep_proto::broker::Broker;
-use skep_proto::{NoFds, Reason, Refusal, Text, TraceId};
+use skep_proto::{NoFds, Reason, Refusal, Text, TraceId, upload};
 use skep_service::Journal;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::AsyncWriteExt;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::server::TlsConnectInfo;
@@ -175,6 +177,18 @@ fn token(metadata: &MetadataMap) -> Result<Option<Text<128>>, Refusal> {
 const MAX_PAGE: usize = 1000;
 /// Most of the broker's records in one answer: each has at most 8,000 bytes, which may double, and a message has 4 MiB.
 const MAX_RECORDS: usize = 200;
+
+/// Writes what goes to the broker by a pipe, being larger than a record, or secret. If whoever reads has stopped, the operation says why.
+async fn pipe_out(fd: OwnedFd, object: &str, data: &[u8]) -> Result<(), Refusal> {
+    let mut sink = relay::sink(fd).map_err(|e| Refusal::io(object, "open the stream", &e))?;
+    let header = upload::header(data.len());
+    for part in [header.as_ref().map_or(&[][..], |header| header), data, &upload::END] {
+        if sink.write_all(part).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
 
 #[cfg(test)]
 mod tests {

@@ -6,9 +6,9 @@ mod freebsd;
 mod linux;
 
 #[cfg(target_os = "freebsd")]
-pub use freebsd::{HYPERVISOR, LAYERS, RunDir, boot_path, capabilities, configure};
+pub use freebsd::{HYPERVISOR, LAYERS, NO_FETCHES, RunDir, boot_path, capabilities, configure};
 #[cfg(target_os = "linux")]
-pub use linux::{HYPERVISOR, LAYERS, RunDir, boot_path, capabilities, configure};
+pub use linux::{HYPERVISOR, LAYERS, NO_FETCHES, RunDir, boot_path, capabilities, configure};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use std::io;
@@ -23,6 +23,14 @@ fn seqpacket() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Where systems keep the certificates that they trust: Debian and its kin, Red Hat's, Alpine and FreeBSD.
+const BUNDLES: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+fn roots() -> Vec<u8> {
+    let most = skep_proto::fetch::MAX_ROOTS;
+    BUNDLES.iter().find_map(|path| std::fs::read(path).ok().filter(|bytes| bytes.len() <= most)).unwrap_or_default()
+}
+
 /// Facts about the host, asked before the sandbox is entered.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -32,6 +40,8 @@ pub struct Facts {
     pub cpus: u32,
     /// Bytes of memory.
     pub memory: u64,
+    /// Certificates of authorities that the host trusts (PEM), as they are now.
+    pub roots: Vec<u8>,
 }
 
 impl Facts {
@@ -43,6 +53,7 @@ impl Facts {
             system,
             cpus: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
             memory: skep_sys::process::physical_memory(),
+            roots: roots(),
         }
     }
 }

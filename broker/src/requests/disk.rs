@@ -158,39 +158,10 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), 
         return Ok((broker.operation(id)?, UpTo(Vec::new())));
     }
     let object = format!("disk {}", c.name);
-    if c.iso && (c.kind != DiskKind::Raw || !matches!(c.format, SourceFormat::Detect | SourceFormat::Raw)) {
-        return Err(Refusal::new(Reason::InvalidValue, object).field("kind").note("an ISO image is read and kept raw"));
-    }
-    if c.iso && c.image.is_some() {
-        let refusal = Refusal::new(Reason::InvalidValue, object).field("image");
-        return Err(refusal.note("an ISO image is for drives, machines are made from disks' images: it is one or the other"));
-    }
-    // Whatever it begins with: a guest reads what was sent.
-    let (format, packing) = if c.iso { (SourceFormat::Raw, Packing::None) } else { (c.format, c.packing) };
     let (reader, writer) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
-    let space = match c.kind {
-        DiskKind::Zvol => broker.storage.call(who, VolumeSpace {}).await.map_err(|refusal| about(refusal, &object))?.0,
-        DiskKind::Raw | DiskKind::Qcow2 => broker.storage.call(who, Space {}).await?.0,
-    };
-    if c.expect > space.free {
-        let note = format!("{} bytes are to come, {} are free", c.expect, space.free);
-        return Err(Refusal::new(Reason::NoSpace, object).note(note));
-    }
     let group = broker.read(|db| group::named(db, c.group.as_ref()))?.id;
-    let begin = Operation::begin(broker, who, group, "import", &object, |change| {
-        let room = broker.disk_room(change, group)?;
-        if let Some(room) = room.filter(|room| c.expect > *room) {
-            let refusal = Refusal::new(Reason::QuotaReached, &object).field("disk");
-            return Err(refusal.note(format_args!("{} bytes are to come, its group may have {room} more", c.expect)));
-        }
-        let row = DiskRow { iso: c.iso, image: c.image, description: c.description, ..new_row(&c.name, c.kind, 0, group) };
-        Ok((add(broker, change, row)?, room))
-    });
-    let ((disk, room), mut operation) = begin?;
-    let limit = room.map_or(space.free, |room| room.min(space.free));
-    let most = room.unwrap_or(u64::MAX);
-    let call = ImportDisk { disk: disk.id, kind: c.kind, format, packing, limit, most, expect: c.expect, sha256: c.sha256 };
+    let (disk, mut operation, call) = begin(cx, c, group, "import").await?;
     let view = operation.view();
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {
@@ -200,7 +171,48 @@ pub async fn import(cx: &Cx, c: DiskImport) -> Result<(OperationView, UpTo<1>), 
     Ok((view, UpTo(vec![writer])))
 }
 
-async fn end(broker: &Broker, who: &crate::db::Who, operation: Operation, disk: &DiskRow, done: Result<JobDone, Refusal>) {
+/// Begins the operation of this `kind` that fills a new disk of a group; gives how.
+pub(super) async fn begin(
+    cx: &Cx, c: DiskImport, group: GroupId, kind: &str,
+) -> Result<(DiskRow, Operation, ImportDisk), Refusal> {
+    let Cx { broker, who, .. } = cx;
+    let object = format!("disk {}", c.name);
+    if c.iso && (c.kind != DiskKind::Raw || !matches!(c.format, SourceFormat::Detect | SourceFormat::Raw)) {
+        return Err(Refusal::new(Reason::InvalidValue, object).field("kind").note("an ISO image is read and kept raw"));
+    }
+    if c.iso && c.image.is_some() {
+        let refusal = Refusal::new(Reason::InvalidValue, object).field("image");
+        return Err(refusal.note("an ISO image is for drives, machines are made from disks' images: it is one or the other"));
+    }
+    // Whatever it begins with: a guest reads what was sent.
+    let (format, packing) = if c.iso { (SourceFormat::Raw, Packing::None) } else { (c.format, c.packing) };
+    let space = match c.kind {
+        DiskKind::Zvol => broker.storage.call(who, VolumeSpace {}).await.map_err(|refusal| about(refusal, &object))?.0,
+        DiskKind::Raw | DiskKind::Qcow2 => broker.storage.call(who, Space {}).await?.0,
+    };
+    if c.expect > space.free {
+        let note = format!("{} bytes are to come, {} are free", c.expect, space.free);
+        return Err(Refusal::new(Reason::NoSpace, object).note(note));
+    }
+    let begin = Operation::begin(broker, who, group, kind, &object, |change| {
+        let room = broker.disk_room(change, group)?;
+        if let Some(room) = room.filter(|room| c.expect > *room) {
+            let refusal = Refusal::new(Reason::QuotaReached, &object).field("disk");
+            return Err(refusal.note(format_args!("{} bytes are to come, its group may have {room} more", c.expect)));
+        }
+        let row = DiskRow { iso: c.iso, image: c.image, description: c.description, ..new_row(&c.name, c.kind, 0, group) };
+        Ok((add(broker, change, row)?, room))
+    });
+    let ((disk, room), operation) = begin?;
+    let limit = room.map_or(space.free, |room| room.min(space.free));
+    let most = room.unwrap_or(u64::MAX);
+    let call = ImportDisk { disk: disk.id, kind: c.kind, format, packing, limit, most, expect: c.expect, sha256: c.sha256 };
+    Ok((disk, operation, call))
+}
+
+pub(super) async fn end(
+    broker: &Broker, who: &crate::db::Who, operation: Operation, disk: &DiskRow, done: Result<JobDone, Refusal>,
+) {
     let result = done.map_err(named(disk)).and_then(|done| finished(broker, who, disk, &done));
     if result.is_err() {
         broker.undo_disk(who, disk).await;

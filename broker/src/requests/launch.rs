@@ -24,15 +24,12 @@ use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::str::FromStr;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 /// The switch that machines are launched on if nobody says another.
 const DEFAULT_SWITCH: &str = "default";
-/// How long whoever launches may take to say what the guest is to be told.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A machine to be.
 struct Launch {
@@ -194,34 +191,9 @@ async fn make(
 
 /// Reads what the guest is to be told, to the end mark.
 async fn told(reader: OwnedFd) -> Result<GuestData, Refusal> {
-    let failed = |e: std::io::Error| Refusal::io("", "read what its guest is to be told", &e);
     let wrong = |note: &str| Refusal::new(Reason::InvalidValue, "").field("user_data").note(note);
-    skep_sys::fd::set_nonblocking(std::os::fd::AsFd::as_fd(&reader), true).map_err(failed)?;
-    let mut pipe = pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
-    let mut bytes = Vec::new();
-    let read = async {
-        let mut length = upload::END;
-        loop {
-            pipe.read_exact(&mut length).await?;
-            let more = u32::from_be_bytes(length) as usize;
-            if more == 0 {
-                return Ok::<_, std::io::Error>(true);
-            }
-            if more > MAX_GUEST_DATA.saturating_sub(bytes.len()) {
-                return Ok(false);
-            }
-            let at = bytes.len();
-            bytes.resize(at + more, 0);
-            pipe.read_exact(bytes.get_mut(at..).unwrap_or_default()).await?;
-        }
-    };
-    match tokio::time::timeout(PATIENCE, read).await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return Err(wrong("keys and user data have more bytes than fit a seed")),
-        Ok(Err(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Err(Refusal::new(Reason::Cancelled, "")),
-        Ok(Err(e)) => return Err(failed(e)),
-        Err(_) => return Err(Refusal::new(Reason::Cancelled, "").note("what its guest is to be told did not come")),
-    }
+    let bytes = super::piped(reader, MAX_GUEST_DATA).await?;
+    let bytes = bytes.ok_or_else(|| wrong("keys and user data have more bytes than fit a seed"))?;
     match postcard::take_from_bytes(&bytes) {
         Ok((data, [])) => Ok(data),
         _ => Err(wrong("it cannot be read")),

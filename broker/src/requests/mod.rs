@@ -3,6 +3,7 @@
 mod copies;
 pub mod disk;
 pub mod event;
+pub mod fetch;
 pub mod firmware;
 pub mod group;
 pub mod host;
@@ -24,10 +25,14 @@ use crate::db::switches::{SwitchRow, Switches};
 use crate::db::{Change, Who};
 use crate::policy::{Proof, User, permit};
 use skep_proto::broker::{BrokerRequest, Ref};
-use skep_proto::{Reason, Refusal, Text};
+use skep_proto::{Reason, Refusal, Text, upload};
 use std::fmt::Display;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::str::FromStr;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 
 /// A request's surroundings.
 #[derive(Clone)]
@@ -118,4 +123,35 @@ fn at_rest(machine: &MachineRow) -> Result<(), Refusal> {
     let state = machine.state.word();
     let object = format!("machine {}", machine.name);
     Err(Refusal::new(Reason::WrongState, object).note(format_args!("it is {state}; stop it first")))
+}
+
+/// How long whoever asks may take to say what goes through a pipe.
+const PIPED: Duration = Duration::from_secs(30);
+
+/// What comes through a pipe in the form of `upload`, to the end mark. None: more than `most` bytes.
+async fn piped(reader: OwnedFd, most: usize) -> Result<Option<Vec<u8>>, Refusal> {
+    let failed = |e: std::io::Error| Refusal::io("", "read what comes along", &e);
+    skep_sys::fd::set_nonblocking(reader.as_fd(), true).map_err(failed)?;
+    let mut pipe = pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
+    let read = async {
+        let (mut bytes, mut length) = (Vec::new(), upload::END);
+        loop {
+            pipe.read_exact(&mut length).await?;
+            let more = u32::from_be_bytes(length) as usize;
+            if more == 0 {
+                return Ok::<_, std::io::Error>(Some(bytes));
+            }
+            if more > most.saturating_sub(bytes.len()) {
+                return Ok(None);
+            }
+            let at = bytes.len();
+            bytes.resize(at + more, 0);
+            pipe.read_exact(bytes.get_mut(at..).unwrap_or_default()).await?;
+        }
+    };
+    match tokio::time::timeout(PIPED, read).await {
+        Ok(Err(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(Refusal::new(Reason::Cancelled, "")),
+        Ok(read) => read.map_err(failed),
+        Err(_) => Err(Refusal::new(Reason::Cancelled, "").note("what was to come along did not come")),
+    }
 }

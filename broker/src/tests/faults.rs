@@ -46,6 +46,10 @@ async fn scenario(s: &mut Session) -> Vec<Refusal> {
     step!(s.ask(SnapshotList { disk: volume(), after: None }));
     step!(s.ask(SnapshotRollBack { disk: volume(), snapshot: Text::lossy("two") }));
     step!(s.ask(SnapshotDelete { disk: volume(), snapshot: Text::lossy("two") }));
+    match super::fetches::fetch(s, "fetched", "https://example.org/a.img").await {
+        Ok(operation) => step!(s.done(operation)),
+        Err(refusal) => refused.push(refusal),
+    }
     step!(s.switch("wan", None));
     step!(s.ask(SwitchDelete { switch: Text::lossy("wan") }));
     refused

@@ -5,6 +5,7 @@ mod access;
 mod changes;
 mod db;
 mod faults;
+mod fetches;
 mod hardware;
 mod hostile;
 mod images;

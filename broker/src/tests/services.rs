@@ -287,6 +287,7 @@ impl Service<Net> for FakeNet {
             }),
             NetRequest::OpenPort(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, [memory()]))),
             NetRequest::OpenResolvers(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, skep_proto::UpTo(Vec::new())))),
+            NetRequest::ConnectServer(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, [memory()]))),
             // The broker makes none of these yet, and knows none to delete.
             NetRequest::CreateTunnel(_)
             | NetRequest::DeleteTunnel(_)
@@ -332,8 +333,15 @@ impl Service<Cell> for FakeSpawner {
                 Ok((cell::Started { pid: 2 }, []))
             }),
             CellRequest::StartServices(c) => act!(ask, c, fate, |_, _| Ok((cell::Started { pid: 3 }, []))),
+            CellRequest::StartFetcher(c) => act!(ask, c, fate, |c: cell::StartFetcher, fds: Option<[OwnedFd; 1]>| {
+                world.lock().fetchers.push(c.disk);
+                fds.into_iter().for_each(|[channel]| super::fetches::fetcher(channel));
+                Ok((cell::Started { pid: 4 }, []))
+            }),
             CellRequest::KillCell(c) => act!(ask, c, fate, |c: cell::KillCell, _| {
-                world.lock().cells.remove(&c.machine);
+                let mut state = world.lock();
+                state.cells.remove(&c.machine);
+                state.fetchers.retain(|disk| disk.cell() != c.machine);
                 Ok((cell::Done {}, []))
             }),
             CellRequest::SweepCell(c) => act!(ask, c, fate, |c: cell::SweepCell, _| {
@@ -346,9 +354,11 @@ impl Service<Cell> for FakeSpawner {
             }),
             CellRequest::ListCells(c) => act!(ask, c, fate, |c: cell::ListCells, _| {
                 let state = world.lock();
-                let cells = state.cells.iter().filter(|(id, _)| c.after.is_none_or(|a| **id > a));
-                let cells =
-                    cells.map(|(id, cell)| CellState { machine: *id, runner: !cell.lives.is_empty(), console: cell.console });
+                let cells = state.cells.iter().map(|(id, cell)| (*id, !cell.lives.is_empty(), cell.console));
+                let fetchers = state.fetchers.iter().map(|disk| (disk.cell(), false, true));
+                let mut cells: Vec<_> = cells.chain(fetchers).filter(|(id, ..)| c.after.is_none_or(|a| *id > a)).collect();
+                cells.sort_unstable();
+                let cells = cells.into_iter().map(|(machine, runner, console)| CellState { machine, runner, console });
                 Ok((CellPage { cells: cells.take(100).collect() }, []))
             }),
             CellRequest::CellUsage(c) => act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None }, []))),

@@ -45,6 +45,8 @@ pub struct State {
     /// Subnets that the host reaches without us.
     pub reached: Vec<skep_proto::Subnet>,
     pub cells: BTreeMap<MachineId, FakeCell>,
+    /// Disks whose images are being fetched.
+    pub fetchers: Vec<DiskId>,
     /// Of the cell that was made last.
     pub limits: Option<skep_proto::cell::Limits>,
     /// What the spawner says that it does not enforce.

@@ -22,6 +22,17 @@ pub struct FactsArgs {
     pub min_memory: Option<u64>,
 }
 
+/// How something is fetched from an address.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct FetchArgs {
+    /// Of an address: that of a list of checksums (SHA256SUMS, SHA512SUMS, CHECKSUM.SHA256) in which the file's must be
+    #[arg(long, value_name = "URL")]
+    pub sums: Option<String>,
+    /// Of an address: a file with certificates of authorities (PEM) that are trusted in place of the host's
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
 /// Images: disks that machines are made from, and that stay as they are.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
@@ -33,12 +44,15 @@ pub enum ImageCommand {
         /// Name or id
         image: String,
     },
-    /// Make one of a file
+    /// Make one of a file, or of what is at an address
     Import {
         /// Its name
         name: String,
-        /// The file; `-`: standard input
+        /// The file; `-`: standard input; https://…: the suite's host fetches it
         file: PathBuf,
+        /// What may be said of an address.
+        #[command(flatten)]
+        from: FetchArgs,
         /// How to keep it
         #[arg(long, value_enum, default_value = "raw")]
         kind: Kind,

@@ -22,6 +22,10 @@ pub struct UpArgs {
     /// [default: as at the last start; at first none]
     #[arg(long, value_name = "NAME=DIR,...")]
     pub shares: Option<String>,
+    /// Addresses and networks inside (192.168.1.0/24), between commas, that images may be fetched from besides all public ones; `none` takes
+    /// them back [default: as at the last start; at first none]
+    #[arg(long, value_name = "NETWORKS")]
+    pub fetch_from: Option<String>,
     /// Serve the API on TCP with TLS, too
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,

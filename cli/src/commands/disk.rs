@@ -1,11 +1,11 @@
 //! `skep disk`.
 
 use super::pages::pages;
-use super::{Ctx, export};
-use crate::args::{DiskCommand, Format, Kind, Packed, ReadArgs, SnapshotCommand};
+use super::{Ctx, export, fetch};
+use crate::args::{DiskCommand, FetchArgs, Format, Kind, Packed, ReadArgs, SnapshotCommand};
 use crate::client::Api;
 use crate::error::Failure;
-use crate::operation::{self, Interrupt, bar};
+use crate::operation::bar;
 use crate::view;
 use indicatif::ProgressBar;
 use skep_api::CHUNK;
@@ -77,7 +77,7 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
                 group: group.unwrap_or_default(),
                 ..Default::default()
             };
-            take_in(&ctx, reading(header, &read), &file).await?;
+            fetch::take_in(&ctx, reading(header, &read), &file, &FetchArgs::default()).await?;
         }
         DiskCommand::Export { disk, file } => export::run(&ctx, disk, &file).await?,
         DiskCommand::Clone { disk, name, full, wait } => {
@@ -151,23 +151,9 @@ pub async fn list(ctx: &Ctx, iso: Option<bool>, image: Option<bool>) -> Result<V
     Ok(pages!(api.list, disks, ListDisksRequest { iso: iso, image: image }))
 }
 
-/// Imports an image, to its end.
-pub async fn take_in(ctx: &Ctx, header: ImportDiskHeader, file: &Path) -> Result<(), Failure> {
-    let what = if header.iso { "iso" } else { header.image.as_ref().map_or("disk", |_| "image") };
-    let name = header.name.clone();
-    let begun = import(ctx, header, file).await?;
-    let ended = operation::finish(&ctx.api, ctx.output, begun, Interrupt::Cancels).await?;
-    if ctx.output.json {
-        ctx.output.line(view::operation(&ended));
-    } else {
-        ctx.output.remark(format_args!("{what} {name}: imported"));
-    }
-    Ok(())
-}
-
 /// Sends an image. ^C ends the stream early, and what came is thrown away. Where the connection breaks, a file is gone on with from the byte
 /// that the suite wants next.
-async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Result<Operation, Failure> {
+pub async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Result<Operation, Failure> {
     let failed = |what: &str, e: &std::io::Error| Failure::io(format_args!("file {}", file.display()), what, e);
     let mut again = false;
     if file != Path::new("-") {

@@ -1,6 +1,6 @@
 //! `skep image`: disks that machines are made from.
 
-use super::{Ctx, disk, export};
+use super::{Ctx, disk, export, fetch};
 use crate::args::{FactsArgs, ImageCommand};
 use crate::error::Failure;
 use crate::view;
@@ -19,7 +19,7 @@ pub async fn run(ctx: Ctx, command: ImageCommand) -> Result<u8, Failure> {
             let image = find(&ctx, image).await?;
             ctx.output.object(&view::disk(&image));
         }
-        ImageCommand::Import { name, file, kind, read, sha256, description, facts: said, group } => {
+        ImageCommand::Import { name, file, from, kind, read, sha256, description, facts: said, group } => {
             let file_name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let header = ImportDiskHeader {
                 name,
@@ -30,7 +30,7 @@ pub async fn run(ctx: Ctx, command: ImageCommand) -> Result<u8, Failure> {
                 description: description.unwrap_or_default(),
                 ..Default::default()
             };
-            disk::take_in(&ctx, disk::reading(header, &read), &file).await?;
+            fetch::take_in(&ctx, disk::reading(header, &read), &file, &from).await?;
         }
         ImageCommand::Create { name, disk, facts: said, wait } => {
             let image = facts(ImageFacts::default(), said)?;

@@ -1,7 +1,7 @@
 //! `skep iso`: disks that are ISO images, and the drives that they are in.
 
-use super::{Ctx, disk};
-use crate::args::IsoCommand;
+use super::{Ctx, disk, fetch};
+use crate::args::{FetchArgs, IsoCommand};
 use crate::error::Failure;
 use crate::view;
 use skep_api::v1::{
@@ -31,7 +31,7 @@ pub async fn run(ctx: Ctx, command: IsoCommand) -> Result<u8, Failure> {
                 iso: true,
                 ..Default::default()
             };
-            disk::take_in(&ctx, header, &file).await?;
+            fetch::take_in(&ctx, header, &file, &FetchArgs::default()).await?;
         }
         IsoCommand::Rename { iso, name } => {
             let request = UpdateDiskRequest { disk: find(&ctx, iso).await?.id, name: Some(name), ..Default::default() };

@@ -10,6 +10,7 @@ mod escape;
 mod events;
 mod expect;
 mod export;
+mod fetch;
 mod firmware;
 mod host;
 mod image;

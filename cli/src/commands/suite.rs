@@ -36,6 +36,7 @@ pub fn up(places: &Places, args: &UpArgs, output: Output) -> Result<u8, Failure>
         listen: args.listen.map(|address| address.to_string()),
         metrics: args.metrics.map(|address| address.to_string()),
         uplinks: args.uplinks.clone(),
+        fetch_from: args.fetch_from.clone(),
         shares: args.shares.clone(),
         dataset: args.zfs_dataset.clone(),
     };

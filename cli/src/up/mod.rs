@@ -103,6 +103,8 @@ pub struct Options {
     pub metrics: Option<String>,
     /// The host's interfaces that switches may have from now on, between commas.
     pub uplinks: Option<String>,
+    /// Networks inside that images may be fetched from, from now on, between commas.
+    pub fetch_from: Option<String>,
     /// Directories that machines may share from now on, with their names, between commas.
     pub shares: Option<String>,
     /// Below which dataset ZFS volumes are kept.
@@ -116,8 +118,9 @@ pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'stati
         supervisor::run(places, &prepared, &options, io::stdout())?;
         return Ok("ended");
     }
-    if (options.uplinks.is_some() || options.shares.is_some() || options.dataset.is_some()) && is_up(places) {
-        let mend = "the suite is up already; other uplinks, shares or volumes need a start: `skep down --keep-machines`, then this again";
+    let other = [&options.uplinks, &options.fetch_from, &options.shares, &options.dataset].iter().any(|given| given.is_some());
+    if other && is_up(places) {
+        let mend = "the suite is up already; other uplinks, networks, shares or volumes need a start: `skep down --keep-machines`, then this again";
         return Err(UpError::Supervisor(mend.into()));
     }
     if wait_ready(places)? {

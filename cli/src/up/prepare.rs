@@ -23,6 +23,8 @@ pub struct Prepared {
     pub dataset: Option<String>,
     /// The host's interfaces that switches may have, between commas.
     pub uplinks: String,
+    /// Networks inside that images may be fetched from, between commas.
+    pub fetch_from: String,
     /// Directories that machines may share, with their names, between commas.
     pub shares: String,
     /// Where the services' programs are.
@@ -47,6 +49,7 @@ impl Prepared {
             ids,
             dataset: dataset(places)?,
             uplinks: uplinks(&places.state, None)?,
+            fetch_from: fetch_from(&places.state, None)?,
             shares: shares(places, None)?,
             programs: programs()?,
         })
@@ -72,6 +75,9 @@ impl Prepared {
         }
         if service == "net-helper" && !self.uplinks.is_empty() {
             args.extend(["--uplinks".to_owned(), self.uplinks.clone()]);
+        }
+        if service == "net-helper" && !self.fetch_from.is_empty() {
+            args.extend(["--fetch-from".to_owned(), self.fetch_from.clone()]);
         }
         if service == "vm-runner" && !self.shares.is_empty() {
             args.extend(["--shares".to_owned(), self.shares.clone()]);
@@ -108,6 +114,8 @@ pub fn prepare(places: &Places, given: &Options) -> Result<Prepared, UpError> {
     // A line that was taken out of the file takes its interfaces, or its directories, back.
     let installed = places.installed.as_ref();
     let uplinks = uplinks(&places.state, given.uplinks.as_deref().or(installed.map(|i| i.uplinks.as_deref().unwrap_or("none"))))?;
+    let from = given.fetch_from.as_deref().or(installed.map(|i| i.fetch_from.as_deref().unwrap_or("none")));
+    let fetch_from = fetch_from(&places.state, from)?;
     let shares = shares(places, given.shares.as_deref().or(installed.map(|i| i.shares.as_deref().unwrap_or("none"))))?;
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
@@ -126,7 +134,7 @@ pub fn prepare(places: &Places, given: &Options) -> Result<Prepared, UpError> {
         // Not to be found again by a suite that is started otherwise in this STATE.
         forget(&places.state.join(DATASET))?;
     }
-    Ok(Prepared { instance, ids, dataset, uplinks, shares, programs })
+    Ok(Prepared { instance, ids, dataset, uplinks, fetch_from, shares, programs })
 }
 
 /// The dataset of ZFS volumes: of an installed suite what the file says, and nothing else; otherwise as remembered.
@@ -250,6 +258,24 @@ fn uplinks(state: &Path, given: Option<&str>) -> Result<String, UpError> {
     Ok(names)
 }
 
+/// The networks that images may be fetched from, kept likewise.
+fn fetch_from(state: &Path, given: Option<&str>) -> Result<String, UpError> {
+    let path = state.join("fetch-from");
+    let text = kept(&path, given)?;
+    let networks = text.trim().split(',').map(str::trim).filter(|network| !network.is_empty() && *network != "none");
+    let networks = networks.map(|network| {
+        let (address, prefix) = network.split_once('/').unwrap_or((network, "0"));
+        let good = address.parse::<std::net::IpAddr>().is_ok() && prefix.parse::<u8>().is_ok_and(|prefix| prefix <= 128);
+        let wrong = || step(format!("network {network}"))(io::Error::other("an address is expected, or ADDRESS/BITS"));
+        if good { Ok(network) } else { Err(wrong()) }
+    });
+    let networks = networks.collect::<Result<Vec<_>, _>>()?.join(",");
+    if given.is_some() {
+        fs::write(&path, format!("{networks}\n")).map_err(step(format!("write {}", path.display())))?;
+    }
+    Ok(networks)
+}
+
 /// What is given, else what was the last time; at first nothing.
 fn kept(path: &Path, given: Option<&str>) -> Result<String, UpError> {
     match given.map_or_else(|| fs::read_to_string(path), |text| Ok(text.to_owned())) {
@@ -314,6 +340,7 @@ mod tests {
             ids: None,
             dataset: dataset(places).expect("read"),
             uplinks: String::new(),
+            fetch_from: String::new(),
             shares: String::new(),
             programs: "/".into(),
         };

@@ -30,6 +30,9 @@ impl Subject {
     fn group(&self) -> Group {
         let name = if [hypervisor::TABLE.name, hypervisor::LOOK_UPS.name].contains(&self.table.name) {
             skep_rights::runner::TABLE.name
+        } else if self.table.name == storage::JOB.name {
+            // A fork of its parent, in all that this one is in.
+            storage::TABLE.name
         } else {
             self.table.name
         };
@@ -135,7 +138,7 @@ fn same_path(a: &Path, b: &Path) -> bool {
     a == b || a.file_name() == b.file_name() && real(a).is_some_and(|a| real(b) == Some(a))
 }
 
-/// Runners, their hypervisors, console-proxies, and guest-services of switches.
+/// Runners, their hypervisors, console-proxies, guest-services of switches, and image-fetchers.
 fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects: &mut Vec<Subject>) -> Result<(), Error> {
     let ids = |below: &str| {
         let directory = options.run.join(below);
@@ -165,9 +168,10 @@ fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects
         let Some((pid, notes)) = holder(kernel, listeners, &options.run.join(format!("console/{machine}.sock"))) else {
             continue;
         };
-        // A switch's has the place of a console-proxy, in a cell by the switch's id. Both programs lie in a root that neither can write to.
-        let services = kernel.facts(pid)?.is_some_and(|facts| facts.program.ends_with(skep_rights::services::TABLE.program));
-        let table = if services { &skep_rights::services::TABLE } else { &skep_rights::console::TABLE };
+        // A switch's and a fetch's have the place of a console-proxy, in a cell by their id. Their programs lie in a root that none can write to.
+        let program = kernel.facts(pid)?.map(|facts| facts.program).unwrap_or_default();
+        let others = [&skep_rights::services::TABLE, &skep_rights::fetcher::TABLE];
+        let table = others.into_iter().find(|table| program.ends_with(table.program)).unwrap_or(&skep_rights::console::TABLE);
         subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes });
     }
     Ok(())

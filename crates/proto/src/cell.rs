@@ -1,8 +1,8 @@
 //! The spawner (`skep-vm-runner`): makes cells, starts runners, console-proxies and guest-services in them, sweeps what is left.
 
 use crate::{
-    CpuList, Dsp, MAX_FDS, MachineId, NoFds, SerialPort, Share, ShareName, SoundDevice, SwitchId, UpTo, names::Text,
-    protocol::protocol,
+    CpuList, DiskId, Dsp, MAX_FDS, MachineId, NoFds, OneFd, SerialPort, Share, ShareName, SoundDevice, SwitchId, UpTo,
+    names::Text, protocol::protocol,
 };
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,16 @@ pub struct StartServices {
     pub number: u16,
 }
 
+/// Starts the process that fetches an image for a disk, in a cell of one process that counts as the console-proxy of a machine with the
+/// disk's id, as [`StartServices`]. Descriptor: its channel ([`crate::fetch`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartFetcher {
+    /// Which disk is filled.
+    pub disk: DiskId,
+    /// Number of the fetch, which gives the uid (root mode): not reused while it lives.
+    pub slot: u16,
+}
+
 /// A started process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
@@ -210,5 +220,6 @@ protocol! {
         5 CellUsage [NoFds] => Usage [NoFds];
         6 Facilities [NoFds] => FacilitiesState [NoFds];
         7 StartServices [NoFds] => Started [NoFds];
+        8 StartFetcher [OneFd] => Started [NoFds];
     }
 }

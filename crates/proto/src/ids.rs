@@ -114,6 +114,12 @@ impl SwitchId {
         MachineId::from_u128(self.as_u128())
     }
 }
+impl DiskId {
+    /// The cell of what fetches its image goes by this id, likewise.
+    pub const fn cell(self) -> MachineId {
+        MachineId::from_u128(self.as_u128())
+    }
+}
 impl InstanceId {
     /// A new random one.
     pub fn random() -> Self {

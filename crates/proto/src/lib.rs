@@ -13,6 +13,7 @@ pub mod broker;
 pub mod cell;
 pub mod console;
 mod cpus;
+pub mod fetch;
 pub mod ids;
 mod line;
 pub mod names;

@@ -4,7 +4,7 @@ use crate::{
     IfName, MachineId, NicId, NoFds, OneFd, Rates, Subnet, SwitchId, UpTo, names::Text, protocol::protocol, tunnel::Tunnel,
 };
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Makes a switch, or brings an existing one to this state: bridge there and up, uplink a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,6 +243,16 @@ pub struct OpenPort {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenResolvers {}
 
+/// Begins a TCP connection to a server on the net. What is inside is refused: the host itself, its own networks and the suite's, and every
+/// other address that is not public, but for those that the administrator named. The socket is non-blocking, and may still be connecting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectServer {
+    /// To this address.
+    pub address: IpAddr,
+    /// And port.
+    pub port: u16,
+}
+
 /// Names of a pair's ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairNamed {
@@ -274,5 +284,6 @@ protocol! {
         14 OpenResolvers [NoFds] => Done [UpTo<3>];
         15 GuardTap [NoFds] => Done [NoFds];
         16 LimitTap [NoFds] => Done [NoFds];
+        17 ConnectServer [NoFds] => Done [OneFd];
     }
 }

@@ -9,6 +9,8 @@ mod broker;
 mod broker_machine;
 #[path = "golden/cell.rs"]
 mod cell;
+#[path = "golden/fetch.rs"]
+mod fetch;
 #[path = "golden/net.rs"]
 mod net;
 #[path = "golden/runner.rs"]

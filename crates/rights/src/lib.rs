@@ -9,6 +9,7 @@ mod table;
 
 pub mod broker;
 pub mod console;
+pub mod fetcher;
 pub mod frontend;
 pub mod hypervisor;
 pub mod net;
@@ -34,6 +35,7 @@ pub const ALL: &[&Process] = &[
     &hypervisor::LOOK_UPS,
     &console::TABLE,
     &services::TABLE,
+    &fetcher::TABLE,
 ];
 
 /// What else is used in place of a table of [`ALL`], and when. Each has all that its table has.

@@ -88,6 +88,10 @@ pub static TABLE: Process = Process {
             why: "packet sockets on its own taps, with a filter that is locked before they are bound",
         },
         Syscalls { names: &["socket:udp", "socket:udp6", "connect"], why: "sockets to the host's resolvers" },
+        Syscalls {
+            names: &["socket:tcp", "socket:tcp6"],
+            why: "connections for image-fetcher, to public addresses; Landlock lets it connect, which all others may not",
+        },
     ],
     ioctls: &[(TUNSETIFF, "makes a tap of an open /dev/net/tun")],
     max_descriptors: 64,
@@ -150,6 +154,11 @@ pub static TABLE: Process = Process {
             name: "OpenResolvers",
             does: "opens a UDP socket to each resolver that the administrator gave",
             test: "a_socket_to_a_resolver_sends_to_it_alone",
+        },
+        Operation {
+            name: "ConnectServer",
+            does: "begins a TCP connection to a public address, or to one that the administrator named",
+            test: "no_connection_leads_inside",
         },
         Operation { name: "DeletePair", does: "deletes both", test: "a_pair_carries_frames_from_switch_to_switch" },
         Operation {

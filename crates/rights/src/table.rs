@@ -42,6 +42,8 @@ pub enum Uid {
     PerMachine,
     /// One per switch, behind those of machines.
     PerSwitch,
+    /// One per fetch of an image, behind those of switches.
+    PerFetch,
 }
 
 /// A Linux namespace (namespaces(7)).

@@ -90,6 +90,7 @@ pub static TABLE: Process = Process {
             "boots_answers_and_powers_off",
         ),
         op("StartServices", "starts a switch's guest-services likewise", "guests_of_a_nat_switch_get_address_name_and_metadata"),
+        op("StartFetcher", "starts an image-fetcher likewise", "an_image_is_fetched_from_an_address"),
         op("StartConsole", "starts a console-proxy likewise", "a_killed_console_proxy_is_replaced"),
         op("KillCell", "kills every process of a cell and its console-proxy", "kill_cell_leaves_nothing_alive"),
         op("SweepCell", "removes sockets and control groups of a dead cell", "a_killed_runner_leaves_only_what_a_sweep_removes"),

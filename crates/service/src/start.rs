@@ -69,8 +69,10 @@ pub const SLOTS: u16 = 2000;
 
 /// Switches whose guest-services have uids of their own, behind those of machines.
 pub const SWITCHES: u16 = 64;
-/// Uids of machines and of switches' services.
-pub const UIDS: u32 = 2 * SLOTS as u32 + SWITCHES as u32;
+/// Images that are fetched at a time, each with a uid of its own, behind those of switches.
+pub const FETCHES: u16 = 8;
+/// Uids of machines, of switches' services and of fetches.
+pub const UIDS: u32 = 2 * SLOTS as u32 + SWITCHES as u32 + FETCHES as u32;
 
 /// The uids and gids of root mode.
 #[derive(Debug, Clone)]

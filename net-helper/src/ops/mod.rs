@@ -3,6 +3,7 @@
 pub mod gateway;
 pub mod list;
 pub mod pair;
+pub mod server;
 pub mod switch;
 pub mod tap;
 pub mod tunnel;

@@ -177,6 +177,11 @@ pub trait NetHost {
         Some("switches with a subnet are Linux's so far: skep has no rules for pf(4) yet")
     }
 
+    /// Why no connections to servers can be made, if they cannot.
+    fn no_connections(&self) -> Option<&'static str> {
+        Some("images are fetched from addresses on Linux so far: fetch(1) and `skep image import NAME FILE` do it in two steps")
+    }
+
     /// IPv4 routes of the host, but for those by which it reaches everything.
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {
         Err(HostError::step("list routes")(Errno::EOPNOTSUPP))

@@ -4,7 +4,7 @@ use super::Spawner;
 use crate::handover::RunnerArgs;
 use crate::platform::{CellHost, Plan};
 use nix::sys::stat::{SFlag, fstat};
-use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, StartServices, Started};
+use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, StartFetcher, StartServices, Started};
 use skep_proto::{CpuList, Dsp, MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -85,6 +85,22 @@ impl Spawner {
             machines => machines.map(|first| first.saturating_add(2 * u32::from(SLOTS)).saturating_add(c.number.into())),
         };
         self.start_alone(c.switch.cell(), "/skep/skep-guest-services", Vec::new(), identity, &[])
+    }
+
+    pub(super) fn start_fetcher(&mut self, c: &StartFetcher, fds: &[OwnedFd; 1]) -> Result<(Started, NoFds), Refusal> {
+        if c.slot >= skep_service::FETCHES {
+            let refusal = Refusal::new(Reason::LimitReached, format_args!("disk {}", c.disk)).field("slot");
+            return Err(refusal.note(format_args!("{} images at most are fetched at a time", skep_service::FETCHES)));
+        }
+        let [channel] = fds;
+        if kind_of(c.disk.cell(), channel.as_fd())? != SFlag::S_IFSOCK {
+            return Err(Refusal::new(Reason::InvalidValue, format_args!("disk {}", c.disk))
+                .field("channel")
+                .note("a socket is expected"));
+        }
+        let behind = 2 * u32::from(SLOTS) + u32::from(skep_service::SWITCHES) + u32::from(c.slot);
+        let identity = self.machines.map(|first| first.saturating_add(behind));
+        self.start_alone(c.disk.cell(), "/skep/skep-image-fetcher", Vec::new(), identity, fds)
     }
 
     /// Starts what is no hypervisor, in a cell that holds little more than its program.

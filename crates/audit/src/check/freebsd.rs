@@ -30,12 +30,11 @@ pub fn lines(table: &Process, freebsd: &FreeBsd, uids: &[u32], open: &[Open], li
     lines.push(match &freebsd.jail {
         Some(jail) => line(
             "jail",
-            if table.uid == Uid::PerSwitch {
-                "the switch's"
-            } else if jailed {
-                "the machine's"
-            } else {
-                "none, or one of its own"
+            match table.uid {
+                Uid::PerSwitch => "the switch's",
+                Uid::PerFetch => "the fetch's",
+                Uid::PerMachine => "the machine's",
+                Uid::Own => "none, or one of its own",
             },
             jail_shown(jail),
             Verdict::of(jail_differences(table, jail, jailed, listens)),
@@ -156,7 +155,8 @@ fn jail_shown(jail: &Jail) -> String {
 
 /// Whether the jail is one with a hypervisor.
 fn runs_guests(table: &Process) -> bool {
-    ![skep_rights::console::TABLE.name, skep_rights::services::TABLE.name].contains(&table.name)
+    let others = [&skep_rights::console::TABLE, &skep_rights::services::TABLE, &skep_rights::fetcher::TABLE];
+    !others.iter().any(|other| other.name == table.name)
 }
 
 fn jail_differences(table: &Process, jail: &Jail, machines: bool, listens: bool) -> Vec<String> {

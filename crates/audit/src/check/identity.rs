@@ -6,7 +6,7 @@ use crate::facts::{Confinement, Facts};
 use crate::find::Subject;
 use crate::report::{Line, Verdict};
 use skep_rights::{Process, Root, Uid};
-use skep_service::{Ids, Role};
+use skep_service::{FETCHES, Ids, Role, SWITCHES};
 use std::os::unix::fs::MetadataExt;
 
 /// uid, gid, groups.
@@ -26,11 +26,13 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
             }
             declared.map_or_else(|| "none".to_owned(), |uid| uid.to_string())
         }
-        Uid::PerMachine | Uid::PerSwitch => {
-            let (right, whose) = if matches!(subject.table.uid, Uid::PerSwitch) {
-                (is_switches(ids, own), "switch")
-            } else {
-                (is_machines(ids, own, subject.table.name == skep_rights::console::TABLE.name), "machine")
+        whose @ (Uid::PerMachine | Uid::PerSwitch | Uid::PerFetch) => {
+            let (right, whose) = match whose {
+                Uid::PerSwitch => (is_behind_machines(ids, own, 0..SWITCHES), "switch"),
+                Uid::PerFetch => (is_behind_machines(ids, own, SWITCHES..SWITCHES + FETCHES), "fetch"),
+                Uid::Own | Uid::PerMachine => {
+                    (is_machines(ids, own, subject.table.name == skep_rights::console::TABLE.name), "machine")
+                }
             };
             if !right {
                 differences.push(format!("uid {own} is not one of a {whose}'s"));
@@ -107,9 +109,9 @@ fn is_machines(ids: &Ids, uid: u32, proxy: bool) -> bool {
 }
 
 /// Behind those of all slots.
-fn is_switches(ids: &Ids, uid: u32) -> bool {
-    let slots = 2 * u32::from(skep_service::SLOTS);
-    uid.checked_sub(ids.machines()).is_some_and(|offset| (slots..skep_service::UIDS).contains(&offset))
+fn is_behind_machines(ids: &Ids, uid: u32, which: std::ops::Range<u16>) -> bool {
+    let first = ids.machines() + 2 * u32::from(skep_service::SLOTS);
+    uid.checked_sub(first).and_then(|offset| u16::try_from(offset).ok()).is_some_and(|offset| which.contains(&offset))
 }
 
 /// Helpers have one thread: `fork` without `exec` is sound only then.

@@ -46,6 +46,18 @@ pub struct DiskImport {
     pub description: Text<256>,
 }
 
+/// Starts to fetch an image from an address. Through the descriptor that comes with the answer go certificates of authorities (PEM, in the
+/// form of [`crate::upload`]) that are to be trusted in place of the host's; nothing but the end mark: the host's. A repeat gets none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFetch {
+    /// As it would be imported; its source is the address.
+    pub import: DiskImport,
+    /// From where: `https://…`.
+    pub url: Text<{ crate::fetch::MAX_URL }>,
+    /// A list of checksums in which its file's must be.
+    pub sums: Option<Text<{ crate::fetch::MAX_URL }>>,
+}
+
 /// What is known of an image: a disk that machines are made from, which stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFacts {

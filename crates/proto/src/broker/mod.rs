@@ -111,5 +111,6 @@ protocol! {
         72 MachineLaunch [NoFds] => OperationView [UpTo<1>];
         73 MachineGdb [NoFds] => Done [OneFd];
         74 DiskExport [NoFds] => DiskView [OneFd];
+        75 DiskFetch [NoFds] => OperationView [UpTo<1>];
     }
 }

@@ -100,6 +100,7 @@ rules! {
     FirmwareEdit: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     DiskCreate: OPERATOR, "the group", c => vec![On::Group(c.group.as_ref())];
     DiskImport: OPERATOR, "the group", c => vec![On::Group(c.group.as_ref())];
+    DiskFetch: OPERATOR, "the group", c => vec![On::Group(c.import.group.as_ref())];
     DiskClone: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     DiskResize: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     DiskSet: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];

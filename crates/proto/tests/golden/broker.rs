@@ -171,7 +171,9 @@ fn disks(golden: &mut Golden) {
         image: Some(facts()),
         description: parse("ours"),
     };
-    golden.call(import, operation());
+    golden.call(import.clone(), operation());
+    let (url, sums) = (parse("https://example.org/a.img"), Some(parse("https://example.org/SHA256SUMS")));
+    golden.call(DiskFetch { import, url, sums }, operation());
     golden.call(DiskClone { disk: parse("root"), name: parse("copy"), image: Some(facts()), full: true }, operation());
     golden.call(DiskResize { disk: parse("root"), size: 1 << 31 }, disk());
     let image = Some(facts());

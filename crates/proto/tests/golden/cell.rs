@@ -36,6 +36,7 @@ fn bytes_of_the_spawner_never_change() {
     };
     golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("rates: the disk has no device")] });
     golden.call(StartServices { switch: skep_proto::SwitchId::from_u128(3), number: 2 }, Started { pid: 4713 });
+    golden.call(StartFetcher { disk: skep_proto::DiskId::from_u128(7), slot: 3 }, Started { pid: 4714 });
     golden.call(
         StartConsole { machine: MACHINE, slot: 1, ports: vec![parse("1"), parse("3,speed=9600,nolog")] },
         Started { pid: 4712 },

@@ -33,6 +33,7 @@ fn bytes_of_net_helper_never_change() {
     golden.call(SetGateway { number: 2, gateway }, Done {});
     golden.call(OpenPort { number: 1 }, Done {});
     golden.call(OpenResolvers {}, Done {});
+    golden.call(ConnectServer { address: [192, 0, 2, 1].into(), port: 443 }, Done {});
     let own = Some(Own { mac: [2, 0, 0, 1, 2, 3], address: [10, 64, 1, 2].into() });
     golden.call(GuardTap { number: 1, own }, Done {});
     let rates = skep_proto::Rates { inward: Some(skep_proto::Rate::new(10_000_000).unwrap()), outward: None };

@@ -41,7 +41,7 @@ pub fn restrict(table: &Process, scene: &Scene) -> Result<(), EnterError> {
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))
         .map_err(error("landlock: files"))?
-        .handle_access(AccessNet::from_all(NEWEST))
+        .handle_access(AccessNet::from_all(NEWEST) & !connects(table))
         .map_err(error("landlock: network"))?
         .scope(scopes(table))
         .map_err(error("landlock: scopes"))?;
@@ -64,6 +64,12 @@ pub fn restrict(table: &Process, scene: &Scene) -> Result<(), EnterError> {
         return Err(EnterError::Unconfirmed("landlock"));
     }
     Ok(())
+}
+
+/// Who makes connections of TCP for others must be able to.
+fn connects(table: &Process) -> BitFlags<AccessNet> {
+    let names = table.syscalls.iter().flat_map(|group| group.names);
+    if names.into_iter().any(|name| *name == "socket:tcp") { AccessNet::ConnectTcp.into() } else { BitFlags::empty() }
 }
 
 /// A process that signals cells cannot give the signal scope up.

@@ -23,6 +23,7 @@ const AF_NETLINK: u64 = libc::AF_NETLINK as u64;
 const AF_PACKET: u64 = libc::AF_PACKET as u64;
 /// The bit that tells datagram sockets, whose sender may name any socket of the file system, from streams and seqpackets.
 const DATAGRAM: u64 = 2;
+const STREAM: u64 = 1;
 const THREAD: u64 = libc::CLONE_THREAD as u64;
 const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
@@ -147,6 +148,8 @@ fn limits(name: &str) -> Result<(i64, Option<SeccompRule>), EnterError> {
         "socket:packet" => (libc::SYS_socket, Some(only(0, AF_PACKET)?)),
         "socket:udp" => (libc::SYS_socket, Some(of_kind(AF_INET, DATAGRAM)?)),
         "socket:udp6" => (libc::SYS_socket, Some(of_kind(AF_INET6, DATAGRAM)?)),
+        "socket:tcp" => (libc::SYS_socket, Some(of_kind(AF_INET, STREAM)?)),
+        "socket:tcp6" => (libc::SYS_socket, Some(of_kind(AF_INET6, STREAM)?)),
         "socket:netlink" => (libc::SYS_socket, Some(only(0, AF_NETLINK)?)),
         "sendto" => (libc::SYS_sendto, Some(rule(vec![condition(4, Len::Qword, Op::Eq, 0)?])?)),
         "socketpair" => (libc::SYS_socketpair, Some(connected(AF_UNIX)?)),

@@ -211,6 +211,10 @@ impl NetHost for Host {
         self.filter.is_none().then_some("this kernel has no nf_tables, whose rules keep a subnet apart")
     }
 
+    fn no_connections(&self) -> Option<&'static str> {
+        None
+    }
+
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {
         let mut question = RouteMessage::default();
         question.header.address_family = AddressFamily::Inet;

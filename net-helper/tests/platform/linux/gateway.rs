@@ -5,7 +5,9 @@ use crate::support::ask;
 use crate::support::frames::{receive, send};
 use nix::errno::Errno;
 use skep_net_helper::platform::NetHost;
-use skep_proto::net::{DeleteSwitch, DeleteTap, Gateway, GuardTap, OpenPort, OpenResolvers, Own, Reach, SetGateway};
+use skep_proto::net::{
+    ConnectServer, DeleteSwitch, DeleteTap, Gateway, GuardTap, OpenPort, OpenResolvers, Own, Reach, SetGateway,
+};
 use skep_proto::services::{ADDRESS, MAC};
 use skep_proto::{Reason, UpTo};
 use std::io::ErrorKind;
@@ -315,6 +317,43 @@ fn a_port_shows_what_is_for_services_and_nothing_else() {
     // What is written to it comes to the guest alone.
     nix::unistd::write(&port, &udp((WORLD_MAC, GUEST_MAC), (service, 53), (GUEST, 5353), "an answer")).unwrap();
     assert_eq!(next(&guest, (GUEST_MAC, GUEST)).2, "an answer");
+}
+
+fn connect_to(net: &mut Net7, address: &str) -> Result<OwnedFd, Reason> {
+    let call = ConnectServer { address: address.parse().unwrap(), port: 4430 };
+    ask(&mut net.client, call).map(|(_, [socket])| socket).map_err(|refusal| refusal.reason)
+}
+
+#[test]
+fn no_connection_leads_inside() {
+    let Some(mut net) = Net7::new() else { return };
+    net.network.up("lo");
+    let server = std::net::TcpListener::bind("127.0.0.9:4430").unwrap();
+    // What the administrator named.
+    let socket = connect_to(&mut net, "127.0.0.9").unwrap();
+    let (mut there, _) = server.accept().unwrap();
+    std::io::Write::write_all(&mut there, b"hello").unwrap();
+    let mut socket = std::net::TcpStream::from(socket);
+    socket.set_nonblocking(false).unwrap();
+    let mut buffer = [0; 5];
+    std::io::Read::read_exact(&mut socket, &mut buffer).unwrap();
+    assert_eq!(&buffer, b"hello");
+    drop(connect_to(&mut net, "::ffff:127.0.0.9").unwrap());
+    for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "192.168.0.1", "169.254.169.254", "64:ff9b::7f00:9", "0.0.0.0", "::"]
+    {
+        assert_eq!(connect_to(&mut net, address).unwrap_err(), Reason::PermissionDenied, "{address}");
+    }
+    // Named, and public, but without a way.
+    assert_eq!(connect_to(&mut net, "10.64.7.5").unwrap_err(), Reason::Unavailable);
+    assert_eq!(connect_to(&mut net, "198.21.0.1").unwrap_err(), Reason::Unavailable);
+    // Public, but the host's own; named, but of the suite's guests.
+    let _outside = net.network.outside("out0");
+    net.network.up("out0");
+    net.network.address("out0", Ipv4Addr::new(198, 20, 0, 1));
+    assert_eq!(connect_to(&mut net, "198.20.0.1").unwrap_err(), Reason::PermissionDenied);
+    net.switch(0, None).unwrap();
+    gateway(&mut net, Reach::Out);
+    assert_eq!(connect_to(&mut net, "10.64.7.5").unwrap_err(), Reason::PermissionDenied);
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! Images from addresses: fetched by a process of its own, from a server with the faults that servers have.
+#![cfg(target_os = "linux")]
+
+use anyhow::{Context, Result, ensure};
+use skep_tests::https::{self, Https, Page};
+use skep_tests::platform::end;
+use skep_tests::{Mode, Suite, is_root};
+use std::process::Command;
+use std::sync::Arc;
+
+/// One whose administrator lets images come from this host.
+fn suite() -> Result<Suite> {
+    let suite = Suite::prepare(if is_root() { Mode::Root } else { Mode::User })?;
+    suite.ok(&["up", "--fetch-from", "127.0.0.1"])?;
+    Ok(suite)
+}
+
+fn noise(length: usize) -> Arc<Vec<u8>> {
+    let mut x = 0x9e37_79b9_7f4a_7c15u64;
+    let step = move || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        (x >> 32) as u8
+    };
+    Arc::new(std::iter::repeat_with(step).take(length).collect())
+}
+
+fn sum(program: &str, bytes: &[u8], suite: &Suite) -> Result<String> {
+    let file = suite.dir().join("to-sum");
+    std::fs::write(&file, bytes)?;
+    let output = Command::new(program).arg(&file).output()?;
+    Ok(String::from_utf8(output.stdout)?.split_whitespace().next().context("no sum")?.to_owned())
+}
+
+fn holds(suite: &Suite, name: &str, bytes: &[u8]) -> Result<bool> {
+    let file = suite.dir().join(format!("{name}.out"));
+    suite.ok(&["disk", "export", name, &file.to_string_lossy()])?;
+    Ok(std::fs::read(file)? == bytes)
+}
+
+fn nothing_is_left(suite: &Suite) -> Result<()> {
+    ensure!(suite.json(&["disk", "list"])?.is_empty(), "a disk is left");
+    let left: Vec<_> = std::fs::read_dir(suite.state.join("disks"))?.flatten().map(|e| e.file_name()).collect();
+    ensure!(left.is_empty(), "{left:?}");
+    let sockets: Vec<_> = std::fs::read_dir(suite.run.join("console"))?.flatten().map(|e| e.file_name()).collect();
+    ensure!(sockets.is_empty() && suite.pids("image-fetcher")?.is_empty(), "a process is left, or its socket: {sockets:?}");
+    Ok(())
+}
+
+#[test]
+fn an_image_is_fetched_from_an_address() -> Result<()> {
+    let suite = suite()?;
+    let (server, ca) = https::start(suite.dir())?;
+    let bytes = noise(6 << 20);
+    server.put("/images/a.img", Page::File(bytes.clone()));
+    server.put("/latest", Page::Moved("/images/a.img?x=1".into()));
+    server.put("/images/a.img?x=1", Page::Moved(server.url("/images/a.img")));
+    server.put("/chunked", Page::Chunked(bytes.clone()));
+    let import = |name: &str, path: &str, more: &[&str]| {
+        let url = server.url(path);
+        suite.ok(&[&["image", "import", name, &url, "--ca", &ca][..], more].concat())
+    };
+    let sha256 = sum("sha256sum", &bytes, &suite)?;
+    import("plain", "/images/a.img", &["--sha256", &sha256, "--os", "Some 1"])?;
+    let image = suite.json(&["image", "show", "plain"])?;
+    ensure!(
+        image[0]["image"]["source"] == server.url("/images/a.img").as_str() && image[0]["sha256"] == sha256.as_str(),
+        "{image:?}"
+    );
+    import("moved", "/latest", &[])?;
+    import("chunked", "/chunked", &[])?;
+    ensure!(
+        holds(&suite, "plain", &bytes)? && holds(&suite, "moved", &bytes)? && holds(&suite, "chunked", &bytes)?,
+        "other bytes"
+    );
+
+    // Lists of checksums, of the address that was said.
+    let sha512 = sum("sha512sum", &bytes, &suite)?;
+    let lists =
+        [format!("{sha256}  a.img\n"), format!("{sha512}  other\n{sha512} *a.img\n"), format!("SHA256 (a.img) = {sha256}\n")];
+    for (number, list) in lists.iter().enumerate() {
+        server.put("/SUMS", Page::File(Arc::new(list.clone().into_bytes())));
+        import(&format!("summed{number}"), "/images/a.img", &["--sums", &server.url("/SUMS")])?;
+    }
+    // Packed, it is unpacked; as an ISO image it is not.
+    let gzip = suite.dir().join("a.img.gz");
+    std::fs::write(suite.dir().join("a.img"), &bytes[..])?;
+    ensure!(Command::new("gzip").arg(suite.dir().join("a.img")).status()?.success(), "gzip");
+    server.put("/a.img.gz", Page::File(Arc::new(std::fs::read(&gzip)?)));
+    import("packed", "/a.img.gz", &[])?;
+    ensure!(holds(&suite, "packed", &bytes)?, "other bytes");
+    for image in suite.json(&["image", "list"])? {
+        suite.ok(&["image", "delete", image["name"].as_str().context("no name")?])?;
+    }
+    nothing_is_left(&suite)?;
+    suite.finish()
+}
+
+#[test]
+fn a_fetch_goes_on_after_breaks() -> Result<()> {
+    let suite = suite()?;
+    let (server, ca) = https::start(suite.dir())?;
+    let bytes = noise(5 << 20);
+    server.put("/breaks", Page::Breaking(bytes.clone(), 2_000_000));
+    suite.ok(&["disk", "import", "none", "/dev/null"]).err().context("nothing was imported")?;
+    suite.ok(&["image", "import", "whole", &server.url("/breaks"), "--ca", &ca])?;
+    ensure!(holds(&suite, "whole", &bytes)?, "other bytes");
+    let asked = server.asked("/breaks");
+    ensure!(asked.len() == 3 && asked[0] == 0 && asked[1] > 0 && asked[2] > asked[1], "{asked:?}");
+    suite.ok(&["image", "delete", "whole"])?;
+    // What changed meanwhile is not put together.
+    server.put("/changes", Page::Changing);
+    let (_, message) = suite.fails(&["image", "import", "mixed", &server.url("/changes"), "--ca", &ca])?;
+    ensure!(message.contains("it is another file"), "{message}");
+    // Nor is it tried for ever.
+    server.put("/never", Page::Breaking(bytes, 0));
+    let (_, message) = suite.fails(&["image", "import", "never", &server.url("/never"), "--ca", &ca])?;
+    ensure!(message.contains("it broke off after 0 bytes"), "{message}");
+    nothing_is_left(&suite)?;
+    suite.finish()
+}
+
+#[test]
+fn what_cannot_be_fetched_is_refused_with_the_reason_and_leaves_nothing() -> Result<()> {
+    let suite = suite()?;
+    let (server, ca) = https::start(suite.dir())?;
+    let bytes = noise(100_000);
+    server.put("/a.img", Page::File(bytes.clone()));
+    server.put("/SUMS", Page::File(Arc::new(format!("{}  a.img\n", "0".repeat(64)).into_bytes())));
+    server.put("/empty", Page::File(Arc::new(Vec::new())));
+    server.put("/down", Page::Moved("http://127.0.0.1/a.img".into()));
+    server.put("/inside", Page::Moved("https://169.254.169.254/latest/meta-data".into()));
+    server.put("/loop", Page::Moved("/loop".into()));
+    let port = server.url("").rsplit(':').next().context("no port")?.to_owned();
+    let trusted = ["--ca", ca.as_str()];
+    let refused = |url: &str, more: &[&str], why: &str| -> Result<()> {
+        let (_, message) = suite.fails(&[&["image", "import", "a", url][..], more].concat())?;
+        ensure!(message.contains(why), "{url}: {message}");
+        nothing_is_left(&suite)
+    };
+    refused(&server.url("/none"), &trusted, "404 Not Found")?;
+    refused(&server.url("/a.img"), &["--ca", &ca, "--sums", &server.url("/SUMS")], "its checksum is not that of the list")?;
+    refused(&server.url("/a.img"), &["--ca", &ca, "--sums", &server.url("/a.img")], "stream did not contain valid UTF-8")?;
+    refused(&server.url("/a.img"), &["--ca", &ca, "--sha256", &"0".repeat(64)], "SHA-256 of the stream is")?;
+    refused(&server.url("/empty"), &trusted, "the stream is empty")?;
+    refused(&server.url("/down"), &trusted, "https:// is expected")?;
+    refused(&server.url("/loop"), &trusted, "redirections")?;
+    refused("http://127.0.0.1/a.img", &[], "https:// is expected")?;
+    // Nobody is trusted whom neither the host nor --ca names, nor under another name.
+    refused(&server.url("/a.img"), &[], "TLS: ")?;
+    refused(&format!("https://127.0.0.2:{port}/a.img"), &trusted, "127.0.0.2: it is the loopback")?;
+    // Inside, whoever leads there.
+    for address in ["10.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "192.168.0.1", "169.254.169.254", "0.0.0.0"] {
+        refused(&format!("https://{address}/a.img"), &trusted, "images come from public addresses")?;
+    }
+    refused(&server.url("/inside"), &trusted, "it is link-local")?;
+    // What is no image of the format that was said.
+    refused(&server.url("/a.img"), &["--ca", &ca, "--format", "qcow2"], "the stream is not QCOW2")?;
+    suite.finish()
+}
+
+fn begin(suite: &Suite, server: &Https, ca: &str, name: &str) -> Result<std::process::Child> {
+    Ok(suite.command(&["image", "import", name, &server.url("/held"), "--ca", ca]).spawn()?)
+}
+
+#[test]
+fn a_fetch_that_loses_a_process_on_its_way_fails_and_leaves_nothing() -> Result<()> {
+    let suite = suite()?;
+    let (server, ca) = https::start(suite.dir())?;
+    server.put("/held", Page::Held(noise(8 << 20), 6 << 20));
+    for (turn, dies) in ["image-fetcher", "storage-helper", "broker", "vm-runner", "net-helper", "cancelled"].iter().enumerate() {
+        let mut import = begin(&suite, &server, &ca, dies)?;
+        server.wait_held(turn + 1);
+        if turn == 0 {
+            let audit = suite.skep(&["audit"])?;
+            ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+            let text = String::from_utf8_lossy(&audit.stdout).into_owned();
+            ensure!(text.contains("image-fetcher"), "the audit does not know it: {text}");
+        }
+        let operations = suite.json(&["op", "list"])?;
+        let object = format!("disk {dies}");
+        let id = operations.iter().find(|op| op["object"] == object.as_str()).and_then(|op| op["id"].as_str());
+        let id = id.context("no operation")?.to_owned();
+        match *dies {
+            "cancelled" => drop(suite.ok(&["op", "cancel", &id])?),
+            _ => end(suite.pids(dies)?[0])?,
+        }
+        // Neither the spawner nor net-helper is needed for what has begun: it goes on, and is cancelled here.
+        if ["vm-runner", "net-helper"].contains(dies) {
+            suite.up()?;
+            ensure!(suite.pids("image-fetcher")?.len() == 1, "{dies}: the fetch did not go on");
+            suite.ok(&["op", "cancel", &id])?;
+        }
+        suite.up()?;
+        ensure!(!import.wait()?.success(), "{dies}: the import succeeded");
+        suite.fails(&["op", "show", &id, "--wait"])?;
+        nothing_is_left(&suite).with_context(|| (*dies).to_owned())?;
+    }
+    suite.finish()
+}
