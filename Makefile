@@ -53,6 +53,8 @@ install-common:
 	install -d -m 755 $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -d -m 755 $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 $(BUILT)/skep $(DESTDIR)$(BINDIR)/skep
+	install -d -m 755 $(DESTDIR)$(PREFIX)/share/skep/templates
+	for t in packaging/templates/*.toml; do install -m 644 $$t $(DESTDIR)$(PREFIX)/share/skep/templates/ || exit 1; done
 	for p in $(PROGRAMS); do install -m 755 $(BUILT)/skep-$$p $(DESTDIR)$(LIBEXECDIR)/skep-$$p || exit 1; done
 	umask 022; $(SKEP) man $(DESTDIR)$(MANDIR)/man1
 	umask 022; $(SKEP) completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/skep
@@ -104,7 +106,7 @@ uninstall-common:
 	rm -f $(DESTDIR)$(MANDIR)/man1/skep.1 $(DESTDIR)$(MANDIR)/man1/skep-*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/skep $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_skep
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/skep.fish
-	rm -rf $(DESTDIR)$(DOCDIR)
+	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(PREFIX)/share/skep
 	-rmdir $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR)/skep
 
 uninstall-FreeBSD:

@@ -15,6 +15,7 @@ mod platform;
 mod remote;
 mod secret;
 mod size;
+mod templates;
 mod up;
 mod view;
 

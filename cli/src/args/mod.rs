@@ -9,6 +9,7 @@ mod iso;
 mod network;
 mod steps;
 mod suite;
+mod template;
 mod vm;
 
 pub use access::*;
@@ -20,6 +21,7 @@ pub use iso::*;
 pub use network::*;
 pub use steps::*;
 pub use suite::*;
+pub use template::*;
 pub use vm::*;
 
 use crate::remote::Address;
@@ -101,6 +103,9 @@ pub enum Command {
     /// Images that machines are made from
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Templates of images
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// ISO images
     #[command(subcommand)]
     Iso(IsoCommand),

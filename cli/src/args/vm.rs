@@ -456,8 +456,12 @@ pub struct ConsoleArgs {
 /// What to launch.
 #[derive(Debug, Args)]
 pub struct LaunchArgs {
-    /// The image (`skep image list`), or any disk that no running machine writes to; name or id
+    /// The image (`skep image list`), or any disk that no running machine writes to; name or id. If there is none of that name but a template
+    /// (`skep template list`), the image is fetched first
     pub image: String,
+    /// To fetch it: a file with certificates of authorities (PEM) that are trusted in place of the host's
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<std::path::PathBuf>,
     /// Name of the machine
     pub name: String,
     /// A file with public SSH keys, such as ~/.ssh/id_ed25519.pub; may be repeated

@@ -1,8 +1,9 @@
 //! `skep launch`.
 
-use super::Ctx;
-use crate::args::LaunchArgs;
+use super::{Ctx, template};
+use crate::args::{FetchArgs, LaunchArgs};
 use crate::error::Failure;
+use crate::templates::Seed;
 use crate::view;
 use skep_api::v1::{GetDiskRequest, GetMachineRequest, GetNicRequest, LaunchMachineRequest, Machine, MachineSettings};
 use skep_proto::{Reason, Refusal};
@@ -38,16 +39,21 @@ pub async fn run(ctx: Ctx, args: LaunchArgs) -> Result<u8, Failure> {
     }
     let user_data = args.user_data.as_deref().map_or(Ok(Vec::new()), |path| read(path, "--user-data"))?;
     let image = args.image;
+    let from = FetchArgs { sums: None, ca: args.ca };
+    let template = template::image(&ctx, &image, &from, args.group.clone()).await?;
+    let settings = template::settings(template.as_ref());
+    // Who has nothing to learn from says nothing either.
+    let silent = template.is_some_and(|template| template.seed == Seed::None);
     let request = LaunchMachineRequest {
         name: args.name.clone(),
         image: image.clone(),
-        settings: Some(MachineSettings { cpus: args.cpus, memory_mib: args.memory, ..MachineSettings::default() }),
+        settings: Some(MachineSettings { cpus: args.cpus.or(settings.cpus), memory_mib: args.memory, ..settings }),
         size_bytes: args.size.unwrap_or_default(),
         switch: args.switch.unwrap_or_default(),
         ssh_keys,
         user_data: user_data.into(),
         group: args.group.unwrap_or_default(),
-        wait_for_guest: !args.no_wait_for_guest,
+        wait_for_guest: !args.no_wait_for_guest && !silent,
         request_id: String::new(),
     };
     let begun = ctx.make(|api, request_id| {

@@ -33,6 +33,7 @@ mod stats;
 mod stopping;
 mod suite;
 mod switch;
+mod template;
 mod vm;
 mod vnc;
 
@@ -162,6 +163,7 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Vm(command) => with_api(&at, output, |ctx| vm::run(ctx, *command)),
         Command::Disk(command) => with_api(&at, output, |ctx| disk::run(ctx, command)),
         Command::Image(command) => with_api(&at, output, |ctx| image::run(ctx, command)),
+        Command::Template(command) => template::run(output, command),
         Command::Iso(command) => with_api(&at, output, |ctx| iso::run(ctx, command)),
         Command::Switch(command) => with_api(&at, output, |ctx| switch::run(ctx, command)),
         Command::Nic(command) => with_api(&at, output, |ctx| nic::run(ctx, command)),
