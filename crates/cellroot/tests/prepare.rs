@@ -53,8 +53,9 @@ fn a_root_holds_what_runs_and_nobody_can_change_it() {
     }
     let mut console = Vec::new();
     walk(&config.state.join("cell/console"), &mut console);
-    let files = console.iter().filter(|p| p.is_file()).count();
-    assert!(files <= 6, "the programs, their linker and a few libraries: {console:?}");
+    // FreeBSD 15 has its system calls in a library of their own.
+    let files = console.iter().filter(|p| p.is_file() && !p.parent().is_some_and(|dir| dir.ends_with("skep"))).count();
+    assert!(files <= 4, "beside the programs, their linker and a few libraries: {console:?}");
 }
 
 #[test]

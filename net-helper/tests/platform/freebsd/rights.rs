@@ -126,7 +126,7 @@ fn worker() {
     // Once more: what it is set to is read.
     step(shown("CreateTunnel again", tunnel::create((place, of), &["up0".parse().unwrap()], &call).map(drop)));
     step(shown("CreatePair", pair::create((place, of), &CreatePair { number: 0, switches: [Some(0), None] }).map(drop)));
-    step(shown("ListInterfaces", list::list(place, of, &ListInterfaces { own: true, after: 0 }).map(drop)));
+    step(shown("ListInterfaces", list::list((place, of), &[], &ListInterfaces { own: true, after: 0 }).map(drop)));
     step(shown("DeletePair", pair::delete((place, of), &DeletePair { number: 0 }).map(drop)));
     step(shown("DeleteTunnel", tunnel::delete((place, of), &DeleteTunnel { number: 0 }).map(drop)));
     drop(held);
