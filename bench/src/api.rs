@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use hyper_util::rt::TokioIo;
+use skep_api::v1::disks_client::DisksClient;
 use skep_api::v1::events_client::EventsClient;
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::operations_client::OperationsClient;
 use skep_api::v1::{
-    CreateMachineRequest, Event, GetMachineRequest, ListMachinesRequest, MachineActRequest, MachineSettings, Operation,
-    OperationState, UpdateMachineRequest, WaitOperationRequest, WatchEventsRequest,
+    CloneDiskRequest, CreateMachineRequest, Event, GetMachineRequest, ListMachinesRequest, MachineActRequest, MachineSettings,
+    Operation, OperationState, UpdateMachineRequest, WaitOperationRequest, WatchEventsRequest,
 };
 use std::path::Path;
 use tokio::net::UnixStream;
@@ -20,6 +21,7 @@ pub struct Api {
     runtime: Runtime,
     machines: MachinesClient<Channel>,
     operations: OperationsClient<Channel>,
+    disks: DisksClient<Channel>,
     events: EventsClient<Channel>,
     watched: Option<Streaming<Event>>,
 }
@@ -38,7 +40,8 @@ impl Api {
             runtime.block_on(address.connect_with_connector(connector)).with_context(|| socket.display().to_string())?;
         let machines = MachinesClient::new(channel.clone()).max_decoding_message_size(skep_api::MAX_MESSAGE);
         let events = EventsClient::new(channel.clone());
-        Ok(Self { runtime, machines, operations: OperationsClient::new(channel), events, watched: None })
+        let disks = DisksClient::new(channel.clone());
+        Ok(Self { runtime, machines, operations: OperationsClient::new(channel), disks, events, watched: None })
     }
 
     /// Defines a machine that has nothing.
@@ -104,6 +107,13 @@ impl Api {
     pub fn start(&mut self, name: &str) -> Result<()> {
         let request = MachineActRequest { machine: name.to_owned() };
         let operation = self.runtime.block_on(self.machines.start(request))?.into_inner();
+        self.wait(operation)
+    }
+
+    /// Copies a disk and waits until the copy is there.
+    pub fn clone_disk(&mut self, disk: &str, name: &str) -> Result<()> {
+        let request = CloneDiskRequest { disk: disk.to_owned(), name: name.to_owned(), ..Default::default() };
+        let operation = self.runtime.block_on(DisksClient::clone(&mut self.disks, request))?.into_inner();
         self.wait(operation)
     }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod clone;
 mod helper_call;
 mod list;
 mod many;
@@ -23,11 +24,12 @@ use std::process::ExitCode;
 /// A measurement.
 type Bench = fn() -> Result<Outcome>;
 
-const ALL: [(&str, Bench); 5] = [
+const ALL: [(&str, Bench); 6] = [
     ("helper-call", helper_call::run),
     ("vm-start", vm_start::run),
     ("list", list::run),
     ("many", many::run),
+    ("clone", clone::run),
     ("size", size::run),
 ];
 

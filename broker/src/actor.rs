@@ -6,6 +6,7 @@ use crate::cell;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::{Change, Who};
+use crate::layers;
 use crate::life::{Effect, Input, Life, word};
 use crate::operations::Operation;
 use crate::served;
@@ -434,7 +435,10 @@ impl Actor {
         let written = self.broker.read(|db| db.machine(self.id)).map_err(Refusal::from).and_then(|machine| {
             let Some(machine) = machine else { return Ok(()) };
             self.broker.change(&who, |change| {
-                if let Some(spec) = next.or(machine.applied) {
+                let files = machine.applied.clone();
+                if let Some(mut spec) = next.or(machine.applied) {
+                    // Its disks may have gone on in other files since it was configured.
+                    files.iter().for_each(|applied| layers::take_files(&mut spec, applied));
                     change.set_machine_applied(self.id, &spec, skep_service::now_ns())?;
                 }
                 change.event("machine", self.id, &machine.name, "state", "rebooted")?;

@@ -18,7 +18,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 /// The broker.
 pub struct Broker {
@@ -52,6 +52,7 @@ pub struct Broker {
     pub fetches: crate::requests::fetch::Slots,
     /// Certificates of authorities that this host trusts (PEM).
     pub roots: Vec<u8>,
+    turns: RefCell<HashMap<MachineId, Rc<Mutex<()>>>>,
     /// Bytes that disks of groups are about to grow by.
     pub growing: RefCell<Vec<(GroupId, u64)>>,
     /// Passwords under way.
@@ -109,6 +110,7 @@ impl Broker {
             held: RefCell::default(),
             fetches: Default::default(),
             roots: facts.roots.clone(),
+            turns: RefCell::default(),
             growing: RefCell::default(),
             logins: Logins::default(),
             rates: RefCell::default(),
@@ -188,6 +190,14 @@ impl Broker {
     pub fn hold(self: &Rc<Self>, disks: Vec<DiskId>) -> Hold {
         self.held.borrow_mut().extend(&disks);
         Hold { broker: self.clone(), disks }
+    }
+
+    /// Whoever makes a machine's cell, or tells its runner about files and settings, waits for its turn.
+    pub fn turn(&self, machine: MachineId) -> Rc<Mutex<()>> {
+        let mut turns = self.turns.borrow_mut();
+        // Those that nobody has are made anew.
+        turns.retain(|_, turn| Rc::strong_count(turn) > 1);
+        turns.entry(machine).or_default().clone()
     }
 
     /// Refuses a disk that a job is at.

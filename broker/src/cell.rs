@@ -18,7 +18,8 @@ use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCe
 use skep_proto::console::Console;
 use skep_proto::net::{CreateTap, DeleteTap};
 use skep_proto::runner::{
-    self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, TakePort, TakeSerial, Watch,
+    self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, SwitchDisks, TakePort,
+    TakeSerial, Watch,
 };
 use skep_proto::storage::{LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
 use skep_proto::{Call, CpuList, Fds, MachineId, Reason, Refusal, UpTo, wire};
@@ -105,6 +106,8 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
 /// Makes the cell of a machine and starts the hypervisor in it (ARCHITECTURE.md, "How a machine starts"). `watch` gets the runner's
 /// events before the hypervisor is started. After a failure the cell may be half-made: the caller clears it away.
 pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch: impl FnOnce(Port)) -> Result<(), Refusal> {
+    let turn = broker.turn(id);
+    let _turn = turn.lock().await;
     let machine = load(broker, id)?;
     let object = format!("machine {}", machine.name);
     let slot = machine.slot.ok_or_else(|| Refusal::new(Reason::Internal, &object).note("it has no slot"))?;
@@ -344,13 +347,26 @@ pub async fn tell(broker: &Broker, who: &Who, machine: MachineId, act: Act) -> R
     done.map(|_| ())
 }
 
-/// Gives a runner the configuration for its next start of the hypervisor: what a reboot can take over. None: nothing.
+/// Gives a runner the configuration for its next start of the hypervisor: what a reboot can take over. Disks that are to go on in other files
+/// do so at once. None: nothing.
 pub async fn configure(broker: &Broker, who: &Who, id: MachineId) -> Result<Option<Spec>, Refusal> {
+    let turn = broker.turn(id);
+    let _turn = turn.lock().await;
     let machine = load(broker, id)?;
     let Some(applied) = &machine.applied else { return Ok(None) };
-    let next = applied.at_reboot(&machine.spec);
+    let now = layers::followed(broker, applied)?;
+    let next = now.at_reboot(&machine.spec);
     let (file, _) = config(broker, who, &machine, &next).await?;
-    broker.runner(who, id, Configure {}, [file], PATIENCE).await?;
+    if now == *applied {
+        broker.runner(who, id, Configure {}, [file], PATIENCE).await?;
+        return Ok(Some(next));
+    }
+    let (disks, fds, under) = layers::switch(broker, who, applied, &now).await?;
+    let mut runner = broker.lent_runner(id).await?;
+    layers::keep(who, &mut runner, under).await?;
+    let fds = UpTo([file].into_iter().chain(fds).collect());
+    runner.ask(who, SwitchDisks { disks }, fds, START).await?;
+    broker.change(who, |change| change.set_machine_applied(id, &now, machine.started_ns))?;
     Ok(Some(next))
 }
 

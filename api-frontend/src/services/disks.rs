@@ -80,7 +80,9 @@ impl Disks for Api {
             let disk = convert::named("disk", "disk", &request.disk)?;
             let name = convert::value("disk", "name", &request.name)?;
             let image = disk::facts(request.image.as_ref())?;
-            Ok(event::operation(call.make(&request.request_id, DiskClone { disk, name, image, full: request.full }).await?.0))
+            let snapshot = convert::optional("snapshot", "snapshot", &request.snapshot)?;
+            let clone = DiskClone { disk, name, image, full: request.full, snapshot };
+            Ok(event::operation(call.make(&request.request_id, clone).await?.0))
         })
         .await
     }

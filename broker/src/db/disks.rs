@@ -184,6 +184,12 @@ pub trait Disks {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// A machine whose kernel or initial RAM disk it is.
+    fn booted_from(&self, id: DiskId) -> Result<Option<String>, Fault> {
+        let sql = "SELECT name FROM machines WHERE kernel = ?1 OR initrd = ?1 LIMIT 1";
+        Ok(self.sql().prepare_cached(sql)?.query_row([Id(id)], |row| row.get(0)).optional()?)
+    }
+
     /// Machines that have it as a disk, kernel or initial RAM disk, by name.
     fn disk_users(&self, id: DiskId) -> Result<Vec<DiskUser>, Fault> {
         let sql = "SELECT m.id, m.name, max(u.writes), m.slot IS NOT NULL, m.grp FROM (

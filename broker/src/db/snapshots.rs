@@ -22,9 +22,13 @@ pub struct SnapshotRow {
     pub stage: Stage,
     /// When it was made.
     pub created_ns: i64,
+    /// The file that it consists of, with what that stands on; none: it is a volume's.
+    pub layer: Option<DiskId>,
 }
 
-const COLUMNS: &str = "id, disk, name, size, used, state, created_ns";
+// What a file occupies, its own row says.
+const COLUMNS: &str =
+    "id, disk, name, size, coalesce((SELECT allocated FROM layers WHERE layers.id = layer), used), state, created_ns, layer";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<SnapshotRow> {
     let (Number(size), Number(used)) = (row.get(3)?, row.get(4)?);
@@ -36,6 +40,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<SnapshotRow> {
         used,
         stage: Stage::from(row.get_ref(5)?.as_str()?)?,
         created_ns: row.get(6)?,
+        layer: row.get::<_, Option<Id<_>>>(7)?.map(|Id(id)| id),
     })
 }
 
@@ -85,13 +90,15 @@ impl Snapshots for Change<'_> {
 impl Change<'_> {
     /// Adds one that has yet to be made.
     pub fn add_snapshot(&self, snapshot: &SnapshotRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO snapshots (id, disk, name, state, created_ns) VALUES (?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO snapshots (id, disk, name, state, created_ns, size, layer) VALUES (?, ?, ?, ?, ?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![
             Id(snapshot.id),
             Id(snapshot.disk),
             snapshot.name.as_str(),
             snapshot.stage.word(),
-            snapshot.created_ns
+            snapshot.created_ns,
+            Number(snapshot.size),
+            snapshot.layer.map(Id)
         ])?;
         Ok(())
     }
@@ -109,9 +116,9 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// It is gone.
+    /// It is gone, and so are files that nothing else needs, or they will be.
     pub fn remove_snapshot(&self, id: SnapshotId) -> Result<(), Fault> {
         self.prepare_cached("DELETE FROM snapshots WHERE id = ?")?.execute([Id(id)])?;
-        Ok(())
+        self.doom_layers()
     }
 }

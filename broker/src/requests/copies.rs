@@ -32,12 +32,14 @@ pub(super) struct How {
     pub full: bool,
     /// The file system shares blocks.
     pub reflink: bool,
+    /// It is of a snapshot, whose writer may still have it.
+    pub held: bool,
 }
 
 impl How {
     /// Asks.
     pub(super) async fn ask(broker: &Broker, who: &Who, full: bool) -> Result<Self, Refusal> {
-        Ok(Self { full, reflink: broker.storage.call(who, Space {}).await?.0.reflink })
+        Ok(Self { full, reflink: broker.storage.call(who, Space {}).await?.0.reflink, held: false })
     }
 }
 
@@ -62,11 +64,11 @@ pub(super) fn plan(db: &impl Layers, from: &DiskRow, to: DiskId, size: u64, how:
     };
     let Some(top) = from.top else { return file(None) };
     let layers = db.layers_from(top)?;
-    if layers.len() == 1 && how.full {
+    if layers.len() == 1 && how.full && !how.held {
         return file(None);
     }
     // An ISO image is read as it is, by machines and people.
-    let stays = from.image.is_some() && !from.iso;
+    let stays = (from.image.is_some() && !from.iso) || how.held;
     if stays && !how.full && !how.reflink && platform::LAYERS && layers.len() <= LAYERS {
         let size = size.next_multiple_of(512).max(SMALLEST);
         let call = CreateDisk { disk: to, kind: DiskKind::Qcow2, size };
@@ -76,7 +78,7 @@ pub(super) fn plan(db: &impl Layers, from: &DiskRow, to: DiskId, size: u64, how:
         return file(from.base);
     }
     let merged = u8::try_from(layers.len()).unwrap_or(u8::MAX);
-    let call = MergeLayers { layers: told(&layers), merged, to, held: false };
+    let call = MergeLayers { layers: told(&layers), merged, to, held: how.held };
     Ok(Plan { kind: DiskKind::Qcow2, base: None, way: Way::Whole(call) })
 }
 

@@ -226,9 +226,12 @@ pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
     if let Some(id) = cx.before(operation)? {
         return broker.operation(id);
     }
-    let from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
-    broker.read(|db| still(broker, &from, db))?;
-    let how = How::ask(broker, who, c.full).await?;
+    let mut from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    match &c.snapshot {
+        Some(snapshot) => from = super::file_snapshots::as_it_was(broker, who, from, snapshot.as_str(), c.full).await?,
+        None => broker.read(|db| still(broker, &from, db))?,
+    }
+    let how = How { held: c.snapshot.is_some(), ..How::ask(broker, who, c.full).await? };
     let begin = Operation::begin(broker, who, from.group, "clone", format_args!("disk {}", c.name), |change| {
         let image = c.image.map(|facts| ImageFacts { source: Text::lossy(&format!("disk {}", from.name)), ..facts });
         let mut row = DiskRow { iso: from.iso && image.is_none(), image, ..new_row(&c.name, from.kind, from.size, from.group) };

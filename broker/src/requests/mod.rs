@@ -4,6 +4,7 @@ mod copies;
 pub mod disk;
 pub mod event;
 pub mod fetch;
+mod file_snapshots;
 pub mod firmware;
 pub mod group;
 pub mod host;

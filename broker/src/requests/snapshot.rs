@@ -1,7 +1,7 @@
 //! Snapshots of disks.
 
 use super::disk::{about, idle, in_use};
-use super::{Cx, find_disk, not_found, taken};
+use super::{Cx, file_snapshots as files, find_disk, not_found, taken};
 use crate::broker::Broker;
 use crate::db::Who;
 use crate::db::disks::{DiskRow, Disks, Stage};
@@ -19,11 +19,11 @@ fn view(row: SnapshotRow) -> SnapshotView {
 }
 
 /// What a snapshot is called in refusals.
-fn object(disk: &DiskRow, name: &str) -> String {
+pub(super) fn object(disk: &DiskRow, name: &str) -> String {
     format!("snapshot {name} of disk {}", disk.name)
 }
 
-fn find(db: &impl Snapshots, disk: &DiskRow, name: &str) -> Result<SnapshotRow, Refusal> {
+pub(super) fn find(db: &impl Snapshots, disk: &DiskRow, name: &str) -> Result<SnapshotRow, Refusal> {
     let found = db.find_snapshot(disk.id, name)?.filter(|snapshot| snapshot.stage == Stage::Ready);
     found.ok_or_else(|| not_found("snapshot", format_args!("{name} of disk {}", disk.name)))
 }
@@ -33,6 +33,10 @@ pub async fn create(cx: &Cx, c: SnapshotCreate) -> Result<SnapshotView, Refusal>
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     broker.free(disk.id, disk.name.as_str())?;
+    if disk.top.is_some() {
+        let row = files::create(broker, who, &disk, c.name).await?;
+        return Ok(view(row));
+    }
     let object = object(&disk, c.name.as_str());
     let snapshot = SnapshotRow {
         id: SnapshotId::random(),
@@ -42,6 +46,7 @@ pub async fn create(cx: &Cx, c: SnapshotCreate) -> Result<SnapshotView, Refusal>
         used: 0,
         stage: Stage::Creating,
         created_ns: skep_service::now_ns(),
+        layer: None,
     };
     broker.change(who, |change| {
         if change.find_snapshot(disk.id, snapshot.name.as_str())?.is_some() {
@@ -73,8 +78,11 @@ pub async fn create(cx: &Cx, c: SnapshotCreate) -> Result<SnapshotView, Refusal>
 pub async fn list(cx: &Cx, c: SnapshotList) -> Result<SnapshotPage, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
-    if c.after.is_none() && disk.kind == DiskKind::Zvol {
-        broker.refresh_snapshots(who, &disk).await;
+    if c.after.is_none() {
+        match disk.kind {
+            DiskKind::Zvol => broker.refresh_snapshots(who, &disk).await,
+            DiskKind::Raw | DiskKind::Qcow2 => broker.refresh_disks(who).await,
+        }
     }
     let after = c.after.as_ref().map_or("", SnapshotName::as_str);
     let rows = broker.read(|db| db.snapshots_after(disk.id, after, ROWS))?;
@@ -87,6 +95,10 @@ pub async fn roll_back(cx: &Cx, c: SnapshotRollBack) -> Result<DiskView, Refusal
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     let snapshot = broker.read(|db| find(db, &disk, c.snapshot.as_str()))?;
     idle(broker, &disk)?;
+    if let Some(layer) = snapshot.layer {
+        files::roll_back(broker, who, &disk, &snapshot, layer).await?;
+        return super::disk::get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await;
+    }
     let hold = broker.hold(vec![disk.id]);
     let call = RollBackDisk { disk: disk.id, kind: disk.kind, snapshot: snapshot.id };
     let rolled = broker.storage.call(who, call).await;
@@ -107,6 +119,15 @@ pub async fn delete(cx: &Cx, c: SnapshotDelete) -> Result<Done, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     let snapshot = broker.read(|db| find(db, &disk, c.snapshot.as_str()))?;
+    if snapshot.layer.is_some() {
+        broker.free(disk.id, disk.name.as_str())?;
+        broker.change(who, |change| {
+            change.remove_snapshot(snapshot.id)?;
+            change.event("disk", disk.id, &disk.name, "changed", format_args!("snapshot {} deleted", snapshot.name))
+        })?;
+        broker.delete_layers(who).await;
+        return Ok(Done {});
+    }
     // The intent first: a crash from here on finishes it.
     broker.change(who, |change| {
         change.snapshot_doomed(snapshot.id)?;
@@ -142,6 +163,12 @@ impl Broker {
     pub async fn delete_snapshot(&self, who: &Who, snapshot: &SnapshotRow) {
         // Without its disk it is gone.
         let Ok(Some(disk)) = self.read(|db| db.disk(snapshot.disk)) else { return };
+        if snapshot.layer.is_some() {
+            if let Err(fault) = self.change(who, |change| change.remove_snapshot(snapshot.id)) {
+                self.warn(who.trace, format_args!("{}: {fault}", object(&disk, snapshot.name.as_str())));
+            }
+            return self.delete_layers(who).await;
+        }
         let call = DeleteSnapshot { disk: disk.id, kind: disk.kind, snapshot: snapshot.id };
         let gone = self.storage.call(who, call).await.map(|_| ());
         if let Err(refusal) = gone.and_then(|()| Ok(self.change(who, |change| change.remove_snapshot(snapshot.id))?)) {

@@ -81,8 +81,13 @@ fn an_image_stays_as_it_is_and_machines_are_what_it_says_at_least() {
         assert_eq!((root.size, root.image), (3 << 20, None));
 
         // One is made of a disk; a copy of it is a disk.
-        let clone =
-            |disk, name: &str, image| DiskClone { disk: text(disk), name: name.parse().expect("a name"), image, full: false };
+        let clone = |disk, name: &str, image| DiskClone {
+            disk: text(disk),
+            name: name.parse().expect("a name"),
+            image,
+            full: false,
+            snapshot: None,
+        };
         let op = s.ask(clone("data", "ours", Some(facts()))).await.expect("begun");
         s.done(op).await.expect("made");
         let ours = s.ask(DiskGet { disk: text("ours") }).await.expect("there");

@@ -129,7 +129,13 @@ fn every_kind_of_create_can_be_repeated() {
         let (a, b) = twice!(MachineClone { machine: text("web"), name: "copy".parse().expect("a name") });
         assert_eq!(a.id, b.id);
         s.done(a).await.expect("copied");
-        let (a, b) = twice!(DiskClone { disk: text("root"), name: "copy".parse().expect("a name"), image: None, full: false });
+        let (a, b) = twice!(DiskClone {
+            disk: text("root"),
+            name: "copy".parse().expect("a name"),
+            image: None,
+            full: false,
+            snapshot: None
+        });
         assert_eq!(a.id, b.id);
         s.done(a).await.expect("copied");
         suite.settled(&life.broker).await;

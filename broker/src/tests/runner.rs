@@ -115,6 +115,7 @@ impl Service<Runner> for FakeRunner {
             RunnerRequest::SetLink(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::Eject(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::ConnectChannel(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
+            RunnerRequest::SwitchDisks(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, []))),
             RunnerRequest::KeepLayers(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, []))),
             RunnerRequest::Stats(c) => act!(ask, c, fate, |_, _| Ok((StatsState { cpu_ns: 7, disks: vec![] }, []))),
             RunnerRequest::Watch(c) => act!(ask, c, fate, |_, _| {

@@ -76,7 +76,7 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         FirmwareEdit { machine: vm(), change: FirmwareChange::Reset }.into(),
         DiskCreate { name: name(), kind: DiskKind::Raw, size: 512, group: group() }.into(),
         import.into(),
-        DiskClone { disk: disk(), name: name(), image: None, full: false }.into(),
+        DiskClone { disk: disk(), name: name(), image: None, full: false, snapshot: None }.into(),
         DiskResize { disk: disk(), size: 1 << 21 }.into(),
         DiskSet { disk: disk(), name: None, description: None, image: None }.into(),
         DiskWipe { disk: disk() }.into(),

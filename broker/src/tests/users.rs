@@ -239,7 +239,8 @@ fn quotas_hold_under_concurrent_additions() {
         suite.settled(&life.broker).await;
         assert_eq!(used(&mut alice).await.disk_bytes, 5 << 20);
         // Copies count, and a smaller quota takes nothing away.
-        let clone = DiskClone { disk: text("rest"), name: "copy".parse().expect("a name"), image: None, full: false };
+        let clone =
+            DiskClone { disk: text("rest"), name: "copy".parse().expect("a name"), image: None, full: false, snapshot: None };
         assert_eq!(reason(alice.ask(clone).await), Reason::QuotaReached);
         let nic = |n: u32| NicCreate {
             name: format!("n{n}").parse().expect("a name"),
@@ -262,7 +263,8 @@ fn quotas_hold_under_concurrent_additions() {
         alice.ask(set(Some(1), None)).await.expect("less than before");
         assert_eq!(used(&mut alice).await.machines, 3);
         suite.world.lock().hold_jobs = true;
-        let clone = DiskClone { disk: text("rest"), name: "copy".parse().expect("a name"), image: None, full: false };
+        let clone =
+            DiskClone { disk: text("rest"), name: "copy".parse().expect("a name"), image: None, full: false, snapshot: None };
         let op = alice.ask(clone).await.expect("any number of bytes");
         while suite.world.lock().jobs.is_empty() {
             suite.world.news.notified().await;

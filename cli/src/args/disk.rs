@@ -111,9 +111,12 @@ pub enum DiskCommand {
         disk: String,
         /// Name of the copy
         name: String,
-        /// Copy all of it: by default a copy of an image stands on the image, and is there at once
+        /// Copy all of it: by default a copy of an image or snapshot stands on that, and is there at once
         #[arg(long)]
         full: bool,
+        /// Copy it as it was when this snapshot was made, name or id
+        #[arg(long, value_name = "SNAPSHOT")]
+        snapshot: Option<String>,
         /// How to wait
         #[command(flatten)]
         wait: WaitArgs,
@@ -160,7 +163,7 @@ pub enum DiskCommand {
         /// Name or id
         disk: String,
     },
-    /// Snapshots of a disk of kind zvol
+    /// Snapshots of a disk
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
 }
@@ -181,7 +184,7 @@ pub enum SnapshotCommand {
         /// Of which disk, name or id
         disk: String,
     },
-    /// Bring a disk that no running machine has back to its newest snapshot
+    /// Bring a disk that no running machine has back to a snapshot; of kind zvol, to its newest
     Rollback {
         /// Which disk, name or id
         disk: String,

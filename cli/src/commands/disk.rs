@@ -80,9 +80,11 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             fetch::take_in(&ctx, reading(header, &read), &file, &FetchArgs::default()).await?;
         }
         DiskCommand::Export { disk, file } => export::run(&ctx, disk, &file).await?,
-        DiskCommand::Clone { disk, name, full, wait } => {
+        DiskCommand::Clone { disk, name, full, snapshot, wait } => {
+            let snapshot = snapshot.unwrap_or_default();
             let begun = ctx.make(|api, request_id| {
-                let request = CloneDiskRequest { disk: disk.clone(), name: name.clone(), request_id, image: None, full };
+                let (disk, name, snapshot) = (disk.clone(), name.clone(), snapshot.clone());
+                let request = CloneDiskRequest { disk, name, request_id, image: None, full, snapshot };
                 async move { DisksClient::clone(&mut api.disks(), request).await }
             });
             let begun = begun.await?;

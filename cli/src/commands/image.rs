@@ -41,6 +41,7 @@ pub async fn run(ctx: Ctx, command: ImageCommand) -> Result<u8, Failure> {
                     request_id,
                     image: Some(image.clone()),
                     full: false,
+                    snapshot: String::new(),
                 };
                 async move { DisksClient::clone(&mut api.disks(), request).await }
             });

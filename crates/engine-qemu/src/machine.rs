@@ -194,15 +194,32 @@ fn driver(format: Format) -> &'static str {
     }
 }
 
-/// Hands the layers of a disk to sets of their own; their formats, and the names under which they are opened.
-fn layers(c: &mut Config, disk: &Disk, fds: &Fds) -> Result<Vec<(Format, String)>, Error> {
-    let places = (0..).take(disk.layers.len()).collect::<Vec<u8>>().into_iter().rev();
-    let one = |(format, at): (&Format, u8)| {
+fn cache<'c>(group: Group<'c>, disk: &Disk) -> Result<Group<'c>, Unwritable> {
+    match (disk.no_cache, disk.sync) {
+        (false, false) => Ok(group),
+        (true, false) => group.set("cache", "none"),
+        (false, true) => group.set("cache", "writethrough"),
+        (true, true) => group.set("cache", "directsync"),
+    }
+}
+
+/// What a disk stands on, from the lowest one on, each for reading only; the name of the topmost. Each is named to the one above it: nothing
+/// that a file says of what is under it is followed. (As keys of the disk's own group they would soon be longer than the 63 bytes that QEMU reads.)
+fn layers(c: &mut Config, disk: &Disk, fds: &Fds) -> Result<Option<String>, Error> {
+    let mut under: Option<String> = None;
+    for (at, format) in (0..).zip(disk.layers.iter().rev()) {
         let slot = disk.slot;
         let fd = *fds.layers.get(&(slot, at)).ok_or_else(|| Error::NoDescriptor(format!("layer {at} of disk {slot}")))?;
-        Ok((*format, fdset(c, fd, fd)?))
-    };
-    disk.layers.iter().zip(places).map(one).collect()
+        let file = fdset(c, fd, fd)?;
+        let name = format!("layer{slot}-{at}");
+        let group = drive(c, &format!("under{slot}-{at}"), driver(*format), &file, true)?.set("node-name", &name)?;
+        let group = match under.replace(name) {
+            Some(node) => group.set("backing", node)?,
+            None => group,
+        };
+        cache(group, disk)?;
+    }
+    Ok(under)
 }
 
 fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bool) -> Result<(), Error> {
@@ -212,23 +229,13 @@ fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bo
         let fd = *fds.disks.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("disk {slot}")))?;
         let file = fdset(c, i32::from(slot), fd)?;
         let under = layers(c, disk, fds)?;
-        let mut group = drive(c, &id, driver(disk.format), &file, disk.is_read_only())?;
-        group = group.set("node-name", qmp::node_id(slot, under.len()))?;
-        // Named one by one: nothing that a file says of what is under it is followed.
-        let mut prefix = String::new();
-        for (format, file) in under {
-            prefix.push_str("backing.");
-            let key = |name: &str| format!("{prefix}{name}");
-            group = group.set(&key("driver"), driver(format))?.set(&key("file.driver"), "file")?;
-            group = group.set(&key("file.filename"), file)?.set(&key("file.locking"), "off")?;
-            group = group.set(&key("read-only"), "on")?.set(&key("auto-read-only"), "off")?;
-        }
-        match (disk.no_cache, disk.sync) {
-            (false, false) => group,
-            (true, false) => group.set("cache", "none")?,
-            (false, true) => group.set("cache", "writethrough")?,
-            (true, true) => group.set("cache", "directsync")?,
+        let group = drive(c, &id, driver(disk.format), &file, disk.is_read_only())?;
+        let group = group.set("node-name", qmp::node_id(slot, disk.layers.len()))?;
+        let group = match under {
+            Some(node) => group.set("backing", node)?,
+            None => group,
         };
+        cache(group, disk)?;
     }
     let seat = spec.seat(disk).map(|(_, seat)| seat);
     let own = match seat {

@@ -1,6 +1,6 @@
 //! A machine's runner: the first process in its cell. Small and frozen: machines outlive upgrades of the suite.
 
-use crate::{MAX_FDS, NoFds, OneFd, UpTo, names::Text, protocol::protocol};
+use crate::{DiskId, MAX_FDS, NoFds, OneFd, UpTo, names::Text, protocol::protocol};
 use serde::{Deserialize, Serialize};
 
 /// What the runner is doing.
@@ -148,6 +148,29 @@ pub struct SetLink {
     pub up: bool,
 }
 
+/// Has disks of a running guest go on in other files, which stand on those that they were in, all at one moment: what the guest writes from
+/// then on goes there. Descriptors: the configuration for the next start, which says so too, then one for each disk, opened for reading and
+/// writing. Those of what they now stand on came before, with [`KeepLayers`]. A disk that is there already stays: asked twice, it is done once.
+/// Refused (other than for its time), nothing has changed. A runner that is older than this operation closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchDisks {
+    /// Which, each once.
+    pub disks: Vec<DiskSwitch>,
+}
+
+/// A disk's next file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSwitch {
+    /// Slot of the disk.
+    pub slot: u8,
+    /// The file's name, by which it is known again.
+    pub top: DiskId,
+    /// How many layers are under it.
+    pub at: u8,
+    /// Its bytes pass by the host's cache.
+    pub no_cache: bool,
+}
+
 /// Asks for counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {}
@@ -220,5 +243,6 @@ protocol! {
         16 ConnectGdb [NoFds] => Done [OneFd];
         17 KeepLayers [UpTo<MAX_FDS>] => Done [NoFds];
         18 SetLink [NoFds] => Done [NoFds];
+        19 SwitchDisks [UpTo<MAX_FDS>] => Done [NoFds];
     }
 }

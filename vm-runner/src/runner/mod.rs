@@ -12,12 +12,14 @@ pub use words::Words;
 use crate::handover::{FIRST, LISTENER, READY, REPORT, RunnerArgs};
 use crate::platform::{Engine, Kit, serial_line};
 use skep_ipc::{Server, Silent};
+use skep_proto::DiskId;
 use skep_proto::cell::FdRole;
 use skep_proto::runner::{End, Phase};
 use skep_rights::runner::{TABLE, TABLE_SHARES};
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
 use skep_sys::alarm::Alarm;
 use skep_sys::{fd, msg, sock};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -57,6 +59,8 @@ pub struct Runner {
     /// Ends that came too soon, in a row.
     quick: u32,
     last_end: Option<End>,
+    /// Files that disks have gone on in, by slot.
+    switched: BTreeMap<u8, DiskId>,
     /// Each with its token.
     watchers: Vec<(u64, OwnedFd)>,
     /// The listener once more: shut on leaving, so that whoever has the reply finds nobody here.
@@ -143,6 +147,7 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
         started: Instant::now(),
         quick: 0,
         last_end: None,
+        switched: BTreeMap::new(),
         watchers: Vec::new(),
         door: listener.try_clone().map_err(step("dup the socket"))?,
         left: false,

@@ -52,6 +52,7 @@ impl Service<runner::Runner> for Runner {
             RunnerRequest::Eject(c) => ask.answer(c, |_, c, []| self.with(|engine| engine.eject(c.slot))),
             RunnerRequest::KeepLayers(c) => ask.answer(c, |_, c, fds| self.keep_layers(&c.layers, fds)),
             RunnerRequest::SetLink(c) => ask.answer(c, |_, c, []| self.with(|engine| engine.set_link(c.slot, c.up))),
+            RunnerRequest::SwitchDisks(c) => ask.answer(c, |_, c, fds| self.switch_disks(&c.disks, fds)),
             RunnerRequest::ConnectChannel(c) => ask.answer(c, |_, c, []| self.connect_channel(c.port)),
         };
         // What happened while it waited for the hypervisor.
@@ -159,7 +160,7 @@ impl Runner {
         Ok((Done {}, []))
     }
 
-    fn engine_up(&self) -> Result<(), Refusal> {
+    pub(super) fn engine_up(&self) -> Result<(), Refusal> {
         if matches!(self.phase, Phase::Running | Phase::Paused) { Ok(()) } else { Err(self.wrong_state()) }
     }
 
@@ -184,20 +185,29 @@ impl Runner {
     }
 
     fn configure(&mut self, [config]: OneFd) -> Answer<Done> {
-        let kind = nix::sys::stat::fstat(&config).map(|s| s.st_mode & nix::libc::S_IFMT);
+        self.check_config(&config)?;
+        self.put(FdRole::Config, config)?;
+        Ok((Done {}, []))
+    }
+
+    /// Refuses what is no configuration.
+    pub(super) fn check_config(&self, config: &OwnedFd) -> Result<(), Refusal> {
+        let kind = nix::sys::stat::fstat(config).map(|s| s.st_mode & nix::libc::S_IFMT);
         if kind != Ok(nix::libc::S_IFREG) {
             return Err(Refusal::new(Reason::InvalidValue, object(self)).note("a memory file is expected"));
         }
         // As those that came with the cell: it is held as long.
         skep_sandbox::limit_one(&TABLE, "configuration", config.as_fd())
-            .map_err(|e| Refusal::new(Reason::Internal, object(self)).note(e.to_string()))?;
-        for (role, fd) in &mut self.kit.fds {
-            if *role == FdRole::Config {
-                *fd = config;
-                return Ok((Done {}, []));
-            }
+            .map_err(|e| Refusal::new(Reason::Internal, object(self)).note(e.to_string()))
+    }
+
+    /// Puts a descriptor into the place of the one that has this role.
+    pub(super) fn put(&mut self, role: FdRole, fd: OwnedFd) -> Result<(), Refusal> {
+        match self.kit.fds.iter_mut().find(|(there, _)| *there == role) {
+            Some((_, place)) => *place = fd,
+            None => return Err(Refusal::new(Reason::Internal, object(self)).note(format_args!("it has no {role:?}"))),
         }
-        Err(Refusal::new(Reason::Internal, object(self)).note("it has no configuration"))
+        Ok(())
     }
 
     fn take_port(&mut self, port: u8) -> Answer<Done, OneFd> {

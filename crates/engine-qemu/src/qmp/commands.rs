@@ -129,6 +129,41 @@ pub fn node_id(slot: u8, layers: usize) -> String {
 pub fn nic_id(slot: u8) -> String {
     format!("net{slot}")
 }
+/// The set that holds the descriptor of such a file that came while QEMU runs.
+fn layer_set(slot: u8, at: u8) -> u32 {
+    2000 + u32::from(slot) * 256 + u32::from(at)
+}
+/// Takes the descriptor that is sent along as a file for the disk in a slot that will stand on `at` layers.
+pub fn add_layer_fd(id: u64, slot: u8, at: u8) -> String {
+    command(id, "add-fd", json!({ "fdset-id": layer_set(slot, at) }))
+}
+/// Takes back what [`add_layer_fd`] gave.
+pub fn remove_layer_fd(id: u64, slot: u8, at: u8) -> String {
+    command(id, "remove-fd", json!({ "fdset-id": layer_set(slot, at) }))
+}
+/// Opens that file, which nothing uses yet. As in the configuration, nothing that it says of what is under it is followed.
+pub fn add_layer(id: u64, slot: u8, at: u8, no_cache: bool) -> String {
+    let cache = json!({ "direct": no_cache, "no-flush": false });
+    let name = format!("/dev/fdset/{}", layer_set(slot, at));
+    let file = json!({ "driver": "file", "filename": name, "locking": "off", "auto-read-only": false, "cache": cache });
+    let node = json!({
+        "driver": "qcow2", "node-name": node_id(slot, at.into()), "backing": null, "read-only": false, "auto-read-only": false,
+        "discard": "unmap", "cache": cache, "file": file,
+    });
+    command(id, "blockdev-add", node)
+}
+/// Closes it.
+pub fn remove_layer(id: u64, slot: u8, at: u8) -> String {
+    command(id, "blockdev-del", json!({ "node-name": node_id(slot, at.into()) }))
+}
+/// Puts such files upon those that disks are in, all at one moment.
+pub fn switch_disks(id: u64, disks: &[(u8, u8)]) -> String {
+    let one = |(slot, at): &(u8, u8)| {
+        let (old, new) = (node_id(*slot, usize::from(at.saturating_sub(1))), node_id(*slot, usize::from(*at)));
+        json!({ "type": "blockdev-snapshot", "data": { "node": old, "overlay": new } })
+    };
+    command(id, "transaction", json!({ "actions": disks.iter().map(one).collect::<Vec<_>>() }))
+}
 /// What QEMU calls a serial port's character device.
 pub fn serial_id(port: u8) -> String {
     format!("com{}", u16::from(port) + 1)

@@ -84,6 +84,8 @@ pub struct DiskClone {
     pub image: Option<ImageFacts>,
     /// It stands on nothing, even where it could stand on the original.
     pub full: bool,
+    /// Of the disk as it was when this snapshot was made.
+    pub snapshot: Option<Ref>,
 }
 
 /// Makes a disk larger.
@@ -184,7 +186,7 @@ pub struct DiskPage {
     pub disks: Vec<DiskView>,
 }
 
-/// Makes a snapshot of a disk (ZFS volumes only), whether a machine runs from it or not.
+/// Makes a snapshot of a disk, whether a machine runs from it or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotCreate {
     /// Of which disk.
@@ -202,7 +204,7 @@ pub struct SnapshotList {
     pub after: Option<SnapshotName>,
 }
 
-/// Brings a disk that no running machine has back to its newest snapshot.
+/// Brings a disk that no running machine has back to a snapshot; a volume to its newest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRollBack {
     /// Which disk.

@@ -174,7 +174,10 @@ fn disks(golden: &mut Golden) {
     golden.call(import.clone(), operation());
     let (url, sums) = (parse("https://example.org/a.img"), Some(parse("https://example.org/SHA256SUMS")));
     golden.call(DiskFetch { import, url, sums }, operation());
-    golden.call(DiskClone { disk: parse("root"), name: parse("copy"), image: Some(facts()), full: true }, operation());
+    golden.call(
+        DiskClone { disk: parse("root"), name: parse("copy"), image: Some(facts()), full: true, snapshot: Some(parse("before")) },
+        operation(),
+    );
     golden.call(DiskResize { disk: parse("root"), size: 1 << 31 }, disk());
     let image = Some(facts());
     golden.call(DiskSet { disk: parse("root"), name: Some(parse("boot")), description: Some(parse("of web1")), image }, disk());

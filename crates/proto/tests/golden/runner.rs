@@ -26,6 +26,8 @@ fn bytes_of_a_runner_never_change() {
     golden.call(ConnectGdb {}, Done {});
     golden.call(KeepLayers { layers: vec![LayerPlace { slot: 1, at: 2 }] }, Done {});
     golden.call(SetLink { slot: 1, up: false }, Done {});
+    let next = DiskSwitch { slot: 1, top: skep_proto::DiskId::from_u128(7), at: 3, no_cache: true };
+    golden.call(SwitchDisks { disks: vec![next] }, Done {});
     golden.covers::<Runner>();
     every!(golden, Phase {
         Ready {} => Phase::Ready; Starting {} => Phase::Starting; Running {} => Phase::Running; Paused {} => Phase::Paused;

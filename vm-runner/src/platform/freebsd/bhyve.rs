@@ -89,6 +89,11 @@ impl Engine {
     /// Whether its disks can stand on layers.
     pub const LAYERS: bool = false;
 
+    /// They cannot.
+    pub fn switch_disks(&mut self, _: &[(skep_proto::runner::DiskSwitch, OwnedFd)]) -> Result<(), Refusal> {
+        Err(Refusal::new(Reason::Unsupported, "disks").note("bhyve's disks stand on nothing"))
+    }
+
     /// Where it reads its configuration, its kernel and its initial RAM disk (of which bhyve has none).
     pub const FILES: [&'static str; 3] = [CONFIG, "/run/kernel", "/run/initrd"];
 

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use skep_engine_qemu::qmp::{self, Event, Line, Reader, Reply};
 use skep_engine_qemu::{Exit, History};
 use skep_ipc::Watch;
-use skep_proto::runner::DiskStats;
+use skep_proto::runner::{DiskStats, DiskSwitch};
 use skep_proto::{Reason, Refusal};
 use skep_sys::{linux, msg, sock};
 use std::io;
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the writes may take that are under way when disks go on in other files.
+const SWITCH: Duration = Duration::from_secs(20);
 /// How long a hypervisor that was told to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
 /// How long the kernel may take to end a killed one.
@@ -203,6 +205,30 @@ impl Engine {
         self.call("NIC", &[], |id| qmp::set_link(id, slot, up)).map(|_| ())
     }
 
+    /// Has disks go on in other files, all at one moment. Refused, none has, unless it does not answer.
+    pub fn switch_disks(&mut self, disks: &[(DiskSwitch, OwnedFd)]) -> Result<(), Refusal> {
+        let object = "disks";
+        let mut made = Vec::new();
+        let mut add = |engine: &mut Self| {
+            for (disk, fd) in disks {
+                engine.call(object, &[fd.as_fd()], |id| qmp::add_layer_fd(id, disk.slot, disk.at))?;
+                made.push(disk);
+                engine.call(object, &[], |id| qmp::add_layer(id, disk.slot, disk.at, disk.no_cache))?;
+            }
+            let all: Vec<_> = disks.iter().map(|(disk, _)| (disk.slot, disk.at)).collect();
+            engine.call_in(object, &[], SWITCH, |id| qmp::switch_disks(id, &all))
+        };
+        let switched = add(self);
+        if switched.as_ref().is_err_and(|refusal| refusal.reason != Reason::Timeout) {
+            for disk in made {
+                // What was not made cannot be taken down.
+                let _ = self.call(object, &[], |id| qmp::remove_layer(id, disk.slot, disk.at));
+                let _ = self.call(object, &[], |id| qmp::remove_layer_fd(id, disk.slot, disk.at));
+            }
+        }
+        switched.map(|_| ())
+    }
+
     /// CPU time, and counters of disks.
     pub fn stats(&mut self) -> Result<(u64, Vec<DiskStats>), Refusal> {
         let answer = self.call("counters", &[], qmp::query_block_stats)?;
@@ -256,6 +282,12 @@ impl Engine {
     fn call(
         &mut self, object: &str, fds: &[BorrowedFd<'_>], command: impl FnOnce(u64) -> String,
     ) -> Result<serde_json::Value, Refusal> {
+        self.call_in(object, fds, PATIENCE, command)
+    }
+
+    fn call_in(
+        &mut self, object: &str, fds: &[BorrowedFd<'_>], patience: Duration, command: impl FnOnce(u64) -> String,
+    ) -> Result<serde_json::Value, Refusal> {
         let gone = || Refusal::new(Reason::WrongState, object).note("the hypervisor has ended");
         let id = self.next_id();
         self.answer = None;
@@ -263,7 +295,7 @@ impl Engine {
             io::ErrorKind::TimedOut => Refusal::new(Reason::Timeout, object).note("the hypervisor does not read"),
             _ => gone(),
         })?;
-        self.step_until(Instant::now() + PATIENCE, |e| e.ended || e.qmp.is_none() || matches!(e.answer, Some((n, _)) if n == id));
+        self.step_until(Instant::now() + patience, |e| e.ended || e.qmp.is_none() || matches!(e.answer, Some((n, _)) if n == id));
         match self.answer.take() {
             Some((n, Reply::Done(value))) if n == id => Ok(value),
             Some((n, Reply::Refused(why))) if n == id => Err(Refusal::new(Reason::HypervisorFailed, object).note(why)),
