@@ -120,7 +120,6 @@ pub struct Kit {
     /// Each descriptor and what it is for.
     pub fds: Vec<(skep_proto::cell::FdRole, OwnedFd)>,
     /// Layers that disks stand on: where each is, and its descriptor, opened read-only.
-    #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve's disks stand on nothing"))]
     pub layers: Vec<(skep_proto::runner::LayerPlace, OwnedFd)>,
     /// The hypervisor's end of each serial line, by the port's number.
     pub serial: Vec<(u8, OwnedFd)>,

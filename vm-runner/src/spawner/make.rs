@@ -174,8 +174,8 @@ impl Spawner {
         let has = if wanted.is_empty() { Vec::new() } else { self.host.sound() };
         match wanted.iter().find(|dsp| !has.iter().any(|sound| sound.device == **dsp)) {
             Some(dsp) => {
-                let refusal = Refusal::new(Reason::NotFound, format_args!("sound device {dsp}"));
-                Err(refusal.note(format_args!("machine {machine} is to have it: `skep host show` lists those of this host")))
+                let refusal = Refusal::new(Reason::NotFound, format_args!("machine {machine}")).field("sound");
+                Err(refusal.note(format_args!("this host has no sound device {dsp}: `skep host show` lists those that it has")))
             }
             None => Ok(()),
         }

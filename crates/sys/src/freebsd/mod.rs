@@ -15,7 +15,7 @@ pub mod vmm;
 pub mod zfs;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// Process id at the other end of a UNIX socket (`cr_pid` of `LOCAL_PEERCRED`, unix(4), FreeBSD 13).
 pub fn peer_pid(socket: BorrowedFd<'_>) -> io::Result<i32> {
@@ -31,6 +31,19 @@ pub fn peer_pid(socket: BorrowedFd<'_>) -> io::Result<i32> {
     }
     // SAFETY: cr_pid shares its union with a pointer that the kernel never gives to user space; any bits are a valid pid_t.
     Ok(unsafe { cred.cr_pid__c_anonymous_union.cr_pid })
+}
+
+/// Makes a terminal and its other side (pts(4)), without the library that has openpty(3): its number is another from release to release.
+pub fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::fcntl::{OFlag, open};
+    use nix::pty::{grantpt, posix_openpt, ptsname, unlockpt};
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    // SAFETY: ptsname(3) fills a buffer of the library's, which nix copies at once; no other thread of a program of ours calls it.
+    let name = unsafe { ptsname(&master)? };
+    Ok((master.into(), open(name.as_str(), flags, nix::sys::stat::Mode::empty())?))
 }
 
 /// Has this process killed when its parent ends (`PROC_PDEATHSIG_CTL`, procctl(2)).

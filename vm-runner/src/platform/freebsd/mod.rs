@@ -35,15 +35,15 @@ pub const PLACE: OFlag = OFlag::O_DIRECTORY;
 /// lost on an inherited descriptor.
 pub fn serial_line() -> io::Result<(OwnedFd, OwnedFd)> {
     use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
-    let pair = nix::pty::openpty(None, None)?;
-    let mut settings = tcgetattr(&pair.slave)?;
+    let (master, slave) = skep_sys::freebsd::terminal()?;
+    let mut settings = tcgetattr(&slave)?;
     cfmakeraw(&mut settings);
-    tcsetattr(&pair.slave, SetArg::TCSANOW, &settings)?;
-    for end in [&pair.master, &pair.slave] {
+    tcsetattr(&slave, SetArg::TCSANOW, &settings)?;
+    for end in [&master, &slave] {
         skep_sys::fd::set_nonblocking(end.as_fd(), true)?;
         skep_sys::fd::set_cloexec(end.as_fd(), true)?;
     }
-    Ok((pair.master, pair.slave))
+    Ok((master, slave))
 }
 
 /// This host.
