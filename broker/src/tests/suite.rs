@@ -5,6 +5,7 @@ use super::world::World;
 use crate::broker::{Broker, Setup};
 use crate::db::Db;
 use crate::db::disks::{Disks, Stage};
+use crate::db::layers::Layers;
 use crate::db::machines::{Machines, Which};
 use crate::db::snapshots::Snapshots;
 use crate::db::switches::Switches;
@@ -107,9 +108,15 @@ impl Suite {
         let unready = broker.read(|db| db.unready_disks()).expect("disks");
         let snapshots = broker.read(|db| db.unready_snapshots()).expect("snapshots");
         let named = |id: DiskId| broker.read(|db| db.snapshots_after(id, "", u32::MAX)).expect("snapshots");
-        let named: BTreeSet<_> = disks.iter().flat_map(|d| named(d.id)).map(|s| s.id).collect();
+        let named: Vec<_> = disks.iter().flat_map(|d| named(d.id)).collect();
+        // Files are what disks and snapshots consist of; volumes have their snapshots themselves.
+        let of_files: Vec<_> = named.iter().filter_map(|s| s.layer).collect();
+        let named: BTreeSet<_> = named.iter().filter(|s| s.layer.is_none()).map(|s| s.id).collect();
+        let layers = |id: DiskId| broker.read(|db| db.layers_from(id)).expect("layers").into_iter().map(|layer| layer.id);
         let there: BTreeSet<_> = host.snapshots.iter().map(|(_, s, _)| *s).collect();
-        let rows: BTreeSet<_> = disks.iter().map(|d| d.id).collect();
+        let tops = disks.iter().filter_map(|d| d.top).chain(of_files);
+        let volumes = disks.iter().filter(|d| d.top.is_none()).map(|d| d.id);
+        let rows: BTreeSet<_> = tops.flat_map(layers).chain(volumes).collect();
         let files: BTreeSet<_> = host.disks.keys().copied().collect();
         let switches = broker.read(|db| db.switches_after("", u32::MAX)).expect("switches");
         let numbers: BTreeSet<_> = switches.iter().map(|s| s.number).collect();
