@@ -189,7 +189,8 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     };
     let fds = UpTo::from_vec(fds).map_err(|_| Refusal::new(Reason::LimitReached, &object).note("too many disks and NICs"))?;
     let serial = spec.ports().iter().map(|port| port.port()).collect();
-    let sound = [spec.sound_out, spec.sound_in].into_iter().flatten().filter(|_| spec.sound).collect();
+    let sound_in = spec.sound_in.filter(|dsp| spec.sound_out != Some(*dsp));
+    let sound = [spec.sound_out, sound_in].into_iter().flatten().filter(|_| spec.sound).collect();
     let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit, shares: spec.shares.clone(), serial, sound };
     // First, so that a broker that comes back to a running machine knows with what.
     broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;

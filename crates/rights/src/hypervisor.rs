@@ -334,11 +334,16 @@ pub fn sound(number: u8) -> [String; 2] {
     [format!("dsp{number}"), format!("dsp{number}.*")]
 }
 
+/// Whether it is the name of a sound device's node, or a pattern of [`sound`].
+pub fn is_sound(name: &str) -> bool {
+    let number = name.strip_prefix("dsp").map(|rest| rest.split_once('.').map_or(rest, |(number, _)| number));
+    number.is_some_and(|digits| digits.parse::<u8>().is_ok_and(|n| n.to_string() == digits))
+}
+
 /// The declared node with this pattern.
 pub fn node_of(pattern: &str) -> Option<&'static Node> {
-    let number = pattern.strip_prefix("dsp").map(|rest| rest.strip_suffix(".*").unwrap_or(rest));
-    let is_sound = number.is_some_and(|digits| digits.parse::<u8>().is_ok_and(|n| n.to_string() == digits));
-    NODES.iter().find(|node| node.pattern == pattern).or(if is_sound { Some(&SOUND) } else { None })
+    let known = NODES.iter().find(|node| node.pattern == pattern);
+    known.or(if is_sound(pattern) { Some(&SOUND) } else { None })
 }
 
 /// See the module.
@@ -429,3 +434,20 @@ pub const LOOK_UP_TITLES: [&str; 2] = ["system.pwd", "system.grp"];
 
 /// For a cell with both.
 pub static TABLE_KVM_SHARES: Process = Process { syscalls: KVM_SHARES_CALLS, ..CONST_SHARES };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sound_devices_by_their_numbers_are_shown_beside_the_nodes() {
+        for name in ["dsp0", "dsp12.*", "dsp0.vp1"] {
+            assert!(is_sound(name), "{name}");
+        }
+        for name in ["dsp", "dsp*", "dsp256", "dsp01", "dsp.*", "mixer0", "dspx"] {
+            assert!(!is_sound(name), "{name}");
+        }
+        assert_eq!(node_of("dsp3").map(|node| node.pattern), Some("dsp*"));
+        assert!(node_of("mem").is_none());
+    }
+}

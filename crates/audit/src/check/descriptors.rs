@@ -175,6 +175,10 @@ impl Places {
             {
                 true
             }
+            // By its number.
+            (FdKind::Device("dsp"), Kind::Device(path)) => {
+                path.strip_prefix("/dev").ok().and_then(Path::to_str).is_some_and(skep_rights::hypervisor::is_sound)
+            }
             (FdKind::Device(name), Kind::Device(path)) if name.ends_with('/') => path.starts_with(Path::new("/dev").join(name)),
             (FdKind::Device(name), Kind::Device(path)) => *path == Path::new("/dev").join(name),
             // As its cell sees it.
