@@ -7,8 +7,9 @@ use skep_api::v1::events_client::EventsClient;
 use skep_api::v1::machines_client::MachinesClient;
 use skep_api::v1::operations_client::OperationsClient;
 use skep_api::v1::{
-    CloneDiskRequest, CreateMachineRequest, Event, GetMachineRequest, ListMachinesRequest, MachineActRequest, MachineSettings,
-    Operation, OperationState, UpdateMachineRequest, WaitOperationRequest, WatchEventsRequest,
+    CloneDiskRequest, ConsoleAttach, ConsoleInput, CreateMachineRequest, Event, GetMachineRequest, LaunchMachineRequest,
+    ListMachinesRequest, MachineActRequest, MachineSettings, Operation, OperationState, UpdateMachineRequest,
+    WaitOperationRequest, WatchEventsRequest, console_input, console_output,
 };
 use std::path::Path;
 use tokio::net::UnixStream;
@@ -108,6 +109,40 @@ impl Api {
         let request = MachineActRequest { machine: name.to_owned() };
         let operation = self.runtime.block_on(self.machines.start(request))?.into_inner();
         self.wait(operation)
+    }
+
+    /// Makes a machine of an image and starts it, without waiting for its guest.
+    #[allow(dead_code, reason = "measured on Linux")]
+    pub fn launch(&mut self, image: &str, name: &str) -> Result<()> {
+        let settings = MachineSettings { memory_mib: Some(256), ..MachineSettings::default() };
+        let request = LaunchMachineRequest {
+            name: name.to_owned(),
+            image: image.to_owned(),
+            settings: Some(settings),
+            ..Default::default()
+        };
+        let operation = self.runtime.block_on(self.machines.launch(request))?.into_inner();
+        self.wait(operation)
+    }
+
+    /// Waits for the first byte that a machine says on its serial line.
+    #[allow(dead_code, reason = "measured on Linux")]
+    pub fn first_byte(&mut self, name: &str) -> Result<()> {
+        let attach = ConsoleAttach { machine: name.to_owned(), ..Default::default() };
+        let first = ConsoleInput { kind: Some(console_input::Kind::Attach(attach)) };
+        self.runtime.block_on(async {
+            // The line stays open as long as the client does not end his side.
+            let (input, said) = tokio::sync::mpsc::channel(1);
+            input.send(first).await?;
+            let said = tokio_stream::wrappers::ReceiverStream::new(said);
+            let mut output = self.machines.console(said).await?.into_inner();
+            loop {
+                let message = output.message().await?.context("the console ended before the guest said anything")?;
+                if matches!(message.kind, Some(console_output::Kind::Data(data)) if !data.is_empty()) {
+                    return Ok(());
+                }
+            }
+        })
     }
 
     /// Copies a disk and waits until the copy is there.

@@ -24,11 +24,14 @@ use std::process::ExitCode;
 /// A measurement.
 type Bench = fn() -> Result<Outcome>;
 
-const ALL: [(&str, Bench); 6] = [
+const ALL: [(&str, Bench); 9] = [
     ("helper-call", helper_call::run),
     ("vm-start", vm_start::run),
     ("list", list::run),
     ("many", many::run),
+    ("dhcp", platform::dhcp),
+    ("launch", platform::launch),
+    ("nat", platform::nat),
     ("clone", clone::run),
     ("size", size::run),
 ];

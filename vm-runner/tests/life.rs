@@ -257,7 +257,8 @@ fn a_debugger_stops_reads_and_lets_run() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(support::PATIENCE)).unwrap();
         ask(&mut spawner.console(machine.id), skep_proto::console::AttachScreen {}, [theirs.into(), stub]).unwrap();
-        assert!(gdb(&mut ours, "qSupported").contains("PacketSize="));
+        let features = gdb(&mut ours, "qSupported");
+        assert!(features.contains("PacketSize="), "round {round}: {features}");
         assert!(gdb(&mut ours, "?").starts_with("T05"), "it stands still");
         // Where a PC begins, it reads the reset vector's far jump; later the registers are those of a guest at work.
         if round == 0 {

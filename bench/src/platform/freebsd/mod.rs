@@ -5,6 +5,7 @@ mod bare;
 pub use bare::Bare;
 
 use super::Cell;
+use crate::report::Outcome;
 use anyhow::{Result, bail};
 use skep_tests::{Suite, is_root};
 
@@ -61,4 +62,19 @@ pub fn libvirt(_few: usize, _many: usize) -> Result<(crate::many::Measured, crat
 /// The process that measures them.
 pub fn bare_libvirt(_few: usize, _many: usize) -> Result<()> {
     anyhow::bail!("it is measured on Linux")
+}
+
+/// Launches are measured where the network is made by hand beside it.
+pub fn launch() -> Result<Outcome> {
+    Ok(Outcome::Skipped("it is measured on Linux".into()))
+}
+
+/// See [`launch`].
+pub fn nat() -> Result<Outcome> {
+    launch()
+}
+
+/// See [`launch`].
+pub fn dhcp() -> Result<Outcome> {
+    launch()
 }

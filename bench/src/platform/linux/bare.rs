@@ -119,7 +119,7 @@ impl Bare {
 }
 
 /// The configuration that a runner holds for the hypervisor's next start.
-fn configuration(runner: i32) -> Result<Vec<u8>> {
+pub fn configuration(runner: i32) -> Result<Vec<u8>> {
     for entry in fs::read_dir(format!("/proc/{runner}/fd"))? {
         let path = entry?.path();
         if fs::read_link(&path)?.to_string_lossy().starts_with("/memfd:skep-config") {

@@ -1,10 +1,17 @@
 //! Linux: /proc.
 
 mod bare;
+mod dhcp;
+mod hand;
+mod launch;
 mod libvirt;
+mod nat;
 
 pub use bare::Bare;
+pub use dhcp::run as dhcp;
+pub use launch::run as launch;
 pub use libvirt::{bare as bare_libvirt, measured as libvirt};
+pub use nat::run as nat;
 
 use super::Cell;
 use anyhow::{Context, Result, ensure};
