@@ -12,11 +12,11 @@ use crate::db::switches::Switches;
 use crate::db::{Fault, Who};
 use crate::life::{Found, Input};
 use crate::requests::machine_jobs::doom;
-use crate::requests::switch::bridge;
+use crate::requests::switch::{bridge, gateway};
 use crate::served;
 use crate::taps;
 use skep_proto::cell::{KillCell, ListCells, SweepCell};
-use skep_proto::net::{DeletePair, DeleteSwitch, DeleteTunnel, ListInterfaces, SetGateway};
+use skep_proto::net::{DeletePair, DeleteSwitch, DeleteTunnel, ListInterfaces};
 use skep_proto::storage::{DiskState, ListDisks};
 use skep_proto::{IfName, MachineId, Refusal};
 use std::collections::{HashMap, HashSet};
@@ -165,9 +165,8 @@ impl Broker {
         let switches = self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default();
         for switch in &switches {
             let made = bridge(self, &who, switch, switch.uplink.clone()).await;
-            let gateway = SetGateway { number: switch.number, gateway: switch.gateway() };
             let made = match made {
-                Ok(()) => self.net.call(&who, gateway).await.map(drop),
+                Ok(()) => gateway(self, &who, switch).await,
                 Err(refusal) => Err(refusal),
             };
             if let Err(refusal) = made {

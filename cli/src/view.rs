@@ -359,6 +359,7 @@ pub fn nic(nic: &v1::Nic) -> Value {
         "rate_in": rate(nic.rate_in),
         "rate_out": rate(nic.rate_out),
         "isolated": nic.isolated,
+        "forwards": nic.forwards,
         "group": nic.group,
         "description": nic.description,
         "created": time(nic.create_time.as_ref()),

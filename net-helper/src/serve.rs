@@ -76,6 +76,7 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
                 Ok((switch::create(self.acting()?, &uplinks, &call, Switch::Netgraph)?, []))
             }),
             R::SetGateway(c) => ask.answer(c, |_, c, []| Ok((gateway::set(self.acting()?, &c)?, []))),
+            R::CheckPort(c) => ask.answer(c, |_, c, []| Ok((gateway::check_port(&mut self.host, &c)?, []))),
             R::OpenPort(c) => ask.answer(c, |_, c, []| Ok((Done {}, gateway::open_port(self.acting()?, &c)?))),
             R::GuardTap(c) => ask.answer(c, |_, c, []| Ok((tap::guard(self.acting()?, &c)?, []))),
             R::LimitTap(c) => ask.answer(c, |_, c, []| Ok((tap::limit(self.acting()?, &c)?, []))),

@@ -3,6 +3,7 @@
 //! Each test is a process of its own, with a suite of its own. What a machine cannot do is probed and skipped by name.
 #![forbid(unsafe_code)]
 
+pub mod beyond;
 pub mod escape;
 pub mod guard;
 pub mod held;

@@ -2,56 +2,10 @@
 #![cfg(target_os = "linux")]
 
 use anyhow::{Context, Result, ensure};
+use skep_tests::beyond::Beyond;
 use skep_tests::platform::end;
 use skep_tests::{Mode, Suite, is_root, skip};
 use std::process::Command;
-
-/// A host beyond this one: a network namespace with a server in it.
-struct Beyond {
-    name: String,
-    server: std::process::Child,
-}
-
-/// Its address, and this host's beside it.
-const BEYOND: &str = "198.51.100.2";
-const HOST: &str = "198.51.100.1";
-
-fn run(line: &str) -> Result<String> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let (program, args) = words.split_first().context("a command")?;
-    let output = Command::new(program).args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output()?;
-    ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-impl Beyond {
-    fn new(suite: &Suite) -> Result<Self> {
-        let name = format!("skt{}", suite.instance());
-        let (a, b) = (format!("{name}a"), format!("{name}b"));
-        run(&format!("ip netns add {name}"))?;
-        run(&format!("ip link add {a} type veth peer name {b} netns {name}"))?;
-        run(&format!("ip addr add {HOST}/24 dev {a}"))?;
-        run(&format!("ip link set {a} up"))?;
-        run(&format!("ip -n {name} addr add {BEYOND}/24 dev {b}"))?;
-        run(&format!("ip -n {name} link set {b} up"))?;
-        run(&format!("ip -n {name} link set lo up"))?;
-        let dir = suite.dir().join("beyond");
-        std::fs::create_dir_all(&dir)?;
-        std::fs::write(dir.join("index.html"), "beyond-the-nat\n")?;
-        let words = format!("netns exec {name} busybox httpd -f -p {BEYOND}:80 -h");
-        let server =
-            Command::new("/usr/sbin/ip").args(words.split(' ')).arg(&dir).env("PATH", "/usr/sbin:/usr/bin:/bin").spawn()?;
-        Ok(Self { name, server })
-    }
-}
-
-impl Drop for Beyond {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let _ = run(&format!("ip netns delete {}", self.name));
-    }
-}
 
 /// Has the guest ask for an address.
 fn lease(suite: &Suite, name: &str, address: &str) -> Result<()> {
@@ -82,15 +36,15 @@ fn guests_of_a_nat_switch_get_address_name_and_metadata() -> Result<()> {
     suite.guest_runs("web1", "wget -qO- http://169.254.169.254/latest/meta-data/instance-id; echo", &id)?;
     // Its neighbour, and what the host reaches; not the host.
     suite.guest_runs("web1", "ping -c1 -W5 10.99.7.3 | grep -o '1 packets received'", "1 packets received")?;
-    suite.guest_runs("web1", &format!("wget -qO- http://{BEYOND}/"), "beyond-the-nat")?;
-    suite.guest_runs("web1", &format!("wget -T3 -qO- http://{HOST}:22/ || echo kept-$((40+2))"), "kept-42")?;
+    suite.guest_runs("web1", &format!("wget -qO- http://{}/", beyond.address), "beyond-the-nat")?;
+    suite.guest_runs("web1", &format!("wget -T3 -qO- http://{}:22/ || echo kept-$((40+2))", beyond.host), "kept-42")?;
     // Its services may be killed at any time.
     let before = suite.pids("guest-services")?;
     ensure!(before.len() == 1, "{before:?}");
     end(before[0])?;
     suite.ok(&["events", "--after", "0", "--until", "leased", "--timeout", skep_tests::PATIENCE])?;
     lease(&suite, "web2", "10.99.7.3")?;
-    suite.guest_runs("web2", &format!("wget -qO- http://{BEYOND}/"), "beyond-the-nat")?;
+    suite.guest_runs("web2", &format!("wget -qO- http://{}/", beyond.address), "beyond-the-nat")?;
     let audit = suite.skep(&["audit"])?;
     ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
     for name in ["web1", "web2"] {
@@ -206,8 +160,8 @@ fn a_debian_is_launched_by_one_command_and_reached_by_ssh() -> Result<()> {
     ensure!(says("getent hosts web1.default.internal | cut -d' ' -f1")? == address);
     let fetch =
         |url: &str| format!("python3 -c \"import urllib.request as u; print(u.urlopen('{url}', timeout=60).read().decode())\"");
-    ensure!(says(&fetch(&format!("http://{BEYOND}/")))? == "beyond-the-nat");
-    let (reached, said) = by_ssh(&key, &address, &fetch(&format!("http://{HOST}/")))?;
+    ensure!(says(&fetch(&format!("http://{}/", beyond.address)))? == "beyond-the-nat");
+    let (reached, said) = by_ssh(&key, &address, &fetch(&format!("http://{}/", beyond.address)))?;
     ensure!(!reached, "it reached the host: {said}");
     let (_, said) = by_ssh("/nowhere", &address, "true")?;
     ensure!(said.contains("Permission denied"), "{said}");

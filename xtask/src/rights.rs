@@ -170,6 +170,7 @@ fn kind(kind: FdKind) -> String {
         FdKind::Listener => "UNIX socket that listens".into(),
         FdKind::Line => "UNIX socket (FreeBSD: terminal)".into(),
         FdKind::Netlink => "netlink socket".into(),
+        FdKind::SockDiag => "sock_diag socket".into(),
         FdKind::Netfilter => "netfilter socket".into(),
         FdKind::Netgraph => "netgraph control socket".into(),
         FdKind::Inet => "internet socket".into(),

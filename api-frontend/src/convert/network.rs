@@ -3,7 +3,7 @@
 use super::{devices, given, invalid, known, maybe_named, named, optional, strings, time, value};
 use skep_api::v1;
 use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchCreate, SwitchKind, SwitchView};
-use skep_proto::{Rate, Rates, Refusal};
+use skep_proto::{Forwards, Rate, Rates, Refusal};
 
 /// A switch.
 pub fn switch(view: SwitchView) -> v1::Switch {
@@ -65,6 +65,7 @@ pub fn nic(view: NicView) -> v1::Nic {
         rate_in: view.rates.inward.map_or(0, Rate::bits),
         rate_out: view.rates.outward.map_or(0, Rate::bits),
         isolated: view.isolated,
+        forwards: view.forwards.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -86,6 +87,7 @@ pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> 
         address: optional("nic", "address", &request.address)?,
         rates: Rates { inward: rate("rate_in", request.rate_in)?, outward: rate("rate_out", request.rate_out)? },
         isolated: request.isolated,
+        forwards: forwards(&request.forwards)?,
     })
 }
 
@@ -103,6 +105,7 @@ pub fn nic_set(request: &v1::UpdateNicRequest) -> Result<NicSet, Refusal> {
         rate_in: request.rate_in.map(|bits| rate("rate_in", bits)).transpose()?,
         rate_out: request.rate_out.map(|bits| rate("rate_out", bits)).transpose()?,
         isolated: request.isolated,
+        forwards: request.forwards.as_ref().map(|list| forwards(&list.forwards)).transpose()?,
     })
 }
 
@@ -122,6 +125,12 @@ fn mac(text: &str) -> Result<[u8; 6], Refusal> {
     let mac: [u8; 6] = bytes.and_then(|b| b.try_into().ok()).ok_or_else(wrong)?;
     let [first, ..] = mac;
     if first & 1 == 1 || mac == [0; 6] { Err(wrong()) } else { Ok(mac) }
+}
+
+fn forwards(list: &[String]) -> Result<Forwards, Refusal> {
+    let wrong = |e: &dyn std::fmt::Display| invalid("nic", "forwards", e);
+    let each = list.iter().map(|text| text.parse().map_err(|e| wrong(&format_args!("{text}: {e}"))));
+    Forwards::new(each.collect::<Result<_, _>>()?).map_err(|e| wrong(&e))
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0018_rates.sql"),
     include_str!("../../migrations/0019_layers.sql"),
     include_str!("../../migrations/0020_isolation.sql"),
+    include_str!("../../migrations/0021_forwards.sql"),
 ];
 
 /// The open database.

@@ -5,7 +5,8 @@ use super::{Change, Db, Fault, Id};
 use rusqlite::types::FromSqlError;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::broker::NicModel;
-use skep_proto::{GroupId, MachineId, NicId, NicName, Rate, Rates, SwitchId, Text};
+use skep_proto::net::PortForward;
+use skep_proto::{Forwards, GroupId, MachineId, NicId, NicName, Rate, Rates, SwitchId, Text};
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
@@ -42,11 +43,13 @@ pub struct NicRow {
     pub rates: Rates,
     /// No frame goes between it and others on its switch that are isolated, too.
     pub isolated: bool,
+    /// Ports of the host's that lead to its guest.
+    pub forwards: Forwards,
 }
 
 const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns,
     n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.model, n.slot, n.description, n.address,
-    n.rate_in, n.rate_out, n.isolated
+    n.rate_in, n.rate_out, n.isolated, n.forwards
     FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
@@ -79,6 +82,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
         address: row.get::<_, Option<Id<_>>>(15)?.map(|Id(address)| address),
         rates: Rates { inward: rate(16)?, outward: rate(17)? },
         isolated: row.get(18)?,
+        forwards: row.get::<_, Id<_>>(19)?.0,
     })
 }
 
@@ -118,6 +122,27 @@ pub trait Nics {
         let mut statement = self.sql().prepare_cached("SELECT address FROM nics WHERE switch = ? AND address IS NOT NULL")?;
         let rows = statement.query_map([Id(switch)], |row| row.get::<_, Id<Ipv4Addr>>(0))?;
         Ok(rows.map(|row| row.map(|Id(address)| address)).collect::<Result<_, _>>()?)
+    }
+
+    /// Ports of the host's that lead to guests on a switch.
+    fn forwards_on(&self, switch: SwitchId) -> Result<Vec<PortForward>, Fault> {
+        let sql = "SELECT address, forwards FROM nics WHERE switch = ? AND address IS NOT NULL AND forwards <> '' ORDER BY id";
+        let mut statement = self.sql().prepare_cached(sql)?;
+        let rows = statement.query_map([Id(switch)], |row| Ok((row.get::<_, Id<_>>(0)?.0, row.get::<_, Id<Forwards>>(1)?.0)))?;
+        let mut all = Vec::new();
+        for row in rows {
+            let (guest, forwards) = row?;
+            all.extend(forwards.iter().map(|forward| PortForward { forward: *forward, guest }));
+        }
+        Ok(all)
+    }
+
+    /// Those that have forwards.
+    fn nics_with_forwards(&self) -> Result<Vec<NicRow>, Fault> {
+        let sql = format!("{SELECT} WHERE n.forwards <> ''");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let rows = statement.query_map([], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Those on a switch whose machines may run.
@@ -165,7 +190,7 @@ impl Change<'_> {
     /// Adds a NIC, without a machine.
     pub fn add_nic(&self, nic: &NicRow) -> Result<(), Fault> {
         let sql = "INSERT INTO nics (id, name, number, mac, switch, created_ns, grp, model, slot, description, address,
-                   rate_in, rate_out, isolated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                   rate_in, rate_out, isolated, forwards) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let switch = nic.switch.as_ref().map(|(id, ..)| Id(*id));
         self.prepare_cached(sql)?.execute(params![
             Id(nic.id),
@@ -181,7 +206,8 @@ impl Change<'_> {
             nic.address.map(Id),
             nic.rates.inward.map(bits),
             nic.rates.outward.map(bits),
-            nic.isolated
+            nic.isolated,
+            nic.forwards.to_string()
         ])?;
         Ok(())
     }
@@ -189,7 +215,7 @@ impl Change<'_> {
     /// Writes what can be changed of it, which is all but whose it is.
     pub fn set_nic(&self, nic: &NicRow) -> Result<(), Fault> {
         let sql = "UPDATE nics SET name = ?, mac = ?, switch = ?, model = ?, slot = ?, description = ?, address = ?,
-                   rate_in = ?, rate_out = ?, isolated = ? WHERE id = ?";
+                   rate_in = ?, rate_out = ?, isolated = ?, forwards = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![
             nic.name.as_str(),
             nic.mac,
@@ -201,6 +227,7 @@ impl Change<'_> {
             nic.rates.inward.map(bits),
             nic.rates.outward.map(bits),
             nic.isolated,
+            nic.forwards.to_string(),
             Id(nic.id)
         ])?;
         Ok(())

@@ -19,7 +19,7 @@ use skep_proto::broker::{
     SwitchCreate, SwitchKind,
 };
 use skep_proto::storage::{DiskKind, ImportDisk, Packing, ResizeDisk, SourceFormat};
-use skep_proto::{DiskName, MachineName, NicName, Rates, Reason, Refusal, Text, UpTo, upload};
+use skep_proto::{DiskName, MachineName, NicName, Reason, Refusal, Text, UpTo, upload};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -106,7 +106,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch, how: How) -> Result<
     broker.within_quota(change, machine.group, || Ok(change.add_machine(&machine)?))?;
     let name: NicName = c.name.as_str().parse().map_err(|e| Refusal::new(Reason::InvalidValue, c.name.as_str()).note(e))?;
     let on = Some((switch.id, Text::lossy(switch.name.as_str()), switch.number));
-    let nic = nic::add(change, &name, on, None, group, (NicModel::VirtioNet, None, None), (Rates::default(), false))?;
+    let nic = nic::add(change, &name, on, None, group, (NicModel::VirtioNet, None, None), nic::Traffic::default())?;
     change.set_nic_made_for(nic.id, machine.id)?;
     Ok((Launch { machine, image, disk: root, seed, nic }, way))
 }

@@ -8,6 +8,7 @@ use crate::broker::Broker;
 use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::groups::Groups;
 use crate::db::machines::{MachineRow, Machines};
+use crate::db::nics::Nics;
 use crate::db::{Change, Fault, Who};
 use crate::operations::Operation;
 use crate::policy::User;
@@ -54,9 +55,9 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, how: How) -> Result<(
     for (number, old) in original.spec.nics.iter().enumerate() {
         let name: NicName = derived(&c.name, number)?;
         let old = super::find_nic(change, &old.nic.to_string())?;
-        let new =
-            nic::add(change, &name, old.switch, None, machine.group, (old.model, old.slot, None), (old.rates, old.isolated))
-                .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
+        let traffic = nic::Traffic { rates: old.rates, isolated: old.isolated, ..nic::Traffic::default() };
+        let new = nic::add(change, &name, old.switch, None, machine.group, (old.model, old.slot, None), traffic)
+            .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
         change.set_nic_made_for(new.id, machine.id)?;
     }
     Ok((Copy { machine, disks }, ways))
@@ -181,6 +182,7 @@ pub fn doom(change: &Change<'_>, id: MachineId) -> Result<(), Fault> {
 pub async fn delete(cx: &Cx, c: MachineDelete) -> Result<OperationView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let machine = broker.read(|db| resting(db, c.machine.as_str()))?;
+    let nics = broker.read(|db| db.nics_of(machine.id))?;
     let begin = Operation::begin(broker, who, machine.group, "delete", format_args!("machine {}", machine.name), |change| {
         let machine = resting(change, c.machine.as_str())?;
         doom(change, machine.id)?;
@@ -208,6 +210,10 @@ pub async fn delete(cx: &Cx, c: MachineDelete) -> Result<OperationView, Refusal>
         let _ = post.send(Msg::End);
     }
     let view = operation.view();
+    // Should it fail now, that is made good when net-helper is back.
+    if let Err(refusal) = nic::led(cx, &nics).await {
+        broker.warn(who.trace, format_args!("machine {}: {refusal}", machine.name));
+    }
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {
         broker.delete_machine_files(&who, machine.id).await;

@@ -1,6 +1,6 @@
 //! NICs.
 
-use super::{Cx, at_rest, find_machine, find_nic, find_switch, group, said, taken};
+use super::{Cx, at_rest, find_machine, find_nic, find_switch, group, said, switch, taken};
 use crate::db::Change;
 use crate::db::groups::Groups;
 use crate::db::machines::MachineRow;
@@ -12,8 +12,10 @@ use crate::taps;
 use skep_machine::{Ability, Mac};
 use skep_proto::broker::{
     Done, NicAttach, NicClone, NicCreate, NicDelete, NicDetach, NicGet, NicList, NicModel, NicPage, NicSet, NicView, Role,
+    SwitchKind,
 };
-use skep_proto::{GroupId, IfName, InstanceId, MachineId, NicId, NicName, Rates, Reason, Refusal, SwitchId, Text};
+use skep_proto::net::{CheckPort, FORWARDED};
+use skep_proto::{Forwards, GroupId, IfName, InstanceId, MachineId, NicId, NicName, Rates, Reason, Refusal, SwitchId, Text};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 
@@ -33,6 +35,7 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         address,
         rates,
         isolated,
+        forwards,
         ..
     } = nic;
     NicView {
@@ -50,6 +53,7 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         address,
         rates,
         isolated,
+        forwards,
     }
 }
 
@@ -111,11 +115,20 @@ fn still_right(change: &Change<'_>, machine: MachineId) -> Result<(), Refusal> {
     machine.spec.check(machine.id, machine.name.as_str())
 }
 
+/// What may go through a NIC.
+#[derive(Default)]
+pub(super) struct Traffic {
+    pub rates: Rates,
+    pub isolated: bool,
+    pub forwards: Forwards,
+}
+
 /// Adds a NIC, without a machine. `mac`: none, or a valid one.
 pub(super) fn add(
     change: &Change<'_>, name: &NicName, switch: Option<(skep_proto::SwitchId, Text<63>, u16)>, mac: Option<[u8; 6]>,
-    group: GroupId, (model, slot, address): (NicModel, Option<u8>, Option<Ipv4Addr>), (rates, isolated): (Rates, bool),
+    group: GroupId, (model, slot, address): (NicModel, Option<u8>, Option<Ipv4Addr>), traffic: Traffic,
 ) -> Result<NicRow, Refusal> {
+    let Traffic { rates, isolated, forwards } = traffic;
     in_range(name, slot)?;
     can(name, rates, isolated)?;
     if change.find_nic(name.as_str())?.is_some() {
@@ -149,7 +162,9 @@ pub(super) fn add(
         address,
         rates,
         isolated,
+        forwards,
     };
+    free_ports(change, &nic)?;
     change.add_nic(&nic)?;
     change.event("nic", nic.id, &nic.name, "created", "")?;
     Ok(nic)
@@ -193,12 +208,52 @@ fn free_mac(change: &Change<'_>, nic: NicId, mac: [u8; 6]) -> Result<(), Refusal
     }
 }
 
+/// Refuses forwards where there is no NAT, and ports that lead elsewhere already.
+fn free_ports(change: &Change<'_>, nic: &NicRow) -> Result<(), Refusal> {
+    if nic.forwards.is_empty() {
+        return Ok(());
+    }
+    let refuse = |reason| Refusal::new(reason, format_args!("nic {}", nic.name)).field("forwards");
+    let switch = nic.switch.as_ref().map(|(id, ..)| find_switch(change, &id.to_string())).transpose()?;
+    if switch.as_ref().is_none_or(|switch| switch.kind != SwitchKind::Nat) {
+        let note = "only on a NAT switch ports of the host's lead to guests; take the forwards away, or connect it to one";
+        return Err(refuse(Reason::InvalidValue).note(note));
+    }
+    let others: Vec<NicRow> = change.nics_with_forwards()?.into_iter().filter(|other| other.id != nic.id).collect();
+    for forward in nic.forwards.iter() {
+        if let Some(other) = others.iter().find(|other| other.forwards.iter().any(|theirs| theirs.meets(forward))) {
+            return Err(
+                refuse(Reason::InUse).note(format_args!("port {} of the host's leads to nic {}", forward.port, other.name))
+            );
+        }
+    }
+    let there =
+        others.iter().filter(|other| place(other).0 == place(nic).0).map(|other| other.forwards.iter().count()).sum::<usize>();
+    if there + nic.forwards.iter().count() > FORWARDED {
+        return Err(refuse(Reason::LimitReached).note(format_args!("a switch has at most {FORWARDED} forwards")));
+    }
+    Ok(())
+}
+
+/// Refuses ports that the host listens on, which it would not hear of any more.
+async fn unheard(cx: &Cx, nic: impl Display, old: &Forwards, new: &Forwards) -> Result<(), Refusal> {
+    for forward in new.iter().filter(|forward| !old.iter().any(|old| old.meets(forward))) {
+        let checked = cx.broker.net.call(&cx.who, CheckPort { forward: *forward }).await;
+        checked.map_err(|refusal| match refusal.reason {
+            Reason::InUse => Refusal::new(Reason::InUse, format_args!("nic {nic}")).field("forwards").note(refusal.note),
+            _ => refusal,
+        })?;
+    }
+    Ok(())
+}
+
 /// `NicCreate`.
 pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
     if let Some(id) = cx.before(|nic| NicGet { nic }.into())? {
         return show(cx, id);
     }
     valid(&c.name, c.mac)?;
+    unheard(cx, &c.name, &Forwards::default(), &c.forwards).await?;
     let nic = cx.broker.change(&cx.who, |change| {
         let switch = c.switch.as_ref().map(|name| find_switch(change, name.as_str())).transpose()?;
         let machine = c.machine.as_ref().map(|name| find_machine(change, name.as_str())).transpose()?;
@@ -207,14 +262,37 @@ pub async fn create(cx: &Cx, c: NicCreate) -> Result<NicView, Refusal> {
             Some(machine) => machine.group,
             None => group::named(change, c.group.as_ref())?.id,
         };
-        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot, c.address), (c.rates, c.isolated))?;
+        let traffic = Traffic { rates: c.rates, isolated: c.isolated, forwards: c.forwards.clone() };
+        let nic = add(change, &c.name, switch, c.mac, group, (c.model, c.slot, c.address), traffic)?;
         if let Some(machine) = &machine {
             give(change, &nic, machine)?;
         }
         change.made(nic.id)?;
         Ok::<_, Refusal>(nic)
     })?;
+    if let Err(refusal) = led(cx, [&nic]).await {
+        cx.broker.change(&cx.who, |change| {
+            change.unmade(nic.id)?;
+            change.remove_nic(nic.id)?;
+            change.event("nic", nic.id, &nic.name, "deleted", &refusal)
+        })?;
+        let _ = led(cx, [&nic]).await;
+        return Err(refusal);
+    }
     show(cx, nic.id)
+}
+
+/// Has the host's ports lead to where these rows, or those before or after them, say.
+pub(super) async fn led(cx: &Cx, rows: impl IntoIterator<Item = &NicRow>) -> Result<(), Refusal> {
+    let mut switches: Vec<SwitchId> = Vec::new();
+    for row in rows {
+        let switch = row.switch.as_ref().filter(|_| !row.forwards.is_empty()).map(|(id, ..)| *id);
+        switches.extend(switch.filter(|id| !switches.contains(id)));
+    }
+    for switch in switches {
+        switch::forward(&cx.broker, &cx.who, switch).await?;
+    }
+    Ok(())
 }
 
 /// `NicAttach`.
@@ -255,6 +333,10 @@ pub async fn get(cx: &Cx, c: NicGet) -> Result<NicView, Refusal> {
 /// `NicSet`.
 pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
     valid(&c.nic, c.mac)?;
+    if let Some(forwards) = &c.forwards {
+        let nic = cx.broker.read(|db| find_nic(db, c.nic.as_str()))?;
+        unheard(cx, &nic.name, &nic.forwards, forwards).await?;
+    }
     let old = cx.broker.change(&cx.who, |change| {
         let old = find_nic(change, c.nic.as_str())?;
         let mut new = old.clone();
@@ -292,6 +374,8 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
         if switch(&new) != switch(&old) || c.address.is_some_and(|address| Some(address) != old.address) {
             new.address = address_on(change, &new.name, switch(&new), c.address)?;
         }
+        new.forwards = c.forwards.unwrap_or(new.forwards);
+        free_ports(change, &new)?;
         let now = new.switch.as_ref().map_or("none", |(_, name, _)| name.as_str());
         let moves = [
             (switch(&new) != switch(&old)).then(|| format!("switch {now}")),
@@ -306,6 +390,7 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
         let live = [
             (new.rates != old.rates).then(|| "rates".to_owned()),
             (new.isolated != old.isolated).then(|| if new.isolated { "isolated" } else { "not isolated" }.to_owned()),
+            (new.forwards != old.forwards).then(|| "forwards".to_owned()),
         ];
         let changed: Vec<String> = device.into_iter().chain(moves).chain(live).flatten().collect();
         let machine = old.machine.as_ref().filter(|_| rests);
@@ -317,24 +402,37 @@ pub async fn set(cx: &Cx, c: NicSet) -> Result<NicView, Refusal> {
         if !changed.is_empty() {
             change.event("nic", old.id, &new.name, "changed", changed.join(", "))?;
         }
-        Ok::<_, Refusal>(old)
+        Ok::<_, Refusal>((old, new))
     })?;
-    if let Err(refusal) = taps::follow(&cx.broker, &cx.who, &old).await {
+    let (old, new) = old;
+    let leads = (&old.forwards, place(&old)) != (&new.forwards, place(&new));
+    let followed = match taps::follow(&cx.broker, &cx.who, &old).await {
+        Ok(()) if leads => led(cx, [&old, &new]).await,
+        result => result,
+    };
+    if let Err(refusal) = followed {
         // Nobody is to believe that it is so.
         let failed = cx.broker.change(&cx.who, |change| {
             let row = find_nic(change, &old.id.to_string())?;
             // Its former address may be another's by now.
             let switch = old.switch.as_ref().map(|(id, ..)| *id);
             let address = if row.address == old.address { old.address } else { address_on(change, &old.name, switch, None)? };
-            let back = NicRow { rates: old.rates, isolated: old.isolated, switch: old.switch.clone(), address, ..row.clone() };
+            let (switch, forwards) = (old.switch.clone(), old.forwards.clone());
+            let back = NicRow { rates: old.rates, isolated: old.isolated, switch, address, forwards, ..row.clone() };
             change.set_nic(&back)?;
             change.event("nic", back.id, &back.name, "changed", "back to what it was")?;
             Ok::<_, Refusal>(row)
         })?;
         let _ = taps::follow(&cx.broker, &cx.who, &failed).await;
+        let _ = led(cx, [&old, &new]).await;
         return Err(refusal);
     }
     show(cx, old.id)
+}
+
+/// Where its guest is.
+fn place(nic: &NicRow) -> (Option<SwitchId>, Option<Ipv4Addr>) {
+    (nic.switch.as_ref().map(|(id, ..)| *id), nic.address)
 }
 
 /// `NicClone`.
@@ -356,7 +454,8 @@ pub async fn copy(cx: &Cx, c: NicClone) -> Result<NicView, Refusal> {
             None,
             original.group,
             (original.model, None, None),
-            (original.rates, original.isolated),
+            // Ports of the host's lead to one guest.
+            Traffic { rates: original.rates, isolated: original.isolated, ..Traffic::default() },
         )?;
         nic.description = original.description;
         change.set_nic(&nic)?;
@@ -376,14 +475,17 @@ pub async fn list(cx: &Cx, c: NicList) -> Result<NicPage, Refusal> {
 
 /// `NicDelete`.
 pub async fn delete(cx: &Cx, c: NicDelete) -> Result<Done, Refusal> {
-    cx.broker.change(&cx.who, |change| {
+    let gone = cx.broker.change(&cx.who, |change| {
         let nic = find_nic(change, c.nic.as_str())?;
         if let Some((_, machine)) = &nic.machine {
             let refusal = Refusal::new(Reason::InUse, format_args!("nic {}", nic.name));
             return Err(refusal.note(format_args!("machine {machine} has it")));
         }
         change.event("nic", nic.id, &nic.name, "deleted", "")?;
-        Ok::<_, Refusal>(change.remove_nic(nic.id)?)
+        change.remove_nic(nic.id)?;
+        Ok::<_, Refusal>(nic)
     })?;
+    // Should it fail now, that is made good when net-helper is back.
+    led(cx, [&gone]).await?;
     Ok(Done {})
 }

@@ -3,6 +3,7 @@
 use super::{Cx, find_switch, group, said, taken};
 use crate::broker::Broker;
 use crate::db::groups::Groups;
+use crate::db::nics::Nics;
 use crate::db::switches::{SwitchRow, Switches};
 use crate::db::{Change, Who};
 use crate::page::{ROWS, fit};
@@ -138,8 +139,7 @@ async fn establish(cx: &Cx, switch: &mut SwitchRow, chosen: bool) -> Result<(), 
     bridge(broker, who, switch, switch.uplink.clone()).await?;
     let mut tried: Vec<Subnet> = Vec::new();
     for _ in 0..TRIES {
-        let Some(gateway) = switch.gateway() else { return Ok(()) };
-        match broker.net.call(who, net::SetGateway { number: switch.number, gateway: Some(gateway) }).await {
+        match gateway(broker, who, switch).await {
             Err(refusal) if chosen && refusal.reason == Reason::InUse && refusal.field.as_str() == "subnet" => {
                 tried.extend(switch.subnet);
                 let next = broker
@@ -148,10 +148,26 @@ async fn establish(cx: &Cx, switch: &mut SwitchRow, chosen: bool) -> Result<(), 
                 broker.change(who, |change| change.set_subnet(switch.id, next))?;
                 switch.subnet = Some(next);
             }
-            result => return result.map(drop),
+            result => return result,
         }
     }
     Err(no_subnet(&switch.name))
+}
+
+/// Has the host be on a switch as its row says, and its ports lead where those of the switch's NICs do.
+pub(crate) async fn gateway(broker: &Broker, who: &Who, switch: &SwitchRow) -> Result<(), Refusal> {
+    let _turn = broker.moves.lock().await;
+    let gateway = switch.gateway();
+    let forwards = if gateway.is_some() { broker.read(|db| db.forwards_on(switch.id))? } else { Vec::new() };
+    broker.net.call(who, net::SetGateway { number: switch.number, gateway, forwards }).await.map(drop)
+}
+
+/// The same of a switch that is a subnet, after rows of its NICs changed.
+pub(super) async fn forward(broker: &Broker, who: &Who, switch: SwitchId) -> Result<(), Refusal> {
+    match broker.read(|db| db.find_switch(&switch.to_string()))?.filter(|switch| switch.subnet.is_some()) {
+        Some(switch) => gateway(broker, who, &switch).await,
+        None => Ok(()),
+    }
 }
 
 /// `SwitchList`.

@@ -63,6 +63,7 @@ async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
         address: None,
         rates: skep_proto::Rates::default(),
         isolated: false,
+        forwards: Default::default(),
     };
     s.ask(nic).await.expect("a nic");
     let done = s.act(&of("vm"), Act::Start).await.expect("started");

@@ -25,6 +25,7 @@ pub fn nic_set(nic: &str) -> NicSet {
         rate_in: None,
         rate_out: None,
         isolated: None,
+        forwards: None,
     }
 }
 fn switch_set(switch: &str) -> SwitchSet {

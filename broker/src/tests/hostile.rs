@@ -145,6 +145,7 @@ fn what_the_frontend_claims_is_not_what_is_written() {
             address: None,
             rates: skep_proto::Rates::default(),
             isolated: false,
+            forwards: Default::default(),
         };
         client.call(TraceId(7), &claim, call, [], PATIENCE).await.expect("made");
         let events = life.broker.read(|db| db.events_after(0, "nic", None)).expect("read");

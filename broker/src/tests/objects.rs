@@ -244,6 +244,7 @@ fn a_nic_goes_to_a_stopped_machine_only() {
             address: None,
             rates: skep_proto::Rates::default(),
             isolated: false,
+            forwards: Default::default(),
         };
         assert_eq!(reason(s.ask(mac).await), Reason::InvalidValue);
         for n in 1..4 {

@@ -117,6 +117,7 @@ fn every_kind_of_create_can_be_repeated() {
             address: None,
             rates: skep_proto::Rates::default(),
             isolated: false,
+            forwards: Default::default(),
         });
         assert_eq!(a, b);
         let (a, b) = twice!(NicClone { nic: text("n"), name: "n2".parse().expect("a name") });

@@ -273,10 +273,16 @@ impl Service<Net> for FakeNet {
             }),
             NetRequest::SetGateway(c) => act!(ask, c, fate, |c: net::SetGateway, _| {
                 let Some(gateway) = c.gateway else { return Ok((net::Done {}, [])) };
+                world.lock().forwards.insert(c.number, c.forwards);
                 if world.lock().reached.contains(&gateway.subnet) {
                     return Err(Refusal::new(Reason::InUse, format_args!("switch {}", c.number)).field("subnet"));
                 }
                 Ok((net::Done {}, []))
+            }),
+            NetRequest::CheckPort(c) => act!(ask, c, fate, |c: net::CheckPort, _| {
+                // The host's own ssh.
+                let taken = c.forward.port.get() == 22;
+                if taken { Err(Refusal::new(Reason::InUse, "port 22/tcp").note("heard")) } else { Ok((net::Done {}, [])) }
             }),
             NetRequest::GuardTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
             NetRequest::LimitTap(c) => act!(ask, c, fate, |c: net::LimitTap, _| {

@@ -55,6 +55,65 @@ fn a_subnet_collides_with_nothing_on_the_host_and_with_no_other() {
 }
 
 #[test]
+fn a_port_of_the_host_leads_to_one_guest_and_follows_him() {
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        life.up().await;
+        let mut s = life.session().await;
+        let led = || {
+            let mut all: Vec<String> = Vec::new();
+            for to in suite.world.lock().forwards.values().flatten() {
+                all.push(format!("{} to {}", to.forward, to.guest));
+            }
+            all.sort();
+            all
+        };
+        for (name, net, kind) in [
+            ("net", "10.1.2.0/29", SwitchKind::Nat),
+            ("other", "10.1.3.0/29", SwitchKind::Nat),
+            ("home", "10.1.4.0/29", SwitchKind::HostOnly),
+        ] {
+            s.ask(subnet(name, kind, Some(net))).await.expect("made");
+        }
+        let with = |name: &str, switch: Option<&str>, list: &str| NicCreate {
+            forwards: list.parse().expect("forwards"),
+            ..nic_create(name, switch, None, None)
+        };
+        for (wrong, why) in [
+            (with("a", Some("home"), "80:80"), Reason::InvalidValue),
+            (with("a", None, "80:80"), Reason::InvalidValue),
+            (with("a", Some("net"), "22:22"), Reason::InUse),
+        ] {
+            let refusal = s.ask(wrong).await.expect_err("refused");
+            assert_eq!((refusal.reason, refusal.field.as_str()), (why, "forwards"), "{refusal}");
+        }
+        assert!(s.ask(NicList { after: None }).await.expect("a list").nics.is_empty());
+        s.ask(with("a", Some("net"), "80:8080 53:53/udp")).await.expect("made");
+        assert_eq!(led(), ["53:53/udp to 10.1.2.2", "80:8080/tcp to 10.1.2.2"]);
+        // Taken by another NIC, on whichever switch.
+        for list in ["80:80", "192.0.2.1:80:80"] {
+            let refusal = s.ask(with("b", Some("other"), list)).await.expect_err("refused");
+            assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InUse, "forwards"), "{refusal}");
+        }
+        s.ask(with("b", Some("other"), "81:80")).await.expect("made");
+        // With his address, and to another switch.
+        s.ask(NicSet { address: Some([10, 1, 2, 5].into()), ..nic_set("a") }).await.expect("set");
+        assert_eq!(led(), ["53:53/udp to 10.1.2.5", "80:8080/tcp to 10.1.2.5", "81:80/tcp to 10.1.3.2"]);
+        s.ask(NicSet { switch: Some(text("other")), ..nic_set("a") }).await.expect("set");
+        assert_eq!(led(), ["53:53/udp to 10.1.3.3", "80:8080/tcp to 10.1.3.3", "81:80/tcp to 10.1.3.2"]);
+        let refusal = s.ask(NicSet { switch: Some(text("home")), ..nic_set("a") }).await.expect_err("refused");
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, "forwards"));
+        // A copy has none; what is in place of others is in place of them.
+        let copy = s.ask(NicClone { nic: text("a"), name: "c".parse().expect("a name") }).await.expect("made");
+        assert!(copy.forwards.is_empty());
+        s.ask(NicSet { forwards: Some("82:82".parse().expect("forwards")), ..nic_set("a") }).await.expect("set");
+        assert_eq!(led(), ["81:80/tcp to 10.1.3.2", "82:82/tcp to 10.1.3.3"]);
+        s.ask(NicDelete { nic: text("a") }).await.expect("deleted");
+        assert_eq!(led(), ["81:80/tcp to 10.1.3.2"]);
+    });
+}
+
+#[test]
 fn each_nic_has_an_address_of_its_own_on_its_switch() {
     let suite = Suite::new();
     suite.live(async |life: Life| {

@@ -267,6 +267,7 @@ impl Session {
             address: None,
             rates: skep_proto::Rates::default(),
             isolated: false,
+            forwards: Default::default(),
         })
         .await
     }
@@ -285,5 +286,6 @@ pub fn nic_create(name: &str, switch: Option<&str>, machine: Option<&str>, group
         address: None,
         rates: skep_proto::Rates::default(),
         isolated: false,
+        forwards: Default::default(),
     }
 }

@@ -253,6 +253,7 @@ fn quotas_hold_under_concurrent_additions() {
             address: None,
             rates: skep_proto::Rates::default(),
             isolated: false,
+            forwards: Default::default(),
         };
         for n in 0..12 {
             alice.ask(nic(n)).await.expect("four for each machine");

@@ -4,7 +4,7 @@ use skep_ipc::ProtocolError;
 use skep_proto::runner::{End, Phase, RunnerEvent};
 use skep_proto::{DiskId, MachineId, Refusal, SnapshotId, wire};
 use skep_sys::msg;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -44,6 +44,8 @@ pub struct State {
     pub bridges: BTreeSet<u16>,
     /// Subnets that the host reaches without us.
     pub reached: Vec<skep_proto::Subnet>,
+    /// Ports of the host's that lead to guests of a switch.
+    pub forwards: HashMap<u16, Vec<skep_proto::net::PortForward>>,
     pub cells: BTreeMap<MachineId, FakeCell>,
     /// Disks whose images are being fetched.
     pub fetchers: Vec<DiskId>,

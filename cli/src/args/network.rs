@@ -132,6 +132,9 @@ pub enum NicCommand {
         /// Nothing goes between it and others on its switch that are isolated, too
         #[arg(long)]
         isolated: bool,
+        /// A port of the host's that leads to its guest, on a NAT switch: as 8080:80, or 192.0.2.1:53:53/udp
+        #[arg(long = "forward", value_name = "[ADDRESS:]PORT:GUEST_PORT[/udp]")]
+        forwards: Vec<String>,
     },
     /// Show one
     Show {
@@ -173,8 +176,11 @@ pub enum NicCommand {
         /// Nothing goes between it and others on its switch that are isolated, too
         #[arg(long, value_enum, value_name = "ON")]
         isolated: Option<Switched>,
+        /// A port of the host's that leads to its guest, in place of all that were there; `none`: no port does
+        #[arg(long = "forward", value_name = "[ADDRESS:]PORT:GUEST_PORT[/udp]")]
+        forwards: Option<Vec<String>>,
         /// What is said of it, at most 256 bytes
-        #[arg(long, value_name = "TEXT", required_unless_present_any = ["switch", "mac", "model", "slot", "address", "rate_in", "rate_out", "isolated"])]
+        #[arg(long, value_name = "TEXT", required_unless_present_any = ["switch", "mac", "model", "slot", "address", "rate_in", "rate_out", "isolated", "forwards"])]
         description: Option<String>,
     },
     /// Make a NIC like another, with an address of its own

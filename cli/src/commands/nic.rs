@@ -8,7 +8,7 @@ use crate::view;
 use skep_api::v1::nics_client::NicsClient;
 use skep_api::v1::{
     self, AttachNicRequest, CloneNicRequest, CreateNicRequest, DeleteNicRequest, DetachNicRequest, GetNicRequest,
-    ListNicsRequest, UpdateNicRequest,
+    ListNicsRequest, NicForwards, UpdateNicRequest,
 };
 
 /// As the API has it.
@@ -24,7 +24,7 @@ fn number(model: Option<NicModel>) -> i32 {
 pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.nics();
     match command {
-        NicCommand::Create { name, switch, machine, mac, group, model, slot, address, rate_in, rate_out, isolated } => {
+        NicCommand::Create { name, switch, machine, mac, group, model, slot, address, rate_in, rate_out, isolated, forwards } => {
             let request = CreateNicRequest {
                 name,
                 switch: switch.unwrap_or_default(),
@@ -37,6 +37,7 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
                 rate_in: rate_in.unwrap_or_default(),
                 rate_out: rate_out.unwrap_or_default(),
                 isolated,
+                forwards,
                 request_id: String::new(),
             };
             let made = ctx.make(|api, request_id| {
@@ -54,11 +55,24 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
             let request = UpdateNicRequest { nic, name: Some(name), ..Default::default() };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "renamed");
         }
-        NicCommand::Set { nic, switch, mac, model, slot, address, rate_in, rate_out, isolated, description } => {
+        NicCommand::Set { nic, switch, mac, model, slot, address, rate_in, rate_out, isolated, forwards, description } => {
             let (switch, model) = (switch.map(or_none), number(model));
             let isolated = isolated.map(|switched| switched == Switched::On);
-            let request =
-                UpdateNicRequest { nic, name: None, description, switch, mac, model, slot, address, rate_in, rate_out, isolated };
+            let forwards = forwards.map(|list| NicForwards { forwards: if list == ["none"] { Vec::new() } else { list } });
+            let request = UpdateNicRequest {
+                nic,
+                name: None,
+                description,
+                switch,
+                mac,
+                model,
+                slot,
+                address,
+                rate_in,
+                rate_out,
+                isolated,
+                forwards,
+            };
             ctx.made(&view::nic(&api.update(request).await?.into_inner()), "nic", "changed");
         }
         NicCommand::Clone { nic, name } => {

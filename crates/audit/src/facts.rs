@@ -67,6 +67,8 @@ pub enum Kind {
     Netlink,
     /// A socket of netfilter.
     Netfilter,
+    /// A socket of sock_diag.
+    SockDiag,
     /// A control socket of netgraph.
     Netgraph,
     /// An internet socket, its protocol.

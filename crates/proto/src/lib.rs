@@ -14,6 +14,7 @@ pub mod cell;
 pub mod console;
 mod cpus;
 pub mod fetch;
+mod forward;
 pub mod ids;
 mod line;
 pub mod names;
@@ -33,6 +34,7 @@ pub mod vars;
 pub mod wire;
 
 pub use cpus::{BadCpus, CpuList, CpuPins};
+pub use forward::{BadForward, Forward, Forwards, Port, Transport};
 pub use ids::{DiskId, GroupId, InstanceId, MachineId, NicId, OperationId, RequestId, SnapshotId, SwitchId, TraceId, UserId};
 pub use line::{BadPort, SPEEDS, SerialPort};
 pub use names::{DiskName, GroupName, IfName, MachineName, NicName, Share, ShareName, SnapshotName, SwitchName, Text, UserName};

@@ -1,7 +1,8 @@
 //! net-helper: bridges, taps, tunnels and pairs of this instance, by netlink or ioctl.
 
 use crate::{
-    IfName, MachineId, NicId, NoFds, OneFd, Rates, Subnet, SwitchId, UpTo, names::Text, protocol::protocol, tunnel::Tunnel,
+    Forward, IfName, MachineId, NicId, NoFds, OneFd, Rates, Subnet, SwitchId, UpTo, names::Text, protocol::protocol,
+    tunnel::Tunnel,
 };
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
@@ -183,6 +184,27 @@ pub struct SetGateway {
     pub number: u16,
     /// None: the host is not on it, nor does it forward anything.
     pub gateway: Option<Gateway>,
+    /// Ports of the host's that lead to guests on it, at most [`FORWARDED`]; none where guests reach the host alone.
+    pub forwards: Vec<PortForward>,
+}
+
+/// Most forwards of one switch: with 16 bytes each they fit into a record.
+pub const FORWARDED: usize = 256;
+
+/// A port of the host's that leads to a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortForward {
+    /// Which, and to which of his.
+    pub forward: Forward,
+    /// His address, on the switch's subnet.
+    pub guest: Ipv4Addr,
+}
+
+/// Asks whether a port of the host's can lead to a guest: refused if a socket of the host listens there, which would hear nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckPort {
+    /// Which.
+    pub forward: Forward,
 }
 
 /// The host on a switch.
@@ -266,7 +288,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of net-helper; its only client is the broker.
-    Net = "net-helper", version 6, oldest 6, NetRequest {
+    Net = "net-helper", version 7, oldest 7, NetRequest {
         0 CreateSwitch [NoFds] => Named [NoFds];
         1 DeleteSwitch [NoFds] => Done [NoFds];
         2 CreateTap [NoFds] => Named [OneFd];
@@ -285,5 +307,6 @@ protocol! {
         15 GuardTap [NoFds] => Done [NoFds];
         16 LimitTap [NoFds] => Done [NoFds];
         17 ConnectServer [NoFds] => Done [OneFd];
+        18 CheckPort [NoFds] => Done [NoFds];
     }
 }

@@ -42,6 +42,14 @@ pub static TABLE: Process = Process {
             why: "Linux: nf_tables, connected to the kernel",
         },
         Descriptor {
+            name: "listeners",
+            kind: FdKind::SockDiag,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "Linux: sock_diag, connected to the kernel: which ports the host itself listens on",
+        },
+        Descriptor {
             name: "interfaces",
             kind: FdKind::Unix,
             most: Most::N(1),
@@ -134,6 +142,11 @@ pub static TABLE: Process = Process {
             name: "SetGateway",
             does: "gives a bridge a private address of the host's, with the rules that keep it apart, or takes both",
             test: "guests_of_a_nat_switch_reach_what_the_host_reaches_and_not_the_host",
+        },
+        Operation {
+            name: "CheckPort",
+            does: "asks whether the host itself listens on a port",
+            test: "a_port_that_the_host_listens_on_is_not_led_away",
         },
         Operation {
             name: "OpenPort",

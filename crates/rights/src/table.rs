@@ -172,6 +172,8 @@ pub enum FdKind {
     Netlink,
     /// A socket of netfilter (Linux).
     Netfilter,
+    /// A socket of sock_diag (Linux).
+    SockDiag,
     /// A control socket of netgraph.
     Netgraph,
     /// An internet socket.

@@ -3,7 +3,7 @@
 use super::{Place, bridge_of, foreign, refused, unlisted};
 use crate::platform::{HostError, NetHost, Route, Switch};
 use nix::errno::Errno;
-use skep_proto::net::{Done, OpenPort, SetGateway};
+use skep_proto::net::{CheckPort, Done, FORWARDED, OpenPort, Reach, SetGateway};
 use skep_proto::services::MAX_RESOLVERS;
 use skep_proto::{IfName, OneFd, Reason, Refusal, UpTo, overlap};
 use std::io;
@@ -27,6 +27,14 @@ pub fn set((host, instance): Place<'_>, call: &SetGateway) -> Result<Done, Refus
         return Err(Refusal::new(Reason::Unsupported, format_args!("switch {}", call.number)).field("kind").note(why));
     }
     let subnet = gateway.subnet;
+    let stray = call.forwards.iter().find(|f| gateway.reach != Reach::Out || !subnet.is_guest(f.guest));
+    if stray.is_some() || call.forwards.len() > FORWARDED {
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", call.number)).field("forwards");
+        return Err(match stray {
+            Some(forward) => refusal.note(format_args!("{} is no guest's who reaches what the host reaches", forward.guest)),
+            None => refusal.note(format_args!("{} of them; at most {FORWARDED}", call.forwards.len())),
+        });
+    }
     let links = host.links().map_err(unlisted)?;
     if let Some(member) = links.iter().find(|link| link.bridge == Some(bridge.index) && !link.name.is_of(instance)) {
         let refusal = Refusal::new(Reason::InUse, format_args!("switch {}", call.number)).field("uplink");
@@ -38,7 +46,7 @@ pub fn set((host, instance): Place<'_>, call: &SetGateway) -> Result<Done, Refus
         }
     }
     let steps = host
-        .guard(instance, name, Some(gateway))
+        .guard(instance, name, Some((gateway, &call.forwards)))
         .and_then(|()| host.set_address(name, Some((subnet.gateway(), subnet.prefix()))))
         .and_then(|()| host.forward(instance));
     steps.map_err(|failed| {
@@ -73,6 +81,19 @@ fn overlapping(host: &mut dyn NetHost, number: u16, route: &Route) -> Result<Ref
     let through = links.iter().find(|link| link.index == route.index).map_or("another interface", |link| link.name.as_str());
     let refusal = Refusal::new(Reason::InUse, format_args!("switch {number}")).field("subnet");
     Ok(refusal.note(format_args!("the host reaches {}/{} through {through}", route.net, route.prefix)))
+}
+
+/// Whether a port of the host's is free to lead to a guest.
+pub fn check_port(host: &mut dyn NetHost, call: &CheckPort) -> Result<Done, Refusal> {
+    let object = format!("port {}/{}", call.forward.port, call.forward.transport);
+    let failed = |e: HostError| Refusal::io(&object, e.step, &e.error);
+    match host.listener(&call.forward).map_err(failed)? {
+        None => Ok(Done {}),
+        Some(address) => {
+            let note = format_args!("the host listens on it at {address}, and would hear nothing more");
+            Err(Refusal::new(Reason::InUse, &object).note(note))
+        }
+    }
 }
 
 /// Opens the frames of a tap's guest.

@@ -11,9 +11,9 @@ pub use freebsd::{Host, other_role};
 pub use linux::{Host, other_role};
 
 use nix::errno::Errno;
-use skep_proto::net::{Gateway, Own};
+use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::Tunnel;
-use skep_proto::{IfName, InstanceId, Rates, Text};
+use skep_proto::{Forward, IfName, InstanceId, Rates, Text};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
@@ -193,8 +193,15 @@ pub trait NetHost {
     }
 
     /// Puts the rules of this gateway between a bridge and all else, in place of those from before, or takes them away.
-    fn guard(&mut self, _instance: InstanceId, _bridge: &IfName, gateway: Option<&Gateway>) -> Result<(), HostError> {
+    fn guard(
+        &mut self, _instance: InstanceId, _bridge: &IfName, gateway: Option<(&Gateway, &[PortForward])>,
+    ) -> Result<(), HostError> {
         gateway.map_or(Ok(()), |_| Err(HostError::step("set its rules")(Errno::EOPNOTSUPP)))
+    }
+
+    /// The address of a socket of the host's that would hear what comes to a port, if there is one.
+    fn listener(&mut self, _forward: &Forward) -> Result<Option<IpAddr>, HostError> {
+        Err(HostError::step("ask who listens")(Errno::EOPNOTSUPP))
     }
 
     /// Has the host forward packets if any gateway of this instance needs it. What was made so by us, and needs to be so no more, is as it

@@ -153,6 +153,7 @@ impl Places {
             | (FdKind::Unix | FdKind::Line, Kind::Unix { listens: false, .. })
             | (FdKind::Netlink, Kind::Netlink)
             | (FdKind::Netfilter, Kind::Netfilter)
+            | (FdKind::SockDiag, Kind::SockDiag)
             | (FdKind::Packet, Kind::Packet)
             | (FdKind::Inet, Kind::Inet(_))
             | (FdKind::Inet | FdKind::Unix, Kind::Unknown)

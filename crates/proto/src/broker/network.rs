@@ -1,7 +1,7 @@
 //! Switches and NICs.
 
 use super::{NicModel, Ref};
-use crate::{IfName, NicId, NicName, Rate, Rates, Subnet, SwitchId, SwitchName, Text};
+use crate::{Forwards, IfName, NicId, NicName, Rate, Rates, Subnet, SwitchId, SwitchName, Text};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -140,6 +140,8 @@ pub struct NicCreate {
     pub rates: Rates,
     /// No frame goes between it and others on its switch that are isolated, too.
     pub isolated: bool,
+    /// Ports of the host's that lead to its guest; only on a NAT switch.
+    pub forwards: Forwards,
 }
 
 /// Gives a NIC to a stopped machine.
@@ -191,6 +193,8 @@ pub struct NicSet {
     pub rate_out: Option<Option<Rate>>,
     /// See [`NicCreate::isolated`].
     pub isolated: Option<bool>,
+    /// See [`NicCreate::forwards`]; in place of all that were there.
+    pub forwards: Option<Forwards>,
 }
 
 /// Makes a NIC like another, with an address of its own and no machine.
@@ -247,6 +251,8 @@ pub struct NicView {
     pub rates: Rates,
     /// See [`NicCreate::isolated`].
     pub isolated: bool,
+    /// See [`NicCreate::forwards`].
+    pub forwards: Forwards,
 }
 
 /// A page; empty at the end.

@@ -119,11 +119,11 @@ rules! {
     SwitchSet: ADMIN, "the host", _ => vec![On::Host];
     SwitchDelete: ADMIN, "the host", _ => vec![On::Host];
     SwitchOpen: ADMIN, "the host", _ => vec![On::Host];
-    NicCreate: OPERATOR, "the group, or the machine's; the switch is open to it", c => nic(c);
+    NicCreate: OPERATOR, "the group, or the machine's; the switch is open to it; with forwards, the host", c => nic(c);
     NicAttach: OPERATOR, "the groups of both", c => vec![On::Nic(&c.nic), On::Machine(&c.machine)];
     NicDetach: OPERATOR, "the NIC's group", c => vec![On::Nic(&c.nic)];
     NicGet: VIEWER, "the NIC's group", c => vec![On::Nic(&c.nic)];
-    NicSet: OPERATOR, "the NIC's group; the switch is open to it", c => nic_set(c);
+    NicSet: OPERATOR, "the NIC's group; the switch is open to it; with forwards, the host", c => nic_set(c);
     NicClone: OPERATOR, "the NIC's group; its switch is open to it", c => vec![On::Nic(&c.nic)];
     NicList: VIEWER, "anything", _ => vec![On::Any];
     NicDelete: OPERATOR, "the NIC's group", c => vec![On::Nic(&c.nic)];
@@ -177,12 +177,15 @@ fn launched(c: &MachineLaunch) -> Vec<On<'_>> {
 fn nic(c: &NicCreate) -> Vec<On<'_>> {
     let of = c.machine.as_ref().map_or(On::Group(c.group.as_ref()), On::Machine);
     let switch = c.switch.as_ref().map(|switch| On::Switch(switch, c.group.as_ref(), c.machine.as_ref()));
-    [Some(of), switch].into_iter().flatten().collect()
+    // Its ports are the host's.
+    let ports = (!c.forwards.is_empty()).then_some(On::Host);
+    [Some(of), switch, ports].into_iter().flatten().collect()
 }
 
 fn nic_set(c: &NicSet) -> Vec<On<'_>> {
     let switch = c.switch.as_ref().map(|switch| On::NicsSwitch(switch, &c.nic));
-    [Some(On::Nic(&c.nic)), switch].into_iter().flatten().collect()
+    let ports = c.forwards.as_ref().is_some_and(|forwards| !forwards.is_empty()).then_some(On::Host);
+    [Some(On::Nic(&c.nic)), switch, ports].into_iter().flatten().collect()
 }
 
 fn moved(what: &Moved) -> On<'_> {

@@ -62,6 +62,7 @@ fn nic() -> NicView {
         address: Some(std::net::Ipv4Addr::new(10, 64, 1, 2)),
         rates: Rates { inward: Some(Rate::new(10_000_000).unwrap()), outward: None },
         isolated: true,
+        forwards: parse("8080:80 192.0.2.1:53:53/udp"),
     }
 }
 
@@ -247,6 +248,7 @@ fn networks(golden: &mut Golden) {
         address: Some(std::net::Ipv4Addr::new(10, 64, 1, 2)),
         rates: Rates { inward: None, outward: Some(Rate::new(5_000_000).unwrap()) },
         isolated: true,
+        forwards: parse("8080:80 192.0.2.1:53:53/udp"),
     };
     golden.call(create, nic());
     golden.call(NicAttach { nic: parse("eth"), machine: parse("web1") }, nic());
@@ -264,6 +266,7 @@ fn networks(golden: &mut Golden) {
         rate_in: Some(None),
         rate_out: Some(Some(Rate::new(64_000).unwrap())),
         isolated: Some(false),
+        forwards: Some(parse("8080:80")),
     };
     golden.call(set, nic());
     golden.call(NicClone { nic: parse("eth"), name: parse("eth2") }, nic());

@@ -30,7 +30,10 @@ fn bytes_of_net_helper_never_change() {
     let count = TapCount { number: 1, rx_bytes: 1 << 40, rx_packets: 2, tx_bytes: 3, tx_packets: 4 };
     golden.call(CountTaps { numbers: vec![1, 300] }, TapCounts { taps: vec![count] });
     let gateway = Some(Gateway { subnet: parse("10.64.1.0/24"), reach: Reach::Out });
-    golden.call(SetGateway { number: 2, gateway }, Done {});
+    let forward = parse("192.0.2.1:8080:80/udp");
+    golden
+        .call(SetGateway { number: 2, gateway, forwards: vec![PortForward { forward, guest: [10, 64, 1, 2].into() }] }, Done {});
+    golden.call(CheckPort { forward: parse("53:5353") }, Done {});
     golden.call(OpenPort { number: 1 }, Done {});
     golden.call(OpenResolvers {}, Done {});
     golden.call(ConnectServer { address: [192, 0, 2, 1].into(), port: 443 }, Done {});

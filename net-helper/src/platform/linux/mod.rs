@@ -1,5 +1,7 @@
 //! Linux: rtnetlink(7) and tuntap.
 
+mod forwarding;
+mod listeners;
 mod netlink;
 mod node;
 mod rates;
@@ -16,9 +18,9 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use nix::errno::Errno;
-use skep_proto::net::{Gateway, Own};
+use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
-use skep_proto::{IfName, InstanceId, Rates, Text};
+use skep_proto::{Forward, IfName, InstanceId, Rates, Text};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,8 +28,6 @@ use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Whether the host forwards packets of IPv4 (networking/ip-sysctl.rst of the kernel).
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The device that taps are made of.
 const TUN: &str = "/dev/net/tun";
 
@@ -36,6 +36,7 @@ const TUN: &str = "/dev/net/tun";
 pub struct Host {
     route: netlink::Route,
     filter: Option<netlink::Filter>,
+    listeners: listeners::Listeners,
 }
 
 impl Host {
@@ -47,7 +48,8 @@ impl Host {
         }
         let route = netlink::Route::open().map_err(HostError::step("open the netlink socket"))?;
         // A kernel without it has no switches that are subnets.
-        Ok(Self { route, filter: netlink::Filter::open().ok() })
+        let listeners = listeners::Listeners::open().map_err(HostError::step("open the netlink socket of sock_diag"))?;
+        Ok(Self { route, filter: netlink::Filter::open().ok(), listeners })
     }
 
     /// This kernel has no netgraph.
@@ -59,7 +61,7 @@ impl Host {
     /// Lines of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
         let filter = self.filter.iter().map(|filter| ("rules", filter.as_fd()));
-        filter.chain([("netlink", self.route.as_fd())]).collect()
+        filter.chain([("netlink", self.route.as_fd()), ("listeners", self.listeners.as_fd())]).collect()
     }
 
     /// Changes the interface called `name`.
@@ -252,10 +254,12 @@ impl NetHost for Host {
         self.route.ask(Message::NewAddress(message), flags).map(drop).map_err(HostError::step(STEP))
     }
 
-    fn guard(&mut self, instance: InstanceId, bridge: &IfName, gateway: Option<&Gateway>) -> Result<(), HostError> {
+    fn guard(
+        &mut self, instance: InstanceId, bridge: &IfName, gateway: Option<(&Gateway, &[PortForward])>,
+    ) -> Result<(), HostError> {
         let messages = match gateway {
             // Of what it was before nothing stays.
-            Some(gateway) => [rules::no_switch(bridge), rules::switch(instance, bridge, gateway)].concat(),
+            Some((gateway, forwards)) => [rules::no_switch(bridge), rules::switch(instance, bridge, gateway, forwards)].concat(),
             None if self.filter.is_none() => return Ok(()),
             None => rules::no_switch(bridge),
         };
@@ -263,27 +267,11 @@ impl NetHost for Host {
     }
 
     fn forward(&mut self, instance: InstanceId) -> Result<(), HostError> {
-        const STEP: &str = "forward packets (net.ipv4.ip_forward)";
-        if self.filter.is_none() {
-            return Ok(());
-        }
-        let tables = self.tables()?;
-        // Whoever's: another suite may have found it so.
-        let needed = tables.iter().filter_map(|table| rules::bridge_of(table)).any(|(_, out)| out);
-        let forwards = std::fs::read_to_string(FORWARD).map_err(HostError::step(STEP))?.trim() != "0";
-        if needed && !forwards {
-            // First what sees to it that nobody else's packets are forwarded because ours are.
-            self.filter()?.all(rules::only_ours(instance)).map_err(HostError::step("keep others' packets back (nf_tables)"))?;
-            std::fs::write(FORWARD, "1").map_err(HostError::step(STEP))?;
-        }
-        // Whichever suite made it so: the last one takes it back.
-        let markers: Vec<&String> = tables.iter().filter(|table| rules::is_marker(table)).collect();
-        if !needed && !markers.is_empty() {
-            std::fs::write(FORWARD, "0").map_err(HostError::step(STEP))?;
-            let gone = markers.into_iter().flat_map(|marker| rules::none(marker)).collect();
-            self.filter()?.all(gone).map_err(HostError::step("take back a rule (nf_tables)"))?;
-        }
-        Ok(())
+        forwarding::bring(self, instance)
+    }
+
+    fn listener(&mut self, forward: &Forward) -> Result<Option<IpAddr>, HostError> {
+        self.listeners.on(forward).map_err(HostError::step("ask who listens (sock_diag)"))
     }
 
     fn guard_tap(&mut self, tap: &IfName, own: Option<&Own>) -> Result<(), HostError> {

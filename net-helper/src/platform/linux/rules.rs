@@ -10,9 +10,9 @@ use netlink_packet_netfilter::nftables::{
     VerdictAttribute,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
-use skep_proto::net::{Gateway, Own, Reach};
+use skep_proto::net::{Gateway, Own, PortForward, Reach};
 use skep_proto::services::{ADDRESS, MAC};
-use skep_proto::{IfName, InstanceId, Rate};
+use skep_proto::{IfName, InstanceId, Rate, Transport};
 use std::net::Ipv4Addr;
 
 /// Messages of one transaction, each with its flags.
@@ -26,12 +26,16 @@ const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+/// `IPS_DST_NAT`: where it goes was changed on its way.
+const LED: u32 = 1 << 5;
 const ESTABLISHED: u32 = 2;
 const RELATED: u32 = 4;
 /// Where an IPv4 header has its addresses.
 const SOURCE: u32 = 12;
 const DESTINATION: u32 = 16;
-/// Priorities of chains: those of `filter` and `srcnat`.
+/// Priorities of chains: those of `dstnat`, `filter` and `srcnat`.
+const DSTNAT: i32 = -100;
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
 /// That of `filter` for frames (`NF_BR_PRI_FILTER_BRIDGED`).
@@ -95,12 +99,48 @@ impl Rule {
         self.mask(mask.octets()).compare(operator, (net & mask).octets().to_vec())
     }
     /// Belongs to a connection that was let through before.
-    fn known(mut self) -> Self {
-        let number = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
-        let (to, key) = (number(1, u32::from(Register::Reg1)), number(2, CT_STATE));
-        self.0.push(Expressions::Other { expression_type: "ct".to_owned(), attributes: vec![to, key] });
-        // States are in the host's order.
-        self.mask((ESTABLISHED | RELATED).to_ne_bytes()).compare(Operator::NotEqual, vec![0; 4])
+    fn known(self) -> Self {
+        self.connection(CT_STATE, ESTABLISHED | RELATED)
+    }
+    /// Belongs to a connection of which the kernel says one of these.
+    fn connection(mut self, key: u32, bits: u32) -> Self {
+        self.0.push(other("ct", [(1, u32::from(Register::Reg1)), (2, key)]));
+        // They are in the host's order.
+        self.mask(bits.to_ne_bytes()).compare(Operator::NotEqual, vec![0; 4])
+    }
+    /// Goes to this port.
+    fn port(self, transport: Transport, port: u16) -> Self {
+        // `IPPROTO_TCP`, `IPPROTO_UDP`.
+        let number = match transport {
+            Transport::Tcp => 6,
+            Transport::Udp => 17,
+        };
+        self.meta(MetaKey::L4Proto, Operator::Equal, vec![number])
+            .at(TRANSPORT_HEADER, 2, 2)
+            .compare(Operator::Equal, port.to_be_bytes().to_vec())
+    }
+    /// Goes to the host itself, by whichever of its addresses, but those of the loopback.
+    fn for_the_host(mut self) -> Self {
+        /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, `RTN_LOCAL` (linux/netfilter/nf_tables.h, linux/rtnetlink.h).
+        const ADDRESS_TYPE: u32 = 3;
+        const OF_DESTINATION: u32 = 2;
+        const LOCAL: u32 = 2;
+        const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
+        self.0.push(other("fib", [(1, u32::from(Register::Reg1)), (2, ADDRESS_TYPE), (3, OF_DESTINATION)]));
+        self.compare(Operator::Equal, LOCAL.to_ne_bytes().to_vec()).address(DESTINATION, Operator::NotEqual, LOOPBACK)
+    }
+    /// Changes where it goes.
+    fn lead(mut self, to: Ipv4Addr, port: u16) -> Self {
+        /// `NFT_NAT_DNAT` (linux/netfilter/nf_tables.h).
+        const DNAT: u32 = 1;
+        let values = [(Register::Reg1, to.octets().to_vec()), (Register::Reg2, port.to_be_bytes().to_vec())];
+        for (register, value) in values {
+            let data = Immediate::Data(DataAttribute::Value(value));
+            self.0.push(Expressions::Immediate(vec![Immediate::DestinationRegister(register), data]));
+        }
+        let (address, port) = (u32::from(Register::Reg1), u32::from(Register::Reg2));
+        self.0.push(other("nat", [(1, DNAT), (2, u32::from(NFPROTO_IPV4)), (3, address), (5, port)]));
+        self
     }
     /// Is more than this.
     fn over(mut self, rate: Rate) -> Self {
@@ -137,6 +177,12 @@ impl Rule {
         self.0.push(Expressions::Other { expression_type: "masq".to_owned(), attributes: Vec::new() });
         self
     }
+}
+
+/// An expression that the library has not, of numbers.
+fn other<const N: usize>(name: &str, attributes: [(u16, u32); N]) -> Expressions {
+    let attributes = attributes.map(|(kind, value)| DefaultNla::new(kind, value.to_be_bytes().to_vec()));
+    Expressions::Other { expression_type: name.to_owned(), attributes: attributes.to_vec() }
 }
 
 fn mask(prefix: u8) -> Ipv4Addr {
@@ -204,7 +250,7 @@ impl Table {
 ///
 /// What comes from it reaches the host only where `reach` says so, and then never a link-local address or another switch, nor with an
 /// address that is not the switch's; to it comes what was asked for from there.
-pub fn switch(instance: InstanceId, bridge: &IfName, gateway: &Gateway) -> Messages {
+pub fn switch(instance: InstanceId, bridge: &IfName, gateway: &Gateway, forwards: &[PortForward]) -> Messages {
     use Operator::{Equal, NotEqual};
     let net = (gateway.subnet.net(), gateway.subnet.prefix());
     let rule = Rule::default;
@@ -236,6 +282,35 @@ pub fn switch(instance: InstanceId, bridge: &IfName, gateway: &Gateway) -> Messa
                 from().v4().meta(MetaKey::L4Proto, Equal, vec![ICMP]).accept(),
                 from().drop(),
             ];
+            // Of what comes from elsewhere or from the host itself; not of what guests of this switch send, who know each other's addresses.
+            let lead = |forward: &PortForward, rule: Rule| {
+                let PortForward { forward, guest } = forward;
+                let to = match forward.address {
+                    Some(address) => rule.address(DESTINATION, Equal, (address, 32)),
+                    None => rule.v4().for_the_host(),
+                };
+                to.port(forward.transport, forward.port.get()).lead(*guest, forward.guest_port.get())
+            };
+            let from_elsewhere = || rule().meta(MetaKey::Iifname, NotEqual, whole(bridge));
+            let led = |f: &PortForward| {
+                let to = to().address(DESTINATION, Equal, (f.guest, 32)).port(f.forward.transport, f.forward.guest_port.get());
+                to.connection(CT_STATUS, LED).accept()
+            };
+            // Before the last, which drops the rest.
+            let last = forward.pop();
+            forward.extend(forwards.iter().map(led).chain(last));
+            let mut table = table;
+            if !forwards.is_empty() {
+                let arriving = forwards.iter().map(|forward| lead(forward, from_elsewhere())).collect();
+                let own = forwards.iter().map(|forward| lead(forward, rule())).collect();
+                table = table.chain("prerouting", "nat", InetHookNumber::PreRouting, DSTNAT, arriving).chain(
+                    "output",
+                    "nat",
+                    InetHookNumber::LocalOut,
+                    DSTNAT,
+                    own,
+                );
+            }
             let leave = vec![rule().address(SOURCE, Equal, net).to(NotEqual, bridge).masquerade()];
             table
                 .chain("input", "filter", InetHookNumber::LocalIn, FILTER, input)

@@ -95,7 +95,7 @@ fn router(guest: &OwnedFd) -> [u8; 6] {
 
 fn gateway(net: &mut Net7, reach: Reach) {
     let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach });
-    ask(&mut net.client, SetGateway { number: 0, gateway }).unwrap();
+    ask(&mut net.client, SetGateway { number: 0, gateway, forwards: vec![] }).unwrap();
 }
 
 /// A switch with a guest, and the world outside, which the host reaches.
@@ -199,7 +199,7 @@ fn guests_of_a_host_only_switch_reach_the_host_and_nothing_beyond() {
     host.send_to(b"own", (WORLD, 7)).unwrap();
     assert_eq!(next(&outside, (WORLD_MAC, WORLD)).2, "own");
     // Without a gateway it is a plain switch again.
-    ask(&mut net.client, SetGateway { number: 0, gateway: None }).unwrap();
+    ask(&mut net.client, SetGateway { number: 0, gateway: None, forwards: vec![] }).unwrap();
     assert_eq!(net.host.tables().unwrap(), [] as [String; 0]);
     let addresses = net.host.owners(ROUTER.into());
     assert!(addresses.unwrap().is_empty());
@@ -282,13 +282,14 @@ fn a_subnet_that_the_host_reaches_otherwise_is_refused() {
     let _up0 = net.network.outside("up0");
     net.switch(1, Some("up0")).unwrap();
     let own = Some(Gateway { subnet: "10.65.0.0/24".parse().unwrap(), reach: Reach::Out });
-    net.refused(Reason::InUse, |n| ask(&mut n.client, SetGateway { number: 1, gateway: own }).map(drop));
-    let refusal = net.refused(Reason::InUse, |n| ask(&mut n.client, SetGateway { number: 0, gateway }).map(drop));
+    net.refused(Reason::InUse, |n| ask(&mut n.client, SetGateway { number: 1, gateway: own, forwards: vec![] }).map(drop));
+    let refusal =
+        net.refused(Reason::InUse, |n| ask(&mut n.client, SetGateway { number: 0, gateway, forwards: vec![] }).map(drop));
     assert_eq!(refusal.field.as_str(), "subnet");
     assert!(refusal.note.as_str().contains("10.64.7.0/24 through out0"), "{refusal}");
     assert_eq!(net.host.tables().unwrap(), [] as [String; 0]);
-    net.refused(Reason::NotFound, |n| ask(&mut n.client, SetGateway { number: 5, gateway }).map(drop));
-    net.refused(Reason::NotFound, |n| ask(&mut n.client, SetGateway { number: 5, gateway: None }).map(drop));
+    net.refused(Reason::NotFound, |n| ask(&mut n.client, SetGateway { number: 5, gateway, forwards: vec![] }).map(drop));
+    net.refused(Reason::NotFound, |n| ask(&mut n.client, SetGateway { number: 5, gateway: None, forwards: vec![] }).map(drop));
 }
 
 #[test]

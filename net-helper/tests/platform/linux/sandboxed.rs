@@ -5,8 +5,8 @@ use crate::support::{Network, PATIENCE, ask, instance};
 use nix::unistd::{Gid, Uid, chown, geteuid, seteuid};
 use skep_ipc::Client;
 use skep_proto::net::{
-    CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, Gateway, GuardTap, ListInterfaces, MoveTap, Net, OpenPort, OpenResolvers,
-    Own, Reach, SetGateway,
+    CheckPort, CreateSwitch, CreateTap, DeleteSwitch, DeleteTap, Gateway, GuardTap, ListInterfaces, MoveTap, Net, OpenPort,
+    OpenResolvers, Own, PortForward, Reach, SetGateway,
 };
 use skep_proto::{MachineId, NicId, Reason, SwitchId, UpTo};
 use skep_sys::{msg, sock};
@@ -120,13 +120,24 @@ fn it_makes_switches_and_taps_with_two_capabilities() {
     assert_eq!(page.interfaces.len(), 3);
     // A subnet, with all that goes with it, inside the sandbox.
     let gateway = Some(Gateway { subnet: "10.77.0.0/24".parse().unwrap(), reach: Reach::Out });
-    ask(&mut client, SetGateway { number: 1, gateway }).unwrap();
+    ask(&mut client, SetGateway { number: 1, gateway, forwards: vec![] }).unwrap();
     let own = Some(Own { mac: [2, 0, 0, 0, 0, 1], address: [10, 77, 0, 2].into() });
     ask(&mut client, GuardTap { number: 1, own }).unwrap();
     ask(&mut client, OpenPort { number: 1 }).unwrap();
     let (_, UpTo(resolvers)) = ask(&mut client, OpenResolvers {}).unwrap();
     assert_eq!(resolvers.len(), 1);
-    ask(&mut client, SetGateway { number: 1, gateway: None }).unwrap();
+    let led = |guest: [u8; 4], reach| {
+        let gateway = gateway.map(|gateway| Gateway { reach, ..gateway });
+        let forward = PortForward { forward: "8080:80".parse().unwrap(), guest: guest.into() };
+        SetGateway { number: 1, gateway, forwards: vec![forward] }
+    };
+    ask(&mut client, led([10, 77, 0, 2], Reach::Out)).unwrap();
+    // To guests of this subnet alone, and only where there is a way out.
+    for wrong in [led([10, 77, 0, 1], Reach::Out), led([10, 78, 0, 2], Reach::Out), led([10, 77, 0, 2], Reach::Host)] {
+        let refusal = ask(&mut client, wrong).unwrap_err();
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, "forwards"), "{refusal}");
+    }
+    ask(&mut client, SetGateway { number: 1, gateway: None, forwards: vec![] }).unwrap();
     assert_eq!(program.descriptors(), held, "descriptors of the helper");
     drop((a, b));
     for number in 0..2 {
@@ -138,6 +149,22 @@ fn it_makes_switches_and_taps_with_two_capabilities() {
     let acts = std::fs::read_to_string(program.dir.path().join("state/logs/audit-net-helper.log")).unwrap();
     let of = |what: &str| acts.lines().filter(|l| l.contains(what)).count();
     assert_eq!((of("\tCreateTap\tbegin\t"), of("\tCreateTap\tdone\t"), of("\tDeleteSwitch\tdone\t")), (2, 2, 2));
+}
+
+#[test]
+fn a_port_that_the_host_listens_on_is_not_led_away() {
+    let Some(_network) = Network::own() else { return };
+    let program = Program::start(None);
+    let mut client = program.client(BROKER);
+    let check =
+        |client: &mut Client<Net>, forward: String| ask(client, CheckPort { forward: forward.parse().unwrap() }).map(drop);
+    let listener = std::net::TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let refusal = check(&mut client, format!("{port}:80")).unwrap_err();
+    assert_eq!((refusal.reason, refusal.object.as_str()), (Reason::InUse, format!("port {port}/tcp").as_str()));
+    check(&mut client, format!("{port}:80/udp")).unwrap();
+    drop(listener);
+    check(&mut client, format!("{port}:80")).unwrap();
 }
 
 #[test]

@@ -10,8 +10,9 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// `NETLINK_ROUTE` and `NETLINK_NETFILTER` (linux/netlink.h).
+/// `NETLINK_ROUTE`, `NETLINK_SOCK_DIAG` and `NETLINK_NETFILTER` (linux/netlink.h).
 const ROUTE: u32 = 0;
+const SOCK_DIAG: u32 = 4;
 const NETFILTER: u32 = 12;
 
 /// All that are open now; one that is closed meanwhile is left out.
@@ -111,6 +112,7 @@ fn socket(path: &Path, inode: u64, sockets: &Sockets) -> io::Result<(Kind, Strin
         unix if unix.starts_with("UNIX") => Kind::Unix { path: None, listens: false },
         "NETLINK" if sockets.netlink(inode) == Some(ROUTE) => Kind::Netlink,
         "NETLINK" if sockets.netlink(inode) == Some(NETFILTER) => Kind::Netfilter,
+        "NETLINK" if sockets.netlink(inode) == Some(SOCK_DIAG) => Kind::SockDiag,
         "PACKET" => Kind::Packet,
         inet if ["TCP", "UDP", "RAW", "PING", "MPTCP", "SCTP"].iter().any(|p| inet.starts_with(p)) => Kind::Inet(inet.to_owned()),
         _ => Kind::Other,
