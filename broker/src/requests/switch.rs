@@ -139,6 +139,9 @@ async fn establish(cx: &Cx, switch: &mut SwitchRow, chosen: bool) -> Result<(), 
     bridge(broker, who, switch, switch.uplink.clone()).await?;
     let mut tried: Vec<Subnet> = Vec::new();
     for _ in 0..TRIES {
+        if switch.subnet.is_none() {
+            return Ok(());
+        }
         match gateway(broker, who, switch).await {
             Err(refusal) if chosen && refusal.reason == Reason::InUse && refusal.field.as_str() == "subnet" => {
                 tried.extend(switch.subnet);
