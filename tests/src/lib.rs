@@ -5,6 +5,7 @@
 
 pub mod beyond;
 pub mod escape;
+pub mod frames;
 pub mod guard;
 pub mod held;
 pub mod host;

@@ -2,15 +2,11 @@
 #![cfg(target_os = "linux")]
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt::RcvBufForce,
-};
+use skep_tests::frames::Capture;
 use skep_tests::platform::end;
 use skep_tests::{Mode, Suite, is_root, skip};
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
 /// Has the guest of a machine ask for its NIC's address; says which it is.
@@ -96,35 +92,6 @@ fn rates_of_a_nic_act_on_its_running_guest_each_way() -> Result<()> {
     ensure!((0.3..1.8).contains(&(held / rate)) && outward > 4.0 * rate, "{held}, {outward} where {rate} was asked for");
     suite.ok(&["vm", "kill", "m"])?;
     suite.finish()
-}
-
-/// A capture of what goes over all of the host's interfaces.
-struct Capture(OwnedFd);
-
-impl Capture {
-    fn begin() -> Result<Self> {
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
-        setsockopt(&socket.as_fd(), RcvBufForce, &(64 << 20))?;
-        Ok(Self(socket))
-    }
-
-    /// Of the frames until now over one of these interfaces, who sent them.
-    fn senders(&self, interfaces: &[&str]) -> Result<BTreeSet<String>> {
-        let indices = interfaces.iter().map(|name| nix::net::if_::if_nametoindex(*name));
-        let indices = indices.collect::<Result<Vec<_>, _>>()?;
-        let (mut senders, mut frame) = (BTreeSet::new(), [0; 1 << 16]);
-        loop {
-            match recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut frame) {
-                Ok((_, Some(from))) if indices.iter().any(|index| *index as usize == from.ifindex()) => {
-                    senders.insert(frame[6..12].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"));
-                }
-                Ok(_) => {}
-                Err(nix::errno::Errno::EAGAIN) => return Ok(senders),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 /// Whether one guest reaches an address.

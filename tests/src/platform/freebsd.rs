@@ -6,7 +6,7 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -67,6 +67,11 @@ pub fn set_address(address: &str) -> String {
 /// Pings an address from the guest; the last word is `ping-0` if it answered.
 pub fn ping(address: &str) -> String {
     format!("ping -c 3 -t 30 {address}; echo ping-$?")
+}
+
+/// A socket that sends frames over an interface.
+pub fn packet_socket(interface: &str) -> Result<OwnedFd> {
+    anyhow::bail!("{interface}: FreeBSD has no packet sockets")
 }
 
 /// Whether the host has an interface of this name.

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Typed into the guest: reboot at once.
@@ -59,6 +59,11 @@ pub fn set_address(address: &str) -> String {
 /// Pings an address from the guest; the last word is `ping-0` if it answered.
 pub fn ping(address: &str) -> String {
     format!("ping -c 3 -w 20 {address}; echo ping-$?")
+}
+
+/// A socket that sends frames over an interface.
+pub fn packet_socket(interface: &str) -> Result<OwnedFd> {
+    Ok(skep_sys::linux::packet::port(nix::net::if_::if_nametoindex(interface)?)?)
 }
 
 /// Whether the host has an interface of this name.

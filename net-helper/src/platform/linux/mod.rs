@@ -6,6 +6,7 @@ mod netlink;
 mod node;
 mod rates;
 mod rules;
+mod vxlan;
 
 use super::{Counters, HostError, Link, NetHost, Route, Switch};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
@@ -13,20 +14,21 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge, InfoBridgePort, InfoData,
-    InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeBooleanOptionFlags, BridgeBooleanOptions, BridgeStpState, In6AddrGenMode,
+    InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use nix::errno::Errno;
 use skep_proto::net::{Gateway, Own, PortForward};
-use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
+use skep_proto::tunnel::{Far, Tunnel};
 use skep_proto::{Forward, IfName, InstanceId, Rates, Text};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use vxlan::Settings;
 
 /// The device that taps are made of.
 const TUN: &str = "/dev/net/tun";
@@ -106,6 +108,23 @@ impl Host {
     pub fn tables(&mut self) -> Result<Vec<String>, HostError> {
         let tables = self.filter()?.ask(rules::list(), NLM_F_DUMP).map_err(HostError::step("list tables of nf_tables"))?;
         Ok(tables.iter().filter_map(rules::name).map(str::to_owned).collect())
+    }
+
+    /// Makes a bridge ready for the host to be on it.
+    ///
+    /// Its hardware address is one of its own: else it would be the lowest of its ports', and change under those who are connected
+    /// whenever somebody comes or goes. And frames to some addresses (IEEE 802.1D) no rule of a bridge's is asked about: it is not to learn
+    /// from them who is where, or a guest would have what is for his neighbour come to himself.
+    fn settle(&mut self, bridge: &IfName) -> Result<(), HostError> {
+        let flag = BridgeBooleanOptionFlags::NoLinkLocalLearn;
+        let data = vec![InfoBridge::MultiBoolOpt(BridgeBooleanOptions { value: flag, mask: flag })];
+        let mut message = named(bridge);
+        message.attributes.push(LinkAttribute::Address(mac_of(bridge).to_vec()));
+        message
+            .attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(data))]));
+        let step = HostError::step("give it an address of its own (and no_linklocal_learn)");
+        self.route.ask(Message::NewLink(message), NLM_F_ACK).map(drop).map_err(step)
     }
 
     fn set_master(&mut self, port: &IfName, bridge: u32, step: &'static str) -> Result<(), HostError> {
@@ -263,6 +282,9 @@ impl NetHost for Host {
             None if self.filter.is_none() => return Ok(()),
             None => rules::no_switch(bridge),
         };
+        if gateway.is_some() {
+            self.settle(bridge)?;
+        }
         self.filter()?.all(messages).map_err(HostError::step("set its rules (nf_tables)"))
     }
 
@@ -395,6 +417,17 @@ pub fn other_role(_arguments: &[String]) -> Option<Result<(), std::convert::Infa
     None
 }
 
+/// A bridge's own hardware address, the same whenever it is made: of its name, as FNV-1a has it, and never one of a guest's, which skep
+/// begins with 02.
+fn mac_of(bridge: &IfName) -> [u8; 6] {
+    let hash = bridge
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let [a, b, c, d, e, ..] = hash.to_be_bytes();
+    [0x06, a, b, c, d, e]
+}
+
 fn named(name: &IfName) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
@@ -414,46 +447,6 @@ fn route(message: &RouteMessage) -> Option<Route> {
         .find_map(|a| if let RouteAttribute::Destination(RouteAddress::Inet(net)) = a { Some(*net) } else { None })?;
     let index = message.attributes.iter().find_map(|a| if let RouteAttribute::Oif(index) = a { Some(*index) } else { None });
     Some(Route { net, prefix, index: index.unwrap_or(0) })
-}
-
-/// What matters of a VXLAN interface's settings.
-#[derive(Debug, Default)]
-struct Settings {
-    vni: Option<u32>,
-    local: Option<IpAddr>,
-    far: Option<IpAddr>,
-    port: Option<u16>,
-    link: Option<u32>,
-}
-
-impl Settings {
-    fn new(infos: Vec<InfoVxlan>) -> Self {
-        let mut settings = Self::default();
-        for info in infos {
-            match info {
-                InfoVxlan::Id(vni) => settings.vni = Some(vni),
-                InfoVxlan::Local(v4) => settings.local = Some(v4.into()),
-                InfoVxlan::Local6(v6) => settings.local = Some(v6.into()),
-                InfoVxlan::Group(v4) => settings.far = Some(v4.into()),
-                InfoVxlan::Group6(v6) => settings.far = Some(v6.into()),
-                InfoVxlan::Port(port) => settings.port = Some(port),
-                InfoVxlan::Link(index) if index != 0 => settings.link = Some(index),
-                _ => {}
-            }
-        }
-        settings
-    }
-
-    /// As one that we would make, if it is.
-    fn tunnel(&self, uplink: Option<IfName>) -> Option<Tunnel> {
-        let far = match (self.far?, uplink) {
-            (address, Some(uplink)) if address.is_multicast() => Far::Group { address: GroupAddress::new(address).ok()?, uplink },
-            (address, None) => Far::Host(HostAddress::new(address).ok()?),
-            _ => return None,
-        };
-        let (vni, local) = (Vni::new(self.vni?).ok()?, HostAddress::new(self.local?).ok()?);
-        Some(Tunnel { vni, local, far, port: NonZeroU16::new(self.port?)? })
-    }
 }
 
 /// What we want to know of an interface; none if its name is not one that a message can carry.
