@@ -9,6 +9,7 @@ use crate::db::{Change, Who};
 use crate::layers;
 use crate::life::{Effect, Input, Life, word};
 use crate::operations::Operation;
+use crate::requests::whole::not_returning;
 use crate::served;
 use crate::spec::{Boot, Spec};
 use crate::upkeep::{Pauses, again};
@@ -464,6 +465,7 @@ fn record(change: &Change<'_>, machine: &MachineRow, old: &Life, new: &Life, slo
 /// Lets a machine start: its disks are free, and it gets a slot.
 fn admit(broker: &Broker, change: &Change<'_>, machine: &MachineRow) -> Result<u16, Refusal> {
     check_disks(broker, change, machine)?;
+    not_returning(change, machine)?;
     let full = || Refusal::new(Reason::LimitReached, format_args!("machine {}", machine.name)).note("too many machines run");
     match machine.slot {
         Some(slot) => Ok(slot),

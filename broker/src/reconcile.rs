@@ -9,10 +9,12 @@ use crate::db::machines::{Machines, Which};
 use crate::db::nics::Nics;
 use crate::db::snapshots::Snapshots;
 use crate::db::switches::Switches;
+use crate::db::whole::{Whole, Wholes};
 use crate::db::{Fault, Who};
 use crate::life::{Found, Input};
 use crate::requests::machine_jobs::doom;
 use crate::requests::switch::{bridge, gateway};
+use crate::requests::whole::doom as doom_whole;
 use crate::served;
 use crate::taps;
 use skep_proto::cell::{KillCell, ListCells, SweepCell};
@@ -35,6 +37,9 @@ impl Broker {
             change.forget_requests()?;
             for snapshot in snapshots.iter().filter(|s| s.stage == Stage::Creating) {
                 change.snapshot_doomed(snapshot.id)?;
+            }
+            for whole in change.wholes(None, &[Whole::Creating])? {
+                doom_whole(change, &whole)?;
             }
             for machine in machines.iter().filter(|m| m.stage == Stage::Creating) {
                 doom(change, machine.id)?;
@@ -117,6 +122,14 @@ impl Broker {
         let machines = self.read(|db| db.machines(Which::Unsettled)).unwrap_or_default();
         for machine in machines.iter().filter(|m| m.stage == Stage::Deleting) {
             self.delete_machine_files(&who, machine.id).await;
+        }
+        for whole in self.read(|db| db.wholes(None, &[Whole::Deleting])).unwrap_or_default() {
+            self.delete_whole(&who, &whole).await;
+        }
+        for whole in self.read(|db| db.wholes(None, &[Whole::Returning])).unwrap_or_default() {
+            if let Err(refusal) = self.finish_returning(&who, &whole).await {
+                self.warn(who.trace, format_args!("snapshot {}: its machine is not back yet: {refusal}", whole.name));
+            }
         }
         let snapshots = self.read(|db| db.unready_snapshots()).unwrap_or_default();
         for snapshot in snapshots.iter().filter(|s| s.stage == Stage::Deleting) {

@@ -2,6 +2,7 @@
 
 use crate::requests::{
     Cx, disk, event, fetch, firmware, group, host, launch, machine, machine_jobs, nic, snapshot, stats, stream, switch, user,
+    whole,
 };
 use crate::session::Desk;
 use skep_ipc::ProtocolError;
@@ -80,6 +81,10 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::DiskGet(c) => plain!(DiskGet, c, disk::get),
         R::DiskList(c) => plain!(DiskList, c, disk::list),
         R::DiskDelete(c) => plain!(DiskDelete, c, disk::delete),
+        R::WholeCreate(c) => plain!(WholeCreate, c, whole::create),
+        R::WholeList(c) => plain!(WholeList, c, whole::list),
+        R::WholeRollBack(c) => plain!(WholeRollBack, c, whole::roll_back),
+        R::WholeDelete(c) => plain!(WholeDelete, c, whole::delete),
         R::SnapshotCreate(c) => plain!(SnapshotCreate, c, snapshot::create),
         R::SnapshotList(c) => plain!(SnapshotList, c, snapshot::list),
         R::SnapshotRollBack(c) => plain!(SnapshotRollBack, c, snapshot::roll_back),

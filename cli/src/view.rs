@@ -253,6 +253,27 @@ pub fn snapshot(snapshot: &v1::Snapshot) -> Value {
     })
 }
 
+/// A snapshot of a machine.
+pub fn whole(snapshot: &v1::MachineSnapshot) -> Value {
+    json!({
+        "name": snapshot.name,
+        "id": snapshot.id,
+        "disks": snapshot.disks,
+        "used": snapshot.used_bytes,
+        "created": time(snapshot.create_time.as_ref()),
+    })
+}
+
+/// Columns of a list of them.
+pub const WHOLES: &[Column] = &[Column::Left("NAME"), Column::Left("DISKS"), Column::Right("USED"), Column::Left("CREATED")];
+
+/// A row of it.
+pub fn whole_row(snapshot: &v1::MachineSnapshot) -> Vec<String> {
+    let created = time(snapshot.create_time.as_ref());
+    let created = created.as_str().map_or_else(|| created.to_string(), str::to_owned);
+    vec![snapshot.name.clone(), snapshot.disks.join(","), bytes(snapshot.used_bytes), created]
+}
+
 /// Columns of a list of snapshots.
 pub const SNAPSHOTS: &[Column] = &[Column::Left("NAME"), Column::Right("SIZE"), Column::Right("USED"), Column::Left("CREATED")];
 

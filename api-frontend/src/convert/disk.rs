@@ -3,7 +3,7 @@
 use super::{invalid, known, maybe_named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
-use skep_proto::broker::{DiskCreate, DiskFetch, DiskImport, DiskView, ImageFacts, SnapshotView};
+use skep_proto::broker::{DiskCreate, DiskFetch, DiskImport, DiskView, ImageFacts, SnapshotView, WholeView};
 use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 
 /// A disk.
@@ -53,6 +53,17 @@ pub fn snapshot(view: SnapshotView) -> v1::Snapshot {
         id: view.id.to_string(),
         name: view.name.to_string(),
         size_bytes: view.size,
+        used_bytes: view.used,
+        create_time: time(view.created_ns),
+    }
+}
+
+/// A snapshot of a machine.
+pub fn whole(view: WholeView) -> v1::MachineSnapshot {
+    v1::MachineSnapshot {
+        id: view.id.to_string(),
+        name: view.name.to_string(),
+        disks: view.disks.iter().map(ToString::to_string).collect(),
         used_bytes: view.used,
         create_time: time(view.created_ns),
     }

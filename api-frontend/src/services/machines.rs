@@ -1,18 +1,23 @@
 //! Machines.
 
 use super::{Answer, Answers, Api, Call, Checked};
-use crate::convert::{self, event, machine, stats};
+use crate::convert::{self, disk, event, machine, stats};
 use crate::logs::{self, Wanted};
 use crate::relay;
 use skep_api::v1::machines_server::Machines;
 use skep_api::v1::{
     ChannelInput, ChannelOutput, CloneMachineRequest, ConsoleAttached, ConsoleInput, ConsoleOutput, CreateMachineRequest,
-    DeleteMachineRequest, EjectRequest, GdbInput, GdbOutput, GetMachineRequest, LaunchMachineRequest, ListMachinesRequest,
-    ListMachinesResponse, Machine, MachineActRequest, MachineLogChunk, MachineLogRequest, MachineStats, MachineStatsRequest,
-    Operation, RenameMachineRequest, ScreenInput, ScreenOutput, UpdateMachineRequest, UpdateMachineResponse,
-    WatchMachineStatsRequest, channel_input, console_input, console_output, gdb_input, screen_input,
+    CreateMachineSnapshotRequest, DeleteMachineRequest, DeleteMachineSnapshotRequest, EjectRequest, GdbInput, GdbOutput,
+    GetMachineRequest, LaunchMachineRequest, ListMachineSnapshotsRequest, ListMachineSnapshotsResponse, ListMachinesRequest,
+    ListMachinesResponse, Machine, MachineActRequest, MachineLogChunk, MachineLogRequest, MachineSnapshot, MachineStats,
+    MachineStatsRequest, Operation, RenameMachineRequest, RollBackMachineRequest, ScreenInput, ScreenOutput,
+    UpdateMachineRequest, UpdateMachineResponse, WatchMachineStatsRequest, channel_input, console_input, console_output,
+    gdb_input, screen_input,
 };
-use skep_proto::broker::{self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews};
+use skep_proto::broker::{
+    self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews, WholeCreate,
+    WholeDelete, WholeList, WholeRollBack,
+};
 use skep_proto::{Refusal, UpTo};
 use tonic::{Request, Streaming};
 
@@ -100,7 +105,57 @@ impl Machines for Api {
         call.run(async {
             let machine = convert::named("machine", "machine", &request.machine)?;
             let name = convert::value("machine", "name", &request.name)?;
-            Ok(event::operation(call.make(&request.request_id, MachineClone { machine, name }).await?.0))
+            let snapshot = convert::optional("snapshot", "snapshot", &request.snapshot)?;
+            let clone = MachineClone { machine, name, snapshot, full: request.full };
+            Ok(event::operation(call.make(&request.request_id, clone).await?.0))
+        })
+        .await
+    }
+
+    async fn create_snapshot(&self, request: Request<CreateMachineSnapshotRequest>) -> Answer<MachineSnapshot> {
+        let (call, request) = self.enter("Machines.CreateSnapshot", request)?;
+        call.run(async {
+            let machine = convert::named("machine", "machine", &request.machine)?;
+            let name = convert::value("snapshot", "name", &request.name)?;
+            Ok(disk::whole(call.act(WholeCreate { machine, name }).await?.0))
+        })
+        .await
+    }
+
+    async fn list_snapshots(&self, request: Request<ListMachineSnapshotsRequest>) -> Answer<ListMachineSnapshotsResponse> {
+        let (call, request) = self.enter("Machines.ListSnapshots", request)?;
+        call.run(async {
+            let of = convert::named("machine", "machine", &request.machine)?;
+            let page = call.pages(
+                "snapshot",
+                request.page_size,
+                &request.page_token,
+                |after| WholeList { machine: of.clone(), after },
+                |page| page.snapshots,
+                |v| &v.name,
+            );
+            let (got, next_page_token) = page.await?;
+            Ok(ListMachineSnapshotsResponse { snapshots: got.into_iter().map(disk::whole).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn roll_back(&self, request: Request<RollBackMachineRequest>) -> Answer<Machine> {
+        let (call, request) = self.enter("Machines.RollBack", request)?;
+        call.run(async {
+            let which = convert::named("machine", "machine", &request.machine)?;
+            let snapshot = convert::named("snapshot", "snapshot", &request.snapshot)?;
+            Ok(machine::machine(call.act(WholeRollBack { machine: which, snapshot }).await?.0))
+        })
+        .await
+    }
+
+    async fn delete_snapshot(&self, request: Request<DeleteMachineSnapshotRequest>) -> Answer<()> {
+        let (call, request) = self.enter("Machines.DeleteSnapshot", request)?;
+        call.run(async {
+            let machine = convert::named("machine", "machine", &request.machine)?;
+            let snapshot = convert::named("snapshot", "snapshot", &request.snapshot)?;
+            call.act(WholeDelete { machine, snapshot }).await.map(drop)
         })
         .await
     }

@@ -19,6 +19,7 @@ mod sql;
 pub mod switches;
 pub mod tokens;
 pub mod users;
+pub mod whole;
 
 pub use fault::{Fault, OpenError};
 pub use sql::{Id, Number};
@@ -68,6 +69,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0019_layers.sql"),
     include_str!("../../migrations/0020_isolation.sql"),
     include_str!("../../migrations/0021_forwards.sql"),
+    include_str!("../../migrations/0022_whole.sql"),
 ];
 
 /// The open database.

@@ -24,11 +24,12 @@ pub struct SnapshotRow {
     pub created_ns: i64,
     /// The file that it consists of, with what that stands on; none: it is a volume's.
     pub layer: Option<DiskId>,
+    /// The machine's snapshot that it is a part of.
+    pub whole: Option<SnapshotId>,
 }
 
 // What a file occupies, its own row says.
-const COLUMNS: &str =
-    "id, disk, name, size, coalesce((SELECT allocated FROM layers WHERE layers.id = layer), used), state, created_ns, layer";
+const COLUMNS: &str = "id, disk, name, size, coalesce((SELECT allocated FROM layers WHERE layers.id = layer), used), state, created_ns, layer, whole";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<SnapshotRow> {
     let (Number(size), Number(used)) = (row.get(3)?, row.get(4)?);
@@ -41,6 +42,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<SnapshotRow> {
         stage: Stage::from(row.get_ref(5)?.as_str()?)?,
         created_ns: row.get(6)?,
         layer: row.get::<_, Option<Id<_>>>(7)?.map(|Id(id)| id),
+        whole: row.get::<_, Option<Id<_>>>(8)?.map(|Id(id)| id),
     })
 }
 
@@ -67,6 +69,14 @@ pub trait Snapshots {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Those that a machine's snapshot consists of.
+    fn parts_of(&self, whole: SnapshotId) -> Result<Vec<SnapshotRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM snapshots WHERE whole = ? ORDER BY disk");
+        let mut statement = self.sql().prepare_cached(&sql)?;
+        let rows = statement.query_map([Id(whole)], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// All that are not ready.
     fn unready_snapshots(&self) -> Result<Vec<SnapshotRow>, Fault> {
         let sql = format!("SELECT {COLUMNS} FROM snapshots WHERE state <> 'ready'");
@@ -90,7 +100,7 @@ impl Snapshots for Change<'_> {
 impl Change<'_> {
     /// Adds one that has yet to be made.
     pub fn add_snapshot(&self, snapshot: &SnapshotRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO snapshots (id, disk, name, state, created_ns, size, layer) VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO snapshots (id, disk, name, state, created_ns, size, layer, whole) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![
             Id(snapshot.id),
             Id(snapshot.disk),
@@ -98,7 +108,8 @@ impl Change<'_> {
             snapshot.stage.word(),
             snapshot.created_ns,
             Number(snapshot.size),
-            snapshot.layer.map(Id)
+            snapshot.layer.map(Id),
+            snapshot.whole.map(Id)
         ])?;
         Ok(())
     }

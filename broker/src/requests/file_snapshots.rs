@@ -66,7 +66,7 @@ pub(super) fn writer(broker: &Broker, disk: &DiskRow) -> Result<Option<MachineRo
 
 /// Makes the file that the disk will go on in. Cut off, it goes again.
 pub(super) async fn prepare(
-    broker: &Rc<Broker>, who: &Who, disk: DiskRow, name: SnapshotName, live: bool,
+    broker: &Rc<Broker>, who: &Who, disk: DiskRow, name: SnapshotName, live: bool, whole: Option<SnapshotId>,
 ) -> Result<Taking, Refusal> {
     let top = check(broker, &disk, &name)?;
     // Nobody else writes to it, not even a machine that runs with earlier settings.
@@ -87,6 +87,7 @@ pub(super) async fn prepare(
         stage: Stage::Creating,
         created_ns: skep_service::now_ns(),
         layer: Some(top),
+        whole,
     };
     Ok(Taking { disk, snapshot, next, allocated })
 }
@@ -168,7 +169,7 @@ pub(super) async fn create(broker: &Rc<Broker>, who: &Who, disk: &DiskRow, name:
     let runs = writer(broker, disk)?;
     let hold = broker.hold(vec![disk.id]);
     let taken = async {
-        let taking = prepare(broker, who, disk.clone(), name, runs.is_some()).await?;
+        let taking = prepare(broker, who, disk.clone(), name, runs.is_some(), None).await?;
         take(broker, who, std::slice::from_ref(&taking), runs.as_ref(), |_| Ok(())).await?;
         broker.read(|db| find(db, disk, &taking.snapshot.id.to_string()))
     };
@@ -189,6 +190,32 @@ pub(super) async fn roll_back(
     rolled?;
     broker.change(who, |change| {
         Ok(change.event("disk", disk.id, &disk.name, "changed", format_args!("rolled back to snapshot {}", snapshot.name))?)
+    })
+}
+
+/// The same of several, in one step, in which `also` is done.
+pub(super) async fn roll_back_all<'a>(
+    broker: &Rc<Broker>, who: &Who, all: impl Iterator<Item = (&'a DiskRow, u64, DiskId)>,
+    also: impl FnOnce(&Change<'_>) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let (mut made, mut holds) = (Vec::new(), Vec::new());
+    for (disk, size, base) in all {
+        let layer = LayerRow { id: DiskId::random(), kind: DiskKind::Qcow2, base: Some(base), allocated: 0 };
+        // Cut off, it goes again.
+        broker.change(who, |change| change.add_layer(&LayerRow { base: None, ..layer }, disk.group, true))?;
+        holds.push(broker.hold(vec![layer.id]));
+        let size = size.next_multiple_of(512).max(1 << 20);
+        let (state, []) = broker.storage.call(who, CreateDisk { disk: layer.id, kind: layer.kind, size }).await?;
+        made.push((disk.id, layer, state));
+    }
+    broker.change(who, |change| {
+        for (disk, layer, state) in &made {
+            change.keep_layer(layer)?;
+            change.set_disk_top(*disk, layer)?;
+            change.disk_ready(*disk, state.size, state.allocated, None)?;
+        }
+        also(change)?;
+        Ok::<_, Refusal>(change.doom_layers()?)
     })
 }
 

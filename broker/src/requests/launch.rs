@@ -171,7 +171,7 @@ async fn make(
 ) -> Result<(), Refusal> {
     let Launch { machine, image, disk, seed, nic } = launch;
     let data = told(reader).await?;
-    broker.change(who, |change| change.set_guest(machine.id, &data))?;
+    broker.change(who, |change| change.set_guest(machine.id, &data, seed.id))?;
     let mut done = copies::make(broker, operation, way, |done, total| (done, total)).await?;
     if disk.size > done.disk.size {
         let call = ResizeDisk { disk: disk.id, kind: disk.kind, size: disk.size };
@@ -201,7 +201,7 @@ async fn told(reader: OwnedFd) -> Result<GuestData, Refusal> {
 }
 
 /// Fills the seed's disk, as an import that comes from here.
-async fn write_seed(
+pub(super) async fn write_seed(
     broker: &Rc<Broker>, operation: &mut Operation, seed: &DiskRow, bytes: Vec<u8>,
 ) -> Result<skep_proto::storage::JobDone, Refusal> {
     let failed = |e: std::io::Error| Refusal::io(format_args!("disk {}", seed.name), "write the seed", &e);

@@ -7,14 +7,18 @@ use crate::actor::Msg;
 use crate::broker::Broker;
 use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::groups::Groups;
+use crate::db::guests::Guests;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::Nics;
+use crate::db::snapshots::Snapshots;
+use crate::db::whole::{Whole, Wholes};
 use crate::db::{Change, Fault, Who};
 use crate::operations::Operation;
 use crate::policy::User;
-use skep_proto::broker::{MachineClone, MachineDelete, OperationView, Role};
-use skep_proto::storage::{CloneVars, DeleteMachineFiles};
-use skep_proto::{DiskName, MachineId, MachineName, NicName, Reason, Refusal};
+use crate::served;
+use skep_proto::broker::{GuestData, MachineClone, MachineDelete, OperationView, Role};
+use skep_proto::storage::{CloneVars, DeleteMachineFiles, DiskKind};
+use skep_proto::{DiskName, MachineId, MachineName, NicName, Reason, Refusal, Text};
 use std::fmt::Display;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -23,6 +27,17 @@ use std::str::FromStr;
 struct Copy {
     machine: MachineRow,
     disks: Vec<(DiskRow, DiskRow)>,
+    /// What its guest is told, and the disk that says it.
+    guest: Option<(GuestData, DiskRow)>,
+}
+
+/// What is copied: a machine, or what a snapshot has of it.
+struct Original {
+    machine: MachineRow,
+    /// Disks that it writes to, as they were.
+    then: Vec<DiskRow>,
+    /// Whose variables its firmware has.
+    vars: MachineId,
 }
 
 fn derived<T: FromStr<Err: Display>>(name: &MachineName, number: usize) -> Result<T, Refusal> {
@@ -31,9 +46,12 @@ fn derived<T: FromStr<Err: Display>>(name: &MachineName, number: usize) -> Resul
 }
 
 /// Writes the copy as being made: names taken, nothing usable.
-fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, how: How) -> Result<(Copy, Vec<Way>), Refusal> {
+fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, source: &Original, how: How) -> Result<(Copy, Vec<Way>), Refusal> {
     let broker = &cx.broker;
-    let original = resting(change, c.machine.as_str())?;
+    let original = match &c.snapshot {
+        Some(_) => source.machine.clone(),
+        None => resting(change, &source.machine.id.to_string())?,
+    };
     may_have(&cx.user, change, &original)?;
     free_name(change, &c.name)?;
     let mut machine = MachineRow::new(c.name.clone());
@@ -43,14 +61,22 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, how: How) -> Result<(
     machine.group = original.group;
     let (mut disks, mut ways) = (Vec::new(), Vec::new());
     for (number, drive) in machine.spec.disks.iter_mut().enumerate().filter(|(_, drive)| !drive.read_only) {
-        let from = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
-        disk::still(broker, &from, change)?;
+        let then = source.then.iter().find(|disk| disk.id == drive.disk);
+        let from = match then {
+            Some(disk) => disk.clone(),
+            None => {
+                let from = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
+                disk::still(broker, &from, change)?;
+                from
+            }
+        };
         let name: DiskName = derived(&c.name, number)?;
         let (to, way) = copies::reserve(broker, change, &from, (&name, from.size, machine.group), how)?;
-        drive.disk = to.id;
+        (drive.disk, drive.kind) = (to.id, to.kind);
         disks.push((from, to));
         ways.push(way);
     }
+    let guest = seeded(cx, change, &c.name, original.id, &mut machine)?;
     broker.within_quota(change, machine.group, || Ok(change.add_machine(&machine)?))?;
     for (number, old) in original.spec.nics.iter().enumerate() {
         let name: NicName = derived(&c.name, number)?;
@@ -60,7 +86,21 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, how: How) -> Result<(
             .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
         change.set_nic_made_for(new.id, machine.id)?;
     }
-    Ok((Copy { machine, disks }, ways))
+    Ok((Copy { machine, disks, guest }, ways))
+}
+
+/// The copy of a machine that was launched has a seed of its own: its guest is another one.
+fn seeded(
+    cx: &Cx, change: &Change<'_>, name: &MachineName, original: MachineId, machine: &mut MachineRow,
+) -> Result<Option<(GuestData, DiskRow)>, Refusal> {
+    let (Some(data), Some(old)) = (change.guest(original)?, change.seed(original)?) else { return Ok(None) };
+    let Some(drive) = machine.spec.disks.iter_mut().find(|drive| drive.disk == old) else { return Ok(None) };
+    let text = format!("{name}-seed");
+    let name = text.parse().map_err(|e| Refusal::new(Reason::InvalidValue, &text).field("name").note(e))?;
+    let kind = if drive.kind == DiskKind::Zvol { DiskKind::Zvol } else { DiskKind::Raw };
+    let seed = disk::reserve(&cx.broker, change, &name, kind, skep_seed::SIZE as u64, machine.group)?;
+    (drive.disk, drive.kind) = (seed.id, seed.kind);
+    Ok(Some((data, seed)))
 }
 
 /// Refuses a copy that its user could not define himself: what an administrator gave to the original is not his to give.
@@ -97,20 +137,47 @@ fn may_have(user: &User, change: &Change<'_>, original: &MachineRow) -> Result<(
     Ok(())
 }
 
+/// What is to be copied.
+async fn original(cx: &Cx, c: &MachineClone) -> Result<Original, Refusal> {
+    let Cx { broker, who, .. } = cx;
+    let Some(snapshot) = &c.snapshot else {
+        let machine = broker.read(|db| resting(db, c.machine.as_str()))?;
+        return Ok(Original { vars: machine.id, machine, then: Vec::new() });
+    };
+    let mut machine = broker.read(|db| super::find_machine(db, c.machine.as_str()))?;
+    let whole = broker.read(|db| super::whole::find(db, &machine, snapshot.as_str()))?;
+    let mut then = Vec::new();
+    for part in broker.read(|db| db.parts_of(whole.id))? {
+        let Some(disk) = broker.read(|db| db.disk(part.disk))? else { continue };
+        then.push(super::file_snapshots::as_it_was(broker, who, disk, &part.id.to_string(), c.full).await?);
+    }
+    let nics = std::mem::take(&mut machine.spec.nics);
+    machine.spec = crate::spec::Spec { nics, ..whole.spec };
+    machine.disk_names.clear();
+    for disk in &machine.spec.disks {
+        let missing = || Refusal::new(Reason::NotFound, format_args!("disk {}", disk.disk)).note("the machine had it then");
+        let row = broker.read(|db| db.disk(disk.disk))?.ok_or_else(missing)?;
+        machine.disk_names.push(Text::lossy(row.name.as_str()));
+    }
+    Ok(Original { machine, then, vars: super::whole::keeper(whole.id) })
+}
+
 /// `MachineClone`.
 pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
     let Cx { broker, who, .. } = cx;
     if let Some(id) = cx.before(disk::operation)? {
         return broker.operation(id);
     }
-    let original = broker.read(|db| resting(db, c.machine.as_str()))?;
+    let original = original(cx, &c).await?;
     let object = format!("machine {}", c.name);
-    let how = How::ask(broker, who, false).await?;
-    let begin = Operation::begin(broker, who, original.group, "clone", object, |change| reserve(cx, change, &c, how));
+    let how = How { held: c.snapshot.is_some(), ..How::ask(broker, who, c.full).await? };
+    let group = original.machine.group;
+    let begin = Operation::begin(broker, who, group, "clone", object, |change| reserve(cx, change, &c, &original, how));
     let ((copy, ways), mut operation) = begin?;
-    let original = original.id;
+    let original = original.vars;
     let view = operation.view();
-    let hold = broker.hold(copy.disks.iter().flat_map(|(from, to)| [from.id, to.id]).collect());
+    let seed = copy.guest.iter().map(|(_, seed)| seed.id);
+    let hold = broker.hold(copy.disks.iter().flat_map(|(from, to)| [from.id, to.id]).chain(seed).collect());
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {
         let result = fill(&broker, &who, &mut operation, original, (&copy, ways)).await;
@@ -139,7 +206,19 @@ async fn fill(
         before = before.saturating_add(from.size);
         disk::finished(broker, who, to, &done)?;
     }
+    let mut seed = None;
+    if let Some((data, disk)) = &copy.guest {
+        let nics = broker.read(|db| db.nics_of(copy.machine.id))?;
+        let macs: Vec<[u8; 6]> = nics.iter().map(|nic| nic.mac).collect();
+        let document = served::document(&copy.machine, data, &macs);
+        let bytes = skep_seed::disk(&document).map_err(|e| Refusal::new(Reason::InvalidValue, "").field("user_data").note(e))?;
+        seed = Some((disk, data, super::launch::write_seed(broker, operation, disk, bytes).await?));
+    }
     broker.change(who, |change| {
+        if let Some((disk, data, written)) = &seed {
+            disk::finish(broker, change, disk, written)?;
+            change.set_guest(copy.machine.id, data, disk.id)?;
+        }
         change.set_machine_stage(copy.machine.id, Stage::Ready)?;
         Ok(change.event("machine", copy.machine.id, &copy.machine.name, "created", "")?)
     })
@@ -148,14 +227,15 @@ async fn fill(
 async fn forget(broker: &Rc<Broker>, who: &Who, copy: &Copy) {
     let doomed = broker.change(who, |change| {
         doom(change, copy.machine.id)?;
-        copy.disks.iter().try_for_each(|(_, to)| change.disk_doomed(to.id))
+        let seed = copy.guest.iter().map(|(_, seed)| seed);
+        copy.disks.iter().map(|(_, to)| to).chain(seed).try_for_each(|disk| change.disk_doomed(disk.id))
     });
     if let Err(fault) = doomed {
         return broker.warn(who.trace, format_args!("machine {}: {fault}", copy.machine.name));
     }
     broker.delete_machine_files(who, copy.machine.id).await;
-    for (_, to) in &copy.disks {
-        broker.delete_file(who, to.id).await;
+    for disk in copy.disks.iter().map(|(_, to)| to).chain(copy.guest.iter().map(|(_, seed)| seed)) {
+        broker.delete_file(who, disk.id).await;
     }
 }
 
@@ -229,6 +309,10 @@ pub async fn delete(cx: &Cx, c: MachineDelete) -> Result<OperationView, Refusal>
 impl Broker {
     /// Deletes the files of a doomed machine, then its row.
     pub async fn delete_machine_files(&self, who: &Who, machine: MachineId) {
+        // Its disks' snapshots are on their own from now on.
+        for whole in self.read(|db| db.wholes(Some(machine), &Whole::EVERY)).unwrap_or_default() {
+            let _ = self.storage.call(who, DeleteMachineFiles { machine: super::whole::keeper(whole.id) }).await;
+        }
         let gone = self.storage.call(who, DeleteMachineFiles { machine }).await.map(|_| ());
         if let Err(refusal) = gone.and_then(|()| Ok(self.change(who, |change| change.remove_machine(machine))?)) {
             self.warn(who.trace, format_args!("machine {machine}: its files have yet to be deleted: {refusal}"));

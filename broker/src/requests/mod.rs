@@ -17,6 +17,7 @@ pub mod stats;
 pub mod stream;
 pub mod switch;
 pub mod user;
+pub mod whole;
 
 use crate::broker::Broker;
 use crate::db::disks::{DiskRow, Disks, Stage};

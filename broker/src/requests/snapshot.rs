@@ -5,7 +5,9 @@ use super::{Cx, file_snapshots as files, find_disk, not_found, taken};
 use crate::broker::Broker;
 use crate::db::Who;
 use crate::db::disks::{DiskRow, Disks, Stage};
+use crate::db::machines::Machines;
 use crate::db::snapshots::{SnapshotRow, Snapshots};
+use crate::db::whole::Wholes;
 use crate::page::{ROWS, fit};
 use skep_proto::broker::{
     DiskGet, DiskView, Done, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPage, SnapshotRollBack, SnapshotView,
@@ -47,6 +49,7 @@ pub async fn create(cx: &Cx, c: SnapshotCreate) -> Result<SnapshotView, Refusal>
         stage: Stage::Creating,
         created_ns: skep_service::now_ns(),
         layer: None,
+        whole: None,
     };
     broker.change(who, |change| {
         if change.find_snapshot(disk.id, snapshot.name.as_str())?.is_some() {
@@ -119,6 +122,12 @@ pub async fn delete(cx: &Cx, c: SnapshotDelete) -> Result<Done, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     let snapshot = broker.read(|db| find(db, &disk, c.snapshot.as_str()))?;
+    if let Some(whole) = snapshot.whole.map(|id| broker.read(|db| db.whole(id))).transpose()?.flatten() {
+        let machine = broker.read(|db| db.machine(whole.machine))?.map(|machine| machine.name.to_string()).unwrap_or_default();
+        let note =
+            format_args!("it is a part of the snapshot of machine {machine}: `skep vm snapshot delete {machine} {}`", whole.name);
+        return Err(Refusal::new(Reason::InUse, object(&disk, snapshot.name.as_str())).note(note));
+    }
     if snapshot.layer.is_some() {
         broker.free(disk.id, disk.name.as_str())?;
         broker.change(who, |change| {

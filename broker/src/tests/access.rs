@@ -390,7 +390,8 @@ fn what_is_the_host_s_is_given_by_nobody_of_a_group() {
         }
         let last = limits(LimitsDraft { priority: Some(1), ..LimitsDraft::default() });
         operator.ask(set(last)).await.expect("to yield is everybody's");
-        let copy = |name: &str| MachineClone { machine: text("g-vm"), name: name.parse().expect("a name") };
+        let copy =
+            |name: &str| MachineClone { machine: text("g-vm"), name: name.parse().expect("a name"), snapshot: None, full: false };
         root.ask(set(shares(src()))).await.expect("set");
         let refusal = operator.ask(copy("c1")).await.expect_err("refused");
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, "shares"));

@@ -31,7 +31,7 @@ async fn scenario(s: &mut Session) -> Vec<Refusal> {
     step!(s.act("web", Act::Reboot));
     step!(s.act("web", Act::Stop));
     step!(s.ask(DiskResize { disk: Text::lossy("root"), size: 2 << 20 }));
-    long!(MachineClone { machine: Text::lossy("web"), name: "web2".parse().expect("a name") });
+    long!(MachineClone { machine: Text::lossy("web"), name: "web2".parse().expect("a name"), snapshot: None, full: false });
     step!(s.act("web2", Act::Start));
     step!(s.act("web2", Act::Kill));
     long!(MachineDelete { machine: Text::lossy("web2"), disks: true });

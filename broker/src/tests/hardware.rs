@@ -180,8 +180,13 @@ fn controllers_keep_their_places_and_disks_their_seats() {
             assert!(refusal.field.as_str().starts_with(field) && refusal.note.as_str().contains(says), "{refusal}");
         }
         // A copy has them, too.
-        let (copy, []) =
-            s.ask_with(MachineClone { machine: text("web"), name: "copy".parse().expect("a name") }, []).await.expect("begun");
+        let (copy, []) = s
+            .ask_with(
+                MachineClone { machine: text("web"), name: "copy".parse().expect("a name"), snapshot: None, full: false },
+                [],
+            )
+            .await
+            .expect("begun");
         s.done(copy).await.expect("copied");
         let copied = s.ask(MachineGet { machine: text("copy") }).await.expect("there");
         let of = |seats: Vec<SeatSeen>| seats.into_iter().map(|(_, c, s)| (c, s)).collect::<Vec<_>>();

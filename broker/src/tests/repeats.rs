@@ -127,7 +127,8 @@ fn every_kind_of_create_can_be_repeated() {
         let password = || Some("correct horse".parse().expect("a password"));
         let (a, b) = twice!(UserCreate { name: "alice".parse().expect("a name"), password: password(), local_uid: None });
         assert_eq!(a, b);
-        let (a, b) = twice!(MachineClone { machine: text("web"), name: "copy".parse().expect("a name") });
+        let (a, b) =
+            twice!(MachineClone { machine: text("web"), name: "copy".parse().expect("a name"), snapshot: None, full: false });
         assert_eq!(a.id, b.id);
         s.done(a).await.expect("copied");
         let (a, b) = twice!(DiskClone {

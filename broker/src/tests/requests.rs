@@ -457,7 +457,7 @@ fn a_copy_has_disks_and_nics_of_its_own() {
     let suite = Suite::new();
     suite.live(async |life: Life| {
         let (mut s, original) = web(&life).await;
-        let copy = MachineClone { machine: text("web"), name: "copy".parse().expect("a name") };
+        let copy = MachineClone { machine: text("web"), name: "copy".parse().expect("a name"), snapshot: None, full: false };
         let op = s.ask(copy).await.expect("begun");
         let op = s.done(op).await.expect("copied");
         assert_eq!(op.progress, (1 << 20, 1 << 20));
@@ -478,7 +478,7 @@ fn nics_that_a_copy_made_go_along_with_it_and_others_stay() {
     suite.live(async |life: Life| {
         let (mut s, _) = web(&life).await;
         s.nic("web-1", Some("lan"), Some("web")).await.expect("a nic");
-        let copy = MachineClone { machine: text("web"), name: "copy".parse().expect("a name") };
+        let copy = MachineClone { machine: text("web"), name: "copy".parse().expect("a name"), snapshot: None, full: false };
         let op = s.ask(copy).await.expect("begun");
         s.done(op).await.expect("copied");
         s.nic("own", Some("lan"), Some("copy")).await.expect("a nic");

@@ -11,6 +11,7 @@ mod steps;
 mod suite;
 mod template;
 mod vm;
+mod whole;
 
 pub use access::*;
 pub use devices::*;
@@ -23,6 +24,7 @@ pub use steps::*;
 pub use suite::*;
 pub use template::*;
 pub use vm::*;
+pub use whole::*;
 
 use crate::remote::Address;
 use clap::{ArgAction, Parser, Subcommand};

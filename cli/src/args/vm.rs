@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::{DeviceArgs, FirmwareCommand, SoundArgs, Steps};
+use super::{DeviceArgs, FirmwareCommand, SoundArgs, Steps, WholeCommand};
 use crate::size;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -155,10 +155,19 @@ pub enum VmCommand {
         machine: String,
         /// Name of the copy
         name: String,
+        /// Copy it as it was when this snapshot was made, name or id
+        #[arg(long, value_name = "SNAPSHOT")]
+        snapshot: Option<String>,
+        /// Copy all of its disks: by default those of a snapshot stand on that, and are there at once
+        #[arg(long)]
+        full: bool,
         /// How to wait
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// Snapshots of a machine: its disks, its firmware's variables and its settings
+    #[command(subcommand)]
+    Snapshot(WholeCommand),
     /// Take a CD out of its drive, of a running machine's at once (QEMU); the drive stays
     Eject {
         /// Name or id

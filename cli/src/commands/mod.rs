@@ -36,6 +36,7 @@ mod switch;
 mod template;
 mod vm;
 mod vnc;
+mod whole;
 
 use crate::args::{self, Args, Command};
 use crate::client::Api;

@@ -1,7 +1,7 @@
 //! `skep vm`.
 
 use super::pages::pages;
-use super::{Ctx, channel, console, devices, firmware, logs, sound, starting, stats, stopping, vnc};
+use super::{Ctx, channel, console, devices, firmware, logs, sound, starting, stats, stopping, vnc, whole};
 use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::view;
@@ -84,9 +84,12 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
             logs::machine(&ctx, machine, port, tail, follow).await?;
         }
         VmCommand::Stats { machine, watch, interval } => stats::run(&ctx, machine, watch.then_some(interval)).await?,
-        VmCommand::Clone { machine, name, wait } => {
+        VmCommand::Snapshot(command) => whole::run(ctx, command).await?,
+        VmCommand::Clone { machine, name, snapshot, full, wait } => {
+            let snapshot = snapshot.unwrap_or_default();
             let begun = ctx.make(|api, request_id| {
-                let request = CloneMachineRequest { machine: machine.clone(), name: name.clone(), request_id };
+                let (machine, name, snapshot) = (machine.clone(), name.clone(), snapshot.clone());
+                let request = CloneMachineRequest { machine, name, request_id, snapshot, full };
                 async move { MachinesClient::clone(&mut api.machines(), request).await }
             });
             let begun = begun.await?;

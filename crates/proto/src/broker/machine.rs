@@ -461,13 +461,18 @@ pub struct MachineAct {
     pub act: Act,
 }
 
-/// Defines a copy of a stopped machine: its settings, copies of its writable disks, NICs of its own.
+/// Defines a copy of a stopped machine, or of a machine as a snapshot has it: its settings, copies of its writable disks, NICs of its own, and a seed of its own if
+/// it was launched with one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineClone {
     /// The original.
     pub machine: Ref,
     /// Name of the copy; its disks are called `<name>-<n>`.
     pub name: MachineName,
+    /// As it was when this snapshot was made; none: as it is.
+    pub snapshot: Option<Ref>,
+    /// Copy all of its disks, which then stand on nothing.
+    pub full: bool,
 }
 
 /// Deletes a stopped machine.

@@ -15,6 +15,7 @@ mod rules;
 mod session;
 mod stats;
 mod stream;
+mod whole;
 
 pub use crate::vars::{VarPage, VarPiece, VarState, VarsEdited};
 pub use access::*;
@@ -29,13 +30,14 @@ pub use rules::*;
 pub use session::*;
 pub use stats::*;
 pub use stream::*;
+pub use whole::*;
 
 pub use crate::storage::{LogOpened, ServiceName};
 use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 12, oldest 12, BrokerRequest {
+    Broker = "broker", version 13, oldest 13, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -112,5 +114,9 @@ protocol! {
         73 MachineGdb [NoFds] => Done [OneFd];
         74 DiskExport [NoFds] => DiskView [OneFd];
         75 DiskFetch [NoFds] => OperationView [UpTo<1>];
+        76 WholeCreate [NoFds] => WholeView [NoFds];
+        77 WholeList [NoFds] => WholePage [NoFds];
+        78 WholeRollBack [NoFds] => MachineView [NoFds];
+        79 WholeDelete [NoFds] => Done [NoFds];
     }
 }

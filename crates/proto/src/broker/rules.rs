@@ -85,6 +85,10 @@ rules! {
     MachineAct: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineEject: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineLaunch: OPERATOR, "the group; the image's group; the switch, which must be open to it; the host for shares and for what goes before others", c => launched(c);
+    WholeCreate: OPERATOR, "the groups of the machine and its disks", c => vec![On::Machine(&c.machine)];
+    WholeList: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
+    WholeRollBack: OPERATOR, "the groups of the machine and its disks", c => vec![On::Machine(&c.machine)];
+    WholeDelete: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineClone: OPERATOR, "the machine's group; what its settings would need", c => vec![On::Machine(&c.machine)];
     MachineDelete: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineConsole: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];

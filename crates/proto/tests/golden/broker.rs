@@ -189,6 +189,16 @@ fn disks(golden: &mut Golden) {
     golden.call(DiskDelete { disk: parse("root") }, Done {});
     let snapshot =
         SnapshotView { id: SnapshotId::from_u128(8), name: parse("before"), size: 1 << 30, used: 8192, created_ns: WHEN };
+    let whole = WholeView {
+        id: SnapshotId::from_u128(9),
+        name: parse("before"),
+        created_ns: 1,
+        disks: vec![parse("root"), parse("data")],
+        used: 4096,
+    };
+    golden.call(WholeCreate { machine: parse("web1"), name: parse("before") }, whole.clone());
+    golden.call(WholeList { machine: parse("web1"), after: Some(parse("a")) }, WholePage { snapshots: vec![whole] });
+    golden.call(WholeDelete { machine: parse("web1"), snapshot: parse("before") }, Done {});
     golden.call(SnapshotCreate { disk: parse("root"), name: parse("before") }, snapshot.clone());
     golden.call(SnapshotList { disk: parse("root"), after: None }, SnapshotPage { snapshots: vec![snapshot] });
     golden.call(SnapshotRollBack { disk: parse("root"), snapshot: parse("before") }, disk());

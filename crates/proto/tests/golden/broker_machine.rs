@@ -155,7 +155,11 @@ pub fn machines(golden: &mut Golden) {
     golden.call(MachineRename { machine: web1(), name: parse("web2") }, view());
     golden.call(MachineAct { machine: web1(), act: Act::Start }, super::broker::operation());
     golden.call(MachineEject { machine: web1(), disk: parse("disc") }, view());
-    golden.call(MachineClone { machine: web1(), name: parse("web2") }, super::broker::operation());
+    golden.call(WholeRollBack { machine: web1(), snapshot: parse("before") }, view());
+    golden.call(
+        MachineClone { machine: web1(), name: parse("web2"), snapshot: Some(parse("before")), full: true },
+        super::broker::operation(),
+    );
     let launch = MachineLaunch {
         name: parse("web2"),
         image: parse("debian-12"),

@@ -1,0 +1,36 @@
+//! `skep vm snapshot`.
+
+use clap::Subcommand;
+
+/// Snapshots of machines.
+#[derive(Debug, Subcommand)]
+pub enum WholeCommand {
+    /// Make a snapshot of all disks that it writes to; of a running machine it holds what a power failure would leave
+    Create {
+        /// Of which machine, name or id
+        machine: String,
+        /// Its name
+        name: String,
+    },
+    /// List a machine's snapshots
+    #[command(visible_alias = "ls")]
+    List {
+        /// Of which machine, name or id
+        machine: String,
+    },
+    /// Bring a stopped machine back to a snapshot; its NICs stay
+    Rollback {
+        /// Which machine, name or id
+        machine: String,
+        /// To which snapshot, name or id
+        snapshot: String,
+    },
+    /// Delete a snapshot, with its disks'
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Of which machine, name or id
+        machine: String,
+        /// Name or id
+        snapshot: String,
+    },
+}
