@@ -1,6 +1,6 @@
 //! `skep vm`.
 
-use super::{DeviceArgs, FirmwareCommand, SoundArgs, Steps, WholeCommand};
+use super::{CloneArgs, DeviceArgs, FirmwareCommand, SoundArgs, Steps, WholeCommand};
 use crate::size;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -150,21 +150,7 @@ pub enum VmCommand {
         interval: Duration,
     },
     /// Copy a stopped machine, with its writable disks; its NICs get other addresses
-    Clone {
-        /// The original, name or id
-        machine: String,
-        /// Name of the copy
-        name: String,
-        /// Copy it as it was when this snapshot was made, name or id
-        #[arg(long, value_name = "SNAPSHOT")]
-        snapshot: Option<String>,
-        /// Copy all of its disks: by default those of a snapshot stand on that, and are there at once
-        #[arg(long)]
-        full: bool,
-        /// How to wait
-        #[command(flatten)]
-        wait: WaitArgs,
-    },
+    Clone(CloneArgs),
     /// Snapshots of a machine: its disks, its firmware's variables and its settings
     #[command(subcommand)]
     Snapshot(WholeCommand),

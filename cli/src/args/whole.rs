@@ -1,6 +1,7 @@
-//! `skep vm snapshot`.
+//! `skep vm snapshot`, `skep vm clone`.
 
-use clap::Subcommand;
+use super::WaitArgs;
+use clap::{Args, Subcommand};
 
 /// Snapshots of machines.
 #[derive(Debug, Subcommand)]
@@ -33,4 +34,22 @@ pub enum WholeCommand {
         /// Name or id
         snapshot: String,
     },
+}
+
+/// What to copy, and to what.
+#[derive(Debug, Args)]
+pub struct CloneArgs {
+    /// The original, name or id
+    pub machine: String,
+    /// Name of the copy
+    pub name: String,
+    /// Copy it as it was when this snapshot was made, name or id
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub snapshot: Option<String>,
+    /// Copy all of its disks: by default those of a snapshot stand on that, and are there at once
+    #[arg(long)]
+    pub full: bool,
+    /// How to wait
+    #[command(flatten)]
+    pub wait: WaitArgs,
 }

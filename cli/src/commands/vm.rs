@@ -2,7 +2,7 @@
 
 use super::pages::pages;
 use super::{Ctx, channel, console, devices, firmware, logs, sound, starting, stats, stopping, vnc, whole};
-use crate::args::{Acceleration, ActArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
+use crate::args::{Acceleration, ActArgs, CloneArgs, LimitsArgs, Restart, SettingsArgs, Switched, VmCommand};
 use crate::error::Failure;
 use crate::view;
 use prost_types::FieldMask;
@@ -85,7 +85,7 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         }
         VmCommand::Stats { machine, watch, interval } => stats::run(&ctx, machine, watch.then_some(interval)).await?,
         VmCommand::Snapshot(command) => whole::run(ctx, command).await?,
-        VmCommand::Clone { machine, name, snapshot, full, wait } => {
+        VmCommand::Clone(CloneArgs { machine, name, snapshot, full, wait }) => {
             let snapshot = snapshot.unwrap_or_default();
             let begun = ctx.make(|api, request_id| {
                 let (machine, name, snapshot) = (machine.clone(), name.clone(), snapshot.clone());
