@@ -210,7 +210,10 @@ impl Services {
         let Served { port, frames, ended } = served;
         let world = &mut self.world;
         let read = frames.read(&mut self.buffer, |frame| match frame {
-            Some(frame) => port.frame(world, now, frame).iter().for_each(|answer| frames.write(answer)),
+            Some(frame) => {
+                let answers = port.frame(world, now, frame);
+                answers.iter().for_each(|answer| frames.write(answer, port.identity().mac));
+            }
             None => port.refuse(),
         });
         *ended = read.is_err();
@@ -239,7 +242,8 @@ impl Services {
 
     fn answer(&mut self, now: Now, token: u64, via: Via, bytes: &[u8]) {
         let Some(served) = self.tokens.get(&token).and_then(|nic| self.ports.get_mut(nic)) else { return };
-        served.port.answer(&mut self.world, now, via, bytes).iter().for_each(|frame| served.frames.write(frame));
+        let mac = served.port.identity().mac;
+        served.port.answer(&mut self.world, now, via, bytes).iter().for_each(|frame| served.frames.write(frame, mac));
     }
 
     fn alarm_rings(&mut self) {
@@ -251,7 +255,8 @@ impl Services {
         }
         let mut events = Vec::new();
         for served in self.ports.values_mut() {
-            served.port.poll(&mut self.world, now).iter().for_each(|frame| served.frames.write(frame));
+            let mac = served.port.identity().mac;
+            served.port.poll(&mut self.world, now).iter().for_each(|frame| served.frames.write(frame, mac));
             events.extend(served.port.events());
         }
         self.tell(&events);

@@ -5,6 +5,7 @@ use skep_proto::InstanceId;
 use skep_sys::freebsd::{devfs, has_module, has_sysctl, jail};
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// STATE of root's suite.
@@ -64,6 +65,9 @@ pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
         module("pairs", c"if_epair", Found::Weaker),
         module("bridges of netgraph", c"ng_bridge", Found::Weaker),
         module("tunnels", c"if_vxlan", Found::Weaker),
+        module("frames of taps", c"ng_ether", Found::Weaker),
+        module("guests kept apart", c"ng_bpf", Found::Weaker),
+        subnets(),
         Check::new(
             "ZFS volumes",
             is(Path::new("/dev/zfs").exists(), Found::Weaker),
@@ -77,6 +81,34 @@ pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
             "echo kern.racct.enable=1 >>/boot/loader.conf; reboot",
         ),
     ]
+}
+
+/// What keeps switches that are subnets apart.
+fn subnets() -> Check {
+    use skep_sys::freebsd::pf::{Main, is_on, main};
+    let check = |found, detail: &str, mend: &str| Check::new("subnets", found, detail, mend);
+    let open = std::fs::File::options().read(true).open("/dev/pf");
+    let pf = match open {
+        Ok(pf) => pf,
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            return check(Found::Weaker, "only root sees what pf(4) does", "ask as root");
+        }
+        Err(_) => return check(Found::Weaker, "pf(4) is not loaded", "kldload pf; sysrc kld_list+=pf"),
+    };
+    let off = "pf(4) has rules and is off";
+    match main(pf.as_fd(), "skep/*") {
+        Ok(Main::Empty) => check(Found::Ok, "pf(4) has no rules but skep's", ""),
+        Ok(Main::Calls { .. }) if is_on(pf.as_fd()).is_ok_and(|on| !on) => {
+            check(Found::Weaker, off, "service pf enable; service pf start")
+        }
+        Ok(Main::Calls { .. }) => check(Found::Ok, "pf(4) calls the rules of skep", ""),
+        Ok(Main::Others) => check(
+            Found::Weaker,
+            "pf(4) has rules that do not call skep's",
+            "add to /etc/pf.conf: nat-anchor \"skep/*\" | rdr-anchor \"skep/*\" | anchor \"skep/*\", each a line among its kind; service pf reload",
+        ),
+        Err(error) => check(Found::Weaker, &format!("pf(4) does not say what its rules are: {error}"), "report it"),
+    }
 }
 
 /// A module of the kernel, and what loads it now and at each boot.

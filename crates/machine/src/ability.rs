@@ -108,6 +108,7 @@ impl Ability {
                 Self::StrictMsr,
                 Self::X2apic,
                 Self::AhciPlace,
+                Self::NicIsolation,
             ]
             .into(),
         }
@@ -139,9 +140,6 @@ impl Ability {
             }
             (Self::NicRates, Hypervisor::Bhyve) => {
                 "neither if_bridge(4) nor bhyve holds frames to a rate, and skep sets up no dummynet(4) so far"
-            }
-            (Self::NicIsolation, Hypervisor::Bhyve) => {
-                "if_bridge(4) could (private members), but skep does not have it do so yet; use a switch for each"
             }
             (Self::NicMoves, Hypervisor::Bhyve) => {
                 "bhyve cannot pull a guest's cable, so that the guest would keep its former address; stop the machine first"

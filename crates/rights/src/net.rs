@@ -58,12 +58,28 @@ pub static TABLE: Process = Process {
             why: "FreeBSD: an unbound socket that carries the requests about interfaces",
         },
         Descriptor {
+            name: "addresses",
+            kind: FdKind::Inet,
+            most: Most::N(1),
+            rights: &["IOCTL"],
+            ioctls: ADDRESS_IOCTLS,
+            why: "FreeBSD: the same, about IPv4 addresses of switches, which take a socket of that family",
+        },
+        Descriptor {
+            name: "pf",
+            kind: FdKind::Device("pf"),
+            most: Most::N(1),
+            rights: &["IOCTL"],
+            ioctls: PF_IOCTLS,
+            why: "FreeBSD: rules in anchors of skep's, from the part outside of capability mode when the first subnet is made",
+        },
+        Descriptor {
             name: "outside",
             kind: FdKind::Unix,
             most: Most::N(1),
             rights: &["READ", "WRITE", "EVENT"],
             ioctls: &[],
-            why: "FreeBSD: to the part outside of capability mode, which makes and counts taps and sends netgraph messages",
+            why: "FreeBSD: to the part outside of capability mode, which makes and counts taps, sends netgraph messages, opens /dev/pf and /dev/bpf, and has the host forward packets",
         },
         Descriptor {
             name: "tap",
@@ -193,7 +209,7 @@ pub static TABLE: Process = Process {
 pub static OUTSIDE: Process = Process {
     name: "net-helper-outside",
     program: "skep-net-helper",
-    task: "makes and counts taps and sends netgraph messages for net-helper (FreeBSD)",
+    task: "makes and counts taps, sends netgraph messages and opens pf and bpf for net-helper (FreeBSD)",
     uid: Uid::Own,
     namespaces: &[],
     capabilities: &[],
@@ -231,6 +247,22 @@ pub static OUTSIDE: Process = Process {
             ioctls: TAP_IOCTLS,
             why: "while it is sent to net-helper",
         },
+        Descriptor {
+            name: "pf",
+            kind: FdKind::Device("pf"),
+            most: Most::N(1),
+            rights: &["IOCTL"],
+            ioctls: PF_IOCTLS,
+            why: "while it is sent to net-helper",
+        },
+        Descriptor {
+            name: "port",
+            kind: FdKind::Packet,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT", "IOCTL"],
+            ioctls: super::services::FRAME_IOCTLS,
+            why: "while it is sent to net-helper: bound to a tap, and locked",
+        },
     ],
     paths: Paths::Unrestricted("FreeBSD alone has it"),
     syscalls: &[],
@@ -258,6 +290,21 @@ pub static OUTSIDE: Process = Process {
             test: "a_taps_counters_are_those_of_its_guest",
         },
         Operation {
+            name: "Guard",
+            does: "puts a program of bpf between a tap of the instance and what it is a member of, by which its guest sends from his own addresses alone",
+            test: "a_guarded_guest_sends_only_as_who_he_is",
+        },
+        Operation {
+            name: "OpenPort",
+            does: "opens those frames of a tap of the instance that are for guests' services",
+            test: "a_port_shows_what_is_for_services_and_nothing_else",
+        },
+        Operation {
+            name: "OpenRules, Forward, Routes, IsTaken",
+            does: "opens /dev/pf; reads and sets whether the host forwards packets of IPv4; lists its routes; tries whether a port is free",
+            test: "guests_of_a_nat_switch_reach_what_the_host_reaches_and_not_the_host",
+        },
+        Operation {
             name: "Bridges, Members",
             does: "lists them",
             test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
@@ -268,7 +315,7 @@ pub static OUTSIDE: Process = Process {
         root: Root::Always,
         note: "each netgraph message names its node, which capability mode refuses (ECAPMODE, EDESTADDRREQ; 13 to 15), and the kernel asks \
                for root; taps are opened by path, since a descriptor of /dev would lead to the host's disks, too; an interface's counters \
-               are a sysctl(3) that capability mode refuses. So this process does \
+               are a sysctl(3) that capability mode refuses, as are routes and whether the host forwards packets. So this process does \
                nothing else: it reads typed requests from net-helper alone, and checks each name for itself",
     },
 };
@@ -302,7 +349,35 @@ pub const INTERFACE_IOCTLS: &[u64] = &[
     request(IN | OUT, b'i', 124, IFREQ),      // SIOCIFCREATE2
     request(IN, b'i', 135, IFGROUPREQ),       // SIOCAIFGROUP
     request(IN | OUT, b'i', 136, IFGROUPREQ), // SIOCGIFGROUP
+    request(IN, b'i', 137, IFGROUPREQ),       // SIOCDIFGROUP
 ];
+
+/// Requests about IPv4 addresses of interfaces: SIOCDIFADDR, SIOCGIFNETMASK, SIOCAIFADDR (`struct ifaliasreq`).
+pub const ADDRESS_IOCTLS: &[u64] = &[request(IN, b'i', 25, IFREQ), request(IN | OUT, b'i', 37, IFREQ), request(IN, b'i', 43, 68)];
+
+/// Sizes of `struct pfioc_nv`, `pfioc_rule`, `pfioc_pooladdr`, `pfioc_ruleset` and `pfioc_trans`.
+const PF: [u64; 5] = [24, 3040, 1136, 1092, 16];
+
+/// Requests of pf(4) (net/pfvar.h).
+pub const PF_IOCTLS: &[u64] = {
+    let [nv, rule, pool, ruleset, transaction] = PF;
+    &[
+        request(VOID, b'D', 1, 0),                // DIOCSTART
+        request(VOID, b'D', 2, 0),                // DIOCSTOP
+        request(IN | OUT, b'D', 4, nv),           // DIOCADDRULENV
+        request(IN | OUT, b'D', 6, rule),         // DIOCGETRULES
+        request(IN | OUT, b'D', 7, nv),           // DIOCGETRULENV
+        request(IN | OUT, b'D', 21, nv),          // DIOCGETSTATUSNV
+        request(IN | OUT, b'D', 41, nv),          // DIOCKILLSTATESNV
+        request(IN | OUT, b'D', 51, pool),        // DIOCBEGINADDRS
+        request(IN | OUT, b'D', 52, pool),        // DIOCADDADDR
+        request(IN | OUT, b'D', 58, ruleset),     // DIOCGETRULESETS
+        request(IN | OUT, b'D', 59, ruleset),     // DIOCGETRULESET
+        request(IN | OUT, b'D', 81, transaction), // DIOCXBEGIN
+        request(IN | OUT, b'D', 82, transaction), // DIOCXCOMMIT
+        request(IN | OUT, b'D', 83, transaction), // DIOCXROLLBACK
+    ]
+};
 
 /// Those of them that make a tap: SIOCSIFNAME, SIOCSIFDESCR, SIOCIFDESTROY, SIOCIFCREATE2, SIOCAIFGROUP.
 const TAP_MAKING_IOCTLS: &[u64] = &[

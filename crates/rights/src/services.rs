@@ -4,7 +4,7 @@ use crate::base::{CONNECTION, LISTENER};
 use crate::table::*;
 
 /// FreeBSD's: BIOCGBLEN (net/bpf.h), by which a bpf(4) device is told from any other, and which says how much a read gives.
-const FRAME_IOCTLS: &[u64] = &[0x4004_4266];
+pub(crate) const FRAME_IOCTLS: &[u64] = &[0x4004_4266];
 
 /// See the module.
 pub static TABLE: Process = Process {

@@ -15,6 +15,14 @@ pub struct Step {
     k: u32,
 }
 
+impl Step {
+    /// As the kernel has it in memory.
+    pub fn bytes(&self) -> [u8; 8] {
+        let ([a, b], [c, d, e, f]) = (self.code.to_ne_bytes(), self.k.to_ne_bytes());
+        [a, b, self.if_true, self.if_false, c, d, e, f]
+    }
+}
+
 const WORD: u16 = 0x20;
 const HALF: u16 = 0x28;
 const BYTE: u16 = 0x30;
@@ -59,15 +67,107 @@ pub const FROM_GUEST: [Step; 16] = [
     step(RETURN, WHOLE),
 ];
 
-/// Frames from its own hardware address.
-pub const TO_GUEST: [Step; 6] = [
+/// Frames from its own hardware address to one receiver: what is for several would go to all of a bridge.
+pub const TO_GUEST: [Step; 8] = [
+    step(BYTE, 0),
+    test(IF_ANY_BIT, 1, 4, 0),
     step(WORD, 6),
-    test(IF_EQUAL, u32::from_be_bytes([MAC[0], MAC[1], MAC[2], MAC[3]]), 0, 2),
+    test(IF_EQUAL, high(MAC), 0, 2),
     step(HALF, 10),
-    test(IF_EQUAL, (MAC[4] as u32) << 8 | MAC[5] as u32, 1, 0),
+    test(IF_EQUAL, low(MAC), 1, 0),
     step(RETURN, 0),
     step(RETURN, WHOLE),
 ];
+
+const fn high([a, b, c, d, ..]: [u8; 6]) -> u32 {
+    u32::from_be_bytes([a, b, c, d])
+}
+
+const fn low([.., a, b]: [u8; 6]) -> u32 {
+    (a as u32) << 8 | b as u32
+}
+
+/// Every frame.
+pub const ALL: [Step; 1] = [step(RETURN, WHOLE)];
+
+/// Where a step leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum To {
+    Next,
+    Kind,
+    Ip,
+    Probe,
+    Drop,
+    Pass,
+}
+
+/// What a guest may send to his switch: IPv4 and ARP from his own addresses; nothing that is for his services, which have seen it, and
+/// no DHCP. (On Linux it is a table of rules that says the same.)
+pub fn from_own(mac: [u8; 6], address: std::net::Ipv4Addr) -> Vec<Step> {
+    use To::{Drop, Ip, Kind, Next, Pass, Probe};
+    /// Registers and an operation that [`FROM_GUEST`] has not.
+    const AND: u16 = 0x54;
+    let own = u32::from(address);
+    let load = |code, k| (Next, step(code, k), Next, Next);
+    let equal = |k, yes, no| (Next, step(IF_EQUAL, k), yes, no);
+    let at = |label, (_, step, yes, no)| (label, step, yes, no);
+    let steps = [
+        load(WORD, 6),
+        equal(high(mac), Next, Drop),
+        load(HALF, 10),
+        equal(low(mac), Next, Drop),
+        // To services, by their hardware address.
+        load(WORD, 0),
+        equal(high(MAC), Next, Kind),
+        load(HALF, 4),
+        equal(low(MAC), Drop, Kind),
+        at(Kind, load(HALF, 12)),
+        equal(0x0806, Next, Ip),
+        // ARP: not about services; from himself.
+        load(WORD, 38),
+        equal(ADDRESS, Drop, Next),
+        load(WORD, 22),
+        equal(high(mac), Next, Drop),
+        load(HALF, 26),
+        equal(low(mac), Next, Drop),
+        load(WORD, 28),
+        equal(own, Pass, Next),
+        // A probe (RFC 5227) has no address yet; one for another's would make him give it up.
+        equal(0, Probe, Drop),
+        at(Probe, load(WORD, 38)),
+        equal(own, Pass, Drop),
+        at(Ip, equal(0x0800, Next, Drop)),
+        load(WORD, 26),
+        equal(own, Next, Drop),
+        load(WORD, 30),
+        load(AND, 0xffff_0000),
+        equal(ADDRESS & 0xffff_0000, Drop, Next),
+        load(BYTE, 23),
+        equal(17, Next, Pass),
+        // Not of a later fragment, where what looks like a port is none.
+        load(HALF, 20),
+        (Next, step(IF_ANY_BIT, 0x1fff), Pass, Next),
+        load(HEADER_TO_X, 14),
+        load(HALF_AT_X, 14),
+        equal(67, Drop, Next),
+        load(HALF_AT_X, 16),
+        equal(67, Drop, Next),
+        equal(68, Drop, Pass),
+        at(Drop, load(RETURN, 0)),
+        at(Pass, load(RETURN, WHOLE)),
+    ];
+    let skipped = |from: usize, to: To| {
+        let found = steps.iter().position(|(label, ..)| to != Next && *label == to);
+        // The program has fewer than 256 steps, and each leads forward.
+        found.map_or(0, |found| found.saturating_sub(from + 1) as u8)
+    };
+    let placed = steps.iter().enumerate().map(|(from, (_, step, yes, no))| Step {
+        if_true: skipped(from, *yes),
+        if_false: skipped(from, *no),
+        ..*step
+    });
+    placed.collect()
+}
 
 /// For Linux, before the others: a frame whose tag of a VLAN the kernel has taken out (`SKF_AD_VLAN_TAG_PRESENT`) is refused.
 pub const UNTAGGED: [Step; 3] = [step(WORD, 0xffff_f030), test(IF_EQUAL, 0, 1, 0), step(RETURN, 0)];
@@ -91,6 +191,7 @@ mod tests {
                 HEADER_TO_X => x = load(k as usize, 1)? % 16 * 4,
                 IF_EQUAL => at += jump(a == k),
                 IF_ANY_BIT => at += jump(a & k != 0),
+                0x54 => a &= k,
                 RETURN => return Some(k),
                 _ => panic!("code {code:#x}"),
             }
@@ -131,12 +232,66 @@ mod tests {
 
     #[test]
     fn only_frames_of_its_own_are_sent() {
-        let from = |mac: [u8; 6]| run(&TO_GUEST, &[&[0xff; 6], &mac[..], &[8, 0]].concat());
+        let sent = |to: [u8; 6], mac: [u8; 6]| run(&TO_GUEST, &[&to, &mac[..], &[8, 0]].concat());
+        let from = |mac| sent([2, 0, 0, 0, 0, 7], mac);
         assert_eq!(from(MAC), Some(WHOLE));
+        assert_eq!((sent([0xff; 6], MAC), sent([1, 0, 0x5e, 0, 0, 1], MAC)), (Some(0), Some(0)));
         for bit in 0..48 {
             let mut other = MAC;
             other[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(from(other), Some(0));
         }
+    }
+    #[test]
+    fn a_guest_sends_only_as_who_he_is() {
+        let (mac, own, other) = ([2, 0, 0, 0, 0, 0x22], [10, 64, 7, 2], [10, 64, 7, 9]);
+        let program = from_own(mac, own.into());
+        let passes = |frame: &[u8]| run(&program, frame) == Some(WHOLE);
+        let ip = |to_mac: [u8; 6], from: [u8; 4], to: [u8; 4], protocol, fragment, ports: [u16; 2]| {
+            let mut frame = ip(to, protocol, fragment, 4, ports[1]);
+            frame[..6].copy_from_slice(&to_mac);
+            frame[6..12].copy_from_slice(&mac);
+            frame[26..30].copy_from_slice(&from);
+            frame[38..40].copy_from_slice(&ports[0].to_be_bytes());
+            frame
+        };
+        let (all, world) = ([0xff; 6], [192, 0, 2, 9]);
+        assert!(passes(&ip(all, own, world, 17, 0, [1, 7])) && passes(&ip(all, own, other, 6, 0, [67, 68])));
+        assert!(
+            passes(&ip(all, own, world, 17, 5, [67, 68]))
+                && passes(&ip([2, 0x53, 0x4b, 0x45, 0x50, 2], own, world, 1, 0, [0, 0]))
+        );
+        for wrong in [
+            ip(all, other, world, 17, 0, [1, 7]),
+            ip(all, [0; 4], [255; 4], 17, 0, [68, 67]),
+            ip(all, own, world, 17, 0, [67, 9]),
+            ip(all, own, world, 17, 0, [9, 67]),
+            ip(all, own, world, 17, 0, [9, 68]),
+            ip(all, own, [169, 254, 169, 254], 6, 0, [9, 80]),
+            ip(all, own, [169, 254, 1, 1], 6, 0, [9, 80]),
+            ip(MAC, own, world, 17, 0, [1, 7]),
+        ] {
+            assert!(!passes(&wrong), "{wrong:x?}");
+        }
+        let mut forged = ip(all, own, world, 17, 0, [1, 7]);
+        forged[11] ^= 1;
+        assert!(!passes(&forged));
+        for kind in [[0x86, 0xdd], [0x81, 0], [0x88, 0xa8], [0, 60]] {
+            let mut frame = ip(all, own, world, 6, 0, [1, 7]);
+            frame[12..14].copy_from_slice(&kind);
+            assert!(!passes(&frame));
+        }
+        let arp = |mac: [u8; 6], sender: [u8; 6], from: [u8; 4], to: [u8; 4]| {
+            [&all[..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &sender, &from, &[0; 6], &to].concat()
+        };
+        assert!(passes(&arp(mac, mac, own, other)) && passes(&arp(mac, mac, own, own)) && passes(&arp(mac, mac, [0; 4], own)));
+        for (sender, from, to) in [(MAC, own, other), (mac, other, own), (mac, [0; 4], other), (mac, own, [169, 254, 169, 254])] {
+            assert!(!passes(&arp(mac, sender, from, to)), "{sender:x?} {from:?} {to:?}");
+        }
+        assert!(!passes(&arp(MAC, mac, own, other)));
+        // What is cut short is let through by no step.
+        let whole = ip(all, own, world, 17, 0, [1, 7]);
+        assert!((0..42).all(|end| !passes(&whole[..end])));
+        assert!(program.len() < 256 && program.iter().all(|step| step.bytes().len() == 8));
     }
 }

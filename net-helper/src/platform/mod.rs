@@ -173,8 +173,8 @@ pub trait NetHost {
     fn join(&mut self, port: &IfName, bridge: &IfName) -> Result<(), HostError>;
 
     /// Why no switch can be a subnet on this host; none: it can.
-    fn no_subnets(&self) -> Option<&'static str> {
-        Some("switches with a subnet are Linux's so far: skep has no rules for pf(4) yet")
+    fn no_subnets(&mut self) -> Option<&'static str> {
+        Some("this host has no rules that keep it apart")
     }
 
     /// Why no connections to servers can be made, if they cannot.

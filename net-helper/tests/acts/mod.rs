@@ -1,6 +1,7 @@
 //! The real kernel, in a network of the test's own, through the real server: what is the same on both hosts.
 
 mod cables;
+mod gateway;
 
 use crate::support::frames::{frame, hear, send};
 use crate::support::{KINDS, LOOPBACK, Network, Served, ask, host, instance, open};

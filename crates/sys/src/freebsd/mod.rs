@@ -2,6 +2,7 @@
 
 pub mod net;
 pub mod netgraph;
+pub mod pf;
 pub mod vxlan;
 
 pub mod ask;
@@ -11,6 +12,7 @@ pub mod devfs;
 pub mod jail;
 pub mod process;
 pub mod rctl;
+pub mod routes;
 pub mod vmm;
 pub mod zfs;
 
@@ -86,6 +88,14 @@ pub fn sysctl_number(name: &std::ffi::CStr) -> io::Result<i32> {
         4 => Ok(value),
         _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
     }
+}
+
+/// Sets an integer of sysctl(3), by its name.
+pub fn set_sysctl_number(name: &std::ffi::CStr, value: i32) -> io::Result<()> {
+    let new = (&raw const value).cast();
+    // SAFETY: the name ends in NUL; as many bytes are read as the live local has, and nothing is written.
+    let result = unsafe { libc::sysctlbyname(name.as_ptr(), std::ptr::null_mut(), std::ptr::null_mut(), new, size_of::<i32>()) };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Whether the kernel has this module, loaded or compiled in (modfind(2)).

@@ -28,6 +28,7 @@ pub(super) const SIOCGDRVSPEC: c_ulong = request::<ifdrv>(IN | OUT, 123);
 pub(super) const SIOCIFCREATE2: c_ulong = request::<ifreq>(IN | OUT, 124);
 const SIOCAIFGROUP: c_ulong = request::<Group>(IN, 135);
 const SIOCGIFGROUP: c_ulong = request::<Groups>(IN | OUT, 136);
+const SIOCDIFGROUP: c_ulong = request::<Group>(IN, 137);
 
 /// `struct ifaliasreq`.
 #[repr(C)]
@@ -39,9 +40,14 @@ struct Alias {
     vhid: i32,
 }
 const SIOCAIFADDR: c_ulong = request::<Alias>(IN, 43);
+const SIOCDIFADDR: c_ulong = request::<ifreq>(IN, 25);
+const SIOCGIFNETMASK: c_ulong = request::<ifreq>(IN | OUT, 37);
+
+/// Every request that net-helper makes on a socket of `AF_INET`.
+pub const ADDRESS_REQUESTS: [c_ulong; 3] = [SIOCDIFADDR, SIOCGIFNETMASK, SIOCAIFADDR];
 
 /// Every request that net-helper makes: what a limited socket must be left with.
-pub const REQUESTS: [c_ulong; 15] = [
+pub const REQUESTS: [c_ulong; 16] = [
     SIOCSIFFLAGS,
     SIOCGIFFLAGS,
     SIOCGIFINDEX,
@@ -57,12 +63,21 @@ pub const REQUESTS: [c_ulong; 15] = [
     SIOCIFCREATE2,
     SIOCAIFGROUP,
     SIOCGIFGROUP,
+    SIOCDIFGROUP,
 ];
 
 /// net/if_bridgevar.h.
 const BRDGADD: c_ulong = 0;
 const BRDGDEL: c_ulong = 1;
+const BRDGGIFFLGS: c_ulong = 2;
+const BRDGSIFFLGS: c_ulong = 3;
 const BRDGGIFS: c_ulong = 6;
+const BRDGSADDR: c_ulong = 8;
+const BRDGDADDR: c_ulong = 11;
+/// `IFBIF_PRIVATE`: no frame goes from one of these members to another.
+const PRIVATE: u32 = 0x800;
+/// `IFBAF_STATIC`.
+const STATIC: u8 = 1;
 
 type Name = [c_char; libc::IFNAMSIZ];
 
@@ -85,12 +100,23 @@ struct Groups {
     unused: u64,
 }
 
-/// `struct ifbreq`: a member of a bridge; only its name is of interest here.
+/// `struct ifbreq`: a member of a bridge; its name and flags are of interest here.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Member {
     name: Name,
-    rest: [u32; 16],
+    flags: u32,
+    rest: [u32; 15],
+}
+
+/// `struct ifbareq`: where a hardware address is.
+#[repr(C)]
+struct Whereabouts {
+    name: Name,
+    expires: c_ulong,
+    flags: u8,
+    mac: [u8; 6],
+    vlan: u16,
 }
 
 /// `struct ifbifconf`: room for members.
@@ -100,8 +126,13 @@ struct Members {
     members: *mut Member,
 }
 
-const _: () =
-    assert!(size_of::<Group>() == 40 && size_of::<Groups>() == 40 && size_of::<Member>() == 80 && size_of::<Members>() == 16);
+const _: () = assert!(
+    size_of::<Group>() == 40
+        && size_of::<Groups>() == 40
+        && size_of::<Member>() == 80
+        && size_of::<Members>() == 16
+        && size_of::<Whereabouts>() == 40
+);
 
 /// An interface's name for the kernel, which wants a NUL within 16 bytes.
 pub(super) fn name(text: &str) -> io::Result<Name> {
@@ -180,6 +211,11 @@ pub fn join_group(socket: BorrowedFd<'_>, interface: &str, group: &str) -> io::R
     control(socket, SIOCAIFGROUP, &mut Group { name: name(interface)?, length: 0, gap: 0, group: name(group)? })
 }
 
+/// Takes an interface out of a group.
+pub fn leave_group(socket: BorrowedFd<'_>, interface: &str, group: &str) -> io::Result<()> {
+    control(socket, SIOCDIFGROUP, &mut Group { name: name(interface)?, length: 0, gap: 0, group: name(group)? })
+}
+
 /// The groups of an interface; the kernel puts each cloned one into that of its kind.
 pub fn groups(socket: BorrowedFd<'_>, interface: &str) -> io::Result<Vec<String>> {
     let mut names: [Name; 32] = [[0; libc::IFNAMSIZ]; 32];
@@ -210,20 +246,44 @@ pub fn set_up(socket: BorrowedFd<'_>, interface: &str, up: bool) -> io::Result<(
     control(socket, SIOCSIFFLAGS, &mut request)
 }
 
-/// Gives an interface an IPv4 address. The socket must be one of `AF_INET`.
-pub fn add_address(socket: BorrowedFd<'_>, interface: &str, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-    let of = |address: u32| libc::sockaddr_in {
+const fn inet(address: u32) -> libc::sockaddr_in {
+    libc::sockaddr_in {
         sin_len: 16,
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: 0,
         sin_addr: libc::in_addr { s_addr: address.to_be() },
         sin_zero: [0; 8],
-    };
+    }
+}
+
+/// A `struct ifreq` with an IPv4 address.
+#[repr(C)]
+struct WithAddress {
+    name: Name,
+    address: libc::sockaddr_in,
+}
+
+const _: () = assert!(size_of::<WithAddress>() == size_of::<ifreq>());
+
+/// Gives an interface an IPv4 address. The socket must be one of `AF_INET`.
+pub fn add_address(socket: BorrowedFd<'_>, interface: &str, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
     let address = u32::from(address);
     let mut alias =
-        Alias { name: name(interface)?, address: of(address), broadcast: of(address | !mask), mask: of(mask), vhid: 0 };
+        Alias { name: name(interface)?, address: inet(address), broadcast: inet(address | !mask), mask: inet(mask), vhid: 0 };
     control(socket, SIOCAIFADDR, &mut alias)
+}
+
+/// Takes an IPv4 address of an interface. The socket must be one of `AF_INET`.
+pub fn delete_address(socket: BorrowedFd<'_>, interface: &str, address: Ipv4Addr) -> io::Result<()> {
+    control(socket, SIOCDIFADDR, &mut WithAddress { name: name(interface)?, address: inet(address.into()) })
+}
+
+/// The length of the prefix of an IPv4 address of an interface. The socket must be one of `AF_INET`.
+pub fn prefix(socket: BorrowedFd<'_>, interface: &str, address: Ipv4Addr) -> io::Result<u32> {
+    let mut request = WithAddress { name: name(interface)?, address: inet(address.into()) };
+    control(socket, SIOCGIFNETMASK, &mut request)?;
+    Ok(request.address.sin_addr.s_addr.count_ones())
 }
 
 /// Its index.
@@ -308,25 +368,58 @@ pub(super) fn driver<T>(
 
 /// Makes an interface a member of a bridge. `EBUSY` if it is one of another.
 pub fn add_member(socket: BorrowedFd<'_>, bridge_name: &str, member: &str) -> io::Result<()> {
-    driver(socket, SIOCSDRVSPEC, bridge_name, BRDGADD, &mut Member { name: name(member)?, rest: [0; 16] })
+    driver(socket, SIOCSDRVSPEC, bridge_name, BRDGADD, &mut Member { name: name(member)?, flags: 0, rest: [0; 15] })
 }
 
 /// Takes a member off a bridge. `ENOENT` if it is none.
 pub fn delete_member(socket: BorrowedFd<'_>, bridge_name: &str, member: &str) -> io::Result<()> {
-    driver(socket, SIOCSDRVSPEC, bridge_name, BRDGDEL, &mut Member { name: name(member)?, rest: [0; 16] })
+    driver(socket, SIOCSDRVSPEC, bridge_name, BRDGDEL, &mut Member { name: name(member)?, flags: 0, rest: [0; 15] })
+}
+
+/// Has no frame go from a member of a bridge to others that are so, too; or takes that back. `ENOENT` if it is no member.
+pub fn set_private(socket: BorrowedFd<'_>, bridge_name: &str, member: &str, private: bool) -> io::Result<()> {
+    let mut argument = Member { name: name(member)?, flags: 0, rest: [0; 15] };
+    driver(socket, SIOCGDRVSPEC, bridge_name, BRDGGIFFLGS, &mut argument)?;
+    argument.flags = if private { argument.flags | PRIVATE } else { argument.flags & !PRIVATE };
+    driver(socket, SIOCSDRVSPEC, bridge_name, BRDGSIFFLGS, &mut argument)
+}
+
+/// Has a bridge know that a hardware address is at this member and nowhere else, for as long as it is a member.
+pub fn settle(socket: BorrowedFd<'_>, bridge_name: &str, member: &str, mac: [u8; 6]) -> io::Result<()> {
+    unsettle(socket, bridge_name, mac)?;
+    // Frames without a tag are of VLAN 1 before 15, and of none since; where one is not the other it is no harm.
+    for vlan in [1, 0] {
+        let mut argument = Whereabouts { name: name(member)?, expires: 0, flags: STATIC, mac, vlan };
+        driver(socket, SIOCSDRVSPEC, bridge_name, BRDGSADDR, &mut argument)?;
+    }
+    Ok(())
+}
+
+/// Has a bridge forget where a hardware address is.
+pub fn unsettle(socket: BorrowedFd<'_>, bridge_name: &str, mac: [u8; 6]) -> io::Result<()> {
+    let mut argument = Whereabouts { name: [0; libc::IFNAMSIZ], expires: 0, flags: 0, mac, vlan: 0 };
+    match driver(socket, SIOCSDRVSPEC, bridge_name, BRDGDADDR, &mut argument) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result,
+    }
 }
 
 /// The members of a bridge.
 pub fn members(socket: BorrowedFd<'_>, bridge_name: &str) -> io::Result<Vec<String>> {
+    Ok(members_apart(socket, bridge_name)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The members of a bridge, each with whether it is private ([`set_private`]).
+pub fn members_apart(socket: BorrowedFd<'_>, bridge_name: &str) -> io::Result<Vec<(String, bool)>> {
     let mut room = 64;
     loop {
-        let mut members = vec![Member { name: [0; libc::IFNAMSIZ], rest: [0; 16] }; room];
+        let mut members = vec![Member { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 15] }; room];
         let length = u32::try_from(size_of_val(members.as_slice())).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let mut argument = Members { length, members: members.as_mut_ptr() };
         driver(socket, SIOCGDRVSPEC, bridge_name, BRDGGIFS, &mut argument)?;
         let count = argument.length as usize / size_of::<Member>();
         if count < room {
-            return Ok(members.iter().take(count).map(|member| text(&member.name)).collect());
+            return Ok(members.iter().take(count).map(|member| (text(&member.name), member.flags & PRIVATE != 0)).collect());
         }
         room *= 2;
     }

@@ -27,6 +27,7 @@ pub struct Command {
 const GENERIC: u32 = 1_137_070_366;
 const ETHER: u32 = 917_786_906;
 const BRIDGE: u32 = 1_569_321_993;
+const BPF: u32 = 944_100_792;
 /// `NGM_READONLY | NGM_HASREPLY`.
 const ASKS: u32 = 0x1000_0000 | HAS_REPLY;
 
@@ -167,6 +168,15 @@ fn text(bytes: &[u8], at: usize) -> String {
 pub fn make_peer(socket: BorrowedFd<'_>, path: &str, kind: &str, hook: &str, peer_hook: &str) -> io::Result<()> {
     let data = [field(kind, NAME)?, field(hook, NAME)?, field(peer_hook, NAME)?].concat();
     send(socket, path, MKPEER, &data).map(drop)
+}
+
+/// Has a hook of the bpf node at `path` let what a program passes go on to another hook, and nothing else.
+pub fn filter(socket: BorrowedFd<'_>, path: &str, hook: &str, program: &[crate::frames::Step], to: &str) -> io::Result<()> {
+    const SET_PROGRAM: Command = Command { cookie: BPF, number: 1 };
+    let count = i32::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut data = [field(hook, NAME)?, field(to, NAME)?, vec![0; NAME], count.to_ne_bytes().to_vec()].concat();
+    data.extend(program.iter().flat_map(crate::frames::Step::bytes));
+    send(socket, path, SET_PROGRAM, &data).map(drop)
 }
 
 /// Names the node at `path`.

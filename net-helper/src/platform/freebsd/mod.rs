@@ -7,22 +7,29 @@
 //! Making and naming are two requests. So that nothing stays when the helper is killed between them, the first thing that a new
 //! interface gets is a description that says what it will be called, by which [`NetHost::sweep`] finds it.
 //!
+//! A switch that is a subnet has rules of pf(4) in an anchor of its own ([`subnets`]), by requests that work in capability mode, too. What
+//! its guests may send at all is held to by a program of bpf in a node of netgraph, between the tap and whatever that is a member of: pf
+//! sees nothing of a frame but what is in it.
+//!
 //! There is no request that has the host not listen on an interface, as there is on Linux: a bridge takes no IPv6 address by itself, but
 //! the host answers guests on it for its other addresses unless a firewall forbids it.
 
 pub mod outside;
+pub mod rules;
+mod subnets;
 
-use super::{Counters, HostError, Link, NetHost, Switch};
+use super::{Counters, HostError, Link, NetHost, Route, Switch};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use outside::Outside;
+use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
-use skep_proto::{IfName, InstanceId, Text};
-use skep_rights::net::INTERFACE_IOCTLS;
-use skep_sys::freebsd::{net, vxlan};
+use skep_proto::{Forward, IfName, InstanceId, Text};
+use skep_rights::net::{ADDRESS_IOCTLS, INTERFACE_IOCTLS, PF_IOCTLS};
+use skep_sys::freebsd::{net, pf, vxlan};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -34,29 +41,49 @@ const MAKING: &str = "skep makes ";
 /// Groups that do not tell a kind.
 const OTHER_GROUPS: [&str; 3] = ["all", "egress", GROUP];
 
-// The limits that the table puts on the socket are the requests that are made on it.
-const _: () = {
-    assert!(INTERFACE_IOCTLS.len() == net::REQUESTS.len());
-    let (mut allowed, mut made) = (INTERFACE_IOCTLS, net::REQUESTS.as_slice());
+/// The limits that the table puts on a descriptor are the requests that are made on it.
+const fn same(mut allowed: &[u64], mut made: &[nix::libc::c_ulong]) -> bool {
+    if allowed.len() != made.len() {
+        return false;
+    }
     while let ([one, rest @ ..], [other, others @ ..]) = (allowed, made) {
-        assert!(*one == *other);
+        if *one != *other {
+            return false;
+        }
         (allowed, made) = (rest, others);
     }
-};
+    true
+}
+const _: () = assert!(same(INTERFACE_IOCTLS, &net::REQUESTS));
+const _: () = assert!(same(ADDRESS_IOCTLS, &net::ADDRESS_REQUESTS));
+const _: () = assert!(same(PF_IOCTLS, &pf::REQUESTS));
 
 /// The network of the jail, or host, that this process began in.
 #[derive(Debug)]
 pub struct Host {
     socket: OwnedFd,
+    /// For addresses of IPv4, which take a socket of that family.
+    addresses: OwnedFd,
     outside: Option<Outside>,
+    /// /dev/pf, once it was needed.
+    rules: Option<OwnedFd>,
+    /// The hardware addresses of guests that are kept to their own.
+    own: BTreeMap<String, [u8; 6]>,
 }
 
 impl Host {
     /// Opens the socket. The process has to stay root: the kernel asks for it at each request.
     pub fn acquire(identity: &mut Option<(u32, u32)>) -> Result<Self, HostError> {
         *identity = None;
-        let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
-        Ok(Self { socket: socket.map_err(HostError::step("open a socket"))?, outside: None })
+        let open = |family| socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+        let of = |family| open(family).map_err(HostError::step("open a socket"));
+        let (socket, addresses) = (of(AddressFamily::Unix)?, of(AddressFamily::Inet)?);
+        Ok(Self { socket, addresses, outside: None, rules: None, own: BTreeMap::new() })
+    }
+
+    fn outside(&self) -> Result<&Outside, HostError> {
+        let missing = || HostError::step("start the part outside of capability mode")(Errno::EOPNOTSUPP);
+        self.outside.as_ref().ok_or_else(missing)
     }
 
     /// Starts the part outside of capability mode, this program itself: without it there are no taps, nor switches of netgraph.
@@ -90,13 +117,13 @@ impl Host {
 
     /// Lines of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let mut held = vec![("interfaces", self.socket.as_fd())];
+        let mut held = vec![("interfaces", self.socket.as_fd()), ("addresses", self.addresses.as_fd())];
         held.extend(self.outside.iter().map(|outside| ("outside", outside.as_fd())));
         held
     }
 
     /// What there is to know of the interface `text`; none if it went meanwhile, or if no message can carry its name.
-    fn look(&self, text: &str, bridges: &BTreeMap<String, u32>) -> io::Result<Option<Link>> {
+    fn look(&self, text: &str, bridges: &BTreeMap<String, (u32, bool)>) -> io::Result<Option<Link>> {
         let socket = self.socket.as_fd();
         let Ok(name) = text.parse::<IfName>() else { return Ok(None) };
         let found = (|| {
@@ -112,8 +139,8 @@ impl Host {
                 up: flags & nix::libc::IFF_UP != 0,
                 loopback: flags & nix::libc::IFF_LOOPBACK != 0,
                 mtu: net::mtu(socket, text)?,
-                bridge: bridges.get(text).copied(),
-                isolated: false,
+                bridge: bridges.get(text).map(|(bridge, _)| *bridge),
+                isolated: bridges.get(text).is_some_and(|(_, apart)| *apart),
                 note: net::description(socket, text)?,
             })
         })();
@@ -123,17 +150,19 @@ impl Host {
         }
     }
 
-    /// The index of the bridge of each member.
-    fn bridges(&self, names: &[String]) -> io::Result<BTreeMap<String, u32>> {
+    /// The index of the bridge of each member, and whether it is kept apart there.
+    fn bridges(&self, names: &[String]) -> io::Result<BTreeMap<String, (u32, bool)>> {
         let socket = self.socket.as_fd();
-        let members = |name: &str| -> io::Result<(u32, Vec<String>)> {
+        let members = |name: &str| -> io::Result<(u32, Vec<(String, bool)>)> {
             let is_bridge = net::groups(socket, name)?.iter().any(|group| group == "bridge");
-            Ok((net::index(socket, name)?, if is_bridge { net::members(socket, name)? } else { Vec::new() }))
+            Ok((net::index(socket, name)?, if is_bridge { net::members_apart(socket, name)? } else { Vec::new() }))
         };
         let mut found = BTreeMap::new();
         for name in names {
             match members(name) {
-                Ok((bridge, members)) => found.extend(members.into_iter().map(|member| (member, bridge))),
+                Ok((bridge, members)) => {
+                    found.extend(members.into_iter().map(|(member, apart)| (member, (bridge, apart))));
+                }
                 // It went meanwhile.
                 Err(e) if is(&e, Errno::ENXIO) => {}
                 Err(e) => return Err(e),
@@ -226,8 +255,7 @@ impl NetHost for Host {
 
     fn make_bridge(&mut self, name: &IfName, kind: Switch) -> Result<(), HostError> {
         if kind == Switch::Netgraph {
-            let missing = || HostError::step("start the part outside of capability mode")(Errno::EOPNOTSUPP);
-            return self.outside.as_ref().ok_or_else(missing)?.make(name);
+            return self.outside()?.make(name);
         }
         let made = net::create(self.socket.as_fd(), "bridge");
         let made = made.map_err(unmade("make a bridge", "make a bridge (kldload if_bridge)"))?;
@@ -235,8 +263,7 @@ impl NetHost for Host {
     }
 
     fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, HostError> {
-        let missing = || HostError::step("start the part outside of capability mode")(Errno::EOPNOTSUPP);
-        self.outside.as_ref().ok_or_else(missing)?.make_tap(name)
+        self.outside()?.make_tap(name)
     }
 
     fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError> {
@@ -304,7 +331,53 @@ impl NetHost for Host {
                 _ => {}
             }
         }
-        left.iter().try_for_each(|name| self.delete(name))
+        left.iter().try_for_each(|name| self.delete(name))?;
+        self.sweep_rules(instance)
+    }
+
+    fn no_subnets(&mut self) -> Option<&'static str> {
+        self.why_no_subnets()
+    }
+
+    fn routes(&mut self) -> Result<Vec<Route>, HostError> {
+        // A part of the world, but for halves of it: VPNs have a default route in two parts.
+        Ok(self.outside()?.routes()?.into_iter().filter(|route| route.prefix >= 8).collect())
+    }
+
+    fn set_address(&mut self, bridge: &IfName, address: Option<(Ipv4Addr, u8)>) -> Result<(), HostError> {
+        self.address(bridge, address)
+    }
+
+    fn guard(
+        &mut self, instance: InstanceId, bridge: &IfName, gateway: Option<(&Gateway, &[PortForward])>,
+    ) -> Result<(), HostError> {
+        self.guard_switch(instance, bridge, gateway)
+    }
+
+    fn listener(&mut self, forward: &Forward) -> Result<Option<IpAddr>, HostError> {
+        let address = forward.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        Ok(self.outside()?.is_taken(forward)?.then_some(address.into()))
+    }
+
+    fn forward(&mut self, instance: InstanceId) -> Result<(), HostError> {
+        self.forward_if_needed(instance)
+    }
+
+    fn guard_tap(&mut self, tap: &IfName, own: Option<&Own>) -> Result<(), HostError> {
+        self.guard_port(tap, own)
+    }
+
+    fn open_port(&mut self, tap: &Link) -> Result<OwnedFd, HostError> {
+        self.outside()?.open_port(&tap.name)
+    }
+
+    fn isolate(&mut self, port: &IfName, isolated: bool) -> Result<(), HostError> {
+        let step = || HostError::step("keep it apart from others of its switch");
+        match self.bridge_of_port(port).map_err(step())? {
+            Some(bridge) => net::set_private(self.socket.as_fd(), &bridge, port.as_str(), isolated).map_err(step()),
+            None if isolated => Err(HostError::step("keep it apart on a switch of netgraph")(Errno::EOPNOTSUPP)),
+            None => Ok(()),
+        }
     }
 
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
@@ -320,12 +393,15 @@ impl NetHost for Host {
             let is_tap = net::groups(socket, name)?.iter().any(|group| group == "tap");
             Ok(is_tap && net::flags(socket, name)? & nix::libc::IFF_RUNNING != 0)
         };
-        match open_tap() {
+        let deleted = match open_tap() {
             // The kernel would wait until whoever has it open closes it, and we with it.
             Ok(true) => Err(HostError::step("delete it while it is open")(Errno::EBUSY)),
             Ok(false) => gone(net::destroy(socket, name)),
             Err(e) => gone(Err(e)),
-        }
+        };
+        deleted.map(|()| {
+            self.own.remove(name);
+        })
     }
 
     fn mark(&mut self, name: &IfName, note: &str) -> Result<(), HostError> {
@@ -360,17 +436,29 @@ impl NetHost for Host {
         if let Some(graph) = self.graph_of(bridge)? {
             return graph.join(port, bridge);
         }
-        let (socket, bridge, port) = (self.socket.as_fd(), bridge.as_str(), port.as_str());
+        let group = rules::taps(bridge);
+        let (socket, bridge, name, port) = (self.socket.as_fd(), bridge.as_str(), port, port.as_str());
         let all = || -> io::Result<()> {
             // All members of a bridge have one MTU: the first one's. What is ours can follow, what is the host's cannot.
             let (wanted, mtu) = (net::mtu(socket, bridge)?, net::mtu(socket, port)?);
+            let groups = net::groups(socket, port)?;
+            let ours = groups.iter().any(|group| group == GROUP);
             if wanted != mtu && !net::members(socket, bridge)?.is_empty() {
-                if !net::groups(socket, port)?.iter().any(|group| group == GROUP) {
+                if !ours {
                     return Err(io::Error::other(format!("its MTU is {mtu}, that of the bridge's members {wanted}")));
                 }
                 net::set_mtu(socket, port, wanted)?;
             }
-            net::add_member(socket, bridge, port)
+            net::add_member(socket, bridge, port)?;
+            let rest = || -> io::Result<()> {
+                if ours && groups.iter().any(|group| group == "tap") && !groups.contains(&group) {
+                    net::join_group(socket, port, &group)?;
+                }
+                self.settle(name, bridge)
+            };
+            rest().inspect_err(|_| {
+                let _ = net::delete_member(socket, bridge, port);
+            })
         };
         all().map_err(HostError::step("make it a member of the bridge"))
     }
@@ -380,6 +468,19 @@ impl NetHost for Host {
             return graph.leave(port, bridge);
         }
         let step = HostError::step("release it from the bridge");
-        net::delete_member(self.socket.as_fd(), bridge.as_str(), port.as_str()).map_err(step)
+        let (socket, group, bridge, port) = (self.socket.as_fd(), rules::taps(bridge), bridge.as_str(), port.as_str());
+        let all = || -> io::Result<()> {
+            let was_in = match net::leave_group(socket, port, &group) {
+                // It is no tap of ours.
+                Err(e) if is(&e, Errno::ENOENT) => false,
+                result => result.map(|()| true)?,
+            };
+            net::delete_member(socket, bridge, port).inspect_err(|_| {
+                if was_in {
+                    let _ = net::join_group(socket, port, &group);
+                }
+            })
+        };
+        all().map_err(step)
     }
 }

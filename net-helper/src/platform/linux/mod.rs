@@ -228,7 +228,7 @@ impl NetHost for Host {
         Ok(self.links()?.into_iter().filter(|link| indices.contains(&link.index)).map(|link| link.name).collect())
     }
 
-    fn no_subnets(&self) -> Option<&'static str> {
+    fn no_subnets(&mut self) -> Option<&'static str> {
         self.filter.is_none().then_some("this kernel has no nf_tables, whose rules keep a subnet apart")
     }
 

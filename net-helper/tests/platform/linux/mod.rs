@@ -1,8 +1,8 @@
 //! What only Linux does.
 
-mod gateway;
 mod rates;
 mod sandboxed;
+mod servers;
 
 use crate::acts::Net7;
 use crate::support::frames::{frame, hear, receive, send};

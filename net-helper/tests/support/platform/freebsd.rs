@@ -49,6 +49,32 @@ pub fn host() -> Host {
     Host::acquire(&mut None).unwrap().with_outside(&program(), instance(), &uplinks()).unwrap()
 }
 
+/// Whether the host forwards packets, after having it do so or not.
+pub fn forwarding(set: Option<bool>) -> bool {
+    let forward = c"net.inet.ip.forwarding";
+    if let Some(on) = set {
+        skep_sys::freebsd::set_sysctl_number(forward, on.into()).unwrap();
+    }
+    skep_sys::freebsd::sysctl_number(forward).unwrap() == 1
+}
+
+/// Names of the rules that are there.
+pub fn rules(host: &mut Host) -> Vec<String> {
+    host.anchors().unwrap()
+}
+
+/// The frames of one read of a port (`struct bpf_hdr`).
+pub fn frames_of(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let captured = u32::from_ne_bytes(*rest.get(16..)?.first_chunk()?) as usize;
+        let header = usize::from(u16::from_ne_bytes(*rest.get(24..)?.first_chunk()?));
+        let frame = &rest[header..header + captured];
+        rest = rest.get((header + captured).next_multiple_of(8)..).unwrap_or_default();
+        Some(frame)
+    })
+}
+
 /// The network that a test may change: what is made in it by skep's names goes at its end.
 pub struct Network {
     made: Vec<String>,
@@ -75,6 +101,18 @@ impl Network {
         net::rename(socket.as_fd(), &made, name).unwrap();
         self.made.push(name.to_owned());
         tap
+    }
+
+    /// Sets an interface of the host up.
+    pub fn up(&self, name: &str) {
+        net::set_up(any_socket().as_fd(), name, true).unwrap();
+    }
+
+    /// An interface's hardware address.
+    pub fn mac(&self, name: &str) -> [u8; 6] {
+        let interfaces = nix::ifaddrs::getifaddrs().unwrap().filter(|i| i.interface_name == name);
+        let mut links = interfaces.filter_map(|i| i.address?.as_link_addr()?.addr());
+        links.next().unwrap()
     }
 
     /// Gives an interface of the host an address.

@@ -32,6 +32,25 @@ pub fn host() -> skep_net_helper::platform::Host {
     skep_net_helper::platform::Host::acquire(&mut None).unwrap()
 }
 
+/// Whether the host forwards packets, after having it do so or not.
+pub fn forwarding(set: Option<bool>) -> bool {
+    let forward = "/proc/sys/net/ipv4/ip_forward";
+    if let Some(on) = set {
+        std::fs::write(forward, if on { "1" } else { "0" }).unwrap();
+    }
+    std::fs::read_to_string(forward).unwrap().trim() == "1"
+}
+
+/// Names of the rules that are there.
+pub fn rules(host: &mut skep_net_helper::platform::Host) -> Vec<String> {
+    host.tables().unwrap()
+}
+
+/// The frames of one read of a port.
+pub fn frames_of(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::once(bytes)
+}
+
 /// The network that a test may change; it ends with the thread.
 pub struct Network(());
 

@@ -1,4 +1,5 @@
-//! The part outside of capability mode: a process of its own ([`sender`]) that makes taps and sends the control messages of netgraph(4).
+//! The part outside of capability mode: a process of its own ([`sender`]) that makes taps, sends the control messages of netgraph(4),
+//! and for switches that are subnets opens what is opened by name and asks what capability mode refuses ([`subnets`]).
 //! It reads typed requests from net-helper alone, checks them for itself, and ends with it.
 //!
 //! * Messages name their nodes, which capability mode forbids. Switches of netgraph are a bridge node each, to which interfaces are
@@ -8,14 +9,17 @@
 //!   frames through it.
 
 pub mod sender;
+mod subnets;
 
 use crate::platform::{Counters, HostError};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+use skep_proto::net::Own;
 use skep_proto::wire::{decode, encode};
-use skep_proto::{IfName, InstanceId};
+use skep_proto::{Forward, IfName, InstanceId};
 use skep_sys::msg;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -54,6 +58,18 @@ enum Ask {
     MakeTap(IfName),
     /// What has gone through a tap, which has this index.
     Count(IfName, u32),
+    /// Open /dev/pf.
+    OpenRules,
+    /// Open the frames that come in at a tap and are for guests' services.
+    OpenPort(IfName),
+    /// Keep the guest of a tap to his own addresses, or let him go.
+    Guard(IfName, Option<Own>),
+    /// Whether the host forwards packets of IPv4; and have it do so, or not.
+    Forward(Option<bool>),
+    /// IPv4 routes, this many left out.
+    Routes(u32),
+    /// Whether a socket of the host's has a port.
+    IsTaken(Forward),
 }
 
 /// What it says.
@@ -63,6 +79,10 @@ enum Said {
     Names(Names),
     /// Bytes and packets that came in, bytes and packets that went out.
     Counted([u64; 4]),
+    /// The host forwards packets, or has the port.
+    Is(bool),
+    /// Routes: net, prefix, index of the interface.
+    Routes(Vec<(Ipv4Addr, u8, u32)>),
 }
 
 /// What it answers: that, or the failed step and its errno.
@@ -110,7 +130,7 @@ impl Outside {
     fn ask(&self, ask: &Ask) -> Result<Names, HostError> {
         match self.ask_for(ask, 0)?.0 {
             Said::Names(names) => Ok(names),
-            Said::Counted(_) => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -142,7 +162,7 @@ impl Outside {
             Said::Counted([rx_bytes, rx_packets, tx_bytes, tx_packets]) => {
                 Some(Counters { rx_bytes, rx_packets, tx_bytes, tx_packets })
             }
-            Said::Names(_) => None,
+            _ => None,
         })
     }
 

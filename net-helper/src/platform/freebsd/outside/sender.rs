@@ -2,6 +2,7 @@
 //! one is checked here, too.
 
 use super::super::{DESCRIBE, ENTER_GROUP, NAME as NAME_IT, adopt, unmade};
+use super::subnets::{self, FORWARD, GUARD, OPEN_PORT, OPEN_RULES, ROUTES, TAKEN};
 use super::{Answer, Ask, PAGE, Said};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -20,7 +21,7 @@ const MAKE: &str = "make a bridge node (kldload ng_bridge)";
 const NAME: &str = "name the bridge node";
 const KEEP: &str = "keep the bridge node";
 const NODES: &str = "list nodes";
-const HOOKS: &str = "list a node's hooks (kldload ng_ether)";
+pub const HOOKS: &str = "list a node's hooks (kldload ng_ether)";
 const JOIN: &str = "join it to the bridge node";
 const LEAVE: &str = "take it off the bridge node";
 const REMOVE: &str = "remove the bridge node";
@@ -30,7 +31,7 @@ const NO_TAPS: &str = "make a tap (kldload if_tuntap)";
 pub const OPEN_TAP: &str = "open the tap";
 const COUNT: &str = "read its counters";
 /// Steps, as errors name them.
-pub const STEPS: [&str; 17] = [
+pub const STEPS: [&str; 23] = [
     FOREIGN_TAP,
     MAKE_TAP,
     NO_TAPS,
@@ -48,6 +49,12 @@ pub const STEPS: [&str; 17] = [
     JOIN,
     LEAVE,
     REMOVE,
+    OPEN_RULES,
+    OPEN_PORT,
+    GUARD,
+    FORWARD,
+    ROUTES,
+    TAKEN,
 ];
 
 /// Why it did not begin.
@@ -96,29 +103,38 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             Err(_) => return Ok(()),
         };
         let Ok(ask) = decode::<Ask>(&record.bytes) else { return Ok(()) };
-        let mut tap = None;
-        let acted = match &ask {
-            Ask::MakeTap(name) => sender.make_tap(name).map(|opened| {
-                tap = Some(opened);
+        let mut opened = None;
+        let mut opens = |open: Step<OwnedFd>| {
+            open.map(|fd| {
+                opened = Some(fd);
                 Said::Names(Vec::new())
-            }),
+            })
+        };
+        let acted = match &ask {
+            Ask::MakeTap(name) => opens(sender.make_tap(name)),
+            Ask::OpenRules => opens(subnets::open_rules()),
+            Ask::OpenPort(name) => opens(sender.open_port(name)),
             Ask::Count(name, index) => sender.count(name, *index),
+            Ask::Forward(set) => subnets::forward(*set),
+            Ask::Routes(after) => subnets::list(*after),
+            Ask::IsTaken(forward) => subnets::is_taken(forward),
             ask => sender.act(ask).map(Said::Names),
         };
         let answer = acted.map_err(|(step, error)| (step.to_owned(), error.raw_os_error().unwrap_or(Errno::EIO as i32)));
         let Ok(bytes) = encode::<Answer>(&answer) else { return Ok(()) };
-        let fds: Vec<BorrowedFd<'_>> = tap.iter().map(AsFd::as_fd).collect();
+        let fds: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
         msg::send(requests.as_fd(), &bytes, &fds, None)?;
     }
 }
 
-type Step<T> = Result<T, (&'static str, io::Error)>;
+pub type Step<T> = Result<T, (&'static str, io::Error)>;
 
-fn step<T>(step: &'static str, result: io::Result<T>) -> Step<T> {
+pub fn step<T>(step: &'static str, result: io::Result<T>) -> Step<T> {
     result.map_err(|error| (step, error))
 }
 
-struct Sender {
+/// What it has.
+pub struct Sender {
     instance: InstanceId,
     uplinks: Vec<IfName>,
     interfaces: OwnedFd,
@@ -162,8 +178,15 @@ impl Sender {
                 let members = members.filter_map(|hook| Some((hook.peer.name.parse().ok()?, hook.peer.id)));
                 return Ok(members.skip(*after as usize).take(PAGE).collect());
             }
+            Ask::Guard(tap, own) => self.guard(socket, tap, own.as_ref())?,
             // They need no socket.
-            Ask::MakeTap(_) | Ask::Count(..) => {}
+            Ask::MakeTap(_)
+            | Ask::Count(..)
+            | Ask::OpenRules
+            | Ask::OpenPort(_)
+            | Ask::Forward(_)
+            | Ask::Routes(_)
+            | Ask::IsTaken(_) => {}
         }
         Ok(Vec::new())
     }
@@ -174,7 +197,7 @@ impl Sender {
     }
 
     /// Whether it is the name that `of` gives to some number.
-    fn named(&self, name: &IfName, letter: char, of: fn(InstanceId, u16) -> IfName) -> io::Result<()> {
+    pub(super) fn named(&self, name: &IfName, letter: char, of: fn(InstanceId, u16) -> IfName) -> io::Result<()> {
         let prefix = format!("sk{}{letter}", self.instance);
         let number = name.as_str().strip_prefix(&prefix).and_then(|number| number.parse::<u16>().ok());
         let ours = number.is_some_and(|number| *name == of(self.instance, number));
@@ -252,7 +275,7 @@ impl Sender {
 }
 
 /// The path of a node. That of an interface has `_` for what would mean something in a path.
-fn path(name: &IfName) -> String {
+pub fn path(name: &IfName) -> String {
     format!("{}:", name.as_str().replace('.', "_"))
 }
 

@@ -1,15 +1,15 @@
 //! Switches that are subnets: frames from a guest's tap and from the world outside.
 
-use crate::acts::Net7;
-use crate::support::ask;
-use crate::support::frames::{receive, send};
+use crate::acts::{Net7, tap};
+use crate::support::frames::{frame, hear, receive, send};
+use crate::support::{LOOPBACK, ask, forwarding, frames_of, rules};
 use nix::errno::Errno;
 use skep_net_helper::platform::NetHost;
+use skep_proto::Reason;
 use skep_proto::net::{
-    ConnectServer, DeleteSwitch, DeleteTap, Gateway, GuardTap, OpenPort, OpenResolvers, Own, Reach, SetGateway,
+    CheckPort, DeleteSwitch, DeleteTap, Gateway, GuardTap, MoveTap, OpenPort, Own, PortForward, Reach, SetGateway,
 };
 use skep_proto::services::{ADDRESS, MAC};
-use skep_proto::{Reason, UpTo};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -20,7 +20,6 @@ const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
 const GUEST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x22];
 const WORLD_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x99];
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 fn sum(bytes: &[u8]) -> u16 {
     let pairs = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
@@ -58,6 +57,10 @@ fn arp(request: bool, (mac, ip): ([u8; 6], Ipv4Addr), (to_mac, to): ([u8; 6], Ip
     let mut bytes = [&destination[..], &mac, &kind, &mac, &ip.octets(), &to_mac, &to.octets()].concat();
     bytes.resize(60, 0);
     bytes
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
 }
 
 fn mac_at(frame: &[u8], at: usize) -> [u8; 6] {
@@ -104,7 +107,7 @@ fn world(net: &mut Net7) -> (OwnedFd, OwnedFd) {
     net.network.address("out0", HOST);
     // As an uplink it is set up.
     net.network.up("out0");
-    net.network.up("lo");
+    net.network.up(LOOPBACK);
     net.switch(0, None).unwrap();
     (outside, net.tap(1, Some(0)).unwrap())
 }
@@ -113,13 +116,12 @@ fn world(net: &mut Net7) -> (OwnedFd, OwnedFd) {
 fn guests_of_a_nat_switch_reach_what_the_host_reaches_and_not_the_host() {
     let Some(mut net) = Net7::new() else { return };
     let (outside, guest) = world(&mut net);
-    // A new network begins as the first one is at the moment.
-    std::fs::write(FORWARD, "0").unwrap();
-    let before = std::fs::read_to_string(FORWARD).unwrap();
+    // On Linux a new network begins as the first one is at the moment.
+    forwarding(Some(false));
     // Twice: it is a state, not an act.
     gateway(&mut net, Reach::Out);
     gateway(&mut net, Reach::Out);
-    assert_eq!(std::fs::read_to_string(FORWARD).unwrap(), "1\n");
+    assert!(forwarding(None));
     let to_router = (GUEST_MAC, router(&guest));
 
     // Out, in the host's name; and back.
@@ -177,9 +179,10 @@ fn guests_of_a_nat_switch_reach_what_the_host_reaches_and_not_the_host() {
 
     // All of it goes with the switch.
     drop(guest);
+    ask(&mut net.client, DeleteTap { number: 1 }).unwrap();
     ask(&mut net.client, DeleteSwitch { number: 0 }).unwrap();
-    assert_eq!(std::fs::read_to_string(FORWARD).unwrap(), before);
-    assert_eq!(net.host.tables().unwrap(), [] as [String; 0]);
+    assert!(!forwarding(None));
+    assert_eq!(rules(&mut net.host), [] as [String; 0]);
 }
 
 #[test]
@@ -200,7 +203,7 @@ fn guests_of_a_host_only_switch_reach_the_host_and_nothing_beyond() {
     assert_eq!(next(&outside, (WORLD_MAC, WORLD)).2, "own");
     // Without a gateway it is a plain switch again.
     ask(&mut net.client, SetGateway { number: 0, gateway: None, forwards: vec![] }).unwrap();
-    assert_eq!(net.host.tables().unwrap(), [] as [String; 0]);
+    assert_eq!(rules(&mut net.host), [] as [String; 0]);
     let addresses = net.host.owners(ROUTER.into());
     assert!(addresses.unwrap().is_empty());
 }
@@ -259,15 +262,10 @@ fn a_guarded_guest_sends_only_as_who_he_is() {
     send(&guest, &udp(all(GUEST_MAC), (forged, 1), (to, 7), "free, too"));
     assert_eq!(next(&other, (WORLD_MAC, WORLD)).2, "free, too");
     ask(&mut net.client, GuardTap { number: 1, own }).unwrap();
+    drop(guest);
     ask(&mut net.client, DeleteTap { number: 1 }).unwrap();
-    assert_eq!(net.host.tables().unwrap(), [] as [String; 0]);
+    assert_eq!(rules(&mut net.host), [] as [String; 0]);
     net.refused(Reason::NotFound, |n| ask(&mut n.client, GuardTap { number: 1, own }).map(drop));
-    // Of one that ended by itself, the next helper finds what it left, or the next with its number.
-    ask(&mut net.client, GuardTap { number: 2, own }).unwrap();
-    drop(other);
-    assert_eq!(net.host.tables().unwrap().len(), 1);
-    net.host.sweep(crate::support::instance()).unwrap();
-    assert_eq!(net.host.tables().unwrap(), [] as [String; 0]);
 }
 
 #[test]
@@ -278,6 +276,8 @@ fn a_subnet_that_the_host_reaches_otherwise_is_refused() {
     net.network.up("out0");
     net.switch(0, None).unwrap();
     let gateway = Some(Gateway { subnet: "10.64.0.0/16".parse().unwrap(), reach: Reach::Out });
+    // What the helper needs for it is open from then on.
+    ask(&mut net.client, SetGateway { number: 0, gateway: None, forwards: vec![] }).unwrap();
     // Nor is a switch that others' network is on a subnet of ours.
     let _up0 = net.network.outside("up0");
     net.switch(1, Some("up0")).unwrap();
@@ -287,7 +287,7 @@ fn a_subnet_that_the_host_reaches_otherwise_is_refused() {
         net.refused(Reason::InUse, |n| ask(&mut n.client, SetGateway { number: 0, gateway, forwards: vec![] }).map(drop));
     assert_eq!(refusal.field.as_str(), "subnet");
     assert!(refusal.note.as_str().contains("10.64.7.0/24 through out0"), "{refusal}");
-    assert_eq!(net.host.tables().unwrap(), [] as [String; 0]);
+    assert_eq!(rules(&mut net.host), [] as [String; 0]);
     net.refused(Reason::NotFound, |n| ask(&mut n.client, SetGateway { number: 5, gateway, forwards: vec![] }).map(drop));
     net.refused(Reason::NotFound, |n| ask(&mut n.client, SetGateway { number: 5, gateway: None, forwards: vec![] }).map(drop));
 }
@@ -307,71 +307,72 @@ fn a_port_shows_what_is_for_services_and_nothing_else() {
     while seen.len() < 2 {
         let mut set = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&port), nix::poll::PollFlags::POLLIN)];
         assert_eq!(nix::poll::poll(&mut set, 20_000u16), Ok(1), "no frame came");
-        let mut buffer = [0; 2048];
+        let mut buffer = vec![0; 128 << 10];
         match nix::unistd::read(&port, &mut buffer) {
-            Ok(got) => seen.push(String::from_utf8_lossy(&buffer[42..got]).trim_end_matches('\0').to_owned()),
+            Ok(got) => seen.extend(frames_of(&buffer[..got]).map(|frame| text_of(&frame[42..]))),
             Err(Errno::EAGAIN) => {}
             Err(e) => panic!("{e}"),
         }
     }
     assert_eq!(seen, ["a question", "discover"]);
     // What is written to it comes to the guest alone.
-    nix::unistd::write(&port, &udp((WORLD_MAC, GUEST_MAC), (service, 53), (GUEST, 5353), "an answer")).unwrap();
+    nix::unistd::write(&port, &udp((MAC, GUEST_MAC), (service, 53), (GUEST, 5353), "an answer")).unwrap();
     assert_eq!(next(&guest, (GUEST_MAC, GUEST)).2, "an answer");
 }
 
-fn connect_to(net: &mut Net7, address: &str) -> Result<OwnedFd, Reason> {
-    let call = ConnectServer { address: address.parse().unwrap(), port: 4430 };
-    ask(&mut net.client, call).map(|(_, [socket])| socket).map_err(|refusal| refusal.reason)
-}
-
 #[test]
-fn no_connection_leads_inside() {
+fn isolated_taps_hear_all_but_each_other() {
     let Some(mut net) = Net7::new() else { return };
-    net.network.up("lo");
-    let server = std::net::TcpListener::bind("127.0.0.9:4430").unwrap();
-    // What the administrator named.
-    let socket = connect_to(&mut net, "127.0.0.9").unwrap();
-    let (mut there, _) = server.accept().unwrap();
-    std::io::Write::write_all(&mut there, b"hello").unwrap();
-    let mut socket = std::net::TcpStream::from(socket);
-    socket.set_nonblocking(false).unwrap();
-    let mut buffer = [0; 5];
-    std::io::Read::read_exact(&mut socket, &mut buffer).unwrap();
-    assert_eq!(&buffer, b"hello");
-    drop(connect_to(&mut net, "::ffff:127.0.0.9").unwrap());
-    for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "192.168.0.1", "169.254.169.254", "64:ff9b::7f00:9", "0.0.0.0", "::"]
-    {
-        assert_eq!(connect_to(&mut net, address).unwrap_err(), Reason::PermissionDenied, "{address}");
-    }
-    // Named, and public, but without a way.
-    assert_eq!(connect_to(&mut net, "10.64.7.5").unwrap_err(), Reason::Unavailable);
-    assert_eq!(connect_to(&mut net, "198.21.0.1").unwrap_err(), Reason::Unavailable);
-    // Public, but the host's own; named, but of the suite's guests.
-    let _outside = net.network.outside("out0");
-    net.network.up("out0");
-    net.network.address("out0", Ipv4Addr::new(198, 20, 0, 1));
-    assert_eq!(connect_to(&mut net, "198.20.0.1").unwrap_err(), Reason::PermissionDenied);
     net.switch(0, None).unwrap();
-    gateway(&mut net, Reach::Out);
-    assert_eq!(connect_to(&mut net, "10.64.7.5").unwrap_err(), Reason::PermissionDenied);
+    let (a, b, open) = (net.tap(1, Some(0)).unwrap(), net.tap(2, Some(0)).unwrap(), net.tap(3, Some(0)).unwrap());
+    for number in [1, 2] {
+        for isolated in [true, true] {
+            ask(&mut net.client, MoveTap { number, switch: Some(0), isolated }).unwrap();
+        }
+    }
+    assert!(net.link(&tap(1)).unwrap().isolated && !net.link(&tap(3)).unwrap().isolated);
+    send(&a, &frame("apart"));
+    assert_eq!(hear(&open, |_| ()), "apart");
+    send(&open, &frame("for both"));
+    assert_eq!((hear(&a, |_| ()), hear(&b, |_| ())), ("for both".into(), "for both".into()));
+    ask(&mut net.client, MoveTap { number: 1, switch: Some(0), isolated: false }).unwrap();
+    send(&a, &frame("together"));
+    assert_eq!(hear(&b, |_| ()), "together");
+    assert!(!net.link(&tap(1)).unwrap().isolated);
 }
 
+/// A port of the host's leads to a guest, for whoever is outside; his answers come from that port.
 #[test]
-fn a_socket_to_a_resolver_sends_to_it_alone() {
+fn a_port_of_the_host_leads_to_a_guest() {
     let Some(mut net) = Net7::new() else { return };
-    net.network.up("lo");
-    let resolver = UdpSocket::bind("127.0.0.1:53").unwrap();
-    let (_, UpTo(sockets)) = ask(&mut net.client, OpenResolvers {}).unwrap();
-    let [socket]: [OwnedFd; 1] = sockets.try_into().unwrap();
-    let socket = UdpSocket::from(socket);
-    socket.send(b"who").unwrap();
-    let mut buffer = [0; 64];
-    let (got, from) = resolver.recv_from(&mut buffer).unwrap();
-    assert_eq!(&buffer[..got], b"who");
-    resolver.send_to(b"me", from).unwrap();
-    socket.set_nonblocking(false).unwrap();
-    let got = socket.recv(&mut buffer).unwrap();
-    assert_eq!(&buffer[..got], b"me");
-    assert_eq!(socket.peer_addr().unwrap(), "127.0.0.1:53".parse().unwrap());
+    let (outside, guest) = world(&mut net);
+    forwarding(Some(false));
+    let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out });
+    let led = |text: &str| PortForward { forward: text.parse().unwrap(), guest: GUEST };
+    let forwards = vec![led("8053:53/udp"), led("192.0.2.1:8054:53/udp"), led("192.0.2.77:8055:53/udp")];
+    ask(&mut net.client, SetGateway { number: 0, gateway, forwards }).unwrap();
+    let to_router = (GUEST_MAC, router(&guest));
+    let host_mac = net.network.mac("out0");
+    let ask_host = |port: u16, text: &str| send(&outside, &udp((WORLD_MAC, host_mac), (WORLD, 4000), (HOST, port), text));
+    ask_host(8055, "another address");
+    ask_host(8056, "another port");
+    send(&outside, &udp((WORLD_MAC, host_mac), (WORLD, 4000), (GUEST, 53), "past the port"));
+    ask_host(8053, "question");
+    assert_eq!(next(&guest, (GUEST_MAC, GUEST)), (WORLD, GUEST, "question".into(), 4000));
+    send(&guest, &udp(to_router, (GUEST, 53), (WORLD, 4000), "answer"));
+    assert_eq!(next(&outside, (WORLD_MAC, WORLD)), (HOST, WORLD, "answer".into(), 8053));
+    ask_host(8054, "by its address");
+    assert_eq!(next(&guest, (GUEST_MAC, GUEST)).2, "by its address");
+    // A port that somebody listens on is told from one that is free.
+    let taken = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let check = |n: &mut Net7, text: String| ask(&mut n.client, CheckPort { forward: text.parse().unwrap() }).map(drop);
+    net.refused(Reason::InUse, |n| check(n, format!("{port}:53/udp")));
+    check(&mut net, format!("{port}:53/tcp")).unwrap();
+    drop(taken);
+    check(&mut net, format!("{port}:53/udp")).unwrap();
+    drop(guest);
+    ask(&mut net.client, DeleteTap { number: 1 }).unwrap();
+    ask(&mut net.client, DeleteSwitch { number: 0 }).unwrap();
+    assert_eq!(rules(&mut net.host), [] as [String; 0]);
 }
