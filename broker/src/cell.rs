@@ -18,8 +18,8 @@ use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCe
 use skep_proto::console::Console;
 use skep_proto::net::{CreateTap, DeleteTap};
 use skep_proto::runner::{
-    self, Configure, End, Kill, Leave, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, SwitchDisks, TakePort,
-    TakeSerial, Watch,
+    self, Configure, End, Kill, Leave, LimitDisk, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, SwitchDisks,
+    TakePort, TakeSerial, Watch,
 };
 use skep_proto::storage::{LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
 use skep_proto::{Call, CpuList, Fds, MachineId, Reason, Refusal, UpTo, wire};
@@ -118,6 +118,7 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         spec.own_order = order.own;
     }
     spec.layers = layers::of(broker, &spec.disks)?;
+    spec.rates = layers::rates(broker, &spec.disks)?;
     let spec = &spec;
 
     let (file, kvm) = config(broker, who, &machine, spec).await?;
@@ -348,26 +349,41 @@ pub async fn tell(broker: &Broker, who: &Who, machine: MachineId, act: Act) -> R
     done.map(|_| ())
 }
 
-/// Gives a runner the configuration for its next start of the hypervisor: what a reboot can take over. Disks that are to go on in other files
-/// do so at once. None: nothing.
+/// Gives a runner the configuration for its next start of the hypervisor: what a reboot can take over. Disks that are to go on in other files,
+/// or to be held to other rates, do so at once. None: nothing.
 pub async fn configure(broker: &Broker, who: &Who, id: MachineId) -> Result<Option<Spec>, Refusal> {
     let turn = broker.turn(id);
     let _turn = turn.lock().await;
     let machine = load(broker, id)?;
     let Some(applied) = &machine.applied else { return Ok(None) };
-    let now = layers::followed(broker, applied)?;
+    let mut now = layers::followed(broker, applied)?;
+    now.rates = layers::rates(broker, &now.disks)?;
     let next = now.at_reboot(&machine.spec);
     let (file, _) = config(broker, who, &machine, &next).await?;
-    if now == *applied {
+    if now.layers == applied.layers {
         broker.runner(who, id, Configure {}, [file], PATIENCE).await?;
-        return Ok(Some(next));
+    } else {
+        let (disks, fds, under) = layers::switch(broker, who, applied, &now).await?;
+        let mut runner = broker.lent_runner(id).await?;
+        layers::keep(who, &mut runner, under).await?;
+        let fds = UpTo([file].into_iter().chain(fds).collect());
+        runner.ask(who, SwitchDisks { disks }, fds, START).await?;
+        // What comes next may fail.
+        let switched = Spec { rates: applied.rates.clone(), ..now.clone() };
+        broker.change(who, |change| change.set_machine_applied(id, &switched, machine.started_ns))?;
     }
-    let (disks, fds, under) = layers::switch(broker, who, applied, &now).await?;
-    let mut runner = broker.lent_runner(id).await?;
-    layers::keep(who, &mut runner, under).await?;
-    let fds = UpTo([file].into_iter().chain(fds).collect());
-    runner.ask(who, SwitchDisks { disks }, fds, START).await?;
-    broker.change(who, |change| change.set_machine_applied(id, &now, machine.started_ns))?;
+    if now.rates != applied.rates {
+        for (slot, disk) in (0..).zip(&now.disks) {
+            let rates = now.rates_of(slot);
+            if rates != applied.rates_of(slot) && !disk.flags.ejected {
+                broker
+                    .runner(who, id, LimitDisk { slot, rates }, [], PATIENCE)
+                    .await
+                    .map_err(|r| about(r, &format!("disk {slot}")))?;
+            }
+        }
+        broker.change(who, |change| change.set_machine_applied(id, &now, machine.started_ns))?;
+    }
     Ok(Some(next))
 }
 

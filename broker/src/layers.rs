@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use skep_proto::broker::DiskFlags;
 use skep_proto::runner::{DiskSwitch, KeepLayers, LayerPlace, Runner};
 use skep_proto::storage::{DiskKind, Layer, OpenDisk, OpenLayer};
-use skep_proto::{DiskId, MAX_FDS, Reason, Refusal, UpTo};
+use skep_proto::{DiskId, DiskRates, MAX_FDS, Reason, Refusal, UpTo};
 use std::os::fd::OwnedFd;
 
 /// What a disk of a running machine is kept in.
@@ -43,7 +43,19 @@ pub fn of(broker: &Broker, disks: &[Disk]) -> Result<Vec<DiskLayers>, Refusal> {
     Ok(all)
 }
 
-/// The same of one.
+/// How much goes to and from each of them, by slot, of those that are held to something.
+pub fn rates(broker: &Broker, disks: &[Disk]) -> Result<Vec<(u8, DiskRates)>, Refusal> {
+    let mut all = Vec::new();
+    for (slot, disk) in (0..).zip(disks) {
+        let rates = broker.read(|db| db.disk(disk.disk))?.map(|row| row.rates).unwrap_or_default();
+        if rates != DiskRates::default() {
+            all.push((slot, rates));
+        }
+    }
+    Ok(all)
+}
+
+/// The files of one.
 pub fn of_one(slot: u8, top: DiskId, layers: Vec<LayerRow>) -> DiskLayers {
     DiskLayers { slot, top, under: layers.iter().skip(1).map(|layer| (layer.id, layer.kind)).collect() }
 }
@@ -101,6 +113,7 @@ pub fn writes_to(applied: &Spec, disk: DiskId) -> Option<Option<DiskId>> {
 /// The disks of a machine are in the files that those of `applied` are in.
 pub fn take_files(spec: &mut Spec, applied: &Spec) {
     spec.layers.clone_from(&applied.layers);
+    spec.rates.clone_from(&applied.rates);
     for (disk, old) in spec.disks.iter_mut().zip(&applied.disks).filter(|(disk, old)| disk.disk == old.disk) {
         disk.kind = old.kind;
     }

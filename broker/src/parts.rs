@@ -2,9 +2,9 @@
 
 use crate::spec::Seat;
 use skep_machine as model;
-use skep_proto::Share;
 use skep_proto::broker::{Board, BoardDraft, Controller, FwCfg, Limits, LimitsDraft, Screen, ScreenDraft};
 use skep_proto::storage::DiskKind;
+use skep_proto::{DiskRates, Share};
 
 fn take<T: Clone>(to: &mut T, from: &Option<T>) {
     if let Some(value) = from {
@@ -86,6 +86,14 @@ pub fn model_limits(cpu_percent: u32, limits: &Limits) -> model::Limits {
     }
 }
 
+/// Rates of a disk as the engines read them.
+pub fn model_rates(rates: DiskRates) -> model::DiskRates {
+    let some = |n: u64| (n > 0).then_some(n);
+    let DiskRates { read_bps, write_bps, read_iops, write_iops } = rates;
+    let (read_bps, write_bps) = (some(read_bps), some(write_bps));
+    model::DiskRates { read_bps, write_bps, read_iops: some(read_iops), write_iops: some(write_iops) }
+}
+
 /// How a disk is kept, as the engines read it.
 pub fn format(kind: DiskKind) -> model::Format {
     if kind == DiskKind::Qcow2 { model::Format::Qcow2 } else { model::Format::Raw }
@@ -116,4 +124,22 @@ pub fn model_controller(controller: Controller) -> model::Controller {
 /// Its place on a controller, likewise.
 pub fn model_seat(seat: &Seat) -> model::Seat {
     model::Seat { controller: seat.controller, port: seat.port }
+}
+
+/// The setting that a field of the model comes from.
+pub fn setting(field: &str) -> &str {
+    match field {
+        "cpu.count" | "cpu.topology" => "cpus",
+        "memory_mib" => "memory",
+        "limits.cpu_percent" => "cpu_percent",
+        channel if channel.starts_with("channels[") => "channels",
+        share if share.starts_with("shares[") => "shares",
+        item if item.starts_with("fw_cfg[") => "fw_cfg",
+        bus if bus.starts_with("places.controller") => "controllers",
+        place if place.starts_with("places.") => "places",
+        bus if bus.starts_with("controllers[") => "controllers",
+        "clock" => "board",
+        "serial_ports" => "serial",
+        other => other,
+    }
 }

@@ -4,8 +4,8 @@ use crate::db::Fault;
 use crate::db::disks::DiskRow;
 use crate::layers::DiskLayers;
 use crate::parts::{
-    edit_board, edit_limits, edit_screen, format, item, model_board, model_controller, model_limits, model_screen, model_seat,
-    shared,
+    edit_board, edit_limits, edit_screen, format, item, model_board, model_controller, model_limits, model_rates, model_screen,
+    model_seat, setting, shared,
 };
 use crate::seats::{held, model_bus};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use skep_proto::broker::{
     Acceleration, Applies, Board, Bus, Controller, DiskFlags, DiskSeat, FwCfg, Gdb, Limits, NicModel, Place, Screen, Settings,
 };
 use skep_proto::storage::DiskKind;
-use skep_proto::{BadPort, DiskId, Dsp, MachineId, NicId, Reason, Refusal, SerialPort, Share, Text};
+use skep_proto::{BadPort, DiskId, DiskRates, Dsp, MachineId, NicId, Reason, Refusal, SerialPort, Share, Text};
 
 /// Everything about a machine that the hypervisor or its cell is given. Names are resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,8 @@ pub struct Spec {
     pub sound_in: Option<Dsp>,
     /// Files of its disks. Looked up at each start: only in what a machine runs with.
     pub layers: Vec<DiskLayers>,
+    /// How much goes to and from its disks, by slot, of those that are held to something. Likewise.
+    pub rates: Vec<(u8, DiskRates)>,
 }
 
 /// A disk's place on a controller with a name.
@@ -159,6 +161,7 @@ impl Default for Spec {
             sound_out: None,
             sound_in: None,
             layers: Vec::new(),
+            rates: Vec::new(),
         }
     }
 }
@@ -338,6 +341,7 @@ impl Spec {
             no_cache: disk.flags.no_cache,
             sync: disk.flags.sync,
             ejected: disk.flags.ejected,
+            rates: model_rates(self.rates_of(slot)),
             // Stays with the disk, so a guest finds it again wherever it is attached.
             serial: format!("{:032x}", disk.disk.as_u128()).chars().take(20).collect(),
         });
@@ -383,6 +387,11 @@ impl Spec {
         })
     }
 
+    /// How much goes to and from the disk in a slot.
+    pub fn rates_of(&self, slot: u8) -> DiskRates {
+        self.rates.iter().find(|(there, _)| *there == slot).map(|(_, rates)| *rates).unwrap_or_default()
+    }
+
     /// All its serial ports.
     pub fn ports(&self) -> Vec<SerialPort> {
         if self.serial.is_empty() { vec![SerialPort::FIRST] } else { self.serial.clone() }
@@ -414,7 +423,7 @@ impl Spec {
 
     /// Whether these are the same settings.
     pub fn is_set_as(&self, other: &Spec) -> bool {
-        Spec { own_order: other.own_order, layers: other.layers.clone(), ..self.clone() } == *other
+        Spec { own_order: other.own_order, layers: other.layers.clone(), rates: other.rates.clone(), ..self.clone() } == *other
     }
 
     /// Names of what differs, and when each would apply to a machine that runs with `self`.
@@ -422,6 +431,7 @@ impl Spec {
         let mut changes: Vec<Text<32>> = Vec::new();
         let mut same_files = new.clone();
         same_files.layers.clone_from(&self.layers);
+        same_files.rates.clone_from(&self.rates);
         let fields = model::applies(&self.model(id)?, &same_files.model(id)?);
         changes.extend(fields.iter().map(|change| Text::lossy(setting(&change.field))));
         // Another file under the same description.
@@ -477,23 +487,5 @@ impl Spec {
             disks,
             ..self.clone()
         }
-    }
-}
-
-/// The setting that a field of the model comes from.
-fn setting(field: &str) -> &str {
-    match field {
-        "cpu.count" | "cpu.topology" => "cpus",
-        "memory_mib" => "memory",
-        "limits.cpu_percent" => "cpu_percent",
-        channel if channel.starts_with("channels[") => "channels",
-        share if share.starts_with("shares[") => "shares",
-        item if item.starts_with("fw_cfg[") => "fw_cfg",
-        bus if bus.starts_with("places.controller") => "controllers",
-        place if place.starts_with("places.") => "places",
-        bus if bus.starts_with("controllers[") => "controllers",
-        "clock" => "board",
-        "serial_ports" => "serial",
-        other => other,
     }
 }

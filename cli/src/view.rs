@@ -185,6 +185,7 @@ pub fn machine_row(machine: &v1::Machine) -> Vec<String> {
 
 /// A disk.
 pub fn disk(disk: &v1::Disk) -> Value {
+    let number = |n: u64| (n > 0).then_some(n);
     json!({
         "name": disk.name,
         "id": disk.id,
@@ -197,6 +198,10 @@ pub fn disk(disk: &v1::Disk) -> Value {
         "description": disk.description,
         "iso": disk.iso,
         "image": disk.image.as_ref().map(image),
+        "rates": disk.rates.map(|rates| json!({
+            "read_bps": number(rates.read_bps()), "write_bps": number(rates.write_bps()),
+            "read_iops": number(rates.read_iops()), "write_iops": number(rates.write_iops()),
+        })),
         "created": time(disk.create_time.as_ref()),
     })
 }

@@ -3,7 +3,7 @@
 use super::{invalid, known, maybe_named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
-use skep_proto::broker::{DiskCreate, DiskFetch, DiskImport, DiskView, ImageFacts, SnapshotView, WholeView};
+use skep_proto::broker::{DiskCreate, DiskFetch, DiskImport, DiskRatesDraft, DiskView, ImageFacts, SnapshotView, WholeView};
 use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 
 /// A disk.
@@ -32,7 +32,19 @@ pub fn disk(view: DiskView) -> v1::Disk {
             min_disk_bytes: facts.min_disk,
             min_memory_mib: facts.min_memory,
         }),
+        rates: Some(v1::DiskRates {
+            read_bps: Some(view.rates.read_bps),
+            write_bps: Some(view.rates.write_bps),
+            read_iops: Some(view.rates.read_iops),
+            write_iops: Some(view.rates.write_iops),
+        }),
     }
+}
+
+/// Rates to be changed.
+pub fn rates(given: Option<&v1::DiskRates>) -> DiskRatesDraft {
+    let v1::DiskRates { read_bps, write_bps, read_iops, write_iops } = given.copied().unwrap_or_default();
+    DiskRatesDraft { read_bps, write_bps, read_iops, write_iops }
 }
 
 /// What is known of an image, if it is said.

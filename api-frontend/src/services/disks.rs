@@ -104,6 +104,7 @@ impl Disks for Api {
                 name: convert::given("disk", "name", request.name.as_ref())?,
                 description: convert::given("disk", "description", request.description.as_ref())?,
                 image: disk::facts(request.image.as_ref())?,
+                rates: disk::rates(request.rates.as_ref()),
             };
             Ok(disk::disk(call.act(set).await?.0))
         })

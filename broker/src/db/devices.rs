@@ -184,8 +184,8 @@ impl From<Before> for Spec {
 /// What a hypervisor was configured with. What an older broker wrote may lack fields at the end: zeros are the defaults of those.
 pub(super) fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
     const ADDED: usize = 17;
-    /// Since the flags of disks: serial ports, gdb, controllers, seats, two sound devices, layers. Few enough that one from before those is not taken for one with them.
-    const SINCE: usize = 7;
+    /// Since the flags of disks: serial ports, gdb, controllers, seats, two sound devices, layers, rates. Few enough that one from before those is not taken for one with them.
+    const SINCE: usize = 8;
     let mut longer = bytes.clone();
     for _ in 0..=SINCE {
         if let Ok(spec) = wire::decode(&longer) {
@@ -210,7 +210,7 @@ mod tests {
     fn what_an_older_broker_applied_is_read_with_the_defaults_of_what_came_since() {
         let new = Spec { cpus: 3, screen: true, board: Board { acpi: false, ..Board::default() }, ..Spec::default() };
         let bytes = wire::encode(&new).expect("encodes");
-        for lacks in 0..=6 {
+        for lacks in 0..=7 {
             let older = bytes.get(..bytes.len() - lacks).expect("longer").to_vec();
             assert_eq!(as_applied(older), Some(new.clone()), "{lacks} bytes");
         }

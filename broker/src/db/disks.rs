@@ -6,7 +6,7 @@ use super::{Change, Db, Fault, Id, Number};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::broker::ImageFacts;
 use skep_proto::storage::DiskKind;
-use skep_proto::{DiskId, DiskName, GroupId, MachineId, Text};
+use skep_proto::{DiskId, DiskName, DiskRates, GroupId, MachineId, Text};
 
 /// How far a disk's file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub struct DiskRow {
     pub top: Option<DiskId>,
     /// What that stands on.
     pub base: Option<DiskId>,
+    /// How much goes to and from it.
+    pub rates: DiskRates,
 }
 
 impl DiskRow {
@@ -103,7 +105,7 @@ pub struct DiskUser {
 
 const COLUMNS: &str = "id, name, kind, size, allocated, sha256, state, created_ns, grp, description, iso,
                        images.disk IS NOT NULL, source, os, user, min_disk, min_memory, top,
-                       (SELECT base FROM layers WHERE layers.id = disks.top)";
+                       (SELECT base FROM layers WHERE layers.id = disks.top), read_bps, write_bps, read_iops, write_iops";
 const TABLES: &str = "disks LEFT JOIN images ON images.disk = disks.id";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
@@ -123,6 +125,12 @@ fn row(row: &Row<'_>) -> rusqlite::Result<DiskRow> {
         image: if row.get(11)? { Some(facts(row)?) } else { None },
         top: row.get::<_, Option<Id<_>>>(17)?.map(|Id(id)| id),
         base: row.get::<_, Option<Id<_>>>(18)?.map(|Id(id)| id),
+        rates: DiskRates {
+            read_bps: row.get::<_, Number>(19)?.0,
+            write_bps: row.get::<_, Number>(20)?.0,
+            read_iops: row.get::<_, Number>(21)?.0,
+            write_iops: row.get::<_, Number>(22)?.0,
+        },
     })
 }
 
@@ -259,10 +267,20 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Writes its name and what is said of it.
+    /// Writes its name, what is said of it, and its rates.
     pub fn set_disk(&self, disk: &DiskRow) -> Result<(), Fault> {
-        let sql = "UPDATE disks SET name = ?, description = ? WHERE id = ?";
-        self.prepare_cached(sql)?.execute(params![disk.name.as_str(), disk.description.as_str(), Id(disk.id)])?;
+        let sql = "UPDATE disks SET name = ?, description = ?, read_bps = ?, write_bps = ?, read_iops = ?, write_iops = ?
+                   WHERE id = ?";
+        let DiskRates { read_bps, write_bps, read_iops, write_iops } = disk.rates;
+        self.prepare_cached(sql)?.execute(params![
+            disk.name.as_str(),
+            disk.description.as_str(),
+            Number(read_bps),
+            Number(write_bps),
+            Number(read_iops),
+            Number(write_iops),
+            Id(disk.id)
+        ])?;
         let Some(image) = &disk.image else { return Ok(()) };
         let sql = "UPDATE images SET os = ?, user = ?, min_disk = ?, min_memory = ? WHERE disk = ?";
         let (os, user) = (image.os.as_str(), image.user.as_str());

@@ -70,6 +70,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0020_isolation.sql"),
     include_str!("../../migrations/0021_forwards.sql"),
     include_str!("../../migrations/0022_whole.sql"),
+    include_str!("../../migrations/0023_disk_rates.sql"),
 ];
 
 /// The open database.

@@ -1,7 +1,7 @@
 //! Disks.
 
 use super::copies::{self, How, Plan};
-use super::{Cx, find_disk, group, said, taken};
+use super::{Cx, find_disk, group, pace, said, taken};
 use crate::broker::Broker;
 use crate::db::Who;
 use crate::db::disks::{DiskRow, Disks, Stage};
@@ -19,7 +19,7 @@ use skep_proto::storage::{
     CreateDisk, DiskKind, DiskState, ImportDisk, JobDone, Layer, MergeLayers, OpenDisk, OpenLayer, Packing, ResizeDisk,
     SourceFormat, Space, VolumeSpace, WipeDisk,
 };
-use skep_proto::{DiskId, DiskName, GroupId, OneFd, OperationId, Reason, Refusal, Text, UpTo};
+use skep_proto::{DiskId, DiskName, DiskRates, GroupId, OneFd, OperationId, Reason, Refusal, Text, UpTo};
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -33,10 +33,10 @@ fn view(db: &(impl Disks + Groups + Layers), disk: DiskRow, rights: &Rights) -> 
     let group = db.group_name(disk.group)?;
     // What it shares with others is theirs, too.
     let allocated = if disk.base.is_some() { db.own_bytes(disk.file())? } else { disk.allocated };
-    let DiskRow { id, name, kind, size, sha256, created_ns, description, iso, image, .. } = disk;
+    let DiskRow { id, name, kind, size, sha256, created_ns, description, iso, image, rates, .. } = disk;
     let machines =
         users.into_iter().filter(|user| rights.within(user.group).is_some()).map(|user| user.name).take(MACHINES).collect();
-    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description, iso, image })
+    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description, iso, image, rates })
 }
 
 /// A row of which the file has yet to be made.
@@ -57,6 +57,7 @@ pub(super) fn new_row(name: &DiskName, kind: DiskKind, size: u64, group: GroupId
         image: None,
         top: (kind != DiskKind::Zvol).then_some(id),
         base: None,
+        rates: DiskRates::default(),
     }
 }
 
@@ -302,9 +303,10 @@ pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
     get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
 }
 
-/// `DiskSet`.
+/// `DiskSet`. What it changes of rates, running machines follow.
 pub async fn set(cx: &Cx, c: DiskSet) -> Result<DiskView, Refusal> {
-    let id = cx.broker.change(&cx.who, |change| {
+    let Cx { broker, who, .. } = cx;
+    let (disk, paced) = broker.change(who, |change| {
         let old = find_disk(change, c.disk.as_str())?;
         let mut new = old.clone();
         if let Some(name) = c.name.filter(|name| *name != old.name) {
@@ -322,11 +324,19 @@ pub async fn set(cx: &Cx, c: DiskSet) -> Result<DiskView, Refusal> {
             };
             *image = ImageFacts { source: image.source.clone(), ..facts };
         }
+        new.rates = pace::edited(&old, c.rates)?;
         change.set_disk(&new)?;
         said(change, "disk", old.id, (&old.name, &old.description), (&new.name, &new.description))?;
-        Ok::<_, Refusal>(old.id)
+        let paced = new.rates != old.rates;
+        if paced {
+            change.event("disk", new.id, &new.name, "changed", pace::said(new.rates))?;
+        }
+        Ok((new, paced))
     })?;
-    get(cx, DiskGet { disk: Text::lossy(&id.to_string()) }).await
+    if paced {
+        pace::follow(broker, who, &disk).await?;
+    }
+    get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
 }
 
 /// `DiskWipe`. Cut off, it is as it was, or empty.

@@ -12,6 +12,7 @@ pub mod launch;
 pub mod machine;
 pub mod machine_jobs;
 pub mod nic;
+mod pace;
 pub mod snapshot;
 pub mod stats;
 pub mod stream;

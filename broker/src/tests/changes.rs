@@ -10,7 +10,7 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str) -> Option<T> {
 }
 
 fn disk_set(disk: &str) -> DiskSet {
-    DiskSet { disk: text(disk), name: None, description: None, image: None }
+    DiskSet { disk: text(disk), name: None, description: None, image: None, rates: DiskRatesDraft::default() }
 }
 pub fn nic_set(nic: &str) -> NicSet {
     NicSet {
@@ -170,6 +170,39 @@ fn rates_of_a_running_machines_nic_are_told_or_taken_back() {
         s.act("web", Act::Kill).await.expect("ended");
         let copy = s.ask(NicClone { nic: text("web-0"), name: "copy".parse().expect("a name") }).await.expect("a copy");
         assert_eq!(copy.rates, nic.rates);
+    });
+}
+
+#[test]
+fn rates_of_a_disk_are_told_to_machines_that_run() {
+    let suite = Suite::new();
+    let world = suite.world.clone();
+    let told = || world.lock().calls.iter().filter(|call| **call == "LimitDisk").count();
+    suite.live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        let of = |rates| DiskSet { rates, ..disk_set("root") };
+        let write = |bps| DiskRatesDraft { write_bps: Some(bps), ..DiskRatesDraft::default() };
+        if !crate::platform::capabilities(0).abilities.contains(&skep_machine::Ability::DiskRates) {
+            assert_eq!(reason(s.ask(of(write(1 << 20))).await), Reason::Unsupported);
+            return;
+        }
+        assert_eq!(reason(s.ask(of(write(1))).await), Reason::InvalidValue);
+        // While it stands still, nobody is told.
+        s.ask(of(write(1 << 20))).await.expect("set");
+        s.act("web", Act::Start).await.expect("started");
+        assert_eq!(told(), 0);
+        let disk = s.ask(of(DiskRatesDraft { read_iops: Some(10), ..DiskRatesDraft::default() })).await.expect("set");
+        assert_eq!((disk.rates.write_bps, disk.rates.read_iops, told()), (1 << 20, 10, 1));
+        // What stays as it is is told to nobody.
+        s.ask(of(write(1 << 20))).await.expect("set");
+        s.ask(DiskSet { description: Some(Text::lossy("of web")), ..disk_set("root") }).await.expect("described");
+        assert_eq!(told(), 1);
+        // It is no setting of the machine's that waits for its next start.
+        let machine = s.ask(MachineGet { machine: text("web") }).await.expect("there");
+        assert_eq!(machine.pending, Vec::<Text<32>>::new());
+        s.act("web", Act::Kill).await.expect("ended");
+        s.ask(of(write(0))).await.expect("set");
+        assert_eq!(told(), 1);
     });
 }
 

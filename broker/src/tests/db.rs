@@ -24,6 +24,7 @@ fn disk(name: &str) -> DiskRow {
         image: None,
         top: None,
         base: None,
+        rates: skep_proto::DiskRates::default(),
     }
 }
 

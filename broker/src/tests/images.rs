@@ -62,7 +62,13 @@ fn an_image_stays_as_it_is_and_machines_are_what_it_says_at_least() {
 
         // Changed in what is known of it, but for where it came from.
         let other = ImageFacts { source: Text::lossy("elsewhere"), os: Text::lossy("Debian"), ..facts() };
-        let set = |disk| DiskSet { disk: text(disk), name: None, description: None, image: Some(other.clone()) };
+        let set = |disk| DiskSet {
+            disk: text(disk),
+            name: None,
+            description: None,
+            image: Some(other.clone()),
+            rates: DiskRatesDraft::default(),
+        };
         let changed = s.ask(set("deb")).await.expect("changed").image.expect("an image");
         assert_eq!((changed.source, changed.os.as_str()), (facts().source, "Debian"));
         let no_image = s.ask(set("data")).await.expect_err("no image");

@@ -113,6 +113,7 @@ impl Service<Runner> for FakeRunner {
             RunnerRequest::TakePort(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::ConnectGdb(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::SetLink(c) => act!(ask, c, fate, |_, _| done()),
+            RunnerRequest::LimitDisk(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::Eject(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::ConnectChannel(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::SwitchDisks(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, []))),

@@ -78,7 +78,7 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         import.into(),
         DiskClone { disk: disk(), name: name(), image: None, full: false, snapshot: None }.into(),
         DiskResize { disk: disk(), size: 1 << 21 }.into(),
-        DiskSet { disk: disk(), name: None, description: None, image: None }.into(),
+        DiskSet { disk: disk(), name: None, description: None, image: None, rates: DiskRatesDraft::default() }.into(),
         DiskWipe { disk: disk() }.into(),
         DiskExport { disk: disk() }.into(),
         DiskGet { disk: disk() }.into(),

@@ -2,7 +2,7 @@
 
 use super::WaitArgs;
 use crate::size;
-use clap::{Subcommand, ValueEnum};
+use clap::{ArgGroup, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// How a disk is kept.
@@ -136,13 +136,26 @@ pub enum DiskCommand {
         /// Its new name
         name: String,
     },
-    /// Change what is said of a disk
+    /// Change what is said of a disk, and how much goes to and from it, also while a machine runs that has it
+    #[command(group(ArgGroup::new("what").required(true).multiple(true)))]
     Set {
         /// Name or id
         disk: String,
         /// What is said of it, at most 256 bytes
-        #[arg(long, value_name = "TEXT", required = true)]
+        #[arg(long, value_name = "TEXT", group = "what")]
         description: Option<String>,
+        /// Bytes that a machine reads from it in a second, at least 64K; 0: no limit (QEMU)
+        #[arg(long, value_name = "SIZE", value_parser = size::bytes, group = "what")]
+        read_bps: Option<u64>,
+        /// Bytes that a machine writes to it in a second, at least 64K; 0: no limit (QEMU)
+        #[arg(long, value_name = "SIZE", value_parser = size::bytes, group = "what")]
+        write_bps: Option<u64>,
+        /// Reads from it in a second, at least 10; 0: no limit (QEMU)
+        #[arg(long, value_name = "N", group = "what")]
+        read_iops: Option<u64>,
+        /// Writes to it in a second, at least 10; 0: no limit (QEMU)
+        #[arg(long, value_name = "N", group = "what")]
+        write_iops: Option<u64>,
     },
     /// Empty a disk that no running machine has: all of it reads as zeros
     Wipe {

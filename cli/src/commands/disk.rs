@@ -13,8 +13,9 @@ use skep_api::v1::disks_client::DisksClient;
 use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
     CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk, DiskKind,
-    GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, ListDisksRequest,
-    ListSnapshotsRequest, Operation, Packing, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest, WipeDiskRequest,
+    DiskRates, GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest,
+    ListDisksRequest, ListSnapshotsRequest, Operation, Packing, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest,
+    WipeDiskRequest,
 };
 use skep_proto::RequestId;
 use std::fs::File;
@@ -98,8 +99,9 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             let request = UpdateDiskRequest { disk, name: Some(name), ..Default::default() };
             ctx.made(&view::disk(&api.update(request).await?.into_inner()), "disk", "renamed");
         }
-        DiskCommand::Set { disk, description } => {
-            let request = UpdateDiskRequest { disk, description, ..Default::default() };
+        DiskCommand::Set { disk, description, read_bps, write_bps, read_iops, write_iops } => {
+            let rates = Some(DiskRates { read_bps, write_bps, read_iops, write_iops });
+            let request = UpdateDiskRequest { disk, description, rates, ..Default::default() };
             ctx.made(&view::disk(&api.update(request).await?.into_inner()), "disk", "changed");
         }
         DiskCommand::Wipe { disk } => {

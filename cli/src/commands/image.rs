@@ -51,7 +51,7 @@ pub async fn run(ctx: Ctx, command: ImageCommand) -> Result<u8, Failure> {
         ImageCommand::Set { image, description, facts: said } => {
             let found = find(&ctx, image).await?;
             let image = facts(found.image.unwrap_or_default(), said)?;
-            let request = UpdateDiskRequest { disk: found.id, name: None, description, image: Some(image) };
+            let request = UpdateDiskRequest { disk: found.id, name: None, description, image: Some(image), rates: None };
             ctx.made(&view::disk(&ctx.api.disks().update(request).await?.into_inner()), "image", "changed");
         }
         ImageCommand::Rename { image, name } => {

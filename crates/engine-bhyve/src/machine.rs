@@ -4,8 +4,8 @@ use crate::keys::{Config, Key, Pci, Unwritable};
 use crate::{BhyveRelease, Names, ScreenAddress};
 use skep_efivars::path as firmware;
 use skep_machine::{
-    Acceleration, Boot, BusKind, Clock, Controller, Device, Disk, Format, Gdb, HostBridge, Invalid, MachineSpec, Nic, NicModel,
-    Screen,
+    Acceleration, Boot, BusKind, Clock, Controller, Device, Disk, DiskRates, Format, Gdb, HostBridge, Invalid, MachineSpec, Nic,
+    NicModel, Screen,
 };
 use std::collections::BTreeMap;
 
@@ -171,6 +171,9 @@ fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
         let fd = names.disks.get(&disk.slot).ok_or_else(|| Error::NoDescriptor(format!("disk {}", disk.slot)))?;
         if disk.format != Format::Raw {
             return Err(Error::Unsupported("a disk that is not raw"));
+        }
+        if disk.rates != DiskRates::default() {
+            return Err(Error::Unsupported("limits of a disk"));
         }
         let own = match disk.seat {
             None => spec.place(Device::Disk(disk.slot)),

@@ -4,8 +4,8 @@ use crate::config::{Config, Group, Unwritable};
 use crate::{Fds, INITRD, KERNEL, KEYBOARD, UEFI_CODE, WAIT, argv, qmp};
 use skep_efivars::path as firmware_path;
 use skep_machine::{
-    Acceleration, Board, Boot, BusKind, Channel, Clock, Controller, Device, Disk, Format, Gdb, Invalid, MachineSpec, Nic,
-    NicModel, Screen, Seat, limits,
+    Acceleration, Board, Boot, BusKind, Channel, Clock, Controller, Device, Disk, DiskRates, Format, Gdb, Invalid, MachineSpec,
+    Nic, NicModel, Screen, Seat, limits,
 };
 
 /// What starts a machine.
@@ -194,6 +194,18 @@ fn driver(format: Format) -> &'static str {
     }
 }
 
+/// How much goes to and from a disk: a group of its own, whose name is the drive's.
+fn rates<'c>(group: Group<'c>, disk: &Disk) -> Result<Group<'c>, Unwritable> {
+    let DiskRates { read_bps, write_bps, read_iops, write_iops } = disk.rates;
+    let all = [
+        ("throttling.bps-read", read_bps),
+        ("throttling.bps-write", write_bps),
+        ("throttling.iops-read", read_iops),
+        ("throttling.iops-write", write_iops),
+    ];
+    all.into_iter().filter_map(|(key, rate)| Some((key, rate?))).try_fold(group, |group, (key, rate)| group.set(key, rate))
+}
+
 fn cache<'c>(group: Group<'c>, disk: &Disk) -> Result<Group<'c>, Unwritable> {
     match (disk.no_cache, disk.sync) {
         (false, false) => Ok(group),
@@ -235,7 +247,7 @@ fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bo
             Some(node) => group.set("backing", node)?,
             None => group,
         };
-        cache(group, disk)?;
+        rates(cache(group, disk)?, disk)?;
     }
     let seat = spec.seat(disk).map(|(_, seat)| seat);
     let own = match seat {

@@ -76,6 +76,22 @@ fn an_unusual_machine_is_written_as_before() {
 }
 
 #[test]
+fn a_disk_is_held_to_its_rates_by_a_group_of_its_own() {
+    let rates = DiskRates { read_bps: Some(1 << 20), write_iops: Some(10), ..DiskRates::default() };
+    let held = Disk { slot: 1, rates, ..Disk::default() };
+    let spec = MachineSpec { disks: vec![Disk::default(), held], ..direct() };
+    let config = configure(&spec, &Fds::standard()).unwrap().config;
+    let groups: Vec<&str> = config.split("\n\n").filter(|group| group.contains("throttling")).collect();
+    let [group] = groups[..] else { panic!("{config}") };
+    assert!(group.starts_with("[drive \"disk1\"]"), "{group}");
+    let said: Vec<&str> = group.lines().filter_map(|line| line.trim().strip_prefix("throttling.")).collect();
+    assert_eq!(said, ["bps-read = \"1048576\"", "iops-write = \"10\""]);
+    let wrong = Disk { rates: DiskRates { read_bps: Some(1), ..DiskRates::default() }, ..Disk::default() };
+    let wrong = MachineSpec { disks: vec![wrong], ..direct() }.validate().unwrap_err();
+    assert_eq!(wrong.field, "disks[0].rates.read_bps");
+}
+
+#[test]
 fn only_a_plain_word_becomes_an_argument() {
     let uuid = Uuid::from_u128(1);
     for config in ["# keyboard ../../run/x", "# keyboard ", "\n# keyboard de", "[machine]\n# keyboard de", "# keyboard de -S"] {

@@ -40,11 +40,13 @@ pub enum Ability {
     NicIsolation,
     /// Move a NIC to another switch while its guest runs.
     NicMoves,
+    /// Limit how much goes to and from a disk.
+    DiskRates,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -61,6 +63,7 @@ impl Ability {
         Self::NicRates,
         Self::NicIsolation,
         Self::NicMoves,
+        Self::DiskRates,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -82,6 +85,7 @@ impl Ability {
             Self::NicRates => "nic-rates",
             Self::NicIsolation => "nic-isolation",
             Self::NicMoves => "nic-moves",
+            Self::DiskRates => "disk-rates",
         }
     }
 
@@ -98,6 +102,7 @@ impl Ability {
                 Self::NicRates,
                 Self::NicIsolation,
                 Self::NicMoves,
+                Self::DiskRates,
             ]
             .into(),
             Hypervisor::Bhyve => [
@@ -144,6 +149,9 @@ impl Ability {
             (Self::NicMoves, Hypervisor::Bhyve) => {
                 "bhyve cannot pull a guest's cable, so that the guest would keep its former address; stop the machine first"
             }
+            (Self::DiskRates, Hypervisor::Bhyve) => {
+                "bhyve holds no disk to a rate; `skep vm set --read-bps` and the like hold the whole machine (rctl)"
+            }
             _ => "this host does not have it",
         }
     }
@@ -163,6 +171,7 @@ pub(crate) fn asked(spec: &MachineSpec) -> Vec<(String, String, Ability)> {
         (board.strict_msr, "board.strict_msr", "faults at unknown registers", Ability::StrictMsr),
         (board.x2apic, "board.x2apic", "an APIC that begins as an x2APIC", Ability::X2apic),
         (spec.chosen(Device::Ahci).is_some(), "places.ahci", "a place for the AHCI controller", Ability::AhciPlace),
+        (spec.disks.iter().any(|d| d.rates != crate::DiskRates::default()), "disks", "limits of a disk", Ability::DiskRates),
         (spec.gdb != Gdb::Off, "gdb", "a debugger's stub", Ability::Gdb),
     ];
     let several = (0..).zip(&spec.controllers).find(|(at, bus)| {

@@ -28,8 +28,8 @@ pub use keyboards::layouts;
 pub use mac::{BadMac, Mac};
 pub use place::{BadDevice, Device, Place};
 pub use spec::{
-    Acceleration, Board, Boot, Bus, BusKind, Channel, Clock, Controller, Cpu, Disk, Format, FwCfg, Gdb, HostBridge, Limits,
-    MachineSpec, Nic, NicModel, Screen, Seat, Share, Topology,
+    Acceleration, Board, Boot, Bus, BusKind, Channel, Clock, Controller, Cpu, Disk, DiskRates, Format, FwCfg, Gdb, HostBridge,
+    Limits, MachineSpec, Nic, NicModel, Screen, Seat, Share, Topology,
 };
 pub use uuid::Uuid;
 pub use validate::{Invalid, limits};

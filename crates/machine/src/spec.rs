@@ -179,6 +179,22 @@ pub struct Disk {
     pub ejected: bool,
     /// Where it is on one of [`MachineSpec::controllers`]. Default: none; it is then on the controller that its kind usually has.
     pub seat: Option<Seat>,
+    /// How much goes to and from it. Default: as much as goes.
+    pub rates: DiskRates,
+}
+
+/// How much goes to and from a disk in a second. `None`: as much as goes. Default: nothing of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskRates {
+    /// Bytes read.
+    pub read_bps: Option<u64>,
+    /// Bytes written.
+    pub write_bps: Option<u64>,
+    /// Reads.
+    pub read_iops: Option<u64>,
+    /// Writes.
+    pub write_iops: Option<u64>,
 }
 
 impl Disk {

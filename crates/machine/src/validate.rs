@@ -40,6 +40,10 @@ pub mod limits {
     pub const BPS: RangeInclusive<u64> = 4096..=1 << 50;
     /// Reads or writes in a second.
     pub const IOPS: RangeInclusive<u64> = 1..=100_000_000;
+    /// Bytes that go to or from one disk in a second.
+    pub const DISK_BPS: RangeInclusive<u64> = 65_536..=1_000_000_000_000;
+    /// Reads or writes of one disk in a second.
+    pub const DISK_IOPS: RangeInclusive<u64> = 10..=100_000_000;
     /// CPUs of a host: what the kernels' own sets of them hold.
     pub const HOST_CPUS: RangeInclusive<u16> = 0..=1023;
     /// Nice values.
@@ -302,6 +306,16 @@ impl Disk {
         if self.layers.len() > limits::LAYERS || above.any(|format| format != Format::Qcow2) {
             let limit = format!("at most {}, with nothing under a raw one", limits::LAYERS);
             return Err(invalid(format!("disks[{}].layers", self.slot), self.layers.len(), limit));
+        }
+        let crate::DiskRates { read_bps, write_bps, read_iops, write_iops } = self.rates;
+        let rates = [
+            ("read_bps", read_bps, limits::DISK_BPS),
+            ("write_bps", write_bps, limits::DISK_BPS),
+            ("read_iops", read_iops, limits::DISK_IOPS),
+            ("write_iops", write_iops, limits::DISK_IOPS),
+        ];
+        for (field, rate, range) in rates {
+            rate.map_or(Ok(()), |rate| within(&format!("disks[{}].rates.{field}", self.slot), rate, &range))?;
         }
         if self.ejected && !self.controller.is_cd() {
             return Err(invalid(format!("disks[{}].ejected", self.slot), "yes", "no, except for a CD"));

@@ -39,7 +39,7 @@ pub use ids::{DiskId, GroupId, InstanceId, MachineId, NicId, OperationId, Reques
 pub use line::{BadPort, SPEEDS, SerialPort};
 pub use names::{DiskName, GroupName, IfName, MachineName, NicName, Share, ShareName, SnapshotName, SwitchName, Text, UserName};
 pub use protocol::{Call, FdCount, Fds, Helper, NoFds, OneFd, Op, UpTo};
-pub use rate::{BadRate, Rate, Rates};
+pub use rate::{BadDiskRate, BadRate, DiskRates, Rate, Rates};
 pub use refusal::{Reason, Refusal};
 pub use secret::{BadSecret, Secret};
 pub use sound::{BadDsp, Dsp, SoundDevice};

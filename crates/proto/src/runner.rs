@@ -1,6 +1,6 @@
 //! A machine's runner: the first process in its cell. Small and frozen: machines outlive upgrades of the suite.
 
-use crate::{DiskId, MAX_FDS, NoFds, OneFd, UpTo, names::Text, protocol::protocol};
+use crate::{DiskId, DiskRates, MAX_FDS, NoFds, OneFd, UpTo, names::Text, protocol::protocol};
 use serde::{Deserialize, Serialize};
 
 /// What the runner is doing.
@@ -171,6 +171,16 @@ pub struct DiskSwitch {
     pub no_cache: bool,
 }
 
+/// Holds a disk of a running guest to rates; the configuration for the next start has to say them, too. A runner that is older than this
+/// operation closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitDisk {
+    /// Slot of the disk.
+    pub slot: u8,
+    /// From now on.
+    pub rates: DiskRates,
+}
+
 /// Asks for counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {}
@@ -244,5 +254,6 @@ protocol! {
         17 KeepLayers [UpTo<MAX_FDS>] => Done [NoFds];
         18 SetLink [NoFds] => Done [NoFds];
         19 SwitchDisks [UpTo<MAX_FDS>] => Done [NoFds];
+        20 LimitDisk [NoFds] => Done [NoFds];
     }
 }

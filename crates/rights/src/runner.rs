@@ -137,6 +137,7 @@ const CONST_TABLE: Process = Process {
         op("Leave", "ends the cell", "boots_answers_and_powers_off"),
         op("SetLink", "pulls a NIC's cable, or plugs it in", "a_nic_moves_while_its_guest_runs"),
         op("Eject", "takes a CD out of its drive", "a_cd_is_taken_out_while_the_guest_runs"),
+        op("LimitDisk", "holds a disk to rates", "a_disk_of_a_running_guest_is_held_to_its_rates"),
         op("KeepLayers", "keeps descriptors of layers that disks stand on", "machines_stand_on_one_image_at_once"),
         op("SwitchDisks", "has disks go on in other files", "a_disk_is_snapshotted_while_its_guest_writes"),
         op("ConnectChannel", "hands out a connection to a channel of the guest's", "a_channel_carries_bytes_both_ways"),

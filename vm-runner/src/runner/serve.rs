@@ -7,7 +7,7 @@ use skep_ipc::{Answered, Ask, ProtocolError, Service, Watch};
 use skep_machine::{Ended, Exit};
 use skep_proto::cell::FdRole;
 use skep_proto::runner::{self, Done, End, Phase, RunnerEvent, RunnerRequest, RunnerState, StatsState};
-use skep_proto::{NoFds, OneFd, Reason, Refusal, wire};
+use skep_proto::{DiskRates, NoFds, OneFd, Reason, Refusal, wire};
 use skep_rights::runner::TABLE;
 use skep_sys::sock::Peer;
 use skep_sys::{msg, sock};
@@ -52,6 +52,7 @@ impl Service<runner::Runner> for Runner {
             RunnerRequest::Eject(c) => ask.answer(c, |_, c, []| self.with(|engine| engine.eject(c.slot))),
             RunnerRequest::KeepLayers(c) => ask.answer(c, |_, c, fds| self.keep_layers(&c.layers, fds)),
             RunnerRequest::SetLink(c) => ask.answer(c, |_, c, []| self.with(|engine| engine.set_link(c.slot, c.up))),
+            RunnerRequest::LimitDisk(c) => ask.answer(c, |_, c, []| self.limit_disk(c.slot, c.rates)),
             RunnerRequest::SwitchDisks(c) => ask.answer(c, |_, c, fds| self.switch_disks(&c.disks, fds)),
             RunnerRequest::ConnectChannel(c) => ask.answer(c, |_, c, []| self.connect_channel(c.port)),
         };
@@ -158,6 +159,11 @@ impl Runner {
         self.engine_up()?;
         self.engine.as_mut().map_or_else(|| Err(Refusal::new(Reason::WrongState, "hypervisor")), act)?;
         Ok((Done {}, []))
+    }
+
+    fn limit_disk(&mut self, slot: u8, rates: DiskRates) -> Answer<Done> {
+        rates.check().map_err(|bad| Refusal::new(Reason::InvalidValue, object(self)).field(bad.field).note(bad))?;
+        self.with(|engine| engine.limit_disk(slot, rates))
     }
 
     pub(super) fn engine_up(&self) -> Result<(), Refusal> {

@@ -42,6 +42,15 @@ pub fn eject(id: u64, slot: u8) -> String {
 pub fn set_link(id: u64, slot: u8, up: bool) -> String {
     command(id, "set_link", json!({ "name": nic_id(slot), "up": up }))
 }
+/// Holds a disk to rates, from now on.
+pub fn limit_disk(id: u64, slot: u8, rates: skep_machine::DiskRates) -> String {
+    let many = |rate: Option<u64>| rate.unwrap_or(0);
+    let both = json!({
+        "device": disk_id(slot), "bps": 0, "iops": 0, "bps_rd": many(rates.read_bps), "bps_wr": many(rates.write_bps),
+        "iops_rd": many(rates.read_iops), "iops_wr": many(rates.write_iops),
+    });
+    command(id, "block_set_io_throttle", both)
+}
 /// Asks for the state of the machine.
 pub fn query_status(id: u64) -> String {
     command(id, "query-status", Value::Null)

@@ -2,7 +2,7 @@
 
 use super::Ref;
 use crate::{
-    DiskId, DiskName, SnapshotId, SnapshotName, Text,
+    DiskId, DiskName, DiskRates, SnapshotId, SnapshotName, Text,
     storage::{DiskKind, Packing, SourceFormat},
 };
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,21 @@ pub struct DiskSet {
     pub description: Option<Text<256>>,
     /// What is known of an image, but for its source, which stays.
     pub image: Option<ImageFacts>,
+    /// How much goes to and from it.
+    pub rates: DiskRatesDraft,
+}
+
+/// Rates to be changed; what is absent stays. See [`DiskRates`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DiskRatesDraft {
+    /// Bytes read.
+    pub read_bps: Option<u64>,
+    /// Bytes written.
+    pub write_bps: Option<u64>,
+    /// Reads.
+    pub read_iops: Option<u64>,
+    /// Writes.
+    pub write_iops: Option<u64>,
 }
 
 /// Empties a disk: all of it reads as zeros from then on. No running machine may have it, nor may there be snapshots of it.
@@ -177,6 +192,8 @@ pub struct DiskView {
     pub iso: bool,
     /// What is known of it, if it is an image.
     pub image: Option<ImageFacts>,
+    /// How much goes to and from it.
+    pub rates: DiskRates,
 }
 
 /// A page; empty at the end.

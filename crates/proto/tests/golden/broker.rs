@@ -43,6 +43,7 @@ fn disk() -> DiskView {
         description: parse("of web1"),
         iso: true,
         image: Some(facts()),
+        rates: skep_proto::DiskRates { read_bps: 1 << 20, write_bps: 0, read_iops: 100, write_iops: 10 },
     }
 }
 
@@ -181,7 +182,9 @@ fn disks(golden: &mut Golden) {
     );
     golden.call(DiskResize { disk: parse("root"), size: 1 << 31 }, disk());
     let image = Some(facts());
-    golden.call(DiskSet { disk: parse("root"), name: Some(parse("boot")), description: Some(parse("of web1")), image }, disk());
+    let rates = DiskRatesDraft { read_bps: Some(1 << 20), write_bps: Some(0), read_iops: None, write_iops: Some(10) };
+    let (name, description) = (Some(parse("boot")), Some(parse("of web1")));
+    golden.call(DiskSet { disk: parse("root"), name, description, image, rates }, disk());
     golden.call(DiskWipe { disk: parse("root") }, disk());
     golden.call(DiskExport { disk: parse("root") }, disk());
     golden.call(DiskGet { disk: parse("root") }, disk());

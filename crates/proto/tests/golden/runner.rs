@@ -28,6 +28,8 @@ fn bytes_of_a_runner_never_change() {
     golden.call(SetLink { slot: 1, up: false }, Done {});
     let next = DiskSwitch { slot: 1, top: skep_proto::DiskId::from_u128(7), at: 3, no_cache: true };
     golden.call(SwitchDisks { disks: vec![next] }, Done {});
+    let rates = skep_proto::DiskRates { read_bps: 1 << 20, write_bps: 0, read_iops: 100, write_iops: 10 };
+    golden.call(LimitDisk { slot: 1, rates }, Done {});
     golden.covers::<Runner>();
     every!(golden, Phase {
         Ready {} => Phase::Ready; Starting {} => Phase::Starting; Running {} => Phase::Running; Paused {} => Phase::Paused;

@@ -14,7 +14,7 @@ use skep_ipc::Watch;
 use skep_machine::Exit;
 use skep_proto::cell::FdRole;
 use skep_proto::runner::DiskStats;
-use skep_proto::{Reason, Refusal};
+use skep_proto::{DiskRates, Reason, Refusal};
 use skep_rights::hypervisor::TABLE as HYPERVISOR;
 use skep_sandbox::limit_one;
 use skep_sys::fd;
@@ -239,6 +239,11 @@ impl Engine {
     /// bhyve's NICs have their cables in always.
     pub fn set_link(&mut self, slot: u8, _up: bool) -> Result<(), Refusal> {
         Err(Refusal::new(Reason::Unsupported, format_args!("NIC {slot}")).note("bhyve cannot pull its cable"))
+    }
+
+    /// bhyve holds no disk to a rate.
+    pub fn limit_disk(&mut self, slot: u8, _rates: DiskRates) -> Result<(), Refusal> {
+        Err(Refusal::new(Reason::Unsupported, format_args!("disk {slot}")).note("bhyve holds no disk to a rate"))
     }
 
     /// CPU time; bhyve counts nothing of its disks.

@@ -11,7 +11,7 @@ use skep_engine_qemu::qmp::{self, Event, Line, Reader, Reply};
 use skep_engine_qemu::{Exit, History};
 use skep_ipc::Watch;
 use skep_proto::runner::{DiskStats, DiskSwitch};
-use skep_proto::{Reason, Refusal};
+use skep_proto::{DiskRates, Reason, Refusal};
 use skep_sys::{linux, msg, sock};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -209,6 +209,15 @@ impl Engine {
     /// Pulls a NIC's cable, or plugs it in.
     pub fn set_link(&mut self, slot: u8, up: bool) -> Result<(), Refusal> {
         self.call("NIC", &[], |id| qmp::set_link(id, slot, up)).map(|_| ())
+    }
+
+    /// Holds a disk to rates.
+    pub fn limit_disk(&mut self, slot: u8, rates: DiskRates) -> Result<(), Refusal> {
+        let some = |rate: u64| (rate > 0).then_some(rate);
+        let DiskRates { read_bps, write_bps, read_iops, write_iops } = rates;
+        let (read_bps, write_bps) = (some(read_bps), some(write_bps));
+        let rates = skep_machine::DiskRates { read_bps, write_bps, read_iops: some(read_iops), write_iops: some(write_iops) };
+        self.call("disk", &[], |id| qmp::limit_disk(id, slot, rates)).map(|_| ())
     }
 
     /// Has disks go on in other files, all at one moment. Refused, none has, unless it does not answer.
