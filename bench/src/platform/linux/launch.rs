@@ -23,7 +23,7 @@ pub fn run() -> Result<Outcome> {
     if !has("qemu-img") {
         return Ok(Outcome::Skipped("qemu-img (Debian: qemu-utils) is not installed".into()));
     }
-    let image = skep_tests::guest()?.join("disk.qcow2");
+    let image = skep_tests::guest()?.join("disk.img");
     let image = image.to_str().context("a path")?;
     let suite = suite::start()?;
     suite.ok(&["image", "import", "guest", image])?;
@@ -43,7 +43,7 @@ pub fn run() -> Result<Outcome> {
         // Made by hand before: only the start is the floor's.
         std::fs::copy(VARS, &vars).context(VARS)?;
         let made =
-            Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image]).arg(&overlay).status()?;
+            Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b", image]).arg(&overlay).status()?;
         ensure!(made.success(), "qemu-img: {made}");
         let more = [
             "-drive".to_owned(),
