@@ -39,10 +39,10 @@ pub struct Hypervisor {
 
 impl Hypervisor {
     /// Starts one of the same kind as a machine of skep's, with more of the command line.
-    pub fn start(accelerator: &str, more: &[String]) -> Result<Self> {
+    pub fn start(accelerator: &str, memory: &str, more: &[String]) -> Result<Self> {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
-        command.args(["-machine", "q35", "-accel", accelerator, "-m", "256", "-smp", "1", "-device", "VGA"]).args(more);
+        command.args(["-machine", "q35", "-accel", accelerator, "-m", memory, "-smp", "1", "-device", "VGA"]).args(more);
         let mut child =
             command.env("PATH", PATH).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("qemu-system-x86_64")?;
         let said = BufReader::new(child.stdout.take().context("no output")?);

@@ -54,7 +54,7 @@ pub fn run() -> Result<Outcome> {
             format!("if=virtio,format=qcow2,file={}", overlay.display()),
         ];
         let from = Instant::now();
-        let mut hypervisor = Hypervisor::start(&accelerator, &more)?;
+        let mut hypervisor = Hypervisor::start(&accelerator, "256", &more)?;
         hypervisor.first_byte()?;
         // The first of each warms up.
         if turn > 0 {

@@ -121,7 +121,7 @@ pub fn run() -> Result<Outcome> {
     let suite = suite::start()?;
     suite.import_guest()?;
     suite.ok(&["switch", "create", "net", "--kind", "nat"])?;
-    suite.define("m", &["--memory", "256M"])?;
+    suite.define("m", &[])?;
     suite.ok(&["nic", "create", "m", "--switch", "net", "--machine", "m"])?;
     suite.boot("m")?;
     suite.guest_runs("m", "udhcpc -i eth0 -q -n -f >/dev/null && echo l''eased", "leased")?;
@@ -138,7 +138,7 @@ pub fn run() -> Result<Outcome> {
         "-device".to_owned(),
         "virtio-net-pci,netdev=n,mac=52:54:00:00:00:01".to_owned(),
     ];
-    let mut bare = Hypervisor::start(&accelerator(&suite)?, &more)?;
+    let mut bare = Hypervisor::start(&accelerator(&suite)?, "128", &more)?;
     bare.until("skep-guest ready")?;
     bare.command(
         &format!("ip link set eth0 up; ip addr add {GUEST}/24 dev eth0; ip route add default via {ROUTER}; echo d''one"),
