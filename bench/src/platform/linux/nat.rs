@@ -6,6 +6,8 @@ use crate::stats::{Samples, ratio};
 use crate::suite;
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
+use nix::sys::time::TimeVal;
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
@@ -86,9 +88,15 @@ impl Drop for Made {
     }
 }
 
+/// What does not come in this time does not come.
+const PATIENCE: i64 = 120;
+
 /// From the first byte that comes until the sender is done.
 fn taken(listener: &TcpListener) -> Result<Duration> {
-    let (mut stream, _) = listener.accept()?;
+    let patience = TimeVal::new(PATIENCE, 0);
+    setsockopt(listener, ReceiveTimeout, &patience)?;
+    let (mut stream, _) = listener.accept().context("nobody came")?;
+    setsockopt(&stream, ReceiveTimeout, &patience)?;
     let (mut buffer, mut bytes, mut from) = (vec![0; 1 << 18], 0, None);
     loop {
         let got = stream.read(&mut buffer)?;
