@@ -194,16 +194,17 @@ impl Broker {
             after = last.index;
             strays.extend(page.interfaces.into_iter().map(|interface| interface.name));
         }
-        let known: HashSet<u16> =
-            self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default().iter().map(|s| s.number).collect();
-        // By their names; taps go with their descriptors, or with their machine. No row has a tunnel or a pair. They go before the
+        let rows = self.read(|db| db.switches_after("", u32::MAX)).unwrap_or_default();
+        let known: HashSet<u16> = rows.iter().map(|switch| switch.number).collect();
+        let tunnels: HashSet<u16> = rows.iter().filter(|switch| switch.tunnel.is_some()).map(|switch| switch.number).collect();
+        // By their names; taps go with their descriptors, or with their machine. No row has a pair. They go before the
         // bridges that they are on.
         let number = |name: &IfName, kind: char, end: &str| {
             let prefix = format!("sk{}{kind}", self.instance);
             name.as_str().strip_prefix(&prefix)?.strip_suffix(end)?.parse::<u16>().ok()
         };
         for name in &strays {
-            let result = if let Some(number) = number(name, 'v', "") {
+            let result = if let Some(number) = number(name, 'v', "").filter(|number| !tunnels.contains(number)) {
                 self.net.call(&who, DeleteTunnel { number }).await
             } else if let Some(number) = number(name, 'p', "a") {
                 self.net.call(&who, DeletePair { number }).await

@@ -334,12 +334,17 @@ pub fn switch(switch: &v1::Switch) -> Value {
         "kind": switch_kind(switch.kind()),
         "uplink": switch.uplink,
         "subnet": switch.subnet,
+        "tunnel": switch.tunnel.as_ref().map(tunnel),
         "nics": switch.nics,
         "open": switch.open,
         "groups": switch.groups,
         "description": switch.description,
         "created": time(switch.create_time.as_ref()),
     })
+}
+
+fn tunnel(v1::Tunnel { vni, local, remote, port, interface }: &v1::Tunnel) -> Value {
+    json!({"vni": vni, "local": local, "remote": remote, "port": port, "group_interface": interface})
 }
 
 /// Columns of a list of switches.
@@ -367,6 +372,7 @@ fn switch_kind(kind: v1::SwitchKind) -> &'static str {
         v1::SwitchKind::HostOnly => "host-only",
         v1::SwitchKind::Nat => "nat",
         v1::SwitchKind::Netgraph => "netgraph",
+        v1::SwitchKind::Vxlan => "vxlan",
     }
 }
 

@@ -3,7 +3,9 @@
 use super::{devices, given, invalid, known, maybe_named, named, optional, strings, time, value};
 use skep_api::v1;
 use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchCreate, SwitchKind, SwitchView};
+use skep_proto::tunnel::{Far, PORT, Tunnel, Vni};
 use skep_proto::{Forwards, Rate, Rates, Refusal};
+use std::num::NonZeroU16;
 
 /// A switch.
 pub fn switch(view: SwitchView) -> v1::Switch {
@@ -19,11 +21,38 @@ pub fn switch(view: SwitchView) -> v1::Switch {
         description: view.description.to_string(),
         kind: kind_view(&view).into(),
         subnet: view.subnet.map(|subnet| subnet.to_string()).unwrap_or_default(),
+        tunnel: view.tunnel.map(tunnel_view),
     }
+}
+
+fn tunnel_view(tunnel: Tunnel) -> v1::Tunnel {
+    let Tunnel { vni, local, far, port } = tunnel;
+    let (remote, interface) = match far {
+        Far::Host(address) => (address.to_string(), String::new()),
+        Far::Group { address, uplink } => (address.to_string(), uplink.to_string()),
+    };
+    v1::Tunnel { vni: vni.get(), local: local.to_string(), remote, port: port.get().into(), interface }
+}
+
+/// A tunnel to be.
+fn tunnel(asked: &v1::Tunnel) -> Result<Tunnel, Refusal> {
+    let port = if asked.port == 0 { PORT.into() } else { asked.port };
+    let port = u16::try_from(port).ok().and_then(NonZeroU16::new);
+    let far = match optional("switch", "tunnel.interface", &asked.interface)? {
+        None => Far::Host(value("switch", "tunnel.remote", &asked.remote)?),
+        Some(uplink) => Far::Group { address: value("switch", "tunnel.remote", &asked.remote)?, uplink },
+    };
+    Ok(Tunnel {
+        vni: Vni::new(asked.vni).map_err(|e| invalid("switch", "tunnel.vni", e))?,
+        local: value("switch", "tunnel.local", &asked.local)?,
+        far,
+        port: port.ok_or_else(|| invalid("switch", "tunnel.port", "1 to 65535 is expected"))?,
+    })
 }
 
 fn kind_view(view: &SwitchView) -> v1::SwitchKind {
     match view.kind {
+        SwitchKind::Plain if view.tunnel.is_some() => v1::SwitchKind::Vxlan,
         SwitchKind::Plain if view.uplink.as_str().is_empty() => v1::SwitchKind::Internal,
         SwitchKind::Plain => v1::SwitchKind::Bridged,
         SwitchKind::HostOnly => v1::SwitchKind::HostOnly,
@@ -35,16 +64,23 @@ fn kind_view(view: &SwitchView) -> v1::SwitchKind {
 /// What to create.
 pub fn switch_create(request: &v1::CreateSwitchRequest) -> Result<SwitchCreate, Refusal> {
     let uplink = optional("switch", "uplink", &request.uplink)?;
-    let kind = match (known("switch", "kind", request.kind)?, &uplink) {
+    let tunnel = request.tunnel.as_ref().map(tunnel).transpose()?;
+    let asked = known("switch", "kind", request.kind)?;
+    if (asked == v1::SwitchKind::Vxlan) != tunnel.is_some() {
+        return Err(invalid("switch", "tunnel", "a VXLAN switch has one, and no other kind"));
+    }
+    let kind = match (asked, &uplink) {
         (v1::SwitchKind::Bridged, None) => return Err(invalid("switch", "uplink", "a bridged switch needs one")),
         (v1::SwitchKind::Internal, Some(_)) => return Err(invalid("switch", "uplink", "an internal switch has none")),
-        (v1::SwitchKind::Unspecified | v1::SwitchKind::Bridged | v1::SwitchKind::Internal, _) => SwitchKind::Plain,
+        (v1::SwitchKind::Unspecified | v1::SwitchKind::Bridged | v1::SwitchKind::Internal | v1::SwitchKind::Vxlan, _) => {
+            SwitchKind::Plain
+        }
         (v1::SwitchKind::HostOnly, _) => SwitchKind::HostOnly,
         (v1::SwitchKind::Nat, _) => SwitchKind::Nat,
         (v1::SwitchKind::Netgraph, _) => SwitchKind::Netgraph,
     };
     let subnet = optional("switch", "subnet", &request.subnet)?;
-    Ok(SwitchCreate { name: value("switch", "name", &request.name)?, uplink, kind, subnet })
+    Ok(SwitchCreate { name: value("switch", "name", &request.name)?, uplink, kind, subnet, tunnel })
 }
 
 /// A NIC.

@@ -71,6 +71,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0021_forwards.sql"),
     include_str!("../../migrations/0022_whole.sql"),
     include_str!("../../migrations/0023_disk_rates.sql"),
+    include_str!("../../migrations/0024_tunnels.sql"),
 ];
 
 /// The open database.

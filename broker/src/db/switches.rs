@@ -5,6 +5,7 @@ use super::{Change, Db, Fault, Id};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::broker::SwitchKind;
 use skep_proto::net::{Gateway, Reach};
+use skep_proto::tunnel::Tunnel;
 use skep_proto::{IfName, Subnet, SwitchId, SwitchName, Text};
 
 /// A switch.
@@ -32,6 +33,8 @@ pub struct SwitchRow {
     pub kind: SwitchKind,
     /// Its subnet, if it is not plain.
     pub subnet: Option<Subnet>,
+    /// To the same switch on other hosts.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl SwitchRow {
@@ -49,7 +52,7 @@ impl SwitchRow {
 const COLUMNS: &str = "id, name, number, uplink, created_ns, (SELECT count(*) FROM nics WHERE switch = switches.id),
     EXISTS (SELECT 1 FROM switch_groups o WHERE o.switch = switches.id AND o.grp = ''),
     (SELECT group_concat(name, ' ') FROM (SELECT g.name AS name FROM switch_groups o JOIN machine_groups g ON g.id = o.grp
-        WHERE o.switch = switches.id ORDER BY g.name LIMIT 50)), description, kind, subnet";
+        WHERE o.switch = switches.id ORDER BY g.name LIMIT 50)), description, kind, subnet, tunnel";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
     let uplink = row.get_ref(3)?.as_str()?;
@@ -68,6 +71,10 @@ fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
         description: row.get::<_, Id<_>>(8)?.0,
         kind: switch_kind::from(row.get(9)?)?,
         subnet: match row.get_ref(10)?.as_str()? {
+            "" => None,
+            text => Some(text.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?),
+        },
+        tunnel: match row.get_ref(11)?.as_str()? {
             "" => None,
             text => Some(text.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?),
         },
@@ -130,7 +137,8 @@ impl Change<'_> {
 
     /// Adds a switch.
     pub fn add_switch(&self, switch: &SwitchRow) -> Result<(), Fault> {
-        let sql = "INSERT INTO switches (id, name, number, uplink, created_ns, kind, subnet) VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let sql =
+            "INSERT INTO switches (id, name, number, uplink, created_ns, kind, subnet, tunnel) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         let uplink = switch.uplink.as_ref().map_or("", IfName::as_str);
         self.prepare_cached(sql)?.execute(params![
             Id(switch.id),
@@ -139,7 +147,8 @@ impl Change<'_> {
             uplink,
             switch.created_ns,
             switch_kind::number(switch.kind),
-            switch.subnet.map(|subnet| subnet.to_string()).unwrap_or_default()
+            switch.subnet.map(|subnet| subnet.to_string()).unwrap_or_default(),
+            switch.tunnel.as_ref().map(Tunnel::to_string).unwrap_or_default()
         ])?;
         Ok(())
     }

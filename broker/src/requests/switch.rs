@@ -20,10 +20,10 @@ use std::net::Ipv4Addr;
 const TRIES: usize = 64;
 
 fn view(instance: InstanceId, switch: SwitchRow) -> SwitchView {
-    let SwitchRow { id, name, number, uplink, created_ns, nics, open, groups, description, kind, subnet } = switch;
+    let SwitchRow { id, name, number, uplink, created_ns, nics, open, groups, description, kind, subnet, tunnel } = switch;
     let bridge = Text::lossy(IfName::bridge(instance, number).as_str());
     let uplink = uplink.map(|u| Text::lossy(u.as_str())).unwrap_or_default();
-    SwitchView { id, name, bridge, uplink, nics, created_ns, open, groups, description, kind, subnet }
+    SwitchView { id, name, bridge, uplink, nics, created_ns, open, groups, description, kind, subnet, tunnel }
 }
 
 fn meet(a: Subnet, b: Subnet) -> bool {
@@ -73,6 +73,7 @@ fn reserve(change: &Change<'_>, instance: InstanceId, c: &SwitchCreate) -> Resul
         description: Text::default(),
         kind: c.kind,
         subnet,
+        tunnel: c.tunnel.clone(),
     };
     change.add_switch(&switch)?;
     change.event("switch", switch.id, &switch.name, "created", "")?;
@@ -110,10 +111,22 @@ pub(super) async fn make(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal
         let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("subnet");
         return Err(refusal.note("a switch that is not nat or host-only has none"));
     }
+    if c.tunnel.is_some() {
+        let why = if c.kind != SwitchKind::Plain {
+            Some(
+                "only a switch without a subnet, whose bridge is the host's, has a tunnel: who is at its other end is held to no address",
+            )
+        } else {
+            c.uplink.as_ref().map(|_| "a switch with a tunnel has no uplink")
+        };
+        if let Some(why) = why {
+            return Err(Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("tunnel").note(why));
+        }
+    }
     let mut switch = broker.change(who, |change| reserve(change, broker.instance, &c))?;
     if let Err(refusal) = establish(cx, &mut switch, c.subnet.is_none()).await {
         // Its bridge may be there, without what was refused. If this fails, too, it is removed when net-helper is back: no row knows it.
-        let _ = broker.net.call(who, net::DeleteSwitch { number: switch.number }).await;
+        let _ = unmake(broker, who, &switch).await;
         broker.change(who, |change| {
             change.unmade(switch.id)?;
             change.remove_switch(switch.id)?;
@@ -124,12 +137,25 @@ pub(super) async fn make(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal
     Ok(view(broker.instance, switch))
 }
 
-/// Makes its bridge, or brings it to this state.
+/// Deletes its bridge, with the tunnel that is on it.
+async fn unmake(broker: &Broker, who: &Who, switch: &SwitchRow) -> Result<(), Refusal> {
+    let number = switch.number;
+    if switch.tunnel.is_some() {
+        broker.net.call(who, net::DeleteTunnel { number }).await?;
+    }
+    broker.net.call(who, net::DeleteSwitch { number }).await.map(drop)
+}
+
+/// Makes its bridge and the tunnel on it, or brings them to this state.
 pub(crate) async fn bridge(broker: &Broker, who: &Who, switch: &SwitchRow, uplink: Option<IfName>) -> Result<(), Refusal> {
-    let &SwitchRow { id: switch, number, kind, .. } = switch;
+    let &SwitchRow { id: switch, number, kind, ref tunnel, .. } = switch;
     match kind {
-        SwitchKind::Netgraph => broker.net.call(who, net::CreateGraphSwitch { switch, number, uplink }).await.map(drop),
-        _ => broker.net.call(who, net::CreateSwitch { switch, number, uplink }).await.map(drop),
+        SwitchKind::Netgraph => broker.net.call(who, net::CreateGraphSwitch { switch, number, uplink }).await.map(drop)?,
+        _ => broker.net.call(who, net::CreateSwitch { switch, number, uplink }).await.map(drop)?,
+    }
+    match tunnel.clone() {
+        Some(tunnel) => broker.net.call(who, net::CreateTunnel { switch, number, tunnel }).await.map(drop),
+        None => Ok(()),
     }
 }
 
@@ -220,6 +246,10 @@ pub async fn set(cx: &Cx, c: SwitchSet) -> Result<SwitchView, Refusal> {
         let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", found.name)).field("uplink");
         return Err(refusal.note("a switch with a subnet has none: its gateway is the way out"));
     }
+    if found.tunnel.is_some() && uplink.as_ref().is_some_and(Option::is_some) {
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", found.name)).field("uplink");
+        return Err(refusal.note("a switch with a tunnel has no uplink"));
+    }
     let asked = uplink.clone().filter(|uplink| *uplink != found.uplink);
     if let Some(uplink) = asked.clone() {
         bridge(broker, who, &found, uplink).await?;
@@ -273,7 +303,7 @@ pub async fn delete(cx: &Cx, c: SwitchDelete) -> Result<Done, Refusal> {
     };
     let switch = broker.read(|db| find_switch(db, c.switch.as_str()))?;
     used(&switch)?;
-    broker.net.call(who, net::DeleteSwitch { number: switch.number }).await?;
+    unmake(broker, who, &switch).await?;
     let removed = broker.change(who, |change| {
         used(&find_switch(change, &switch.id.to_string())?)?;
         change.remove_switch(switch.id)?;

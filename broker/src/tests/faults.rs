@@ -50,7 +50,14 @@ async fn scenario(s: &mut Session) -> Vec<Refusal> {
         Ok(operation) => step!(s.done(operation)),
         Err(refusal) => refused.push(refusal),
     }
-    step!(s.switch("wan", None));
+    let tunnel = Some("42 192.0.2.1 198.51.100.2 4789".parse().expect("a tunnel"));
+    step!(s.ask(SwitchCreate {
+        name: "wan".parse().expect("a name"),
+        uplink: None,
+        kind: SwitchKind::Plain,
+        subnet: None,
+        tunnel,
+    }));
     step!(s.ask(SwitchDelete { switch: Text::lossy("wan") }));
     refused
 }

@@ -19,6 +19,7 @@ mod stats;
 mod stress;
 mod subnets;
 mod suite;
+mod tunnels;
 mod upkeep;
 mod users;
 mod world;

@@ -247,6 +247,9 @@ impl Service<Net> for FakeNet {
                 Ok((Named { name: IfName::bridge(instance, c.number) }, []))
             }),
             NetRequest::DeleteSwitch(c) => act!(ask, c, fate, |c: net::DeleteSwitch, _| {
+                if world.lock().tunnels.contains_key(&c.number) {
+                    return Err(Refusal::new(Reason::InUse, format_args!("switch {}", c.number)));
+                }
                 world.lock().bridges.remove(&c.number);
                 Ok((net::Done {}, []))
             }),
@@ -256,10 +259,16 @@ impl Service<Net> for FakeNet {
             NetRequest::MoveTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
             NetRequest::DeleteTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
             NetRequest::ListInterfaces(c) => act!(ask, c, fate, |c: net::ListInterfaces, _| {
-                let bridges: Vec<u16> = world.lock().bridges.iter().copied().collect();
-                let all = bridges.into_iter().map(|number| net::Interface {
-                    index: u32::from(number) + 1,
-                    name: IfName::bridge(instance, number),
+                let (bridges, tunnels) = {
+                    let world = world.lock();
+                    let tunnels: Vec<u16> = world.tunnels.keys().copied().collect();
+                    (world.bridges.iter().copied().collect::<Vec<u16>>(), tunnels)
+                };
+                let named = bridges.into_iter().map(|n| (u32::from(n) + 1, IfName::bridge(instance, n)));
+                let named = named.chain(tunnels.into_iter().map(|n| (u32::from(n) + 100_000, IfName::tunnel(instance, n))));
+                let all = named.map(|(index, name)| net::Interface {
+                    index,
+                    name,
                     up: true,
                     bridge: None,
                     mtu: 1500,
@@ -284,6 +293,18 @@ impl Service<Net> for FakeNet {
                 let taken = c.forward.port.get() == 22;
                 if taken { Err(Refusal::new(Reason::InUse, "port 22/tcp").note("heard")) } else { Ok((net::Done {}, [])) }
             }),
+            NetRequest::CreateTunnel(c) => act!(ask, c, fate, |c: net::CreateTunnel, _| {
+                // What another tunnel of the host has.
+                if world.lock().tunnels.iter().any(|(number, other)| *number != c.number && other.vni == c.tunnel.vni) {
+                    return Err(Refusal::new(Reason::AlreadyExists, format_args!("tunnel of switch {}", c.number)));
+                }
+                world.lock().tunnels.insert(c.number, c.tunnel);
+                Ok((Named { name: IfName::tunnel(instance, c.number) }, []))
+            }),
+            NetRequest::DeleteTunnel(c) => act!(ask, c, fate, |c: net::DeleteTunnel, _| {
+                world.lock().tunnels.remove(&c.number);
+                Ok((net::Done {}, []))
+            }),
             NetRequest::GuardTap(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, []))),
             NetRequest::LimitTap(c) => act!(ask, c, fate, |c: net::LimitTap, _| {
                 if c.rates.inward.is_some_and(|rate| rate.bits() == skep_proto::Rate::MOST) {
@@ -295,11 +316,9 @@ impl Service<Net> for FakeNet {
             NetRequest::OpenResolvers(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, skep_proto::UpTo(Vec::new())))),
             NetRequest::ConnectServer(c) => act!(ask, c, fate, |_, _| Ok((net::Done {}, [memory()]))),
             // The broker makes none of these yet, and knows none to delete.
-            NetRequest::CreateTunnel(_)
-            | NetRequest::DeleteTunnel(_)
-            | NetRequest::CreatePair(_)
-            | NetRequest::DeletePair(_)
-            | NetRequest::CreateGraphSwitch(_) => Err(ProtocolError::Order("what the broker does not make")),
+            NetRequest::CreatePair(_) | NetRequest::DeletePair(_) | NetRequest::CreateGraphSwitch(_) => {
+                Err(ProtocolError::Order("what the broker does not make"))
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 fn subnet(name: &str, kind: SwitchKind, subnet: Option<&str>) -> SwitchCreate {
     let subnet = subnet.map(|subnet| subnet.parse().expect("a subnet"));
-    SwitchCreate { name: name.parse().expect("a name"), uplink: None, kind, subnet }
+    SwitchCreate { name: name.parse().expect("a name"), uplink: None, kind, subnet, tunnel: None }
 }
 
 fn last(address: Option<Ipv4Addr>) -> Option<u8> {

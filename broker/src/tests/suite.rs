@@ -17,7 +17,7 @@ use skep_ipc::aio::Client;
 use skep_proto::broker::{self as proto, *};
 use skep_proto::{Call, DiskId, InstanceId, Refusal, Text, TraceId, UpTo};
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
@@ -120,6 +120,7 @@ impl Suite {
         let files: BTreeSet<_> = host.disks.keys().copied().collect();
         let switches = broker.read(|db| db.switches_after("", u32::MAX)).expect("switches");
         let numbers: BTreeSet<_> = switches.iter().map(|s| s.number).collect();
+        let tunnels: BTreeMap<_, _> = switches.iter().filter_map(|s| Some((s.number, s.tunnel.clone()?))).collect();
         let mut machines = broker.read(|db| db.machines(Which::Unsettled)).expect("machines");
         machines.extend(broker.read(|db| db.machines(Which::After("", u32::MAX, None))).expect("machines"));
         let slots: BTreeSet<_> = machines.iter().filter(|m| m.slot.is_some()).map(|m| m.id).collect();
@@ -136,6 +137,7 @@ impl Suite {
             () if !snapshots.is_empty() => Some(format!("snapshots are not ready: {snapshots:?}")),
             () if named != there => Some(format!("snapshots {named:?}, on the host {there:?}")),
             () if numbers != host.bridges => Some(format!("switches {numbers:?}, bridges {:?}", host.bridges)),
+            () if tunnels != host.tunnels => Some(format!("tunnels {tunnels:?}, on the host {:?}", host.tunnels)),
             () if !host.fetchers.is_empty() => Some(format!("fetchers are left: {:?}", host.fetchers)),
             () if slots != cells => Some(format!("machines {slots:?}, cells {cells:?}")),
             () if !host.vars.is_subset(&ids) => Some("variable stores without machines".into()),
@@ -251,7 +253,14 @@ impl Session {
 
     pub async fn switch(&mut self, name: &str, uplink: Option<&str>) -> Result<SwitchView, Refusal> {
         let uplink = uplink.map(|u| u.parse().expect("a name"));
-        self.ask(SwitchCreate { name: name.parse().expect("a name"), uplink, kind: SwitchKind::Plain, subnet: None }).await
+        self.ask(SwitchCreate {
+            name: name.parse().expect("a name"),
+            uplink,
+            kind: SwitchKind::Plain,
+            subnet: None,
+            tunnel: None,
+        })
+        .await
     }
 
     pub async fn nic(&mut self, name: &str, switch: Option<&str>, machine: Option<&str>) -> Result<NicView, Refusal> {

@@ -42,6 +42,8 @@ pub struct State {
     pub edits: Vec<skep_proto::storage::VarEdit>,
     pub own_order: bool,
     pub bridges: BTreeSet<u16>,
+    /// By the numbers of their switches.
+    pub tunnels: BTreeMap<u16, skep_proto::tunnel::Tunnel>,
     /// Subnets that the host reaches without us.
     pub reached: Vec<skep_proto::Subnet>,
     /// Ports of the host's that lead to guests of a switch.

@@ -2,7 +2,7 @@
 
 use super::vm::Switched;
 use crate::size;
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// Switches.
 #[derive(Debug, Subcommand)]
@@ -14,12 +14,14 @@ pub enum SwitchCommand {
         /// The host's interface that joins it
         #[arg(long, value_name = "INTERFACE")]
         uplink: Option<String>,
-        /// What it is [default: bridged with --uplink, else internal]
+        /// What it is [default: bridged with --uplink, vxlan with --vni, else internal]
         #[arg(long, value_enum, value_name = "KIND")]
         kind: Option<SwitchKind>,
         /// Its subnet, such as 10.1.2.0/24, if it is host-only or nat [default: one that collides with nothing on the host]
         #[arg(long, value_name = "NETWORK")]
         subnet: Option<String>,
+        #[command(flatten)]
+        tunnel: TunnelArgs,
     },
     /// Show one
     Show {
@@ -71,6 +73,26 @@ pub enum SwitchCommand {
     },
 }
 
+/// To the same switch on other hosts.
+#[derive(Debug, Args)]
+pub struct TunnelArgs {
+    /// Of a vxlan switch: the network's number, 1 to 16777215, the same on every host
+    #[arg(long, value_name = "N", requires_all = ["local", "peer"], value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    pub vni: Option<u32>,
+    /// Of a vxlan switch: this host's address, of an interface that it gives to switches
+    #[arg(long, value_name = "ADDRESS", requires = "vni")]
+    pub local: Option<String>,
+    /// Of a vxlan switch: the other host's address, or with --group-interface a group's
+    #[arg(long, value_name = "ADDRESS", requires = "vni")]
+    pub peer: Option<String>,
+    /// Of a vxlan switch: UDP port, the same on every host [default: 4789]
+    #[arg(long, value_name = "PORT", requires = "vni", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub port: Option<u32>,
+    /// Of a vxlan switch: the host's interface on which the group is joined
+    #[arg(long, value_name = "INTERFACE", requires = "vni")]
+    pub group_interface: Option<String>,
+}
+
 /// What a switch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SwitchKind {
@@ -84,6 +106,8 @@ pub enum SwitchKind {
     Nat,
     /// As bridged or internal, by ng_bridge: the host itself is not on it (FreeBSD)
     Netgraph,
+    /// As internal, on several hosts, by a tunnel of UDP: --vni, --local, --peer
+    Vxlan,
 }
 
 /// What a NIC is to the guest.
@@ -102,7 +126,7 @@ pub enum NicCommand {
     Create {
         /// Its name
         name: String,
-        /// The switch that it is connected to
+        /// The switch that it is connected to [default: none]
         #[arg(long, value_name = "SWITCH")]
         switch: Option<String>,
         /// The stopped machine that gets it

@@ -27,7 +27,7 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
         NicCommand::Create { name, switch, machine, mac, group, model, slot, address, rate_in, rate_out, isolated, forwards } => {
             let request = CreateNicRequest {
                 name,
-                switch: switch.unwrap_or_default(),
+                switch: switch.map(or_none).unwrap_or_default(),
                 mac: mac.unwrap_or_default(),
                 machine: machine.unwrap_or_default(),
                 group: group.unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use super::pages::pages;
 use super::{Ctx, or_none};
-use crate::args::{SwitchCommand, SwitchKind};
+use crate::args::{SwitchCommand, SwitchKind, TunnelArgs};
 use crate::error::Failure;
 use crate::view;
 use skep_api::v1::{
@@ -18,17 +18,31 @@ fn number(kind: Option<SwitchKind>) -> i32 {
         Some(SwitchKind::HostOnly) => v1::SwitchKind::HostOnly,
         Some(SwitchKind::Nat) => v1::SwitchKind::Nat,
         Some(SwitchKind::Netgraph) => v1::SwitchKind::Netgraph,
+        Some(SwitchKind::Vxlan) => v1::SwitchKind::Vxlan,
     };
     kind.into()
+}
+
+fn made_of(tunnel: TunnelArgs) -> Option<v1::Tunnel> {
+    let TunnelArgs { vni, local, peer, port, group_interface } = tunnel;
+    Some(v1::Tunnel {
+        vni: vni?,
+        local: local.unwrap_or_default(),
+        remote: peer.unwrap_or_default(),
+        port: port.unwrap_or_default(),
+        interface: group_interface.unwrap_or_default(),
+    })
 }
 
 /// Runs one.
 pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.switches();
     match command {
-        SwitchCommand::Create { name, uplink, kind, subnet } => {
+        SwitchCommand::Create { name, uplink, kind, subnet, tunnel } => {
             let (uplink, subnet) = (uplink.unwrap_or_default(), subnet.unwrap_or_default());
-            let request = CreateSwitchRequest { name, uplink, request_id: String::new(), kind: number(kind), subnet };
+            let tunnel = made_of(tunnel);
+            let kind = number(kind.or(tunnel.as_ref().map(|_| SwitchKind::Vxlan)));
+            let request = CreateSwitchRequest { name, uplink, request_id: String::new(), kind, subnet, tunnel };
             let made = ctx.make(|api, request_id| {
                 let request = CreateSwitchRequest { request_id, ..request.clone() };
                 async move { api.switches().create(request).await }

@@ -12,6 +12,9 @@ pub const PORT: u16 = 4789;
 /// A part of a tunnel that is not acceptable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadTunnel {
+    /// Rules of its text.
+    #[error("a tunnel is written as VNI LOCAL FAR PORT, and the interface if FAR is a group")]
+    Text,
     /// Rules of network numbers.
     #[error("a VXLAN network has a number from 1 to 16777215")]
     Vni,
@@ -132,10 +135,39 @@ impl Tunnel {
     }
 }
 
+/// `VNI LOCAL FAR PORT`, and the interface if it leads to a group.
+impl fmt::Display for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vni, local, far, port } = self;
+        write!(f, "{vni} {local} {} {port}", far.address())?;
+        match far {
+            Far::Host(_) => Ok(()),
+            Far::Group { uplink, .. } => write!(f, " {uplink}"),
+        }
+    }
+}
+
+impl FromStr for Tunnel {
+    type Err = BadTunnel;
+    fn from_str(text: &str) -> Result<Self, BadTunnel> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let ([vni, local, far, port], uplink) = match &words[..] {
+            [vni, local, far, port] => ([vni, local, far, port], None),
+            [vni, local, far, port, uplink] => ([vni, local, far, port], Some(uplink)),
+            _ => return Err(BadTunnel::Text),
+        };
+        let far = match uplink {
+            None => Far::Host(far.parse()?),
+            Some(uplink) => Far::Group { address: far.parse()?, uplink: uplink.parse().map_err(|_| BadTunnel::Text)? },
+        };
+        Ok(Self { vni: vni.parse()?, local: local.parse()?, far, port: port.parse().map_err(|_| BadTunnel::Text)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{BadTunnel, GroupAddress, HostAddress, Vni};
+    use super::{BadTunnel, GroupAddress, HostAddress, Tunnel, Vni};
     use std::fmt::Debug;
     use std::str::FromStr;
 
@@ -170,6 +202,27 @@ mod tests {
         ];
         only::<HostAddress>(&["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1"], &not_a_host);
         only::<GroupAddress>(&["239.1.2.3", "224.0.0.251", "ff05::1", "ff0e::9"], &["192.0.2.1", "ff02::1", "ff01::1", "::", ""]);
+    }
+
+    #[test]
+    fn a_tunnel_is_text() {
+        for text in ["42 192.0.2.1 198.51.100.2 4789", "16777215 2001:db8::1 ff05::7 8472 eth1"] {
+            assert_eq!(text.parse::<Tunnel>().unwrap().to_string(), text);
+        }
+        let wrong = [
+            "",
+            "42",
+            "42 192.0.2.1 198.51.100.2",
+            "42 192.0.2.1 198.51.100.2 0",
+            "42 192.0.2.1 198.51.100.2 4789 eth1",
+            "42 192.0.2.1 239.1.1.1 4789",
+            "42 192.0.2.1 239.1.1.1 4789 eth1 eth2",
+            "42 127.0.0.1 198.51.100.2 4789",
+            "0 192.0.2.1 198.51.100.2 4789",
+        ];
+        for text in wrong {
+            assert!(text.parse::<Tunnel>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -200,7 +200,7 @@ pub static TABLE: Process = Process {
         op("FirmwareList", "nothing; has variables read", "a_machine_boots_what_its_variables_say"),
         op("FirmwareGet", "nothing; has a variable read", "a_machine_boots_what_its_variables_say"),
         op("FirmwareEdit", "has a machine's variables changed", "a_machine_boots_what_its_variables_say"),
-        op("SwitchCreate", "has a bridge made", "a_helper_may_die_in_any_call"),
+        op("SwitchCreate", "has a bridge made, and a tunnel on it", "a_helper_may_die_in_any_call"),
         op("SwitchList", "nothing; reads", "a_switch_with_nics_stays"),
         op("SwitchGet", "nothing; reads", "anything_is_renamed_and_described"),
         op("SwitchSet", "writes a switch; has its bridge brought to it", "a_switch_gets_another_uplink_or_stays_as_it_was"),

@@ -141,12 +141,12 @@ pub static TABLE: Process = Process {
         Operation { name: "ListInterfaces", does: "reads the list of interfaces", test: "interfaces_are_listed_in_pages" },
         Operation {
             name: "CreateTunnel",
-            does: "makes a VXLAN interface from an address of the host, a member of a bridge, up",
+            does: "makes a VXLAN interface from an address of an uplink, a member of a bridge, up, and rules that keep strangers from it",
             test: "a_tunnel_joins_its_switch_and_is_made_anew_when_it_should_differ",
         },
         Operation {
             name: "DeleteTunnel",
-            does: "deletes a VXLAN interface",
+            does: "deletes a VXLAN interface and its rules",
             test: "a_tunnel_joins_its_switch_and_is_made_anew_when_it_should_differ",
         },
         Operation {

@@ -19,7 +19,9 @@ pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateTunn
     }
     let settings = if former.is_some() { host.tunnel(&name).map_err(refused(&name))? } else { None };
     let kept = former.filter(|_| settings.as_ref() == Some(&call.tunnel));
-    Attempt::all(host, |attempt| {
+    let before = settings.clone();
+    host.guard_tunnel(&name, Some(&call.tunnel)).map_err(refused(&name))?;
+    let made = Attempt::all(host, |attempt| {
         if kept.is_none() {
             if let Some(former) = former {
                 let on = links.iter().find(|link| Some(link.index) == former.bridge);
@@ -34,6 +36,13 @@ pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateTunn
             attempt.raise(&name)?;
         }
         Ok(Named { name: name.clone() })
+    });
+    made.map_err(|refusal| match host.guard_tunnel(&name, before.as_ref()) {
+        Ok(()) => refusal,
+        Err(error) => {
+            let note = format!("{}; {name} was left changed: {error}", refusal.note);
+            refusal.note(note)
+        }
     })
 }
 
@@ -45,6 +54,7 @@ pub fn delete((host, instance): Place<'_>, call: &DeleteTunnel) -> Result<Done, 
         Some(_) => host.delete(&name).map_err(refused(&name))?,
         None => {}
     }
+    host.guard_tunnel(&name, None).map_err(refused(&name))?;
     Ok(Done {})
 }
 

@@ -144,6 +144,11 @@ pub trait NetHost {
     /// Makes a tunnel, down.
     fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError>;
 
+    /// Has a tunnel take nothing but what is from its other end, whether or not it is there yet; or takes that back.
+    fn guard_tunnel(&mut self, _name: &IfName, _tunnel: Option<&Tunnel>) -> Result<(), HostError> {
+        Ok(())
+    }
+
     /// What a tunnel is set to; none if that is nothing that [`Self::make_tunnel`] could have made.
     fn tunnel(&mut self, name: &IfName) -> Result<Option<Tunnel>, HostError>;
 

@@ -2,7 +2,7 @@
 
 use super::{Net7, bridge};
 use crate::support::frames::{frame, hear, receive, send};
-use crate::support::{INDICES_RETURN, KINDS, ask, instance};
+use crate::support::{GUARDS_TUNNELS, INDICES_RETURN, KINDS, ask, instance};
 use skep_net_helper::platform::{NetHost, Switch};
 use skep_proto::net::{CreatePair, CreateTunnel, DeletePair, DeleteSwitch, DeleteTunnel};
 use skep_proto::tunnel::{Far, Tunnel};
@@ -136,10 +136,10 @@ fn checksum(bytes: &[u8]) -> u16 {
     !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()
 }
 
-/// An Ethernet frame with an IPv4 packet of UDP from `THERE`.
-fn udp(to_mac: &[u8], payload: &[u8]) -> Vec<u8> {
+/// An Ethernet frame with an IPv4 packet of UDP.
+fn udp(from: Ipv4Addr, to_mac: &[u8], payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(20 + 8 + payload.len()).unwrap();
-    let mut ip = [&[0x45, 0][..], &length.to_be_bytes(), &[0, 1, 0, 0, 64, 17, 0, 0], &THERE.octets(), &HERE.octets()].concat();
+    let mut ip = [&[0x45, 0][..], &length.to_be_bytes(), &[0, 1, 0, 0, 64, 17, 0, 0], &from.octets(), &HERE.octets()].concat();
     let sum = checksum(&ip).to_be_bytes();
     ip[10..12].copy_from_slice(&sum);
     // Without a checksum of its own.
@@ -188,9 +188,15 @@ fn a_switch_spans_hosts_by_its_tunnel() {
     assert_eq!((vni, to, inner), (70_000, THERE, frame("to the other host")));
     // And back; of another network nothing.
     let wrap = |vni: u32, text| [&[8, 0, 0, 0][..], &(vni << 8).to_be_bytes(), &frame(text)].concat();
-    send(&outside, &udp(&mac, &wrap(70_001, "of another network")));
-    send(&outside, &udp(&mac, &wrap(70_000, "from the other host")));
+    send(&outside, &udp(THERE, &mac, &wrap(70_001, "of another network")));
+    if GUARDS_TUNNELS {
+        send(&outside, &udp(Ipv4Addr::new(192, 0, 2, 3), &mac, &wrap(70_000, "from a stranger")));
+    }
+    send(&outside, &udp(THERE, &mac, &wrap(70_000, "from the other host")));
     assert_eq!(hear(&guest, |_| ()), "from the other host");
+    ask(&mut net.client, DeleteTunnel { number: 0 }).unwrap();
+    drop(guest);
+    ask(&mut net.client, DeleteSwitch { number: 0 }).unwrap();
 }
 
 #[test]

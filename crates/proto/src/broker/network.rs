@@ -1,6 +1,7 @@
 //! Switches and NICs.
 
 use super::{NicModel, Ref};
+use crate::tunnel::Tunnel;
 use crate::{Forwards, IfName, NicId, NicName, Rate, Rates, Subnet, SwitchId, SwitchName, Text};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -16,6 +17,8 @@ pub struct SwitchCreate {
     pub kind: SwitchKind,
     /// Its subnet, if it is not plain; none: one that collides with nothing on the host.
     pub subnet: Option<Subnet>,
+    /// To the same switch on other hosts; only of a plain one without an uplink.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// What a switch is.
@@ -108,6 +111,8 @@ pub struct SwitchView {
     pub kind: SwitchKind,
     /// Its subnet, if it is not plain.
     pub subnet: Option<Subnet>,
+    /// To the same switch on other hosts.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// A page; empty at the end.

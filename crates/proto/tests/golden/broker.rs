@@ -241,12 +241,14 @@ fn networks(golden: &mut Golden) {
         description: parse("of the shop"),
         kind: SwitchKind::Nat,
         subnet: Some(parse("10.64.1.0/24")),
+        tunnel: Some(parse("42 192.0.2.1 198.51.100.2 4789")),
     };
     golden.call(SwitchGet { switch: parse("lan") }, switch.clone());
     let set = SwitchSet { switch: parse("lan"), name: Some(parse("wan")), description: None, uplink: Some(parse("eth0")) };
     golden.call(set, switch.clone());
     let (kind, subnet) = (SwitchKind::HostOnly, Some(parse("10.64.1.0/24")));
-    golden.call(SwitchCreate { name: parse("lan"), uplink: Some(parse("eth0")), kind, subnet }, switch.clone());
+    let tunnel = switch.tunnel.clone();
+    golden.call(SwitchCreate { name: parse("lan"), uplink: Some(parse("eth0")), kind, subnet, tunnel }, switch.clone());
     golden.call(SwitchList { after: None }, SwitchPage { switches: vec![switch.clone()] });
     golden.call(SwitchOpen { switch: parse("lan"), group: Some(parse("shop")), open: true }, switch);
     golden.call(SwitchDelete { switch: parse("lan") }, Done {});

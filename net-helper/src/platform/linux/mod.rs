@@ -172,7 +172,9 @@ impl NetHost for Host {
 
     fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError> {
         const STEP: &str = "make a tunnel";
-        let mut data = vec![InfoVxlan::Id(tunnel.vni.get()), InfoVxlan::Port(tunnel.port.get()), InfoVxlan::Learning(true)];
+        // To one host all goes there, whoever says that somebody is elsewhere.
+        let group = matches!(tunnel.far, Far::Group { .. });
+        let mut data = vec![InfoVxlan::Id(tunnel.vni.get()), InfoVxlan::Port(tunnel.port.get()), InfoVxlan::Learning(group)];
         data.push(match tunnel.local.get() {
             IpAddr::V4(v4) => InfoVxlan::Local(v4),
             IpAddr::V6(v6) => InfoVxlan::Local6(v6),
@@ -186,6 +188,15 @@ impl NetHost for Host {
             data.push(InfoVxlan::Link(found.ok_or_else(|| HostError::step(STEP)(Errno::ENODEV))?.index));
         }
         self.make(name, InfoKind::Vxlan, InfoData::Vxlan(data), STEP)
+    }
+
+    fn guard_tunnel(&mut self, name: &IfName, tunnel: Option<&Tunnel>) -> Result<(), HostError> {
+        let messages = match tunnel {
+            Some(tunnel) => rules::tunnel::guard(name, tunnel),
+            None if self.filter.is_none() => return Ok(()),
+            None => rules::tunnel::no_guard(name),
+        };
+        self.filter()?.all(messages).map_err(HostError::step("keep strangers from the tunnel (nf_tables)"))
     }
 
     fn tunnel(&mut self, name: &IfName) -> Result<Option<Tunnel>, HostError> {

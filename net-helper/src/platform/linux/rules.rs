@@ -3,6 +3,8 @@
 //! A table for each switch, named as its bridge, so that it comes and goes as a whole and touches no rule of the administrator's. Its
 //! chains run beside his: what his drop stays dropped.
 
+pub mod tunnel;
+
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
     Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, InetHookNumber, Meta, MetaKey,

@@ -11,6 +11,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Whether a tunnel takes nothing from strangers.
+pub const GUARDS_TUNNELS: bool = false;
+
 /// Frames begin at once.
 pub const HEADER: usize = 0;
 /// The kinds of a tap and of an end of a pair.

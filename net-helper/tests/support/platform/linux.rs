@@ -8,6 +8,9 @@ use skep_net_helper::platform::NetHost;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
+/// Whether a tunnel takes nothing from strangers.
+pub const GUARDS_TUNNELS: bool = true;
+
 /// `struct virtio_net_hdr`, all zero: nothing offloaded.
 pub const HEADER: usize = 10;
 /// The kinds of a tap and of an end of a pair.
