@@ -12,6 +12,7 @@ pub mod host;
 pub mod https;
 pub mod platform;
 pub mod shares;
+pub mod ssh;
 pub mod suite;
 
 pub use host::Snapshot;
