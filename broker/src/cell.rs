@@ -18,8 +18,8 @@ use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCe
 use skep_proto::console::Console;
 use skep_proto::net::{CreateTap, DeleteTap};
 use skep_proto::runner::{
-    self, Configure, End, Kill, Leave, LimitDisk, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status, SwitchDisks,
-    TakePort, TakeSerial, Watch,
+    self, Configure, End, GrowDisk, Kill, Leave, LimitDisk, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status,
+    SwitchDisks, TakePort, TakeSerial, Watch,
 };
 use skep_proto::storage::{LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
 use skep_proto::{Call, CpuList, Fds, MachineId, Reason, Refusal, UpTo, wire};
@@ -385,6 +385,13 @@ pub async fn configure(broker: &Broker, who: &Who, id: MachineId) -> Result<Opti
         broker.change(who, |change| change.set_machine_applied(id, &now, machine.started_ns))?;
     }
     Ok(Some(next))
+}
+
+/// Has the hypervisor of a machine make a disk larger.
+pub async fn grow(broker: &Broker, who: &Who, id: MachineId, call: GrowDisk) -> Result<(), Refusal> {
+    let turn = broker.turn(id);
+    let _turn = turn.lock().await;
+    broker.runner(who, id, call, [], START).await.map(drop)
 }
 
 /// Clears away what is left of a cell; waits for helpers that are being restarted, as long as it takes. `ended` waits for the

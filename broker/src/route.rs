@@ -1,8 +1,8 @@
 //! Every request, one line each.
 
 use crate::requests::{
-    Cx, disk, event, fetch, firmware, group, host, launch, machine, machine_jobs, nic, snapshot, stats, stream, switch, user,
-    whole,
+    Cx, disk, event, fetch, firmware, group, host, launch, machine, machine_jobs, nic, resize, snapshot, stats, stream, switch,
+    user, whole,
 };
 use crate::session::Desk;
 use skep_ipc::ProtocolError;
@@ -76,7 +76,7 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::DiskClone(c) => plain!(DiskClone, c, disk::copy),
         R::DiskSet(c) => plain!(DiskSet, c, disk::set),
         R::DiskWipe(c) => plain!(DiskWipe, c, disk::wipe),
-        R::DiskResize(c) => plain!(DiskResize, c, disk::resize),
+        R::DiskResize(c) => plain!(DiskResize, c, resize::resize),
         R::DiskExport(c) => stream!(DiskExport, c, disk::export),
         R::DiskGet(c) => plain!(DiskGet, c, disk::get),
         R::DiskList(c) => plain!(DiskList, c, disk::list),

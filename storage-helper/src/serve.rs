@@ -34,6 +34,7 @@ impl Service<Storage> for StorageHelper {
             R::MergeLayers(c) => ask.answer(c, |from, c, fds| Ok((layer::merge(store, jobs, from.trace, &c, fds)?, []))),
             R::OpenLayer(c) => ask.answer(c, |_, c, []| layer::open(store, &c)),
             R::OpenDisk(c) => ask.answer(c, |_, c, []| disk::open(store, &c)),
+            R::MayGrow(c) => ask.answer(c, |_, c, []| Ok((disk::may_grow(store, &c)?, []))),
             R::ResizeDisk(c) => ask.answer(c, |_, c, []| Ok((disk::resize(store, &c)?, []))),
             R::WipeDisk(c) => ask.answer(c, |_, c, []| Ok((disk::wipe(store, jobs, &c)?, []))),
             R::DeleteDisk(c) => ask.answer(c, |_, c, []| Ok((disk::delete(store, jobs, &c)?, []))),

@@ -64,7 +64,7 @@ fn files_have_no_snapshots_and_there_are_no_volumes_unasked() {
     refused(helper.ask(VolumeSpace {}), Reason::Unsupported);
     refused(helper.ask(CreateSnapshot { disk, kind, snapshot }), Reason::Unsupported);
     refused(helper.ask(DeleteDisk { disk, kind }), Reason::Unsupported);
-    refused(helper.ask(ResizeDisk { disk, kind, size: MIB }), Reason::Unsupported);
+    refused(helper.ask(ResizeDisk { disk, kind, size: MIB, shrink: false }), Reason::Unsupported);
     refused(helper.call(OpenDisk { disk, kind, read_only: true, no_cache: false, sync: false }, []), Reason::Unsupported);
     refused(helper.import_bytes(import(disk, kind), b"x"), Reason::Unsupported);
     refused(helper.clone_disk(disk, DiskId::random(), kind), Reason::Unsupported);
@@ -99,7 +99,7 @@ fn an_open_disk_is_locked_by_its_descriptor() {
     let before = helper.descriptors();
     let open = |read_only| OpenDisk { disk, kind: DiskKind::Raw, read_only, no_cache: false, sync: false };
     let delete = DeleteDisk { disk, kind: DiskKind::Raw };
-    let resize = ResizeDisk { disk, kind: DiskKind::Raw, size: 2 * MIB };
+    let resize = ResizeDisk { disk, kind: DiskKind::Raw, size: 2 * MIB, shrink: false };
 
     let (state, [fd]) = helper.call(open(false), []).unwrap();
     assert_eq!(state.disk.size, MIB);
@@ -128,24 +128,62 @@ fn an_open_disk_is_locked_by_its_descriptor() {
 }
 
 #[test]
-fn disks_grow_and_never_shrink() {
+fn disks_grow_and_shrink_only_if_that_is_said() {
     let place = Place::new();
     let mut helper = place.start();
     for kind in [DiskKind::Raw, DiskKind::Qcow2] {
         let disk = helper.create(kind, 4 * MIB);
-        let resize = |size| ResizeDisk { disk, kind, size };
-        refused(helper.ask(resize(2 * MIB)), Reason::InvalidValue);
+        let resize = |size| ResizeDisk { disk, kind, size, shrink: false };
+        let refusal = helper.ask(resize(3 * MIB)).unwrap_err();
+        assert_eq!(refusal.reason, Reason::InvalidValue);
+        assert!(refusal.note.as_str().contains("the last 1048576 bytes would be lost"), "{refusal}");
         refused(helper.ask(resize(4 * MIB + 1)), Reason::InvalidValue);
         refused(helper.ask(resize(65 << 40)), Reason::TooLarge);
         assert_eq!(helper.ask(resize(4 * MIB)).unwrap().size, 4 * MIB);
         for size in [5 * MIB, 1 << 30, 5 << 40] {
             assert_eq!(helper.ask(resize(size)).unwrap().size, size);
         }
-        let (opened, _) = helper.call(OpenDisk { disk, kind, read_only: true, no_cache: false, sync: false }, []).unwrap();
+        let open = OpenDisk { disk, kind, read_only: true, no_cache: false, sync: false };
+        let (opened, fd) = helper.call(open.clone(), []).unwrap();
         let state = opened.disk;
         assert!(opened.most > state.size, "{}", opened.most);
         assert_eq!(state.size, 5 << 40);
+        let shrink = |size| ResizeDisk { size, shrink: true, ..resize(0) };
+        refused(helper.ask(shrink(2 * MIB)), Reason::InUse);
+        drop(fd);
+        // Less than the least that a disk has, never.
+        refused(helper.ask(shrink(MIB / 2)), Reason::InvalidValue);
+        // Of others: resize.rs.
+        if kind == DiskKind::Raw {
+            assert_eq!(helper.ask(shrink(2 * MIB)).unwrap().size, 2 * MIB);
+            assert_eq!(helper.call(open, []).unwrap().0.disk.size, 2 * MIB);
+        }
     }
+}
+
+#[test]
+fn a_disk_that_its_hypervisor_has_is_weighed() {
+    let place = Place::new();
+    let mut helper = place.start();
+    for kind in [DiskKind::Raw, DiskKind::Qcow2] {
+        let disk = helper.create(kind, 4 * MIB);
+        let (opened, fd) = helper.call(OpenDisk { disk, kind, read_only: false, no_cache: false, sync: false }, []).unwrap();
+        let may_grow = |size| MayGrow { disk, kind, size };
+        let now = helper.ask(may_grow(4 * MIB)).unwrap().most;
+        assert_eq!(now, opened.most);
+        // As much as it has when it is opened with that size.
+        let more = helper.ask(may_grow(1 << 30)).unwrap().most;
+        refused(helper.ask(may_grow(2 * MIB)), Reason::InvalidValue);
+        refused(helper.ask(may_grow(4 * MIB + 1)), Reason::InvalidValue);
+        refused(helper.ask(may_grow(65 << 40)), Reason::TooLarge);
+        drop(fd);
+        helper.ask(ResizeDisk { disk, kind, size: 1 << 30, shrink: false }).unwrap();
+        let open = OpenDisk { disk, kind, read_only: true, no_cache: false, sync: false };
+        assert_eq!(helper.call(open, []).unwrap().0.most, more);
+    }
+    let disk = DiskId::random();
+    refused(helper.ask(MayGrow { disk, kind: DiskKind::Raw, size: MIB }), Reason::NotFound);
+    refused(helper.ask(MayGrow { disk, kind: DiskKind::Zvol, size: MIB }), Reason::Unsupported);
 }
 
 #[test]
@@ -185,14 +223,9 @@ fn qemu_writes_to_a_disk_that_was_made_and_grown_here() {
     let disk = helper.create(DiskKind::Qcow2, 4 * MIB);
     let path = place.state().join(format!("disks/{disk}.qcow2"));
     let path = path.to_str().unwrap();
-    let qemu_io = |commands: &[&str]| {
-        let commands = commands.iter().flat_map(|c| ["-c", c]);
-        let output = std::process::Command::new("qemu-io").args(["-f", "qcow2"]).args(commands).arg(path).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && !text.contains("failed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    };
+    let qemu_io = |commands: &[&str]| qemu_io("qcow2", path, commands);
     qemu_io(&["write -P 0x5a 1M 100k", "write -P 0x11 4194000 304"]);
-    helper.ask(ResizeDisk { disk, kind: DiskKind::Qcow2, size: 64 << 40 }).unwrap();
+    helper.ask(ResizeDisk { disk, kind: DiskKind::Qcow2, size: 64 << 40, shrink: false }).unwrap();
     qemu_io(&["write -P 0xa5 10G 1M", "write -P 0x77 70368744177152 512", "read -P 0x5a 1M 100k", "read -P 0 2G 1M"]);
     qemu_img(&["check", path]);
     qemu_io(&["read -P 0xa5 10G 1M", "read -P 0x77 70368744177152 512"]);

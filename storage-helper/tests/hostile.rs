@@ -170,13 +170,13 @@ fn a_guest_that_rewrites_its_image_gains_nothing() {
     // A backing file, as a taken-over hypervisor can write it.
     write(&mut helper, 8, &[&512u64.to_be_bytes()[..], &[0, 0, 0, 11]].concat());
     refused(helper.call(OpenDisk { disk, kind, read_only: false, no_cache: false, sync: false }, []), Reason::NamesOtherFile);
-    refused(helper.ask(ResizeDisk { disk, kind, size: 1 << 40 }), Reason::NamesOtherFile);
+    refused(helper.ask(ResizeDisk { disk, kind, size: 1 << 40, shrink: false }), Reason::NamesOtherFile);
     refused(helper.clone_disk(disk, DiskId::random(), kind), Reason::NamesOtherFile);
     let listed = helper.ask(ListDisks { after: None }).unwrap().disks;
     assert_eq!((listed.len(), listed[0].disk, listed[0].size), (1, disk, 0));
     // Whatever the header says, it is refused or grown.
     let mut random = noise_words();
-    let grow = ResizeDisk { disk, kind, size: 4 << 40 };
+    let grow = ResizeDisk { disk, kind, size: 4 << 40, shrink: false };
     write(&mut helper, 0, b"QFI");
     assert_eq!(helper.ask(grow.clone()).unwrap().size, 4 << 40);
     for _ in 0..200 {

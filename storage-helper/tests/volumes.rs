@@ -137,7 +137,7 @@ fn volumes_are_made_once_and_listed() {
     let call = CreateDisk { disk: odd, kind: KIND, size: MIB + 512 };
     assert_eq!(helper.ask(call.clone()).unwrap().size, MIB + (16 << 10));
     helper.ask(call).unwrap();
-    assert_eq!(helper.ask(ResizeDisk { disk: odd, kind: KIND, size: MIB + 512 }).unwrap().size, MIB + (16 << 10));
+    assert_eq!(helper.ask(ResizeDisk { disk: odd, kind: KIND, size: MIB + 512, shrink: false }).unwrap().size, MIB + (16 << 10));
 
     let marks = run(
         "zfs",
@@ -187,7 +187,7 @@ fn an_open_volume_is_locked_and_has_few_rights() {
     for read_only in [false, true] {
         refused(helper.call(open(read_only), []), Reason::InUse);
     }
-    let grow = ResizeDisk { disk, kind: KIND, size: 16 * MIB };
+    let grow = ResizeDisk { disk, kind: KIND, size: 16 * MIB, shrink: false };
     refused(helper.ask(grow.clone()), Reason::InUse);
     refused(helper.ask(DeleteDisk { disk, kind: KIND }), Reason::InUse);
     refused(helper.ask(RollBackDisk { disk, kind: KIND, snapshot }), Reason::InUse);
@@ -213,7 +213,7 @@ fn an_open_volume_is_locked_and_has_few_rights() {
     refused(helper.call(open(false), []), Reason::InUse);
     drop((one, two));
     assert_eq!(helper.ask(grow).unwrap().size, 16 * MIB);
-    refused(helper.ask(ResizeDisk { disk, kind: KIND, size: 8 * MIB }), Reason::InvalidValue);
+    refused(helper.ask(ResizeDisk { disk, kind: KIND, size: 8 * MIB, shrink: false }), Reason::InvalidValue);
     helper.ask(DeleteDisk { disk, kind: KIND }).unwrap();
     assert_eq!(pool.names(), Vec::<String>::new());
 }
@@ -288,7 +288,7 @@ fn a_volume_is_rolled_back_to_its_newest_snapshot() {
     assert_eq!((made.snapshot, made.size), (first, 4 * MIB));
     assert!(made.created_ns > 1_600_000_000_000_000_000);
     assert_eq!(helper.ask(create(first)).unwrap().order, made.order);
-    helper.ask(ResizeDisk { disk, kind: KIND, size: 8 * MIB }).unwrap();
+    helper.ask(ResizeDisk { disk, kind: KIND, size: 8 * MIB, shrink: false }).unwrap();
     write(&mut helper, b"second");
     // Of an open volume, too.
     let (_, [open]) = helper.call(OpenDisk { disk, kind: KIND, read_only: false, no_cache: false, sync: false }, []).unwrap();

@@ -240,6 +240,13 @@ static long read_memory(void)
 }
 static long process_handle(void) { return opened(syscall(SYS_pidfd_open, number("pid"), 0)); }
 static long process_limit(void) { struct rlimit l; return prlimit(number("pid"), RLIMIT_NOFILE, 0, &l); }
+static long raise_file_limit(void)
+{
+	struct rlimit l;
+	if (getrlimit(RLIMIT_FSIZE, &l)) return -1;
+	l.rlim_cur = l.rlim_max;
+	return setrlimit(RLIMIT_FSIZE, &l);
+}
 static long process_compare(void) { return syscall(SYS_kcmp, getpid(), number("pid"), 0, 0, 0); }
 static long process_priority(void) { return setpriority(PRIO_PROCESS, number("pid"), 0); }
 static long real_time(void)
@@ -413,7 +420,7 @@ static const struct { const char *name; long (*what)(void); } attempts[] = {
 	A(inet_stream), A(inet_listen), A(inet_datagram), A(inet6_socket), A(raw_icmp), A(packet_socket), A(netlink_route),
 	A(netlink_uevent), A(unix_socket), A(abstract_connect), A(broker_connect), A(interface_list),
 	A(signal_host), A(signal_parent), A(signal_all), A(trace_parent), A(trace_me), A(read_memory), A(process_handle),
-	A(process_limit), A(process_compare), A(process_priority), A(real_time), A(performance_events),
+	A(process_limit), A(raise_file_limit), A(process_compare), A(process_priority), A(real_time), A(performance_events),
 	A(new_user_namespace), A(new_mount_namespace), A(new_network_namespace), A(new_pid_namespace), A(clone_user_namespace),
 	A(join_namespace), A(mount_tmpfs), A(mount_bind), A(mount_proc), A(remount_root), A(open_filesystem), A(open_tree_clone),
 	A(become_root), A(become_root_all), A(become_wheel), A(join_groups), A(take_capabilities), A(key_add), A(key_search),

@@ -302,6 +302,42 @@ fn counters_rise() {
 }
 
 #[test]
+fn a_disk_that_cannot_grow_leaves_its_hypervisors_limit() {
+    let mut spawner = spawner!("a_disk_that_cannot_grow_leaves_its_hypervisors_limit");
+    let machine = Machine::new("");
+    let made = machine.make(&mut spawner).unwrap();
+    let mut terminal = machine.start_console(&mut spawner);
+    let mut runner = spawner.runner(machine.id);
+    ask(&mut runner, runner::Start {}, []).unwrap();
+    terminal.until("skep-guest ready");
+    let limit = || {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", made.runner)).unwrap();
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", children.trim())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max file size")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 20
+    };
+    // Its variable store would fit, if it had one.
+    assert_eq!(limit(), 64);
+    let mut grow =
+        |slot, size: u64, most: u64| ask(&mut runner, runner::GrowDisk { slot, size: size << 20, most: most << 20 }, []);
+    assert_eq!(grow(1, 96, 100).unwrap_err().reason, Reason::InvalidValue);
+    assert_eq!(grow(0, 0, 100).unwrap_err().reason, Reason::InvalidValue);
+    // The kernel holds it to what it was given.
+    let refusal = grow(0, 200, 100).unwrap_err();
+    assert_eq!((refusal.reason, limit()), (Reason::HypervisorFailed, 64), "{refusal}");
+    grow(0, 96, 100).unwrap();
+    assert_eq!(limit(), 100);
+    // Less than it may have takes nothing from its other files.
+    grow(0, 97, 98).unwrap();
+    assert_eq!(limit(), 100);
+    terminal.line("until [ $(cat /sys/block/vda/size) = 198656 ]; do sleep 0.1; done; echo $((6*7))-larger");
+    terminal.until("42-larger");
+    // The one that a reset starts may do as much.
+    ask(&mut runner, runner::Reset {}, []).unwrap();
+    assert_eq!(limit(), 100);
+}
+
+#[test]
 fn a_machine_outlives_its_spawner() {
     let mut spawner = spawner!("a_machine_outlives_its_spawner");
     let machine = Machine::new("");

@@ -91,7 +91,7 @@ impl Disks for Api {
         let (call, request) = self.enter("Disks.Resize", request)?;
         call.run(async {
             let which = convert::named("disk", "disk", &request.disk)?;
-            Ok(disk::disk(call.act(DiskResize { disk: which, size: request.size_bytes }).await?.0))
+            Ok(disk::disk(call.act(DiskResize { disk: which, size: request.size_bytes, shrink: request.shrink }).await?.0))
         })
         .await
     }

@@ -12,12 +12,12 @@ use crate::operations::Operation;
 use crate::page::{ROWS, fit};
 use crate::policy::Rights;
 use skep_proto::broker::{
-    BrokerRequest, DiskClone, DiskCreate, DiskDelete, DiskExport, DiskGet, DiskImport, DiskList, DiskPage, DiskResize, DiskSet,
-    DiskView, DiskWipe, Done, ImageFacts, OperationGet, OperationView, Ref,
+    BrokerRequest, DiskClone, DiskCreate, DiskDelete, DiskExport, DiskGet, DiskImport, DiskList, DiskPage, DiskSet, DiskView,
+    DiskWipe, Done, ImageFacts, OperationGet, OperationView, Ref,
 };
 use skep_proto::storage::{
-    CreateDisk, DiskKind, DiskState, ImportDisk, JobDone, Layer, MergeLayers, OpenDisk, OpenLayer, Packing, ResizeDisk,
-    SourceFormat, Space, VolumeSpace, WipeDisk,
+    CreateDisk, DiskKind, DiskState, ImportDisk, JobDone, Layer, MergeLayers, OpenDisk, OpenLayer, Packing, SourceFormat, Space,
+    VolumeSpace, WipeDisk,
 };
 use skep_proto::{DiskId, DiskName, DiskRates, GroupId, OneFd, OperationId, Reason, Refusal, Text, UpTo};
 use std::fmt::Write;
@@ -85,7 +85,7 @@ pub(super) fn about(mut refusal: Refusal, object: &str) -> Refusal {
     refusal
 }
 
-fn named(disk: &DiskRow) -> impl Fn(Refusal) -> Refusal {
+pub(super) fn named(disk: &DiskRow) -> impl Fn(Refusal) -> Refusal {
     let object = format!("disk {}", disk.name);
     move |refusal| about(refusal, &object)
 }
@@ -276,31 +276,11 @@ pub(super) fn idle(broker: &Broker, disk: &DiskRow) -> Result<(), Refusal> {
 }
 
 /// Refuses what stays as it is.
-fn changeable(disk: &DiskRow) -> Result<(), Refusal> {
+pub(super) fn changeable(disk: &DiskRow) -> Result<(), Refusal> {
     disk.fixed().map_or(Ok(()), |what| {
         let refusal = Refusal::new(Reason::WrongState, format_args!("disk {}", disk.name));
         Err(refusal.note(format_args!("it is {what}: it stays as it is")))
     })
-}
-
-/// `DiskResize`.
-pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
-    let Cx { broker, who, .. } = cx;
-    let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
-    changeable(&disk)?;
-    idle(broker, &disk)?;
-    let hold = broker.hold(vec![disk.id]);
-    let grows = c.size.saturating_sub(disk.size);
-    let growing = broker.change(who, |change| broker.grow(change, disk.group, grows))?;
-    let call = ResizeDisk { disk: disk.file(), kind: disk.kind, size: c.size };
-    let (state, []) = broker.storage.call(who, call).await.map_err(named(&disk))?;
-    drop(hold);
-    drop(growing);
-    broker.change(who, |change| {
-        change.disk_ready(disk.id, state.size, state.allocated, None)?;
-        change.event("disk", disk.id, &disk.name, "changed", format_args!("size {} bytes", state.size))
-    })?;
-    get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
 }
 
 /// `DiskSet`. What it changes of rates, running machines follow.

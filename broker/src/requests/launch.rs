@@ -174,7 +174,7 @@ async fn make(
     broker.change(who, |change| change.set_guest(machine.id, &data, seed.id))?;
     let mut done = copies::make(broker, operation, way, |done, total| (done, total)).await?;
     if disk.size > done.disk.size {
-        let call = ResizeDisk { disk: disk.id, kind: disk.kind, size: disk.size };
+        let call = ResizeDisk { disk: disk.id, kind: disk.kind, size: disk.size, shrink: false };
         (done.disk, _) = broker.storage.call(who, call).await?;
     }
     let document = served::document(machine, &data, &[nic.mac]);

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod machine_jobs;
 pub mod nic;
 mod pace;
+pub mod resize;
 pub mod snapshot;
 pub mod stats;
 pub mod stream;

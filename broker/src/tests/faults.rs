@@ -28,9 +28,12 @@ async fn scenario(s: &mut Session) -> Vec<Refusal> {
     step!(s.machine("web", &["root"]));
     step!(s.nic("web-0", Some("lan"), Some("web")));
     step!(s.act("web", Act::Start));
+    if crate::platform::capabilities(0).abilities.contains(&skep_machine::Ability::DiskGrowth) {
+        step!(s.ask(DiskResize { disk: Text::lossy("root"), size: 3 << 19, shrink: false }));
+    }
     step!(s.act("web", Act::Reboot));
     step!(s.act("web", Act::Stop));
-    step!(s.ask(DiskResize { disk: Text::lossy("root"), size: 2 << 20 }));
+    step!(s.ask(DiskResize { disk: Text::lossy("root"), size: 2 << 20, shrink: false }));
     long!(MachineClone { machine: Text::lossy("web"), name: "web2".parse().expect("a name"), snapshot: None, full: false });
     step!(s.act("web2", Act::Start));
     step!(s.act("web2", Act::Kill));

@@ -105,7 +105,7 @@ fn an_iso_image_is_only_read_and_stays_what_it_is() {
         assert_eq!(names(&mut s, Some(true)).await, ["disc"]);
         assert_eq!(names(&mut s, Some(false)).await, ["root"]);
         assert_eq!(names(&mut s, None).await, ["disc", "root"]);
-        assert_eq!(reason(s.ask(DiskResize { disk: text("disc"), size: 1 << 21 }).await), Reason::WrongState);
+        assert_eq!(reason(s.ask(DiskResize { disk: text("disc"), size: 1 << 21, shrink: false }).await), Reason::WrongState);
         assert_eq!(reason(s.ask(DiskWipe { disk: text("disc") }).await), Reason::WrongState);
         s.machine("web", &[]).await.expect("a machine");
         let attach = |controller, read_only| {

@@ -51,7 +51,7 @@ fn an_image_stays_as_it_is_and_machines_are_what_it_says_at_least() {
         assert_eq!((deb.image, deb.description.as_str()), (Some(facts()), "ours"));
 
         // It stays as it is.
-        assert_eq!(reason(s.ask(DiskResize { disk: text("deb"), size: 1 << 22 }).await), Reason::WrongState);
+        assert_eq!(reason(s.ask(DiskResize { disk: text("deb"), size: 1 << 22, shrink: false }).await), Reason::WrongState);
         assert_eq!(reason(s.ask(DiskWipe { disk: text("deb") }).await), Reason::WrongState);
         let flags = DiskFlags::default();
         let draft = DiskDraft { disk: text("deb"), controller: Controller::VirtioBlk, read_only: false, flags, on: None };

@@ -12,6 +12,7 @@ mod images;
 mod objects;
 mod repeats;
 mod requests;
+mod resize;
 mod runner;
 mod samples;
 mod services;

@@ -36,7 +36,7 @@ fn snapshots_are_made_rolled_back_to_and_deleted() {
         let before = s.ask(create("vol", "before")).await.expect("made");
         assert_eq!((before.size, before.used), (1 << 20, 4096));
         assert_eq!(reason(s.ask(create("vol", "before")).await), Reason::AlreadyExists);
-        s.ask(DiskResize { disk: text("vol"), size: 2 << 20 }).await.expect("enlarged");
+        s.ask(DiskResize { disk: text("vol"), size: 2 << 20, shrink: false }).await.expect("enlarged");
         // While a machine runs from it: made, but not rolled back to.
         s.act("web", Act::Start).await.expect("started");
         s.ask(create("vol", "after")).await.expect("made");
@@ -118,7 +118,7 @@ fn a_copied_disk_cannot_be_deleted_meanwhile() {
             suite.world.news.notified().await;
         }
         assert_eq!(reason(s.act("web", Act::Start).await), Reason::InUse);
-        assert_eq!(reason(s.ask(DiskResize { disk: text("root"), size: 1 << 30 }).await), Reason::InUse);
+        assert_eq!(reason(s.ask(DiskResize { disk: text("root"), size: 1 << 30, shrink: false }).await), Reason::InUse);
         let del = MachineDelete { machine: text("web"), disks: true };
         assert_eq!(reason(s.ask(del).await), Reason::InUse);
         assert_eq!(reason(s.machine("hasty", &["copy"]).await), Reason::WrongState);

@@ -381,7 +381,7 @@ fn a_disk_is_written_by_one_running_machine_only() {
         let refusal = s.act("other", Act::Start).await.expect_err("refused");
         assert_eq!((refusal.reason, refusal.object.as_str()), (Reason::InUse, "disk root"));
         assert!(refusal.note.as_str().contains("web"));
-        assert_eq!(reason(s.ask(DiskResize { disk: text("root"), size: 1 << 30 }).await), Reason::InUse);
+        assert_eq!(reason(s.ask(DiskResize { disk: text("root"), size: 512, shrink: true }).await), Reason::InUse);
         let copy =
             DiskClone { disk: text("root"), name: "copy".parse().expect("a name"), image: None, full: false, snapshot: None };
         assert_eq!(reason(s.ask(copy).await), Reason::InUse);

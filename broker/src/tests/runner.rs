@@ -114,6 +114,14 @@ impl Service<Runner> for FakeRunner {
             RunnerRequest::ConnectGdb(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::SetLink(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::LimitDisk(c) => act!(ask, c, fate, |_, _| done()),
+            RunnerRequest::GrowDisk(c) => act!(ask, c, fate, |c: runner::GrowDisk, _| {
+                let mut world = self.world.lock();
+                if let Some((disk, size)) = world.growing.take() {
+                    world.disks.insert(disk, size);
+                }
+                world.grown.push(c);
+                done()
+            }),
             RunnerRequest::Eject(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::ConnectChannel(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::SwitchDisks(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, []))),

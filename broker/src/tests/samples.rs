@@ -77,7 +77,7 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         DiskCreate { name: name(), kind: DiskKind::Raw, size: 512, group: group() }.into(),
         import.into(),
         DiskClone { disk: disk(), name: name(), image: None, full: false, snapshot: None }.into(),
-        DiskResize { disk: disk(), size: 1 << 21 }.into(),
+        DiskResize { disk: disk(), size: 1 << 21, shrink: false }.into(),
         DiskSet { disk: disk(), name: None, description: None, image: None, rates: DiskRatesDraft::default() }.into(),
         DiskWipe { disk: disk() }.into(),
         DiskExport { disk: disk() }.into(),

@@ -137,8 +137,14 @@ impl Service<Storage> for FakeStorage {
                 }
                 Ok((JobStarted {}, []))
             }),
+            StorageRequest::MayGrow(c) => act!(ask, c, fate, |c: storage::MayGrow, _| {
+                self.state(c.disk, c.kind)?;
+                world.lock().growing = Some((c.disk, c.size));
+                Ok((storage::Growth { most: c.size + 4096 }, []))
+            }),
             StorageRequest::ResizeDisk(c) => act!(ask, c, fate, |c: storage::ResizeDisk, _| {
                 world.lock().disks.insert(c.disk, c.size);
+                world.lock().resized.push((c.size, c.shrink));
                 Ok((self.state(c.disk, c.kind)?, []))
             }),
             StorageRequest::WipeDisk(c) => act!(ask, c, fate, |c: storage::WipeDisk, _| {

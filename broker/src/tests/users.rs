@@ -187,7 +187,7 @@ fn quotas_hold_under_concurrent_additions() {
             tasks.push(tokio::task::spawn_local(async move {
                 let made = s.ask(machine).await.map(drop);
                 let kept = s.ask(disk).await.map(drop);
-                let grown = s.ask(DiskResize { disk: text(&format!("d{n}")), size: 2 << 20 }).await.map(drop);
+                let grown = s.ask(DiskResize { disk: text(&format!("d{n}")), size: 2 << 20, shrink: false }).await.map(drop);
                 [made, kept, grown]
             }));
         }

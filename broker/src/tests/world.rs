@@ -35,6 +35,12 @@ pub struct FakeCell {
 #[derive(Default)]
 pub struct State {
     pub disks: BTreeMap<DiskId, u64>,
+    /// What was asked of a hypervisor last: this disk may become so large.
+    pub growing: Option<(DiskId, u64)>,
+    /// Disks that hypervisors made larger.
+    pub grown: Vec<skep_proto::runner::GrowDisk>,
+    /// Sizes that storage-helper was asked for, and whether less than before was meant.
+    pub resized: Vec<(u64, bool)>,
     /// In the order in which they were made.
     pub snapshots: Vec<(DiskId, SnapshotId, u64)>,
     pub vars: BTreeSet<MachineId>,

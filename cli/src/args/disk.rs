@@ -121,13 +121,16 @@ pub enum DiskCommand {
         #[command(flatten)]
         wait: WaitArgs,
     },
-    /// Make a disk larger
+    /// Make a disk larger, while its machine runs, too; or smaller, by force
     Resize {
         /// Name or id
         disk: String,
         /// The new size: 20G
         #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
         size: u64,
+        /// Make it smaller, if that is less than it has: its last bytes are lost
+        #[arg(long)]
+        force: bool,
     },
     /// Rename a disk
     Rename {

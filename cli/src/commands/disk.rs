@@ -91,8 +91,8 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             let begun = begun.await?;
             ctx.finish(begun, wait).await?;
         }
-        DiskCommand::Resize { disk, size } => {
-            let disk = api.resize(ResizeDiskRequest { disk, size_bytes: size }).await?.into_inner();
+        DiskCommand::Resize { disk, size, force } => {
+            let disk = api.resize(ResizeDiskRequest { disk, size_bytes: size, shrink: force }).await?.into_inner();
             ctx.made(&view::disk(&disk), "disk", "resized");
         }
         DiskCommand::Rename { disk, name } => {

@@ -42,11 +42,13 @@ pub enum Ability {
     NicMoves,
     /// Limit how much goes to and from a disk.
     DiskRates,
+    /// Make a disk larger while its guest runs.
+    DiskGrowth,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -64,6 +66,7 @@ impl Ability {
         Self::NicIsolation,
         Self::NicMoves,
         Self::DiskRates,
+        Self::DiskGrowth,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -86,6 +89,7 @@ impl Ability {
             Self::NicIsolation => "nic-isolation",
             Self::NicMoves => "nic-moves",
             Self::DiskRates => "disk-rates",
+            Self::DiskGrowth => "disk-growth",
         }
     }
 
@@ -103,6 +107,7 @@ impl Ability {
                 Self::NicIsolation,
                 Self::NicMoves,
                 Self::DiskRates,
+                Self::DiskGrowth,
             ]
             .into(),
             Hypervisor::Bhyve => [
@@ -151,6 +156,9 @@ impl Ability {
             }
             (Self::DiskRates, Hypervisor::Bhyve) => {
                 "bhyve holds no disk to a rate; `skep vm set --read-bps` and the like hold the whole machine (rctl)"
+            }
+            (Self::DiskGrowth, Hypervisor::Bhyve) => {
+                "bhyve's files keep the limit that they had at its start, whatever its guest is told; stop the machine first"
             }
             _ => "this host does not have it",
         }

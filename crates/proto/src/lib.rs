@@ -22,6 +22,7 @@ pub mod net;
 mod protocol;
 mod rate;
 pub mod refusal;
+mod resize;
 pub mod runner;
 mod secret;
 pub mod services;

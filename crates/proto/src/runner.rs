@@ -181,6 +181,18 @@ pub struct LimitDisk {
     pub rates: DiskRates,
 }
 
+/// Has the hypervisor of a running guest make a disk larger, which its guest sees; and its file as long as that takes. Refused (other than
+/// for its time), nothing has changed. A runner that is older than this operation closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowDisk {
+    /// Slot of the disk.
+    pub slot: u8,
+    /// Bytes that it is to have; a multiple of 512.
+    pub size: u64,
+    /// Bytes that its file may then come to have.
+    pub most: u64,
+}
+
 /// Asks for counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {}
@@ -255,5 +267,6 @@ protocol! {
         18 SetLink [NoFds] => Done [NoFds];
         19 SwitchDisks [UpTo<MAX_FDS>] => Done [NoFds];
         20 LimitDisk [NoFds] => Done [NoFds];
+        21 GrowDisk [NoFds] => Done [NoFds];
     }
 }

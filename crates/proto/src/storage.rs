@@ -4,6 +4,7 @@ use crate::{DiskId, MachineId, NoFds, OneFd, SnapshotId, UpTo, names::Text, prot
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
+pub use crate::resize::{Growth, MayGrow, ResizeDisk};
 pub use crate::vars::{
     BootRef, EditVars, ListVars, OrderState, ReadVar, VarEdit, VarPage, VarPiece, VarState, VarsEdited, WhoseOrder,
 };
@@ -205,17 +206,6 @@ pub struct WipeDisk {
     /// Its kind.
     pub kind: DiskKind,
     /// Bytes that it has.
-    pub size: u64,
-}
-
-/// Makes a disk larger. Smaller is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResizeDisk {
-    /// Which.
-    pub disk: DiskId,
-    /// Its kind.
-    pub kind: DiskKind,
-    /// The new size in bytes; a multiple of 512.
     pub size: u64,
 }
 
@@ -455,7 +445,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of storage-helper; its only client is the broker.
-    Storage = "storage-helper", version 5, oldest 5, StorageRequest {
+    Storage = "storage-helper", version 6, oldest 6, StorageRequest {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];
@@ -482,5 +472,6 @@ protocol! {
         23 OpenServiceLog [NoFds] => LogOpened [UpTo<3>];
         24 OpenLayer [NoFds] => DiskOpened [OneFd];
         25 MergeLayers [OneFd] => JobStarted [NoFds];
+        26 MayGrow [NoFds] => Growth [NoFds];
     }
 }

@@ -186,7 +186,7 @@ pub static TABLE: Process = Process {
         op("DiskImport", "has a disk filled from a stream", "an_import_fills_a_disk_or_leaves_nothing"),
         op("DiskFetch", "has a disk filled from an address, by a process of its own", "an_image_is_fetched_from_an_address"),
         op("DiskClone", "has a disk copied", "a_copied_disk_cannot_be_deleted_meanwhile"),
-        op("DiskResize", "has a disk enlarged", "a_helper_may_die_in_any_call"),
+        op("DiskResize", "has a disk enlarged, or cut", "a_helper_may_die_in_any_call"),
         op("DiskSet", "writes a disk", "anything_is_renamed_and_described"),
         op("DiskWipe", "has a disk emptied", "a_disk_is_wiped_only_while_nobody_needs_it"),
         op("DiskExport", "has a disk opened for reading", "an_exported_disk_is_not_written_meanwhile"),

@@ -39,7 +39,7 @@ pub(crate) const CALLS: &[Syscalls] = &[
     Syscalls { names: &["signalfd4", "rt_sigpending", "rt_sigsuspend", "rt_sigtimedwait"], why: "its main loop" },
     Syscalls { names: &["memfd_create"], why: "buffers of the display" },
     Syscalls {
-        names: &["uname", "sysinfo", "time", "getrusage", "prlimit64", "dup2"],
+        names: &["uname", "sysinfo", "time", "getrusage", "prlimit64:read", "dup2"],
         why: "what it asks about its host, and its descriptors put at their numbers",
     },
     Syscalls { names: &["seccomp", "prctl:confine"], why: "its own filter, put on over this one; names of its threads" },

@@ -7,6 +7,7 @@ use crate::table::*;
 pub(crate) const CALLS: &[Syscalls] = &[
     Syscalls { names: &["clone:process", "wait4"], why: "starts the hypervisor, reaps it" },
     Syscalls { names: &["pidfd_open", "pidfd_send_signal"], why: "awaits its end, kills it" },
+    Syscalls { names: &["prlimit64"], why: "the length of its hypervisor's files, when a disk becomes larger" },
     Syscalls {
         names: &["landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "capget", "capset", "setrlimit"],
         why: "the tighter confinement that the hypervisor is put into",
@@ -138,6 +139,7 @@ const CONST_TABLE: Process = Process {
         op("SetLink", "pulls a NIC's cable, or plugs it in", "a_nic_moves_while_its_guest_runs"),
         op("Eject", "takes a CD out of its drive", "a_cd_is_taken_out_while_the_guest_runs"),
         op("LimitDisk", "holds a disk to rates", "a_disk_of_a_running_guest_is_held_to_its_rates"),
+        op("GrowDisk", "has a disk become larger, and lets its file", "a_disk_grows_while_its_guest_runs"),
         op("KeepLayers", "keeps descriptors of layers that disks stand on", "machines_stand_on_one_image_at_once"),
         op("SwitchDisks", "has disks go on in other files", "a_disk_is_snapshotted_while_its_guest_writes"),
         op("ConnectChannel", "hands out a connection to a channel of the guest's", "a_channel_carries_bytes_both_ways"),

@@ -215,6 +215,7 @@ pub static TABLE: Process = Process {
         Syscalls { names: &["openat", "unlinkat", "renameat", "renameat2", "getdents64"], why: "files of the held directories" },
         Syscalls { names: &["statx", "newfstatat", "fstatfs"], why: "sizes, times and free space" },
         Syscalls { names: &["ftruncate", "fsync", "flock"], why: "disks are made, enlarged and locked" },
+        Syscalls { names: &["fallocate"], why: "what a disk loses that becomes smaller" },
         Syscalls { names: &["inotify_init1", "inotify_add_watch"], why: "wakes whoever follows a log" },
         Syscalls {
             names: &["clone:process", "wait4", "kill", "prctl:confine"],
@@ -255,7 +256,12 @@ pub static TABLE: Process = Process {
             does: "makes one file of several that stand on one another, in a child that may call little",
             test: "layers_are_merged_into_one",
         },
-        Operation { name: "ResizeDisk", does: "enlarges a file or volume", test: "disks_grow_and_never_shrink" },
+        Operation {
+            name: "ResizeDisk",
+            does: "makes a file or volume larger, or cuts it",
+            test: "disks_grow_and_shrink_only_if_that_is_said",
+        },
+        Operation { name: "MayGrow", does: "nothing", test: "a_disk_that_its_hypervisor_has_is_weighed" },
         Operation { name: "WipeDisk", does: "puts an empty file or volume in its place", test: "a_wiped_disk_reads_as_zeros" },
         Operation {
             name: "DeleteDisk",

@@ -1,6 +1,7 @@
 //! Disk formats. [`header`] is pure and looks at nothing but bytes; [`image`] (QCOW2), [`layers`] (QCOW2 and raw), [`vmdk`], [`vhd`] and [`vhdx`]
-//! read open files, [`packed`] streams, in a child that holds only its descriptors; [`make`] writes, and believes nothing but a checked header.
+//! read open files, [`packed`] streams, in a child that holds only its descriptors; [`make`] and [`cut`] write, and believe nothing but a checked header.
 
+pub mod cut;
 pub mod field;
 pub mod header;
 pub mod image;

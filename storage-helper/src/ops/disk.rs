@@ -1,14 +1,15 @@
 //! Disks: files in `STATE/disks`, named `UUID.raw` or `UUID.qcow2`; volumes are in [`volume`].
 
 use super::volume;
-use crate::format::{MAX_SIZE, MIN_SIZE, SECTOR, header::Header, image, make};
+use crate::format::{MAX_SIZE, MIN_SIZE, SECTOR, cut, header::Header, image, make};
 use crate::job::Jobs;
 use crate::platform;
 use crate::store::{self, At, Store, hand_out, names, open_if_there, remove};
 use crate::zfs::{Stage, Volumes};
 use nix::fcntl::OFlag;
 use skep_proto::storage::{
-    CreateDisk, DeleteDisk, DiskKind, DiskOpened, DiskPage, DiskState, Done, ListDisks, OpenDisk, ResizeDisk, WipeDisk,
+    CreateDisk, DeleteDisk, DiskKind, DiskOpened, DiskPage, DiskState, Done, Growth, ListDisks, MayGrow, OpenDisk, ResizeDisk,
+    WipeDisk,
 };
 use skep_proto::{DiskId, OneFd, Reason, Refusal};
 use std::fs::{File, Metadata, TryLockError};
@@ -190,6 +191,16 @@ fn most(state: &DiskState, now: u64) -> u64 {
     }
 }
 
+/// Refuses a size that is less than a disk has, unless that is meant.
+pub fn check_loss(object: &str, now: u64, size: u64, shrink: bool) -> Result<(), Refusal> {
+    let lost = now.saturating_sub(size);
+    if lost == 0 || shrink {
+        return Ok(());
+    }
+    let note = format_args!("it has {now} bytes: the last {lost} bytes would be lost; if that is meant, say so (--force)");
+    Err(Refusal::new(Reason::InvalidValue, object).field("size").note(note))
+}
+
 /// [`ResizeDisk`].
 pub fn resize(store: &Store, call: &ResizeDisk) -> Result<DiskState, Refusal> {
     let object = object(call.disk);
@@ -200,18 +211,30 @@ pub fn resize(store: &Store, call: &ResizeDisk) -> Result<DiskState, Refusal> {
     let file = open_existing(store, call.disk, call.kind, OFlag::O_RDWR)?;
     lock(&object, &file, false)?;
     let size = state(&object, call.disk, call.kind, &file)?.size;
-    if call.size < size {
-        let note = format_args!("it has {size} bytes, and a disk can only grow");
-        return Err(Refusal::new(Reason::InvalidValue, object).field("size").note(note));
-    }
-    if call.size > size {
+    check_loss(&object, size, call.size, call.shrink)?;
+    if call.size != size {
         match call.kind {
-            DiskKind::Qcow2 => grow_qcow2(&object, &file, call.size)?,
+            DiskKind::Qcow2 if call.size > size => grow_qcow2(&object, &file, call.size)?,
+            DiskKind::Qcow2 => cut::shrink(&file, call.size).map_err(|e| e.into_refusal(&object))?,
             DiskKind::Raw | DiskKind::Zvol => file.set_len(call.size).at(&object, "set the size")?,
         }
         file.sync_all().at(&object, "sync")?;
     }
     state(&object, call.disk, call.kind, &file)
+}
+
+/// [`MayGrow`].
+pub fn may_grow(store: &Store, call: &MayGrow) -> Result<Growth, Refusal> {
+    let object = object(call.disk);
+    check_size(&object, call.size)?;
+    let file = open_existing(store, call.disk, call.kind, OFlag::O_RDONLY)?;
+    let meta = file.metadata().at(&object, "stat")?;
+    let now = looked_at(&object, call.disk, call.kind, &file, &meta)?;
+    if call.size < now.size {
+        let note = format_args!("it has {} bytes, and a machine runs from it: it can only grow", now.size);
+        return Err(Refusal::new(Reason::InvalidValue, object).field("size").note(note));
+    }
+    Ok(Growth { most: most(&DiskState { size: call.size, ..now }, meta.len()) })
 }
 
 fn grow_qcow2(object: &str, file: &File, size: u64) -> Result<(), Refusal> {

@@ -1,6 +1,6 @@
 //! Disks that are ZFS volumes: what the operations on disks do to them.
 
-use super::disk::{check_absent, lock, object};
+use super::disk::{check_absent, check_loss, lock, object};
 use crate::job::Jobs;
 use crate::store::{Store, hand_out};
 use crate::zfs::{Stage, Volume, whole_blocks};
@@ -42,16 +42,16 @@ pub fn open(store: &Store, call: &OpenDisk) -> Result<(DiskOpened, OneFd), Refus
     Ok((DiskOpened { disk: volume.state(), most: 0 }, [hand_out("volume", &object(call.disk), device)?]))
 }
 
-/// Makes it larger.
+/// Makes it larger, or smaller.
 pub fn resize(store: &Store, call: &ResizeDisk) -> Result<DiskState, Refusal> {
     let (volume, _locked) = open_locked(store, call.disk, OFlag::O_RDONLY, false)?;
-    let size = whole_blocks(call.size);
-    if size < volume.size {
-        let note = format_args!("it has {} bytes, and a disk can only grow", volume.size);
-        return Err(Refusal::new(Reason::InvalidValue, object(call.disk)).field("size").note(note));
+    let (object, size) = (object(call.disk), whole_blocks(call.size));
+    check_loss(&object, volume.size, size, call.shrink)?;
+    let volumes = store.volumes(&object)?;
+    if size < volume.size && !volumes.snapshots(call.disk)?.is_empty() {
+        return Err(Refusal::new(Reason::InUse, object).note("it has snapshots, and becomes no smaller with them"));
     }
-    let volumes = store.volumes(&object(call.disk))?;
-    if size > volume.size {
+    if size != volume.size {
         volumes.set_size(call.disk, size)?;
     }
     Ok(volumes.find(call.disk)?.state())

@@ -1,9 +1,11 @@
 //! Linux.
 
 use crate::zfs::Volumes;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 use skep_service::{Start, StartError};
+use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 /// Where the template of UEFI variables lies below `STATE/cell` (Debian's ovmf).
@@ -30,6 +32,13 @@ pub fn set_cache(file: BorrowedFd<'_>, no_cache: bool) -> io::Result<()> {
     let now = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
     fcntl(file, FcntlArg::F_SETFL(now | OFlag::O_DIRECT))?;
     Ok(())
+}
+
+/// Takes the blocks of a part of a file away: it reads as zeros.
+pub fn punch(file: &File, part: Range<u64>) -> io::Result<()> {
+    let of = |bytes| i64::try_from(bytes).map_err(io::Error::other);
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    Ok(fallocate(file, flags, of(part.start)?, of(part.end.saturating_sub(part.start))?)?)
 }
 
 /// Makes `to` share all blocks of `from`.

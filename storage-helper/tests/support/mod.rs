@@ -340,3 +340,11 @@ pub fn refused<T: std::fmt::Debug>(result: Result<T, Refusal>, reason: Reason) -
     assert_eq!(refusal.reason, reason, "{refusal}");
     refusal
 }
+
+/// Reads and writes by patterns, as qemu-io(1) does; a read that finds another one fails.
+pub fn qemu_io(format: &str, path: &str, commands: &[&str]) {
+    let commands = commands.iter().flat_map(|c| ["-c", c]);
+    let output = std::process::Command::new("qemu-io").args(["-f", format]).args(commands).arg(path).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && !text.contains("failed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,4 +1,4 @@
-//! Layers that disks stand on.
+//! Layers that disks stand on, and their size.
 
 use super::Runner;
 use super::serve::{Answer, object};
@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 use skep_machine::limits;
 use skep_proto::cell::FdRole;
-use skep_proto::runner::{DiskSwitch, Done, LayerPlace};
+use skep_proto::runner::{DiskSwitch, Done, GrowDisk, LayerPlace};
 use skep_proto::{MAX_FDS, Reason, Refusal, UpTo};
 use skep_rights::runner::TABLE;
 use std::os::fd::{AsFd, OwnedFd};
@@ -80,6 +80,27 @@ impl Runner {
             self.switched.insert(disk.slot, disk.top);
         }
         switched.map(|()| (Done {}, []))
+    }
+}
+
+impl Runner {
+    /// Has a disk become larger.
+    pub(super) fn grow_disk(&mut self, disk: &GrowDisk) -> Answer<Done> {
+        let wrong = |field: &str, note: &str| Refusal::new(Reason::InvalidValue, object(self)).field(field).note(note);
+        self.engine_up()?;
+        if !self.kit.fds.iter().any(|(role, _)| *role == FdRole::Disk(disk.slot)) {
+            return Err(wrong("slot", "there is no such disk"));
+        }
+        if disk.size == 0 || !disk.size.is_multiple_of(512) {
+            return Err(wrong("size", "a multiple of 512 is expected"));
+        }
+        let engine = self.engine.as_mut().ok_or_else(|| Refusal::new(Reason::WrongState, "hypervisor"))?;
+        let grown = engine.grow_disk(disk.slot, disk.size, disk.most);
+        // One that does not answer may have done it. The one that a reboot starts needs the room, too.
+        if grown.as_ref().is_ok() || grown.as_ref().is_err_and(|refusal| refusal.reason == Reason::Timeout) {
+            self.kit.file_limit = self.kit.file_limit.max(disk.most);
+        }
+        grown.map(|()| (Done {}, []))
     }
 }
 

@@ -53,6 +53,7 @@ impl Service<runner::Runner> for Runner {
             RunnerRequest::KeepLayers(c) => ask.answer(c, |_, c, fds| self.keep_layers(&c.layers, fds)),
             RunnerRequest::SetLink(c) => ask.answer(c, |_, c, []| self.with(|engine| engine.set_link(c.slot, c.up))),
             RunnerRequest::LimitDisk(c) => ask.answer(c, |_, c, []| self.limit_disk(c.slot, c.rates)),
+            RunnerRequest::GrowDisk(c) => ask.answer(c, |_, c, []| self.grow_disk(&c)),
             RunnerRequest::SwitchDisks(c) => ask.answer(c, |_, c, fds| self.switch_disks(&c.disks, fds)),
             RunnerRequest::ConnectChannel(c) => ask.answer(c, |_, c, []| self.connect_channel(c.port)),
         };

@@ -51,6 +51,10 @@ pub fn limit_disk(id: u64, slot: u8, rates: skep_machine::DiskRates) -> String {
     });
     command(id, "block_set_io_throttle", both)
 }
+/// Gives a disk another size in bytes, and its guest that to see.
+pub fn resize_disk(id: u64, slot: u8, size: u64) -> String {
+    command(id, "block_resize", json!({ "device": disk_id(slot), "size": size }))
+}
 /// Asks for the state of the machine.
 pub fn query_status(id: u64) -> String {
     command(id, "query-status", Value::Null)

@@ -88,13 +88,15 @@ pub struct DiskClone {
     pub snapshot: Option<Ref>,
 }
 
-/// Makes a disk larger.
+/// Makes a disk larger, while its machine runs, too; or smaller, if that is said and nobody has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskResize {
     /// Which.
     pub disk: Ref,
     /// The new size in bytes.
     pub size: u64,
+    /// Whether it may become smaller: its last bytes are lost.
+    pub shrink: bool,
 }
 
 /// Changes what is said of a disk; what is absent stays.

@@ -180,7 +180,7 @@ fn disks(golden: &mut Golden) {
         DiskClone { disk: parse("root"), name: parse("copy"), image: Some(facts()), full: true, snapshot: Some(parse("before")) },
         operation(),
     );
-    golden.call(DiskResize { disk: parse("root"), size: 1 << 31 }, disk());
+    golden.call(DiskResize { disk: parse("root"), size: 1 << 31, shrink: false }, disk());
     let image = Some(facts());
     let rates = DiskRatesDraft { read_bps: Some(1 << 20), write_bps: Some(0), read_iops: None, write_iops: Some(10) };
     let (name, description) = (Some(parse("boot")), Some(parse("of web1")));

@@ -30,6 +30,7 @@ fn bytes_of_a_runner_never_change() {
     golden.call(SwitchDisks { disks: vec![next] }, Done {});
     let rates = skep_proto::DiskRates { read_bps: 1 << 20, write_bps: 0, read_iops: 100, write_iops: 10 };
     golden.call(LimitDisk { slot: 1, rates }, Done {});
+    golden.call(GrowDisk { slot: 1, size: 2 << 30, most: 3 << 30 }, Done {});
     golden.covers::<Runner>();
     every!(golden, Phase {
         Ready {} => Phase::Ready; Starting {} => Phase::Starting; Running {} => Phase::Running; Paused {} => Phase::Paused;

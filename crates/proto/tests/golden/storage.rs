@@ -37,7 +37,8 @@ fn bytes_of_storage_helper_never_change() {
     golden.call(OpenLayer { layer: base, held: true, no_cache: true, sync: false }, DiskOpened { disk: state(), most: 1 << 31 });
     golden.call(MergeLayers { layers: vec![top, base], merged: 1, to: DiskId::from_u128(8), held: false }, JobStarted {});
     golden.call(WipeDisk { disk: DISK, kind: DiskKind::Raw, size: 1 << 30 }, state());
-    golden.call(ResizeDisk { disk: DISK, kind: DiskKind::Raw, size: 1 << 31 }, state());
+    golden.call(ResizeDisk { disk: DISK, kind: DiskKind::Raw, size: 1 << 31, shrink: true }, state());
+    golden.call(MayGrow { disk: DISK, kind: DiskKind::Qcow2, size: 1 << 31 }, Growth { most: 3 << 30 });
     golden.call(DeleteDisk { disk: DISK, kind: DiskKind::Raw }, Done {});
     golden.call(ListDisks { after: Some(OTHER) }, DiskPage { disks: vec![state()] });
     golden.call(OpenVars { machine: MACHINE }, Done {});

@@ -167,6 +167,8 @@ fn limits(name: &str) -> Result<(i64, Option<SeccompRule>), EnterError> {
         // QEMU's own files beside those that it shares.
         "fchmod:private" => (libc::SYS_fchmod, Some(only(1, 0o600)?)),
         "prctl:confine" => return Ok((libc::SYS_prctl, None)),
+        // Asks for limits, and sets none.
+        "prlimit64:read" => (libc::SYS_prlimit64, Some(rule(vec![condition(2, Len::Qword, Op::Eq, 0)?])?)),
         "kill:self" => (libc::SYS_kill, Some(only(0, 0)?)),
         plain => (number(plain).ok_or_else(|| EnterError::Unsupported(format!("no system call {plain}")))?, None),
     })

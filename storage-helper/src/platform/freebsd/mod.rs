@@ -5,7 +5,9 @@ mod zfs;
 pub use zfs::volumes;
 
 use nix::fcntl::OFlag;
+use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 /// Where the template of UEFI variables lies below `STATE/cell` (edk2-bhyve).
@@ -16,6 +18,11 @@ pub const NO_VOLUMES: &str = "the suite was started without a ZFS dataset (`skep
 
 /// FreeBSD has no request of its own for this: copy_file_range(2) shares blocks where ZFS can, and does not say whether it did.
 pub fn reflink(_to: BorrowedFd<'_>, _from: BorrowedFd<'_>) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// Before 14 there is no call for that, and nothing here runs from QCOW2 images.
+pub fn punch(_file: &File, _part: Range<u64>) -> io::Result<()> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 

@@ -246,6 +246,11 @@ impl Engine {
         Err(Refusal::new(Reason::Unsupported, format_args!("disk {slot}")).note("bhyve holds no disk to a rate"))
     }
 
+    /// It would look at a file that grew (blockif_register_resize_callback), but the limit of its files stands.
+    pub fn grow_disk(&mut self, slot: u8, _size: u64, _most: u64) -> Result<(), Refusal> {
+        Err(Refusal::new(Reason::Unsupported, format_args!("disk {slot}")).note("its guest would see it from its next start on"))
+    }
+
     /// CPU time; bhyve counts nothing of its disks.
     pub fn stats(&mut self) -> Result<(u64, Vec<DiskStats>), Refusal> {
         let cpu = skep_sys::process::cpu_time_of(self.pid).map_err(|e| Refusal::io("hypervisor", "read its CPU time", &e))?;

@@ -1,7 +1,7 @@
 //! The step from the runner to QEMU: a tighter confinement, its descriptors at their numbers, exec.
 
 use super::super::Kit;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use skep_engine_qemu::{BINARY, CONFIG, Fds, argv};
 use skep_proto::cell::FdRole;
 use skep_rights::hypervisor::{TABLE, TABLE_KVM, TABLE_KVM_SHARES, TABLE_SHARES};
@@ -17,7 +17,7 @@ const LIMITS: [(Resource, u64); 3] =
     [(Resource::RLIMIT_NPROC, 512), (Resource::RLIMIT_MEMLOCK, 64 << 10), (Resource::RLIMIT_MSGQUEUE, 0)];
 
 /// Its variable store and the memory files of its screen are files, too.
-const SMALLEST_FILE_LIMIT: u64 = 64 << 20;
+pub const SMALLEST_FILE_LIMIT: u64 = 64 << 20;
 
 /// The descriptors of the hypervisor, by their lines in its table, and their numbers.
 struct Given<'a>(Vec<(&'static str, BorrowedFd<'a>, RawFd)>);
@@ -70,9 +70,12 @@ fn become_hypervisor(kit: &Kit, qmp: &OwnedFd, errors: &OwnedFd) -> Result<Infal
     for (what, limit) in LIMITS {
         setrlimit(what, limit, limit).map_err(|e| step("setrlimit")(e.into()))?;
     }
-    // What a taken-over one could fill the host with. One that only meets the limit gets an error, not a signal.
-    let files = kit.file_limit.max(SMALLEST_FILE_LIMIT);
-    setrlimit(Resource::RLIMIT_FSIZE, files, files).map_err(|e| step("setrlimit")(e.into()))?;
+    // What a taken-over one could fill the host with. One that only meets the limit gets an error, not a signal. It cannot raise it itself:
+    // its system calls lack that. The runner does when a disk becomes larger, for which the bound above it, which nobody but root raises
+    // again, stays.
+    let (_, bound) = getrlimit(Resource::RLIMIT_FSIZE).map_err(|e| step("getrlimit")(e.into()))?;
+    let files = kit.file_limit.max(SMALLEST_FILE_LIMIT).min(bound);
+    setrlimit(Resource::RLIMIT_FSIZE, files, bound).map_err(|e| step("setrlimit")(e.into()))?;
     skep_sys::process::ignore(nix::libc::SIGXFSZ).map_err(step("ignore SIGXFSZ"))?;
     let text = |s: &str| CString::new(s).map_err(|_| step("arguments")(io::Error::from(io::ErrorKind::InvalidInput)));
     let program = text(BINARY)?;

@@ -220,6 +220,20 @@ impl Engine {
         self.call("disk", &[], |id| qmp::limit_disk(id, slot, rates)).map(|_| ())
     }
 
+    /// Makes a disk larger, whose file may then come to have `most` bytes. Refused, it is as it was, unless the hypervisor does not answer.
+    pub fn grow_disk(&mut self, slot: u8, size: u64, most: u64) -> Result<(), Refusal> {
+        let object = format!("disk {slot}");
+        let failed = |e: io::Error| Refusal::io(&object, "raise the limit of its hypervisor's files", &e);
+        // Never to less than it is: other disks may need that.
+        let before = linux::file_limit(self.pid).map_err(failed)?;
+        linux::set_file_limit(self.pid, before.max(most)).map_err(failed)?;
+        let grown = self.call_in(&object, &[], SWITCH, |id| qmp::resize_disk(id, slot, size));
+        if grown.as_ref().is_err_and(|refusal| refusal.reason != Reason::Timeout) && !self.ended {
+            linux::set_file_limit(self.pid, before).map_err(failed)?;
+        }
+        grown.map(|_| ())
+    }
+
     /// Has disks go on in other files, all at one moment. Refused, none has, unless it does not answer.
     pub fn switch_disks(&mut self, disks: &[(DiskSwitch, OwnedFd)]) -> Result<(), Refusal> {
         let object = "disks";
