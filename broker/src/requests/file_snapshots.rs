@@ -12,7 +12,7 @@ use crate::db::{Change, Who};
 use crate::{cell, layers, platform};
 use skep_machine::limits::LAYERS;
 use skep_proto::broker::MachineState;
-use skep_proto::storage::{CreateDisk, DiskKind, Layer, OpenLayer};
+use skep_proto::storage::{CreateDisk, DiskKind, DiskState, Layer, OpenLayer};
 use skep_proto::{DiskId, Reason, Refusal, SnapshotId, SnapshotName};
 use std::rc::Rc;
 
@@ -72,17 +72,18 @@ pub(super) async fn prepare(
     // Nobody else writes to it, not even a machine that runs with earlier settings.
     let layer = Layer { layer: top, kind: disk.kind };
     let opened = broker.storage.call(who, OpenLayer { layer, held: live, no_cache: false, sync: false }).await?;
-    let allocated = opened.0.disk.allocated;
-    drop(opened);
+    // As the file says: one that grew while a broker died is larger than the database knows, and the next may not be smaller.
+    let DiskState { size, allocated, .. } = opened.0.disk;
+    drop(opened.1);
     let next = LayerRow { id: DiskId::random(), kind: DiskKind::Qcow2, base: Some(top), allocated: 0 };
     broker.change(who, |change| change.add_layer(&LayerRow { base: None, ..next }, disk.group, true))?;
-    let size = disk.size.next_multiple_of(512).max(1 << 20);
-    broker.storage.call(who, CreateDisk { disk: next.id, kind: next.kind, size }).await?;
+    let call = CreateDisk { disk: next.id, kind: next.kind, size: size.next_multiple_of(512).max(1 << 20) };
+    broker.storage.call(who, call).await?;
     let snapshot = SnapshotRow {
         id: SnapshotId::random(),
         disk: disk.id,
         name,
-        size: disk.size,
+        size,
         used: 0,
         stage: Stage::Creating,
         created_ns: skep_service::now_ns(),

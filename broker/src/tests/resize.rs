@@ -100,3 +100,23 @@ fn a_disk_becomes_smaller_if_that_is_said_and_nothing_needs_the_rest() {
         assert_eq!(world.lock().resized, [(5 * MIB, false), (2 * MIB, true), (MIB, false)]);
     });
 }
+
+#[test]
+fn a_snapshot_is_as_large_as_the_file_that_it_is_of() {
+    if !crate::platform::LAYERS {
+        return;
+    }
+    let suite = Suite::new();
+    let world = suite.world.clone();
+    suite.live(async |life: Life| {
+        life.up().await;
+        let mut s = life.session().await;
+        let disk = s.disk("root").await.expect("a disk");
+        // It grew, and the broker that asked for it died before it could write that down.
+        world.lock().disks.insert(disk.id, 4 * MIB);
+        let made = s.ask(SnapshotCreate { disk: text("root"), name: "one".parse().expect("a name") }).await.expect("a snapshot");
+        assert_eq!(made.size, 4 * MIB);
+        // What it goes on in is no smaller.
+        assert_eq!(world.lock().disks.values().copied().collect::<Vec<_>>(), [4 * MIB, 4 * MIB]);
+    });
+}
