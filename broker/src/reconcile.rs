@@ -38,7 +38,7 @@ impl Broker {
             for snapshot in snapshots.iter().filter(|s| s.stage == Stage::Creating) {
                 change.snapshot_doomed(snapshot.id)?;
             }
-            for whole in change.wholes(None, &[Whole::Creating])? {
+            for whole in change.wholes(None, Some(Whole::Creating))? {
                 doom_whole(change, &whole)?;
             }
             for machine in machines.iter().filter(|m| m.stage == Stage::Creating) {
@@ -123,10 +123,10 @@ impl Broker {
         for machine in machines.iter().filter(|m| m.stage == Stage::Deleting) {
             self.delete_machine_files(&who, machine.id).await;
         }
-        for whole in self.read(|db| db.wholes(None, &[Whole::Deleting])).unwrap_or_default() {
+        for whole in self.read(|db| db.wholes(None, Some(Whole::Deleting))).unwrap_or_default() {
             self.delete_whole(&who, &whole).await;
         }
-        for whole in self.read(|db| db.wholes(None, &[Whole::Returning])).unwrap_or_default() {
+        for whole in self.read(|db| db.wholes(None, Some(Whole::Returning))).unwrap_or_default() {
             if let Err(refusal) = self.finish_returning(&who, &whole).await {
                 self.warn(who.trace, format_args!("snapshot {}: its machine is not back yet: {refusal}", whole.name));
             }

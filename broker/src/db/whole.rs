@@ -19,8 +19,6 @@ pub enum Whole {
 }
 
 impl Whole {
-    /// Every one.
-    pub const EVERY: [Self; 4] = [Self::Creating, Self::Ready, Self::Returning, Self::Deleting];
     const ALL: [(Self, &'static str); 4] =
         [(Self::Creating, "creating"), (Self::Ready, "ready"), (Self::Returning, "returning"), (Self::Deleting, "deleting")];
 
@@ -95,12 +93,15 @@ pub trait Wholes {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// All of a machine, or of every machine, in these states.
-    fn wholes(&self, machine: Option<MachineId>, states: &[Whole]) -> Result<Vec<WholeRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM machine_snapshots WHERE ?1 IS NULL OR machine = ?1 ORDER BY created_ns");
+    /// All of a machine, or of every machine; in this state, or in any.
+    fn wholes(&self, machine: Option<MachineId>, state: Option<Whole>) -> Result<Vec<WholeRow>, Fault> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM machine_snapshots WHERE (?1 IS NULL OR machine = ?1) AND (?2 IS NULL OR state = ?2)
+             ORDER BY created_ns"
+        );
         let mut statement = self.sql().prepare_cached(&sql)?;
-        let rows = statement.query_map([machine.map(Id)], row)?.collect::<Result<Vec<_>, _>>()?;
-        Ok(rows.into_iter().filter(|row| states.contains(&row.state)).collect())
+        let rows = statement.query_map(params![machine.map(Id), state.map(Whole::word)], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 }
 

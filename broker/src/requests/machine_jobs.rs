@@ -11,7 +11,7 @@ use crate::db::guests::Guests;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::Nics;
 use crate::db::snapshots::Snapshots;
-use crate::db::whole::{Whole, Wholes};
+use crate::db::whole::Wholes;
 use crate::db::{Change, Fault, Who};
 use crate::operations::Operation;
 use crate::policy::User;
@@ -310,7 +310,7 @@ impl Broker {
     /// Deletes the files of a doomed machine, then its row.
     pub async fn delete_machine_files(&self, who: &Who, machine: MachineId) {
         // Its disks' snapshots are on their own from now on.
-        for whole in self.read(|db| db.wholes(Some(machine), &Whole::EVERY)).unwrap_or_default() {
+        for whole in self.read(|db| db.wholes(Some(machine), None)).unwrap_or_default() {
             let _ = self.storage.call(who, DeleteMachineFiles { machine: super::whole::keeper(whole.id) }).await;
         }
         let gone = self.storage.call(who, DeleteMachineFiles { machine }).await.map(|_| ());

@@ -485,7 +485,9 @@ pub async fn delete(cx: &Cx, c: NicDelete) -> Result<Done, Refusal> {
         change.remove_nic(nic.id)?;
         Ok::<_, Refusal>(nic)
     })?;
-    // Should it fail now, that is made good when net-helper is back.
-    led(cx, [&gone]).await?;
+    // It is gone. Should this fail, that is made good when net-helper is back.
+    if let Err(refusal) = led(cx, [&gone]).await {
+        cx.broker.warn(cx.who.trace, format_args!("nic {}: {refusal}", gone.name));
+    }
     Ok(Done {})
 }

@@ -10,6 +10,7 @@ use crate::db::snapshots::{SnapshotRow, Snapshots};
 use crate::db::whole::{Whole, WholeRow, Wholes};
 use crate::db::{Change, Who};
 use crate::page::{ROWS, fit};
+use crate::policy::User;
 use crate::spec::Spec;
 use skep_proto::broker::{
     Done, MachineGet, MachineState, MachineView, Role, WholeCreate, WholeDelete, WholeList, WholePage, WholeRollBack, WholeView,
@@ -141,7 +142,7 @@ async fn take(
         broker.read(|db| free(db, disk, &whole.name))?;
         let writer = files::writer(broker, disk)?;
         if writer.as_ref().is_some_and(|writer| writer.id != machine.id) || writer.is_some() != runs {
-            return Err(super::disk::in_use(disk, "another machine writes to it"));
+            return Err(super::disk::in_use(disk, &format!("it is not what machine {} runs with at the moment", machine.name)));
         }
         all.push(files::prepare(broker, who, disk.clone(), whole.name.clone(), runs, Some(whole.id)).await?);
     }
@@ -189,6 +190,7 @@ pub async fn roll_back(cx: &Cx, c: WholeRollBack) -> Result<MachineView, Refusal
     let disks: Vec<DiskId> = parts.iter().map(|(_, disk)| disk.id).collect();
     rows(cx, &machine, &disks)?;
     let back = returned(broker, &machine, &whole)?;
+    may_return(&cx.user, &machine, &back)?;
     let hold = broker.hold(disks);
     let files = parts.iter().filter_map(|(part, disk)| Some((disk, part.size, part.layer?)));
     let rolled = files::roll_back_all(broker, who, files, |change| {
@@ -198,7 +200,8 @@ pub async fn roll_back(cx: &Cx, c: WholeRollBack) -> Result<MachineView, Refusal
             let refusal = Refusal::new(Reason::WrongState, format_args!("machine {}", machine.name));
             return Err(refusal.note("it was changed just now; try again"));
         }
-        change.set_machine(&MachineRow { spec: back.clone(), revision: now.revision + 1, ..now })?;
+        let back = MachineRow { spec: back.clone(), revision: now.revision + 1, ..now };
+        broker.within_quota(change, back.group, || Ok(change.set_machine(&back)?))?;
         change.set_whole_state(whole.id, Whole::Returning)?;
         let note = format_args!("rolled back to snapshot {}", whole.name);
         Ok(change.event("machine", machine.id, &machine.name, "changed", note)?)
@@ -246,6 +249,23 @@ fn returned(broker: &Broker, machine: &MachineRow, whole: &WholeRow) -> Result<S
     Ok(spec)
 }
 
+/// Refuses settings that only the host's operators give, if the machine has not got them now: they were taken from it since.
+fn may_return(user: &User, machine: &MachineRow, back: &Spec) -> Result<(), Refusal> {
+    let (then, now) = (&back.limits, &machine.spec.limits);
+    let before_others =
+        (then.priority < 0 && then.priority < now.priority) || (then.protect && !now.protect) || (then.wired && !now.wired);
+    let field = match () {
+        () if back.shares.iter().any(|share| !machine.spec.shares.contains(share)) => "shares",
+        () if before_others => "limits",
+        () => return Ok(()),
+    };
+    if user.rights.host >= Some(Role::Operator) {
+        return Ok(());
+    }
+    let refusal = Refusal::new(Reason::PermissionDenied, format_args!("machine {}", machine.name)).field(field);
+    Err(refusal.note("it had then what was taken from it since; the role operator on the host is needed to give it back"))
+}
+
 /// `WholeDelete`.
 pub async fn delete(cx: &Cx, c: WholeDelete) -> Result<Done, Refusal> {
     let Cx { broker, who, .. } = cx;
@@ -257,7 +277,8 @@ pub async fn delete(cx: &Cx, c: WholeDelete) -> Result<Done, Refusal> {
         );
     }
     for part in broker.read(|db| db.parts_of(whole.id))? {
-        broker.free(part.disk, machine.name.as_str())?;
+        let Some(disk) = broker.read(|db| db.disk(part.disk))? else { continue };
+        broker.free(disk.id, disk.name.as_str())?;
     }
     // The intent first: a crash from here on finishes it.
     broker.change(who, |change| {
@@ -307,7 +328,7 @@ impl Broker {
 
 /// Refuses a machine that is on its way back to a snapshot.
 pub fn not_returning(db: &impl Wholes, machine: &MachineRow) -> Result<(), Refusal> {
-    match db.wholes(Some(machine.id), &[Whole::Returning])?.first() {
+    match db.wholes(Some(machine.id), Some(Whole::Returning))?.first() {
         None => Ok(()),
         Some(whole) => {
             let refusal = Refusal::new(Reason::WrongState, format_args!("machine {}", machine.name));

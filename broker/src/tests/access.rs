@@ -407,6 +407,51 @@ fn what_is_the_host_s_is_given_by_nobody_of_a_group() {
 }
 
 #[test]
+fn a_snapshot_gives_nothing_back_that_was_taken_since() {
+    // Elsewhere only volumes have snapshots.
+    if !crate::platform::LAYERS {
+        return;
+    }
+    Suite::new().live(async |life: Life| {
+        life.up().await;
+        let mut root = life.session().await;
+        group(&life, &mut root, "g").await;
+        let mut operator = user(&life, "op", Some((Some("g"), Role::Operator))).await;
+        let shares = |shares| Settings { shares: Some(shares), ..Settings::default() };
+        let src = || vec![Share { name: "src".parse().expect("a name"), read_only: true }];
+        let limits = |limits| Settings { limits, ..Settings::default() };
+        let set = |settings| MachineSet { machine: text("g-vm"), settings, revision: 0 };
+        let whole = |name: &str| WholeCreate { machine: text("g-vm"), name: name.parse().expect("a name") };
+        let back = |name: &str| WholeRollBack { machine: text("g-vm"), snapshot: text(name) };
+        root.ask(set(shares(src()))).await.expect("set");
+        operator.ask(whole("shared")).await.expect("a snapshot");
+        operator.ask(back("shared")).await.expect("it has it still");
+        root.ask(set(shares(vec![]))).await.expect("set");
+        let wired = |wired| limits(LimitsDraft { wired: Some(wired), ..LimitsDraft::default() });
+        root.ask(set(wired(true))).await.expect("set");
+        operator.ask(whole("wired")).await.expect("a snapshot");
+        root.ask(set(wired(false))).await.expect("set");
+        for (name, field) in [("shared", "shares"), ("wired", "limits")] {
+            let refusal = operator.ask(back(name)).await.expect_err("refused");
+            assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::PermissionDenied, field));
+        }
+        operator.ask(whole("bare")).await.expect("a snapshot");
+        root.ask(back("shared")).await.expect("an administrator may");
+        operator.ask(back("bare")).await.expect("less than now");
+        // What the group may have now bounds what returns.
+        root.ask(set(Settings { cpus: Some(4), ..Settings::default() })).await.expect("set");
+        operator.ask(whole("large")).await.expect("a snapshot");
+        root.ask(set(Settings { cpus: Some(1), ..Settings::default() })).await.expect("set");
+        root.ask(GroupQuota { group: text("g"), quota: Quota { cpus: 2, ..Quota::default() } }).await.expect("set");
+        assert_eq!(reason(operator.ask(back("large")).await), Reason::QuotaReached);
+        root.ask(GroupQuota { group: text("g"), quota: Quota::default() }).await.expect("set");
+        for name in ["shared", "wired", "bare", "large"] {
+            operator.ask(WholeDelete { machine: text("g-vm"), snapshot: text(name) }).await.expect("deleted");
+        }
+    });
+}
+
+#[test]
 fn an_id_is_no_name_for_anything_else() {
     Suite::new().live(async |life: Life| {
         life.up().await;

@@ -34,6 +34,14 @@ async fn scenario(s: &mut Session) -> Vec<Refusal> {
     step!(s.act("web", Act::Reboot));
     step!(s.act("web", Act::Stop));
     step!(s.ask(DiskResize { disk: Text::lossy("root"), size: 2 << 20, shrink: false }));
+    let name = |name: &str| name.parse().expect("a name");
+    let web = || Text::lossy("web");
+    // Elsewhere only volumes have snapshots.
+    if crate::platform::LAYERS {
+        step!(s.ask(WholeCreate { machine: web(), name: name("whole") }));
+        step!(s.ask(WholeRollBack { machine: web(), snapshot: Text::lossy("whole") }));
+        step!(s.ask(WholeDelete { machine: web(), snapshot: Text::lossy("whole") }));
+    }
     long!(MachineClone { machine: Text::lossy("web"), name: "web2".parse().expect("a name"), snapshot: None, full: false });
     step!(s.act("web2", Act::Start));
     step!(s.act("web2", Act::Kill));

@@ -9,6 +9,7 @@ use crate::db::layers::Layers;
 use crate::db::machines::{Machines, Which};
 use crate::db::snapshots::Snapshots;
 use crate::db::switches::Switches;
+use crate::db::whole::{Whole, Wholes};
 use crate::platform::{Facts, RunDir};
 use crate::session::session;
 use nix::unistd::{Uid, seteuid};
@@ -125,7 +126,11 @@ impl Suite {
         machines.extend(broker.read(|db| db.machines(Which::After("", u32::MAX, None))).expect("machines"));
         let slots: BTreeSet<_> = machines.iter().filter(|m| m.slot.is_some()).map(|m| m.id).collect();
         let cells: BTreeSet<_> = host.cells.keys().copied().collect();
-        let ids: BTreeSet<_> = machines.iter().map(|m| m.id).collect();
+        let mut ids: BTreeSet<_> = machines.iter().map(|m| m.id).collect();
+        // Those of a machine's snapshot are kept like a machine's.
+        let wholes = broker.read(|db| db.wholes(None, None)).expect("rows");
+        let unsettled = wholes.iter().find(|whole| whole.state != Whole::Ready).map(|whole| whole.name.clone());
+        ids.extend(wholes.iter().map(|whole| skep_proto::MachineId::from_u128(whole.id.as_u128())));
         let moving = machines.iter().find(|m| {
             use MachineState::{Starting, Stopping};
             m.stage != Stage::Ready || matches!(m.state, Starting | Stopping)
@@ -140,6 +145,7 @@ impl Suite {
             () if tunnels != host.tunnels => Some(format!("tunnels {tunnels:?}, on the host {:?}", host.tunnels)),
             () if !host.fetchers.is_empty() => Some(format!("fetchers are left: {:?}", host.fetchers)),
             () if slots != cells => Some(format!("machines {slots:?}, cells {cells:?}")),
+            () if unsettled.is_some() => Some(format!("a machine's snapshot is not ready: {unsettled:?}")),
             () if !host.vars.is_subset(&ids) => Some("variable stores without machines".into()),
             () => moving.map(|m| format!("{} is {:?} ({:?})", m.name, m.state, m.stage)),
         }

@@ -158,6 +158,7 @@ impl Host {
             pf::Change { anchor: &anchor, ruleset: Ruleset::Rdr, rules: &led },
             pf::Change { anchor: &other, ruleset: Ruleset::Filter, rules: &[] },
             pf::Change { anchor: &other, ruleset: Ruleset::Nat, rules: &[] },
+            pf::Change { anchor: &other, ruleset: Ruleset::Rdr, rules: &[] },
         ];
         let there = self.anchors()?.iter().any(|name| anchor.strip_prefix(ANCHOR) == Some(&format!("/{name}")));
         let rules = self.rules()?;
