@@ -95,7 +95,7 @@ pub fn table(outcomes: &[(&str, Outcome)]) -> String {
                 None => [String::new(), String::new(), String::new()],
                 Some((value, limit)) => {
                     let verdict = if value <= limit { "ok" } else { "ABOVE" };
-                    [format!("{value:.2}{unit}"), format!("{limit}{unit}"), verdict.to_owned()]
+                    [format!("{value:.2}{unit}"), format!("{}{unit}", (limit * 100.0).round() / 100.0), verdict.to_owned()]
                 }
             };
             let [name, what, count] = [*name, what.as_str(), count.as_str()].map(str::to_owned);

@@ -45,8 +45,7 @@ impl Suite {
 
     /// Starts one with the programs in another directory.
     pub fn start_with(mode: Mode, programs: &Path) -> Result<Self> {
-        let mut suite = Self::prepare(mode)?;
-        suite.programs = programs.to_owned();
+        let suite = Self::prepare_with(mode, programs)?;
         suite.up()?;
         Ok(suite)
     }
@@ -58,6 +57,10 @@ impl Suite {
 
     /// Makes the directory, starts nothing.
     pub fn prepare(mode: Mode) -> Result<Self> {
+        Self::prepare_with(mode, &programs())
+    }
+
+    fn prepare_with(mode: Mode, programs: &Path) -> Result<Self> {
         ensure!(mode == Mode::User || is_root(), "this test needs root");
         // Short, since paths of UNIX sockets have 107 bytes.
         let dir = tempfile::Builder::new().prefix("skt").tempdir_in("/tmp")?;
@@ -71,7 +74,7 @@ impl Suite {
         }
         let before = Snapshot::take(dir.path(), None);
         let (run, path) = (dir.path().join("r"), dir.path().to_owned());
-        let mut suite = Self { run, state, mode, programs: programs(), dir: Some(dir), before, guard: None };
+        let mut suite = Self { run, state, mode, programs: programs.to_owned(), dir: Some(dir), before, guard: None };
         suite.guard = Some(Guard::over(&path, &suite.command(&[]), suite.user())?);
         Ok(suite)
     }

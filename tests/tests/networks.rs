@@ -161,7 +161,7 @@ fn a_debian_is_launched_by_one_command_and_reached_by_ssh() -> Result<()> {
     let fetch =
         |url: &str| format!("python3 -c \"import urllib.request as u; print(u.urlopen('{url}', timeout=60).read().decode())\"");
     ensure!(says(&fetch(&format!("http://{}/", beyond.address)))? == "beyond-the-nat");
-    let (reached, said) = by_ssh(&key, &address, &fetch(&format!("http://{}/", beyond.address)))?;
+    let (reached, said) = by_ssh(&key, &address, &fetch(&format!("http://{}/", beyond.host)))?;
     ensure!(!reached, "it reached the host: {said}");
     let (_, said) = by_ssh("/nowhere", &address, "true")?;
     ensure!(said.contains("Permission denied"), "{said}");

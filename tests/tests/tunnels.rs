@@ -56,6 +56,7 @@ fn a_guest_shares_a_switch_with_another_host() -> Result<()> {
         for pid in suite.pids(name)? {
             end(pid)?;
         }
+        suite.up()?;
         ensure!(suite.json(&["switch", "show", "far"])?[0]["tunnel"] == tunnel);
         answered(&suite, "m", "10.77.1.2")?;
     }
@@ -65,6 +66,7 @@ fn a_guest_shares_a_switch_with_another_host() -> Result<()> {
     for pid in suite.pids("net-helper")? {
         end(pid)?;
     }
+    suite.up()?;
     answered(&suite, "m", "10.77.1.2")?;
     let audit = suite.skep(&["audit"])?;
     ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));

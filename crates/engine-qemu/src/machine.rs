@@ -1,7 +1,7 @@
 //! Model to configuration.
 
 use crate::config::{Config, Group, Unwritable};
-use crate::{Fds, INITRD, KERNEL, KEYBOARD, UEFI_CODE, WAIT, argv, qmp};
+use crate::{EMULATED, Fds, INITRD, KERNEL, KEYBOARD, UEFI_CODE, WAIT, argv, qmp};
 use skep_efivars::path as firmware_path;
 use skep_machine::{
     Acceleration, Board, Boot, BusKind, Channel, Clock, Controller, Device, Disk, DiskRates, Format, Gdb, Invalid, MachineSpec,
@@ -57,6 +57,9 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     keyboard(&mut c, spec)?;
     if spec.gdb == Gdb::Wait {
         c.comment(WAIT, "")?;
+    }
+    if spec.acceleration != Acceleration::Kvm {
+        c.comment(EMULATED, "")?;
     }
     board(&mut c, spec)?;
     lines(&mut c, spec, fds)?;

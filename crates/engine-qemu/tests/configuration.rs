@@ -72,7 +72,7 @@ fn unusual() -> MachineSpec {
 fn an_unusual_machine_is_written_as_before() {
     golden("unusual", &unusual());
     let argv = configure(&unusual(), &Fds::standard()).unwrap().argv;
-    assert_eq!(argv.split_at(ARGV.len()).1[2..], ["-k", "de-ch"]);
+    assert_eq!(argv.split_at(ARGV.len()).1[4..], ["-k", "de-ch"]);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_disk_is_held_to_its_rates_by_a_group_of_its_own() {
 fn only_a_plain_word_becomes_an_argument() {
     let uuid = Uuid::from_u128(1);
     for config in ["# keyboard ../../run/x", "# keyboard ", "\n# keyboard de", "[machine]\n# keyboard de", "# keyboard de -S"] {
-        assert_eq!(skep_engine_qemu::argv(uuid, config).len(), ARGV.len() + 2, "{config}");
+        assert_eq!(skep_engine_qemu::argv(uuid, config).len(), ARGV.len() + 4, "{config}");
     }
 }
 
@@ -123,7 +123,10 @@ fn only_the_identity_varies_on_the_command_line() {
     let launch = configure(&direct(), &Fds::standard()).unwrap();
     let (fixed, rest) = launch.argv.split_at(ARGV.len());
     assert_eq!(fixed, ARGV);
-    assert_eq!(rest, ["-uuid", "01020304-0506-0708-090a-0b0c0d0e0f10"]);
+    assert_eq!(rest, ["-uuid", "01020304-0506-0708-090a-0b0c0d0e0f10", "-cpu", "max,erms=off,fsrm=off"]);
+    let kvm = MachineSpec { acceleration: Acceleration::Kvm, ..direct() };
+    let argv = configure(&kvm, &Fds::standard()).unwrap().argv;
+    assert_eq!(argv.split_at(ARGV.len()).1[2..], ["-cpu", "max"]);
 }
 
 #[test]
