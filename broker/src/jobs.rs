@@ -90,8 +90,9 @@ impl Broker {
     /// Deletes files that nothing needs any more. What fails now is done when storage-helper comes back, or with the next.
     pub async fn delete_layers(&self, who: &Who) {
         for layer in self.read(|db| db.layers_to_go()).unwrap_or_default() {
-            // One that is being made, or read.
-            if self.free(layer.id, "").is_err() {
+            // One that is being made, or read; or that has come to be needed while others were deleted.
+            let to_go = self.read(|db| db.is_layer_to_go(layer.id)).unwrap_or(false);
+            if !to_go || self.free(layer.id, "").is_err() {
                 continue;
             }
             let gone = self.storage.call(who, DeleteDisk { disk: layer.id, kind: layer.kind }).await.map(|_| ());

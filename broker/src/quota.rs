@@ -38,10 +38,14 @@ impl Broker {
     pub fn within_quota<T>(
         &self, change: &Change<'_>, group: GroupId, add: impl FnOnce() -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
+        let row = change.group(group)?.ok_or_else(|| Refusal::new(Reason::NotFound, "group").field("group"))?;
+        // What nobody has bounded is not summed up.
+        if row.quota == Quota::default() {
+            return add();
+        }
         let before = self.usage(change, group)?;
         let value = add()?;
         let after = self.usage(change, group)?;
-        let row = change.group(group)?.ok_or_else(|| Refusal::new(Reason::NotFound, "group").field("group"))?;
         over(row.name.as_str(), row.quota, before, after).map_or(Ok(value), Err)
     }
 

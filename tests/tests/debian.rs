@@ -1,8 +1,9 @@
-//! A real Debian that is launched, snapshotted, broken, brought back, and cloned into two.
+//! A real Debian that is launched by one command, reached by SSH, snapshotted, broken, brought back, and cloned into two.
 #![cfg(target_os = "linux")]
 
 use anyhow::{Context, Result, ensure};
-use skep_tests::ssh::Key;
+use skep_tests::beyond::Beyond;
+use skep_tests::ssh::{Key, by_ssh};
 use skep_tests::{Mode, Suite, is_root, skip};
 
 /// The address of a machine's only NIC.
@@ -13,7 +14,7 @@ fn address(suite: &Suite, machine: &str) -> Result<String> {
 }
 
 #[test]
-fn a_debian_is_broken_brought_back_and_cloned_into_two() -> Result<()> {
+fn a_debian_is_launched_broken_brought_back_and_cloned_into_two() -> Result<()> {
     if !is_root() {
         skip!("switches need root");
     }
@@ -26,12 +27,29 @@ fn a_debian_is_broken_brought_back_and_cloned_into_two() -> Result<()> {
         suite.finish()?;
         skip!("ssh is not installed");
     };
+    let beyond = Beyond::new(&suite)?;
     let data = suite.dir().join("user-data");
-    std::fs::write(&data, "#cloud-config\ndisable_root: false\nwrite_files:\n- path: /etc/told\n  content: told-42\n")?;
+    let told = "#cloud-config\ndisable_root: false\nwrite_files:\n- path: /etc/told\n  content: told-42\n";
+    std::fs::write(&data, format!("{told}runcmd:\n- [ sh, -c, 'echo ran > /etc/ran' ]\n"))?;
     suite.ok(&["image", "import", "debian-12", &image.to_string_lossy()])?;
     let launch = ["launch", "debian-12", "web1", "--ssh-key", &key.public(), "--user-data", &data.to_string_lossy()];
     suite.ok(&[&launch[..], &["--memory", "512M"]].concat())?;
+    // It ended when cloud-init had done what it was told, and phoned home.
     let first = address(&suite, "web1")?;
+    ensure!(key.says("debian", &first, "hostname; cat /etc/told /etc/ran")? == "web1\ntold-42ran");
+    // Its lease, its own name, what the host reaches, and not the host.
+    ensure!(key.says("debian", &first, "ip -4 -o address show eth0 | grep -o 'inet [0-9.]*'")? == format!("inet {first}"));
+    ensure!(key.says("debian", &first, "getent hosts web1.default.internal | cut -d' ' -f1")? == first);
+    let fetch = |host: &str| {
+        format!("python3 -c \"import urllib.request as u; print(u.urlopen('http://{host}/', timeout=60).read().decode())\"")
+    };
+    ensure!(key.says("debian", &first, &fetch(&beyond.address))? == "beyond-the-nat");
+    let (reached, said) = key.run("debian", &first, &fetch(&beyond.host))?;
+    ensure!(!reached, "it reached the host: {said}");
+    let (_, said) = by_ssh("/nowhere".as_ref(), "debian", &first, "true")?;
+    ensure!(said.contains("Permission denied"), "{said}");
+    suite.ok(&["audit"])?;
+
     // What is to come back: its own keys, its system, what it was told.
     let own = "sync; cat /etc/told /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub && ls /usr/bin | cksum";
     let before = key.says("root", &first, own)?;
@@ -70,5 +88,6 @@ fn a_debian_is_broken_brought_back_and_cloned_into_two() -> Result<()> {
     for name in ["web2", "web3"] {
         suite.ok(&["vm", "kill", name])?;
     }
+    drop(beyond);
     suite.finish()
 }

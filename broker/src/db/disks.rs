@@ -164,7 +164,8 @@ pub trait Disks {
     /// By id or, if none has this one, by name; one that is being deleted is not found.
     fn find_disk(&self, name_or_id: &str) -> Result<Option<DiskRow>, Fault> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM {TABLES} WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY id <> ?1 LIMIT 1"
+            "SELECT {COLUMNS} FROM {TABLES} WHERE state <> 'deleting'
+             AND id IN (SELECT id FROM disks WHERE state <> 'deleting' AND name = ?1 UNION ALL SELECT ?1) ORDER BY id <> ?1 LIMIT 1"
         );
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
@@ -175,7 +176,7 @@ pub trait Disks {
         &self, name: &str, limit: u32, seen: Option<&str>, (iso, image): (Option<bool>, Option<bool>),
     ) -> Result<Vec<DiskRow>, Fault> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM {TABLES} WHERE state = 'ready' AND name > ?1
+            "SELECT {COLUMNS} FROM {TABLES} WHERE state = 'ready' AND state <> 'deleting' AND name > ?1
              AND (?3 IS NULL OR grp IN (SELECT value FROM json_each(?3))) AND (?4 IS NULL OR iso = ?4)
              AND (?5 IS NULL OR (images.disk IS NOT NULL) = ?5) ORDER BY name LIMIT ?2"
         );

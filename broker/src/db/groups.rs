@@ -85,10 +85,12 @@ pub trait Groups {
     fn group_of(&self, kind: Member, name_or_id: &str) -> Result<Option<GroupId>, Fault> {
         let sql = match kind {
             Member::Machine => {
-                "SELECT grp FROM machines WHERE stage <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY id <> ?1 LIMIT 1"
+                "SELECT grp FROM machines WHERE stage <> 'deleting' AND id IN
+                 (SELECT id FROM machines WHERE stage <> 'deleting' AND name = ?1 UNION ALL SELECT ?1) ORDER BY id <> ?1 LIMIT 1"
             }
             Member::Disk => {
-                "SELECT grp FROM disks WHERE state <> 'deleting' AND (name = ?1 OR id = ?1) ORDER BY id <> ?1 LIMIT 1"
+                "SELECT grp FROM disks WHERE state <> 'deleting' AND id IN
+                 (SELECT id FROM disks WHERE state <> 'deleting' AND name = ?1 UNION ALL SELECT ?1) ORDER BY id <> ?1 LIMIT 1"
             }
             Member::Nic => "SELECT grp FROM nics WHERE name = ?1 OR id = ?1 ORDER BY id <> ?1 LIMIT 1",
         };

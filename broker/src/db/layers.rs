@@ -78,6 +78,12 @@ pub trait Layers {
         Ok(bytes)
     }
 
+    /// Whether nothing needs it any more.
+    fn is_layer_to_go(&self, id: DiskId) -> Result<bool, Fault> {
+        let sql = "SELECT 1 FROM layers WHERE id = ? AND state = 'deleting'";
+        Ok(self.sql().prepare_cached(sql)?.exists([Id(id)])?)
+    }
+
     /// Those that nothing needs any more.
     fn layers_to_go(&self) -> Result<Vec<LayerRow>, Fault> {
         let sql = "SELECT id, kind, base, allocated FROM layers WHERE state = 'deleting'";

@@ -179,14 +179,19 @@ pub trait Machines {
 
     /// Some machines, with their disks and NICs: three statements, however many there are.
     fn machines(&self, which: Which<'_>) -> Result<Vec<MachineRow>, Fault> {
-        // The third parameter stands in each, so that one list of them serves all.
+        // The third parameter stands in each, so that one list of them serves all. `stage <> 'deleting'` is what the index of names
+        // says; "name OR id" would have them all looked through.
         let (filter, text, limit, seen) = match which {
             Which::Id(id) => ("m.id = ?1 AND ?3 IS NULL", id.to_string(), 1, None),
-            Which::Named(name) => {
-                ("m.stage <> 'deleting' AND (m.name = ?1 OR m.id = ?1) AND ?3 IS NULL", name.to_owned(), 2, None)
-            }
+            Which::Named(name) => (
+                "m.stage <> 'deleting' AND ?3 IS NULL
+                     AND m.id IN (SELECT id FROM machines WHERE stage <> 'deleting' AND name = ?1 UNION ALL SELECT ?1)",
+                name.to_owned(),
+                2,
+                None,
+            ),
             Which::After(name, limit, seen) => (
-                "m.stage = 'ready' AND m.name > ?1 AND (?3 IS NULL OR m.grp IN (SELECT value FROM json_each(?3)))",
+                "m.stage = 'ready' AND m.stage <> 'deleting' AND m.name > ?1 AND (?3 IS NULL OR m.grp IN (SELECT value FROM json_each(?3)))",
                 name.to_owned(),
                 limit,
                 seen,

@@ -97,6 +97,24 @@ impl Db {
         Self::prepare(Connection::open_in_memory().expect("memory")).expect("migrations")
     }
 
+    /// Adds up the steps that SQLite takes for all statements from now on.
+    #[cfg(test)]
+    pub fn count_steps(&mut self) -> std::sync::Arc<std::sync::atomic::AtomicU64> {
+        use rusqlite::trace::{TraceEvent, TraceEventCodes};
+        // Steps are counted for as long as a statement is kept.
+        self.connection.flush_prepared_statement_cache();
+        let steps = std::sync::Arc::<std::sync::atomic::AtomicU64>::default();
+        let sum = steps.clone();
+        let count = move |event: TraceEvent<'_>| {
+            if let TraceEvent::Profile(statement, _) = event {
+                let taken = statement.get_status(rusqlite::StatementStatus::VmStep);
+                sum.fetch_add(u64::try_from(taken).expect("a number"), std::sync::atomic::Ordering::Relaxed);
+            }
+        };
+        self.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_PROFILE, Some(count)).expect("a trace");
+        steps
+    }
+
     fn prepare(mut connection: Connection) -> Result<Self, OpenError> {
         // A predecessor that is just dying.
         connection.busy_timeout(std::time::Duration::from_secs(1))?;

@@ -62,8 +62,9 @@ pub trait Snapshots {
 
     /// Up to `limit` usable ones of a disk, by name, after this one.
     fn snapshots_after(&self, disk: DiskId, name: &str, limit: u32) -> Result<Vec<SnapshotRow>, Fault> {
-        let sql =
-            format!("SELECT {COLUMNS} FROM snapshots WHERE disk = ? AND state = 'ready' AND name > ? ORDER BY name LIMIT ?");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM snapshots WHERE disk = ? AND state = 'ready' AND state <> 'deleting' AND name > ? ORDER BY name LIMIT ?"
+        );
         let mut statement = self.sql().prepare_cached(&sql)?;
         let rows = statement.query_map(params![Id(disk), name, limit], row)?;
         Ok(rows.collect::<Result<_, _>>()?)

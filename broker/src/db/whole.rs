@@ -85,8 +85,8 @@ pub trait Wholes {
     /// Up to `limit` usable ones of a machine, by name, after this one.
     fn wholes_after(&self, machine: MachineId, name: &str, limit: u32) -> Result<Vec<WholeRow>, Fault> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM machine_snapshots WHERE machine = ? AND state IN ('ready', 'returning') AND name > ?
-             ORDER BY name LIMIT ?"
+            "SELECT {COLUMNS} FROM machine_snapshots WHERE machine = ? AND state IN ('ready', 'returning') AND state <> 'deleting'
+             AND name > ? ORDER BY name LIMIT ?"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
         let rows = statement.query_map(params![Id(machine), name, limit], row)?;

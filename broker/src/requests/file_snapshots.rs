@@ -3,7 +3,7 @@
 use super::disk::{in_use, replace};
 use super::snapshot::{find, object};
 use super::taken;
-use crate::broker::Broker;
+use crate::broker::{Broker, Hold};
 use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::layers::{LayerRow, Layers};
 use crate::db::machines::{MachineRow, Machines};
@@ -22,6 +22,8 @@ pub(super) struct Taking {
     pub snapshot: SnapshotRow,
     /// The file that the disk goes on in.
     next: LayerRow,
+    /// Until the database says that it is needed, nobody takes it away as left over.
+    _hold: Hold,
     /// Bytes that the one that it was in occupies.
     allocated: u64,
 }
@@ -77,6 +79,7 @@ pub(super) async fn prepare(
     drop(opened.1);
     let next = LayerRow { id: DiskId::random(), kind: DiskKind::Qcow2, base: Some(top), allocated: 0 };
     broker.change(who, |change| change.add_layer(&LayerRow { base: None, ..next }, disk.group, true))?;
+    let hold = broker.hold(vec![next.id]);
     let call = CreateDisk { disk: next.id, kind: next.kind, size: size.next_multiple_of(512).max(1 << 20) };
     broker.storage.call(who, call).await?;
     let snapshot = SnapshotRow {
@@ -90,13 +93,13 @@ pub(super) async fn prepare(
         layer: Some(top),
         whole,
     };
-    Ok(Taking { disk, snapshot, next, allocated })
+    Ok(Taking { disk, snapshot, next, _hold: hold, allocated })
 }
 
 impl Taking {
     /// From here on the disk reads right, wherever its hypervisor writes: the new file is empty, and stands on the old one.
     pub(super) fn commit(&self, broker: &Broker, change: &Change<'_>) -> Result<(), Refusal> {
-        let Taking { disk, snapshot, next, allocated } = self;
+        let Taking { disk, snapshot, next, allocated, .. } = self;
         if change.find_snapshot(disk.id, snapshot.name.as_str())?.is_some() {
             return Err(taken("snapshot", format_args!("{} of disk {}", snapshot.name, disk.name)));
         }

@@ -2,6 +2,7 @@
 
 use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::events::KEPT;
+use crate::db::groups::{Groups, Member};
 use crate::db::machines::{MachineRow, Machines, Which};
 use crate::db::{Db, Fault, OpenError, Who};
 use skep_proto::broker::MachineState;
@@ -150,4 +151,76 @@ fn old_events_go_and_a_token_before_them_is_a_gap() {
     assert!(!db.keeps_after(count as u64 + 1).expect("read"), "never given out");
     let next = db.events_after(3_000, "", None).expect("read");
     assert_eq!(next.first().map(|e| e.token), Some(3_001));
+}
+
+/// Steps that SQLite takes for each read that a request makes, with so many machines and disks there.
+fn steps_with(number: usize) -> Vec<(&'static str, u64)> {
+    use std::sync::atomic::Ordering;
+    let mut db = Db::in_memory();
+    let who = Who::broker();
+    db.change(&who, |change| {
+        for n in 0..number {
+            let disk = disk(&format!("disk-{n:05}"));
+            let mut machine = MachineRow::new(format!("machine-{n:05}").parse().expect("a name"));
+            machine.spec.disks.push(crate::spec::Disk {
+                disk: disk.id,
+                kind: disk.kind,
+                controller: skep_proto::broker::Controller::Nvme,
+                read_only: false,
+                flags: Default::default(),
+            });
+            change.add_disk(&disk)?;
+            change.add_machine(&machine)?;
+            change.event("machine", machine.id, &machine.name, "created", "")?;
+        }
+        Ok::<_, Fault>(())
+    })
+    .expect("written");
+    let one = db.find_machine("machine-00050").expect("read").expect("there");
+    let id = one.id.to_string();
+    let mut edited = one.clone();
+    edited.description = Text::lossy("other");
+    let steps = db.count_steps();
+    type Read<'a> = &'a dyn Fn(&mut Db);
+    let reads: [(&str, Read<'_>); 12] = [
+        ("a machine by name", &|db| assert!(db.find_machine("machine-00050").is_ok())),
+        ("a machine by id", &|db| assert!(db.find_machine(&id).is_ok())),
+        ("a name that is free", &|db| assert!(db.find_machine("nobody").is_ok())),
+        ("a page of machines", &|db| assert!(db.machines(Which::After("machine-00020", 64, None)).is_ok())),
+        ("a page of a group's", &|db| {
+            let seen = format!("[\"{}\"]", crate::db::groups::DEFAULT);
+            assert!(db.machines(Which::After("machine-00020", 64, Some(&seen))).is_ok());
+        }),
+        ("a machine's group", &|db| assert!(db.group_of(Member::Machine, "machine-00050").is_ok())),
+        ("a disk by name", &|db| assert!(db.find_disk("disk-00050").is_ok())),
+        ("a page of disks", &|db| assert!(db.disks_after("disk-00020", 64, None, (None, None)).is_ok())),
+        ("a disk's group", &|db| assert!(db.group_of(Member::Disk, &one.spec.disks[0].disk.to_string()).is_ok())),
+        ("who uses a disk", &|db| assert!(db.disk_users(one.spec.disks[0].disk).is_ok())),
+        ("an edit and its event", &|db| {
+            let write = |change: &crate::db::Change<'_>| {
+                change.set_machine(&edited)?;
+                change.event("machine", edited.id, &edited.name, "changed", "description")
+            };
+            db.change(&Who::broker(), write).expect("written");
+        }),
+        ("the next event", &|db| {
+            let last = db.last_event().expect("read");
+            assert!(db.events_after(last - 1, "", None).is_ok());
+        }),
+    ];
+    let taken = |(what, read): (&'static str, Read<'_>)| {
+        let before = steps.load(Ordering::Relaxed);
+        read(&mut db);
+        (what, steps.load(Ordering::Relaxed) - before)
+    };
+    reads.into_iter().map(taken).collect()
+}
+
+#[test]
+fn what_one_request_asks_costs_no_more_when_there_are_many() {
+    for ((what, few), (_, many)) in steps_with(100).into_iter().zip(steps_with(2000)) {
+        assert!(few > 0, "{what}: nothing was counted");
+        // A tree that is deeper takes no further steps; looked through, twenty times as many rows would take twenty times as many.
+        assert!(many <= few + few / 4, "{what}: {few} steps of 100, {many} of 2000");
+    }
 }

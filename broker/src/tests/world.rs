@@ -87,7 +87,14 @@ pub struct World {
 }
 
 /// Whether this call is cut off after its act.
-pub struct Fate(pub bool);
+pub struct Fate(pub bool, Arc<Notify>);
+
+impl Drop for Fate {
+    /// The call has ended: whoever looked while it was at work looks again.
+    fn drop(&mut self) {
+        self.1.notify_one();
+    }
+}
 
 impl World {
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,14 +112,14 @@ impl World {
         }
         match state.cut {
             Some((at, Cut::Before)) if at == number => Err(ProtocolError::Order("a test")),
-            Some((at, Cut::After)) if at == number => Ok(Fate(true)),
+            Some((at, Cut::After)) if at == number => Ok(Fate(true, self.news.clone())),
             Some((at, Cut::Broker)) if at == number => {
                 state.resumed = false;
                 self.die.notify_one();
                 drop(self.state.1.wait_while(state, |s| !s.resumed));
-                Ok(Fate(false))
+                Ok(Fate(false, self.news.clone()))
             }
-            _ => Ok(Fate(false)),
+            _ => Ok(Fate(false, self.news.clone())),
         }
     }
 
