@@ -31,12 +31,14 @@ pub fn receive(tap: &OwnedFd) -> Vec<u8> {
     buffer[HEADER..got].to_vec()
 }
 
-/// The next frame of ours, as text; `pass` sees the others, which the kernel itself sent.
+/// The next frame of ours, as text: from whoever sent it. `pass` sees the others, which the kernel itself sent.
 pub fn hear(tap: &OwnedFd, mut pass: impl FnMut(&[u8])) -> String {
     loop {
         let frame = receive(tap);
         if frame[12..14] == EXPERIMENT.to_be_bytes() {
-            return String::from_utf8_lossy(&frame[14..]).trim_end_matches('\0').to_owned();
+            let text = String::from_utf8_lossy(&frame[14..]).trim_end_matches('\0').to_owned();
+            assert_eq!(frame[6..12], self::frame(&text)[6..12], "the sender of {text}");
+            return text;
         }
         pass(&frame);
     }

@@ -40,9 +40,9 @@ const RMHOOK: Command = Command { cookie: GENERIC, number: 5 };
 const LISTHOOKS: Command = Command { cookie: GENERIC, number: 7 | ASKS };
 const LISTNAMES: Command = Command { cookie: GENERIC, number: 8 | ASKS };
 /// An interface takes frames for others (`u32`).
-pub const SET_PROMISCUOUS: Command = Command { cookie: ETHER, number: 5 };
+pub const SET_PROMISCUOUS: Command = Command { cookie: ETHER, number: 6 };
 /// An interface writes its own address into what it sends (`u32`).
-pub const SET_SOURCE: Command = Command { cookie: ETHER, number: 7 };
+pub const SET_SOURCE: Command = Command { cookie: ETHER, number: 8 };
 /// A bridge stays without links.
 pub const PERSIST: Command = Command { cookie: BRIDGE, number: 8 };
 

@@ -51,6 +51,9 @@ fn a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it() {
     let outside = network.outside("up0");
     network.address("up0", Ipv4Addr::new(192, 0, 2, 1));
     let before = (net::list(any_socket().as_fd()).unwrap(), nodes());
+    // As whoever used it before may have left it.
+    let set = std::process::Command::new("ngctl").args(["msg", "up0:", "setautosrc", "1"]).status();
+    assert!(set.unwrap().success());
     let program = Program::start(None);
     let mut client = program.client(BROKER);
     for _ in 0..2 {
@@ -110,9 +113,13 @@ fn an_uplink_of_a_netgraph_switch_stays_the_host_s_too() {
     }
     let outside = network.outside("up0");
     network.address("up0", Ipv4Addr::new(192, 0, 2, 1));
+    // A card passes on what is for guests only if it is told to.
+    let promiscuous = || net::flags(any_socket().as_fd(), "up0").unwrap() & nix::libc::IFF_PROMISC != 0;
+    assert!(!promiscuous());
     let program = Program::start(None);
     let mut client = program.client(BROKER);
     ask(&mut client, graph_switch(0, Some("up0"))).unwrap();
+    assert!(promiscuous());
     let guest = tap(&mut client, 0, Some(0));
     // An ARP request for the host's address is answered to outside, and to the guest, since the uplink is the host's.
     let who_has = {
@@ -128,6 +135,7 @@ fn an_uplink_of_a_netgraph_switch_stays_the_host_s_too() {
     drop(guest);
     ask(&mut client, DeleteTap { number: 0 }).unwrap();
     ask(&mut client, DeleteSwitch { number: 0 }).unwrap();
+    assert!(!promiscuous());
     send(&outside, &who_has);
     while crate::support::frames::receive(&outside)[12..22] != [8, 6, 0, 1, 8, 0, 6, 4, 0, 2] {}
 }

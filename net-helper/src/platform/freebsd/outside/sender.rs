@@ -305,7 +305,6 @@ fn leave(socket: BorrowedFd<'_>, port: &IfName, bridge: &IfName) -> Step<()> {
 /// a moment is not there.)
 fn take_off(socket: BorrowedFd<'_>, node: &str) -> io::Result<()> {
     netgraph::send(socket, node, netgraph::SET_PROMISCUOUS, &0u32.to_ne_bytes())?;
-    netgraph::send(socket, node, netgraph::SET_SOURCE, &1u32.to_ne_bytes())?;
     netgraph::disconnect(socket, node, "upper")?;
     netgraph::disconnect(socket, node, "lower")
 }

@@ -188,6 +188,5 @@ fn let_go(socket: BorrowedFd<'_>, node: &str) -> io::Result<()> {
         result => result,
     };
     gone(netgraph::disconnect(socket, node, "upper"))?;
-    gone(netgraph::disconnect(socket, node, "lower"))?;
-    gone(netgraph::send(socket, node, netgraph::SET_SOURCE, &1u32.to_ne_bytes()).map(drop))
+    gone(netgraph::disconnect(socket, node, "lower"))
 }
