@@ -4,7 +4,7 @@ use super::{Net7, bridge};
 use crate::support::frames::{frame, hear, receive, send};
 use crate::support::{GUARDS_TUNNELS, INDICES_RETURN, KINDS, ask, instance};
 use skep_net_helper::platform::{NetHost, Switch};
-use skep_proto::net::{CreatePair, CreateTunnel, DeletePair, DeleteSwitch, DeleteTunnel};
+use skep_proto::net::{CreatePair, CreateTunnel, DeletePair, DeleteSwitch, DeleteTap, DeleteTunnel};
 use skep_proto::tunnel::{Far, Tunnel};
 use skep_proto::{IfName, Reason, Refusal, SwitchId};
 use std::net::Ipv4Addr;
@@ -196,6 +196,7 @@ fn a_switch_spans_hosts_by_its_tunnel() {
     assert_eq!(hear(&guest, |_| ()), "from the other host");
     ask(&mut net.client, DeleteTunnel { number: 0 }).unwrap();
     drop(guest);
+    ask(&mut net.client, DeleteTap { number: 0 }).unwrap();
     ask(&mut net.client, DeleteSwitch { number: 0 }).unwrap();
 }
 
