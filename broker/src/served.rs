@@ -76,6 +76,7 @@ fn told(switch: &SwitchRow) -> Option<Subnet> {
             Text::<54>::lossy(label(switch.name.as_str()).as_str()).as_str().trim_end_matches('-')
         )),
         mtu: MTU,
+        v6: switch.subnet6,
     })
 }
 
@@ -218,7 +219,7 @@ async fn add(broker: &Broker, who: &Who, switch: SwitchId, nic: &NicRow, machine
     let id = machine.id.to_string();
     let part = id.get(..8).unwrap_or_default();
     let host = if same { label(&format!("{}-{part}", Text::<54>::lossy(host.as_str()))) } else { host };
-    let (_, [frames]) = broker.net.call(who, OpenPort { number: nic.number }).await?;
+    let (_, [frames]) = broker.net.call(who, OpenPort { number: nic.number, v6: nic.subnet6.is_some() }).await?;
     let data = broker.read(|db| db.guest(machine.id))?.unwrap_or_default();
     let bytes = document(machine, &data, &[nic.mac]).encode();
     let bytes = bytes

@@ -26,7 +26,7 @@ pub struct Tap {
 impl Tap {
     /// As it is to be.
     fn of(nic: &NicRow) -> Self {
-        let own = nic.address.map(|address| Own { mac: nic.mac, address });
+        let own = nic.address.map(|address| Own { mac: nic.mac, address, subnet6: nic.subnet6 });
         Self { own, switch: nic.switch.as_ref().map(|(.., number)| *number), isolated: nic.isolated, rates: nic.rates }
     }
     /// As `CreateTap` makes it.

@@ -1,9 +1,9 @@
 //! What a guest sends: frames of all kinds, and what stands in those that reach a parser.
 
 use skep_guest_services::{Identity, Names, Port, World};
-use skep_proto::services::{ADDRESS, AddPort, Document, MAC, Subnet};
-use skep_proto::{MachineId, NicId, Text};
-use std::net::Ipv4Addr;
+use skep_proto::services::{ADDRESS, ADDRESS6, AddPort, Document, MAC, Subnet};
+use skep_proto::{MachineId, NicId, Subnet6, Text, link_local};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 const GUEST: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
@@ -49,9 +49,33 @@ fn udp(to: (Ipv4Addr, u16), from: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
     packet(to.0, from.0, 17, &[&header, payload].concat())
 }
 
+fn net6() -> Subnet6 {
+    Subnet6::drawn(0x1234_5678_9abc_def0)
+}
+
+/// A packet of IPv6: what it carries, between whom, and then that.
+fn packet6(what: &[u8]) -> Vec<u8> {
+    let (&[next, who], carried) = what.split_first_chunk::<2>().unwrap_or((&[58, 0], &[]));
+    let own = net6().of(GUEST);
+    let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let from = [link_local(GUEST), own, Ipv6Addr::UNSPECIFIED, ADDRESS6];
+    let to = [all, ADDRESS6, own, net6().gateway()];
+    let pick = |from: [Ipv6Addr; 4], which: u8| from.get(usize::from(which % 4)).copied().unwrap_or(own);
+    let length = u16::try_from(carried.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let header = [&[0x60, 0, 0, 0][..], &length, &[next, 255]].concat();
+    let addresses = [pick(from, who).octets(), pick(to, who / 4).octets()].concat();
+    [&MAC[..], &GUEST, &[0x86, 0xdd], &header, &addresses, carried].concat()
+}
+
 impl Scene {
     fn new() -> Self {
-        let subnet = Subnet { prefix: 24, router: Some(Ipv4Addr::new(10, 90, 0, 1)), domain: Text::lossy("lan"), mtu: 1500 };
+        let subnet = Subnet {
+            prefix: 24,
+            router: Some(Ipv4Addr::new(10, 90, 0, 1)),
+            domain: Text::lossy("lan"),
+            mtu: 1500,
+            v6: Some(net6()),
+        };
         let (nic, machine, host) = (NicId::from_u128(5), MachineId::from_u128(9), Text::lossy("web1"));
         let added = AddPort { nic, machine, mac: GUEST, address: OWN, host, subnet, document: true };
         let document = Document {
@@ -74,7 +98,7 @@ impl Scene {
     }
 
     fn event(&mut self, kind: u8, what: &[u8]) {
-        match kind % 8 {
+        match kind % 10 {
             0 => drop(self.frame(what)),
             1 => {
                 let mut frame = what.to_vec();
@@ -96,6 +120,12 @@ impl Scene {
                     let frames = self.port.answer(&mut self.world, self.now, client.via, &bytes);
                     self.check(&frames);
                 }
+            }
+            8 => drop(self.frame(&packet6(what))),
+            9 => {
+                let length = u16::try_from(8 + what.len()).unwrap_or(u16::MAX).to_be_bytes();
+                let datagram = [&[17, 4, 9, 9, 0, 53][..], &length, &[0, 0], what].concat();
+                drop(self.frame(&packet6(&datagram)));
             }
             _ => {
                 self.now += Duration::from_millis(what.len() as u64 * 100);
@@ -157,10 +187,13 @@ impl Scene {
         }
     }
 
-    /// However it went, in the end nothing is left to be done.
+    /// However it went, in the end nothing is left to be done but what is told now and then.
     fn end(&mut self) {
         for _ in 0..10_000 {
             let Some(at) = self.port.wakes().into_iter().chain(self.world.forwarder.wakes()).min() else { return };
+            if at > self.now + Duration::from_secs(100) {
+                return;
+            }
             self.now = self.now.max(at);
             self.pass();
             self.world.forwarder.outgoing();

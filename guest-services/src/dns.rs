@@ -6,10 +6,10 @@ use crate::port::{Identity, World};
 use crate::records::{self, HEADER, Header, Offer};
 use crate::wire;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Port of UDP and TCP.
 pub const PORT: u16 = 53;
@@ -60,8 +60,10 @@ pub fn ask(identity: &Identity, world: &mut World, now: Now, client: Client, byt
         return error(ResponseCode::NotImp);
     }
     let Some((query, offer)) = question(&header, bytes) else { return error(ResponseCode::FormErr) };
+    let said = offer.map_or(USUAL, |offer| offer.room.max(USUAL));
     let room = match client.via {
-        Via::Udp(_) => usize::from(offer.map_or(USUAL, |offer| offer.room.max(USUAL))).min(wire::udp_room(identity.subnet.mtu)),
+        Via::Udp(_) => usize::from(said).min(wire::udp_room(identity.subnet.mtu)),
+        Via::Udp6(..) => usize::from(said).min(wire::udp_room6(identity.subnet.mtu)),
         Via::Tcp(_) => usize::from(u16::MAX),
     };
     let asked = Asked { header, offer, query, client, room };
@@ -95,7 +97,11 @@ fn local(identity: &Identity, world: &World, asked: &Asked) -> Option<Result<Vec
     let kind = asked.query.query_type();
     let name = plain(asked.query.name());
     if let Some(address) = name.as_deref().and_then(reverse) {
-        return identity.contains(address).then(|| {
+        let here = match address {
+            IpAddr::V4(v4) => identity.contains(v4),
+            IpAddr::V6(v6) => identity.subnet.v6.is_some_and(|net| net.contains(v6)),
+        };
+        return here.then(|| {
             let host = world.names.host(address).ok_or(ResponseCode::NXDomain)?;
             let name = Name::from_ascii(format!("{host}.{}.", identity.subnet.domain)).map_err(|_| ResponseCode::ServFail)?;
             Ok(if wants(kind, RecordType::PTR) { vec![RData::PTR(PTR(name))] } else { Vec::new() })
@@ -110,8 +116,13 @@ fn local(identity: &Identity, world: &World, asked: &Asked) -> Option<Result<Vec
         return Some(Ok(Vec::new()));
     }
     match world.names.addresses(host) {
-        Some(all) if wants(kind, RecordType::A) => Some(Ok(all.iter().map(|address| RData::A(A(*address))).collect())),
-        Some(_) => Some(Ok(Vec::new())),
+        Some(all) => {
+            let record = |address: &IpAddr| match *address {
+                IpAddr::V4(v4) => wants(kind, RecordType::A).then_some(RData::A(A(v4))),
+                IpAddr::V6(v6) => wants(kind, RecordType::AAAA).then_some(RData::AAAA(AAAA(v6))),
+            };
+            Some(Ok(all.iter().filter_map(record).collect()))
+        }
         None if below.is_some() => Some(Err(ResponseCode::NXDomain)),
         // Of addresses of a single word nobody else knows, and nobody else is told which words are asked for.
         None if !host.is_empty() && !host.contains('.') && matches!(kind, RecordType::A | RecordType::AAAA) => {
@@ -141,10 +152,16 @@ fn plain(name: &Name) -> Option<String> {
 }
 
 /// The address that a name of the reverse tree is about.
-fn reverse(name: &str) -> Option<Ipv4Addr> {
+fn reverse(name: &str) -> Option<IpAddr> {
+    if let Some(digits) = name.strip_suffix(".ip6.arpa") {
+        let digit = |part: &str| u128::from_str_radix(part, 16).ok().filter(|_| part.len() == 1);
+        let digits: Option<Vec<u128>> = digits.rsplit('.').map(digit).collect();
+        let digits = digits.filter(|digits| digits.len() == 32)?;
+        return Some(Ipv6Addr::from_bits(digits.into_iter().fold(0, |all, digit| all << 4 | digit)).into());
+    }
     let mut parts: Vec<&str> = name.strip_suffix(".in-addr.arpa")?.split('.').collect();
     parts.reverse();
-    parts.join(".").parse().ok()
+    parts.join(".").parse::<Ipv4Addr>().ok().map(IpAddr::V4)
 }
 
 impl Asked {

@@ -6,6 +6,7 @@
 use crate::Now;
 use crate::records::{self, HEADER};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 /// Questions of a port that may wait: 1,024 ports have half of all ids.
@@ -27,6 +28,8 @@ pub struct Client {
 pub enum Via {
     /// From this port of UDP.
     Udp(u16),
+    /// From this address and port of UDP over IPv6.
+    Udp6(Ipv6Addr, u16),
     /// Over this connection.
     Tcp(u64),
 }

@@ -4,7 +4,7 @@
 //! [`Port::poll`], which wants to be called at [`Port::wakes`]. [`World`] is what all ports of a switch share: the names on it, and the
 //! questions that wait for a resolver's answer.
 //!
-//! `frame` is the way in; behind it `dhcp`, `dns` and `tcp`, on which are `http` and, once more, `dns`. `metadata` says what is served
+//! `port` is the way in; behind it `dhcp`, `six`, `dns` and `tcp`, on which are `http` and, once more, `dns`. `metadata` says what is served
 //! over HTTP.
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ mod metadata;
 mod names;
 mod port;
 mod records;
+mod six;
 mod tcp;
 mod token;
 mod wire;

@@ -1,7 +1,7 @@
 //! Names of the switch's machines.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// A name that DNS does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,16 +18,16 @@ pub fn check(name: &str) -> Result<(), BadName> {
 /// Who has which name and address. A name may have several (a machine with two NICs on one switch).
 #[derive(Debug, Default)]
 pub struct Names {
-    by_host: BTreeMap<String, Vec<Ipv4Addr>>,
-    by_address: BTreeMap<Ipv4Addr, String>,
+    by_host: BTreeMap<String, Vec<IpAddr>>,
+    by_address: BTreeMap<IpAddr, String>,
 }
 
 impl Names {
     /// Of these hosts, whose names are valid.
-    pub fn new<'a>(hosts: impl Iterator<Item = (&'a str, Ipv4Addr)>) -> Self {
+    pub fn new<'a>(hosts: impl Iterator<Item = (&'a str, impl Into<IpAddr>)>) -> Self {
         let mut names = Self::default();
         for (host, address) in hosts {
-            let host = host.to_ascii_lowercase();
+            let (host, address) = (host.to_ascii_lowercase(), address.into());
             names.by_host.entry(host.clone()).or_default().push(address);
             names.by_address.insert(address, host);
         }
@@ -35,12 +35,12 @@ impl Names {
     }
 
     /// Addresses of a host, by its name in lower case.
-    pub fn addresses(&self, host: &str) -> Option<&[Ipv4Addr]> {
+    pub fn addresses(&self, host: &str) -> Option<&[IpAddr]> {
         self.by_host.get(host).map(Vec::as_slice)
     }
 
     /// Whose an address is.
-    pub fn host(&self, address: Ipv4Addr) -> Option<&str> {
+    pub fn host(&self, address: IpAddr) -> Option<&str> {
         self.by_address.get(&address).map(String::as_str)
     }
 }

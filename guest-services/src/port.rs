@@ -4,6 +4,7 @@ use crate::dhcp::{self, Change};
 use crate::dns;
 use crate::forward::{Client, Forwarder, Via};
 use crate::names::{self, BadName, Names};
+use crate::six::{Heard, Six};
 use crate::tcp::Stack;
 use crate::token::Key;
 use crate::wire::{self, ETHERNET};
@@ -13,7 +14,7 @@ use skep_proto::{NicId, Text};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, UdpPacket,
 };
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ pub enum BadPort {
     #[error("{0}: {BadName}")]
     Name(&'static str),
     /// Too small or large a packet.
-    #[error("a packet of 576 to 65,521 bytes is expected")]
+    #[error("a packet of 576 (with IPv6 1,280) to 65,521 bytes is expected")]
     Mtu,
 }
 
@@ -119,7 +120,7 @@ impl Identity {
             (names::check(identity.host.as_str()).is_ok(), BadPort::Name("host")),
             (names::check(subnet.domain.as_str()).is_ok(), BadPort::Name("domain")),
             // An Ethernet frame of ours has 16 bits of length.
-            ((576..=65_521).contains(&subnet.mtu), BadPort::Mtu),
+            ((576..=65_521).contains(&subnet.mtu) && (subnet.v6.is_none() || subnet.mtu >= 1280), BadPort::Mtu),
         ];
         match good.into_iter().find(|(good, _)| !good) {
             Some((_, bad)) => Err(bad),
@@ -144,6 +145,7 @@ pub struct Port {
     identity: Identity,
     content: Option<Rc<Content>>,
     stack: Option<Box<Stack>>,
+    six: Option<Six>,
     /// Whether it has its address.
     pub leased: bool,
     /// Whether it has phoned home.
@@ -166,7 +168,8 @@ impl Port {
     pub fn new(identity: Identity, document: Option<Document>) -> Self {
         let content = document.map(|document| Rc::new(Content::new(&identity, document)));
         let (leased, home, frames, refused) = (false, false, 0, 0);
-        Self { identity, content, stack: None, leased, home, frames, refused, told: None, events: Vec::new() }
+        let six = Six::new(&identity);
+        Self { identity, content, stack: None, six, leased, home, frames, refused, told: None, events: Vec::new() }
     }
 
     /// The same NIC, described anew: it keeps what it has taken and done.
@@ -175,12 +178,20 @@ impl Port {
         (self.frames, self.refused, self.home, self.told) = (before.frames, before.refused, before.home, before.told);
         let (new, old) = (&self.identity, &before.identity);
         self.leased = before.leased && (new.address, new.mac) == (old.address, old.mac);
+        if let (Some(six), Some(before)) = (&mut self.six, &before.six) {
+            six.succeed(before);
+        }
         self
     }
 
     /// Who is plugged in.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Its address on the switch's IPv6 network, while its guest answers for it.
+    pub fn address6(&self) -> Option<Ipv6Addr> {
+        self.six.as_ref().and_then(Six::address)
     }
 
     /// What has happened since this was asked last.
@@ -195,7 +206,8 @@ impl Port {
 
     /// When [`Port::poll`] has something to do.
     pub fn wakes(&self) -> Option<Now> {
-        self.stack.as_ref().and_then(|stack| stack.wakes())
+        let stack = self.stack.as_ref().and_then(|stack| stack.wakes());
+        stack.into_iter().chain(self.six.as_ref().map(Six::wakes)).min()
     }
 
     /// Takes a frame.
@@ -220,6 +232,7 @@ impl Port {
         match frame.ethertype() {
             EthernetProtocol::Arp => self.arp(frame.payload()),
             EthernetProtocol::Ipv4 => self.ip(world, now, frame.payload()),
+            EthernetProtocol::Ipv6 => self.ip6(world, now, frame.payload()),
             _ => Err(Refused),
         }
     }
@@ -271,6 +284,26 @@ impl Port {
         Err(Refused)
     }
 
+    fn ip6(&mut self, world: &mut World, now: Now, bytes: &[u8]) -> Taken {
+        let six = self.six.as_mut().ok_or(Refused)?;
+        match six.take(&self.identity, bytes).ok_or(Refused)? {
+            Heard::Answered(frames) => Ok(frames),
+            Heard::Question((from, port), question) => {
+                let client = Client { port: self.identity.token, via: Via::Udp6(from, port) };
+                match dns::ask(&self.identity, world, now, client, question) {
+                    dns::Answer::Now(bytes) => Ok(self.datagram6((from, port), &bytes)),
+                    dns::Answer::Later => Ok(Vec::new()),
+                    dns::Answer::Nothing => Err(Refused),
+                }
+            }
+            Heard::Segment(packet) => Ok(self.tcp(world, now, Some(packet))),
+        }
+    }
+
+    fn datagram6(&self, to: (Ipv6Addr, u16), bytes: &[u8]) -> Frames {
+        wire::udp6(self.identity.mac, dns::PORT, to, bytes).into_iter().collect()
+    }
+
     fn datagram(&self, from: u16, to: u16, bytes: &[u8]) -> Frames {
         wire::udp(self.identity.mac, from, (self.identity.address, to), bytes).into_iter().collect()
     }
@@ -296,13 +329,21 @@ impl Port {
 
     /// Does what must be done by now.
     pub fn poll(&mut self, world: &mut World, now: Now) -> Frames {
-        if self.wakes().is_some_and(|at| at <= now) { self.tcp(world, now, None) } else { Vec::new() }
+        let mut frames = match &mut self.six {
+            Some(six) => six.poll(&self.identity, now, || (world.random)()),
+            None => Vec::new(),
+        };
+        if self.stack.as_ref().and_then(|stack| stack.wakes()).is_some_and(|at| at <= now) {
+            frames.extend(self.tcp(world, now, None));
+        }
+        frames
     }
 
     /// A resolver's answer to one of its questions.
     pub fn answer(&mut self, world: &mut World, now: Now, via: Via, bytes: &[u8]) -> Frames {
         match via {
             Via::Udp(port) => self.datagram(dns::PORT, port, bytes),
+            Via::Udp6(from, port) => self.datagram6((from, port), bytes),
             Via::Tcp(connection) => match &mut self.stack {
                 Some(stack) => {
                     stack.answer(connection, bytes);
@@ -327,7 +368,11 @@ impl Port {
         // Who has no connection needs no memory for one.
         self.stack = (!stack.is_idle()).then_some(stack);
         let mac = self.identity.mac;
-        let frame = |packet: Vec<u8>| wire::ethernet(mac, EthernetProtocol::Ipv4, packet.len(), |to| to.copy_from_slice(&packet));
+        let frame = |packet: Vec<u8>| {
+            let six = packet.first().is_some_and(|first| first >> 4 == 6);
+            let protocol = if six { EthernetProtocol::Ipv6 } else { EthernetProtocol::Ipv4 };
+            wire::ethernet(mac, protocol, packet.len(), |to| to.copy_from_slice(&packet))
+        };
         packets.into_iter().map(frame).collect()
     }
 }

@@ -19,6 +19,7 @@ use skep_sys::{fd, msg, sock};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -153,8 +154,12 @@ impl Services {
 
     /// Ports have changed: so have names.
     fn name(&mut self) {
-        let all = self.ports.values().map(|served| served.port.identity());
-        self.world.names = Names::new(all.map(|identity| (identity.host.as_str(), identity.address)));
+        let all = self.ports.values().flat_map(|Served { port, .. }| {
+            let host = port.identity().host.as_str();
+            let addresses = [Some(IpAddr::V4(port.identity().address)), port.address6().map(IpAddr::V6)];
+            addresses.into_iter().flatten().map(move |address| (host, address))
+        });
+        self.world.names = Names::new(all);
     }
 
     fn set_resolvers(&mut self, fds: UpTo<{ MAX_RESOLVERS }>) -> Answer<Done> {
@@ -176,6 +181,7 @@ impl Services {
         let page = self.ports.range((from, Unbounded)).take(PAGE).map(|(nic, served)| skep_proto::services::Port {
             nic: *nic,
             address: served.port.identity().address,
+            address6: served.port.address6(),
             leased: served.port.leased,
             home: served.port.home,
             frames: served.port.frames,
@@ -209,6 +215,7 @@ impl Services {
         let Some(served) = self.ports.get_mut(&nic) else { return };
         let Served { port, frames, ended } = served;
         let world = &mut self.world;
+        let before = port.address6();
         let read = frames.read(&mut self.buffer, |frame| match frame {
             Some(frame) => {
                 let answers = port.frame(world, now, frame);
@@ -217,7 +224,10 @@ impl Services {
             None => port.refuse(),
         });
         *ended = read.is_err();
-        let events = port.events();
+        let (events, after) = (port.events(), port.address6());
+        if after != before {
+            self.name();
+        }
         self.tell(&events);
     }
 
@@ -253,11 +263,15 @@ impl Services {
         for (client, bytes) in self.world.forwarder.poll(now) {
             self.answer(now, client.port, client.via, &bytes);
         }
-        let mut events = Vec::new();
+        let (mut events, mut named) = (Vec::new(), false);
         for served in self.ports.values_mut() {
-            let mac = served.port.identity().mac;
+            let (mac, before) = (served.port.identity().mac, served.port.address6());
             served.port.poll(&mut self.world, now).iter().for_each(|frame| served.frames.write(frame, mac));
             events.extend(served.port.events());
+            named |= served.port.address6() != before;
+        }
+        if named {
+            self.name();
         }
         self.tell(&events);
     }

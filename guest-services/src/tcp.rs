@@ -6,7 +6,7 @@ use crate::forward::{Client, Via};
 use crate::http::{self, Read, Reply};
 use crate::metadata::Content;
 use crate::port::{Identity, World};
-use skep_proto::services::ADDRESS;
+use skep_proto::services::{ADDRESS, ADDRESS6};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -129,12 +129,19 @@ impl Stack {
         config.random_seed = seed;
         let mut wire = Wire { incoming: None, outgoing: Vec::new(), mtu: mtu.into() };
         let mut interface = Interface::new(config, &mut wire, instant(now));
-        // It has room for one.
+        let six = identity.subnet.v6.is_some();
+        // It has room for two.
         interface.update_ip_addrs(|list| {
             let _ = list.push(IpCidr::new(ADDRESS.into(), 32));
+            if six {
+                let _ = list.push(IpCidr::new(ADDRESS6.into(), 128));
+            }
         });
         // Wherever it leads: there is but one way.
         let _ = interface.routes_mut().add_default_ipv4_route(ADDRESS);
+        if six {
+            let _ = interface.routes_mut().add_default_ipv6_route(ADDRESS6);
+        }
         // A number is never used again: an answer that comes late must not go to another's connection.
         Self { interface, sockets: SocketSet::new(Vec::new()), connections: Vec::new(), numbers: seed, mtu, wakes: None }
     }
@@ -197,7 +204,8 @@ impl Stack {
         let mut socket = Socket::new(SocketBuffer::new(vec![0; RECEIVE]), SocketBuffer::new(vec![0; SEND]));
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
-        if socket.listen((ADDRESS, port)).is_err() {
+        // By whichever of our addresses: who lets a packet through to here sees to what is where.
+        if socket.listen(port).is_err() {
             return;
         }
         self.numbers = self.numbers.wrapping_add(1);

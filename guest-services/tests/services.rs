@@ -17,7 +17,7 @@ fn port(document: bool) -> AddPort {
         mac: [0x52, 0x54, 0, 1, 2, 3],
         address: "10.90.0.7".parse().unwrap(),
         host: Text::lossy("web1"),
-        subnet: Subnet { prefix: 24, router: None, domain: Text::lossy("lan"), mtu: 1500 },
+        subnet: Subnet { prefix: 24, router: None, domain: Text::lossy("lan"), mtu: 1500, v6: None },
         document,
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::socket::{
     AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt::RcvBufForce,
 };
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A hardware address.
@@ -81,6 +81,26 @@ pub fn tcp(from: u16, to: u16, flags: u8, words: u8, payload: &[u8]) -> Vec<u8> 
     [&from.to_be_bytes()[..], &to.to_be_bytes(), &[0, 0, 0, 1, 0, 0, 0, 0, words << 4, flags, 2, 0, 0, 0, 0, 0], payload].concat()
 }
 
+/// An IPv6 packet with the most hops, in a frame from one hardware address to another; what is carried follows another header, or none.
+pub fn packet6(macs: (Mac, Mac), from: Ipv6Addr, to: Ipv6Addr, next: u8, carried: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(carried.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let header = [&[0x60, 0, 0, 0, length[0], length[1], next, 255][..], &from.octets(), &to.octets()].concat();
+    ethernet(macs.0, macs.1, IPV6, &[&header, carried].concat())
+}
+
+/// A message of ICMPv6 with its checksum.
+pub fn icmp6(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    let head = [&from.octets()[..], &to.octets(), &(message.len() as u32).to_be_bytes(), &[0, 0, 0, 58], &message].concat();
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let mut sum: u32 = head.chunks(2).map(word).sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    message[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    message
+}
+
 /// What an ARP message says: `from` asks for, or tells, `to`.
 pub fn arp(answer: bool, from: Who, to: Who) -> Vec<u8> {
     let head = [0, 1, 0x08, 0, 6, 4, 0, 1 + u8::from(answer)];
@@ -149,6 +169,12 @@ impl Seen {
     pub fn sender(&self) -> String {
         let mac = self.frame.get(6..12).and_then(|mac| mac.try_into().ok());
         mac.map(text).unwrap_or_default()
+    }
+    /// The kind of a message of neighbour discovery, and its first address, if it has one.
+    pub fn discovery(&self) -> Option<(u8, Option<Ipv6Addr>)> {
+        let is = self.frame.get(12..14)? == IPV6.to_be_bytes() && *self.frame.get(20)? == 58;
+        let target = self.frame.get(62..78).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+        is.then(|| Some((*self.frame.get(54)?, target.map(Ipv6Addr::from)))).flatten()
     }
     /// The payload of a datagram from this port.
     pub fn datagram_from(&self, port: u16) -> Option<&[u8]> {

@@ -11,6 +11,7 @@ pub mod held;
 pub mod host;
 pub mod https;
 pub mod platform;
+pub mod scene;
 pub mod shares;
 pub mod ssh;
 pub mod suite;

@@ -22,6 +22,7 @@ pub fn switch(view: SwitchView) -> v1::Switch {
         kind: kind_view(&view).into(),
         subnet: view.subnet.map(|subnet| subnet.to_string()).unwrap_or_default(),
         tunnel: view.tunnel.map(tunnel_view),
+        subnet6: view.subnet6.map(|subnet| subnet.to_string()).unwrap_or_default(),
     }
 }
 
@@ -80,7 +81,8 @@ pub fn switch_create(request: &v1::CreateSwitchRequest) -> Result<SwitchCreate, 
         (v1::SwitchKind::Netgraph, _) => SwitchKind::Netgraph,
     };
     let subnet = optional("switch", "subnet", &request.subnet)?;
-    Ok(SwitchCreate { name: value("switch", "name", &request.name)?, uplink, kind, subnet, tunnel })
+    let subnet6 = optional("switch", "subnet6", &request.subnet6)?;
+    Ok(SwitchCreate { name: value("switch", "name", &request.name)?, uplink, kind, subnet, tunnel, subnet6 })
 }
 
 /// A NIC.
@@ -102,6 +104,7 @@ pub fn nic(view: NicView) -> v1::Nic {
         rate_out: view.rates.outward.map_or(0, Rate::bits),
         isolated: view.isolated,
         forwards: view.forwards.iter().map(ToString::to_string).collect(),
+        address6: view.address6.map(|address| address.to_string()).unwrap_or_default(),
     }
 }
 

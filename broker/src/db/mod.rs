@@ -72,6 +72,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0022_whole.sql"),
     include_str!("../../migrations/0023_disk_rates.sql"),
     include_str!("../../migrations/0024_tunnels.sql"),
+    include_str!("../../migrations/0025_subnets6.sql"),
 ];
 
 /// The open database.

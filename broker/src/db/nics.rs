@@ -6,7 +6,7 @@ use rusqlite::types::FromSqlError;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::broker::NicModel;
 use skep_proto::net::PortForward;
-use skep_proto::{Forwards, GroupId, MachineId, NicId, NicName, Rate, Rates, SwitchId, Text};
+use skep_proto::{Forwards, GroupId, MachineId, NicId, NicName, Rate, Rates, Subnet6, SwitchId, Text};
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
@@ -45,11 +45,13 @@ pub struct NicRow {
     pub isolated: bool,
     /// Ports of the host's that lead to its guest.
     pub forwards: Forwards,
+    /// Its switch's IPv6 network, of which the switch's row is the truth.
+    pub subnet6: Option<Subnet6>,
 }
 
 const SELECT: &str = "SELECT n.id, n.name, n.number, n.mac, s.id, s.name, s.number, m.id, m.name, n.created_ns,
     n.grp, (SELECT name FROM machine_groups WHERE id = n.grp), n.model, n.slot, n.description, n.address,
-    n.rate_in, n.rate_out, n.isolated, n.forwards
+    n.rate_in, n.rate_out, n.isolated, n.forwards, s.subnet6
     FROM nics n LEFT JOIN switches s ON s.id = n.switch LEFT JOIN machines m ON m.id = n.machine";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
@@ -83,6 +85,10 @@ fn row(row: &Row<'_>) -> rusqlite::Result<NicRow> {
         rates: Rates { inward: rate(16)?, outward: rate(17)? },
         isolated: row.get(18)?,
         forwards: row.get::<_, Id<_>>(19)?.0,
+        subnet6: match row.get::<_, Option<String>>(20)?.as_deref() {
+            None | Some("") => None,
+            Some(text) => Some(text.parse().map_err(|_| FromSqlError::InvalidType)?),
+        },
     })
 }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::broker::SwitchKind;
 use skep_proto::net::{Gateway, Reach};
 use skep_proto::tunnel::Tunnel;
-use skep_proto::{IfName, Subnet, SwitchId, SwitchName, Text};
+use skep_proto::{IfName, Subnet, Subnet6, SwitchId, SwitchName, Text};
 
 /// A switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct SwitchRow {
     pub subnet: Option<Subnet>,
     /// To the same switch on other hosts.
     pub tunnel: Option<Tunnel>,
+    /// Its IPv6 network, if it is not plain and has one.
+    pub subnet6: Option<Subnet6>,
 }
 
 impl SwitchRow {
@@ -45,14 +47,14 @@ impl SwitchRow {
             SwitchKind::HostOnly => Reach::Host,
             SwitchKind::Nat => Reach::Out,
         };
-        Some(Gateway { subnet: self.subnet?, reach })
+        Some(Gateway { subnet: self.subnet?, reach, subnet6: self.subnet6 })
     }
 }
 
 const COLUMNS: &str = "id, name, number, uplink, created_ns, (SELECT count(*) FROM nics WHERE switch = switches.id),
     EXISTS (SELECT 1 FROM switch_groups o WHERE o.switch = switches.id AND o.grp = ''),
     (SELECT group_concat(name, ' ') FROM (SELECT g.name AS name FROM switch_groups o JOIN machine_groups g ON g.id = o.grp
-        WHERE o.switch = switches.id ORDER BY g.name LIMIT 50)), description, kind, subnet, tunnel";
+        WHERE o.switch = switches.id ORDER BY g.name LIMIT 50)), description, kind, subnet, tunnel, subnet6";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
     let uplink = row.get_ref(3)?.as_str()?;
@@ -78,6 +80,10 @@ fn row(row: &Row<'_>) -> rusqlite::Result<SwitchRow> {
             "" => None,
             text => Some(text.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?),
         },
+        subnet6: match row.get_ref(12)?.as_str()? {
+            "" => None,
+            text => Some(text.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType)?),
+        },
     })
 }
 
@@ -96,6 +102,13 @@ pub trait Switches {
     fn subnets(&self) -> Result<Vec<Subnet>, Fault> {
         let mut statement = self.sql().prepare_cached("SELECT subnet FROM switches WHERE subnet <> ''")?;
         let rows = statement.query_map([], |row| row.get::<_, Id<Subnet>>(0))?;
+        Ok(rows.map(|row| row.map(|Id(subnet)| subnet)).collect::<Result<_, _>>()?)
+    }
+
+    /// Every IPv6 network.
+    fn subnets6(&self) -> Result<Vec<Subnet6>, Fault> {
+        let mut statement = self.sql().prepare_cached("SELECT subnet6 FROM switches WHERE subnet6 <> ''")?;
+        let rows = statement.query_map([], |row| row.get::<_, Id<Subnet6>>(0))?;
         Ok(rows.map(|row| row.map(|Id(subnet)| subnet)).collect::<Result<_, _>>()?)
     }
 
@@ -137,8 +150,8 @@ impl Change<'_> {
 
     /// Adds a switch.
     pub fn add_switch(&self, switch: &SwitchRow) -> Result<(), Fault> {
-        let sql =
-            "INSERT INTO switches (id, name, number, uplink, created_ns, kind, subnet, tunnel) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO switches (id, name, number, uplink, created_ns, kind, subnet, tunnel, subnet6)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let uplink = switch.uplink.as_ref().map_or("", IfName::as_str);
         self.prepare_cached(sql)?.execute(params![
             Id(switch.id),
@@ -148,7 +161,8 @@ impl Change<'_> {
             switch.created_ns,
             switch_kind::number(switch.kind),
             switch.subnet.map(|subnet| subnet.to_string()).unwrap_or_default(),
-            switch.tunnel.as_ref().map(Tunnel::to_string).unwrap_or_default()
+            switch.tunnel.as_ref().map(Tunnel::to_string).unwrap_or_default(),
+            switch.subnet6.map(|subnet| subnet.to_string()).unwrap_or_default()
         ])?;
         Ok(())
     }
@@ -164,6 +178,12 @@ impl Change<'_> {
     /// Writes its subnet.
     pub fn set_subnet(&self, id: SwitchId, subnet: Subnet) -> Result<(), Fault> {
         self.prepare_cached("UPDATE switches SET subnet = ? WHERE id = ?")?.execute(params![Id(subnet), Id(id)])?;
+        Ok(())
+    }
+
+    /// Writes its IPv6 network.
+    pub fn set_subnet6(&self, id: SwitchId, subnet: Subnet6) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE switches SET subnet6 = ? WHERE id = ?")?.execute(params![Id(subnet), Id(id)])?;
         Ok(())
     }
 

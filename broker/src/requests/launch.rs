@@ -125,7 +125,9 @@ async fn switch_is_there(cx: &Cx, c: &MachineLaunch) -> Result<(), Refusal> {
     // Not what the request is about, if it comes again.
     let mut cx = cx.clone();
     cx.who.once = None;
-    match switch::make(&cx, SwitchCreate { name, uplink: None, kind: SwitchKind::Nat, subnet: None, tunnel: None }).await {
+    match switch::make(&cx, SwitchCreate { name, uplink: None, kind: SwitchKind::Nat, subnet: None, tunnel: None, subnet6: None })
+        .await
+    {
         // Somebody else's was first.
         Err(refusal) if refusal.reason == Reason::AlreadyExists && refusal.field.as_str() == "name" => Ok(()),
         made => made.map(drop),

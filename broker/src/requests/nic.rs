@@ -36,6 +36,7 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         rates,
         isolated,
         forwards,
+        subnet6,
         ..
     } = nic;
     NicView {
@@ -54,6 +55,7 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
         rates,
         isolated,
         forwards,
+        address6: subnet6.map(|subnet| subnet.of(mac)),
     }
 }
 
@@ -146,6 +148,7 @@ pub(super) fn add(
     let full = || Refusal::new(Reason::LimitReached, format_args!("nic {name}")).note("too many NICs");
     let number = change.nic_number()?.ok_or_else(full)?;
     let address = address_on(change, name, switch.as_ref().map(|(id, ..)| *id), address)?;
+    let on = switch.as_ref().map(|(id, ..)| find_switch(change, &id.to_string())).transpose()?;
     let nic = NicRow {
         id,
         name: name.clone(),
@@ -163,6 +166,7 @@ pub(super) fn add(
         rates,
         isolated,
         forwards,
+        subnet6: on.and_then(|switch| switch.subnet6),
     };
     free_ports(change, &nic)?;
     change.add_nic(&nic)?;

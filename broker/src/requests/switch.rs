@@ -8,11 +8,12 @@ use crate::db::switches::{SwitchRow, Switches};
 use crate::db::{Change, Who};
 use crate::page::{ROWS, fit};
 use crate::served;
+use skep_machine::Ability;
 use skep_proto::broker::{
     Done, SwitchCreate, SwitchDelete, SwitchGet, SwitchKind, SwitchList, SwitchOpen, SwitchPage, SwitchSet, SwitchView,
 };
 use skep_proto::net;
-use skep_proto::{IfName, InstanceId, Reason, Refusal, Subnet, SwitchId, SwitchName, Text};
+use skep_proto::{Choice6, IfName, InstanceId, Reason, Refusal, Subnet, Subnet6, SwitchId, SwitchName, Text};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 
@@ -20,10 +21,11 @@ use std::net::Ipv4Addr;
 const TRIES: usize = 64;
 
 fn view(instance: InstanceId, switch: SwitchRow) -> SwitchView {
-    let SwitchRow { id, name, number, uplink, created_ns, nics, open, groups, description, kind, subnet, tunnel } = switch;
+    let SwitchRow { id, name, number, uplink, created_ns, nics, open, groups, description, kind, subnet, tunnel, subnet6 } =
+        switch;
     let bridge = Text::lossy(IfName::bridge(instance, number).as_str());
     let uplink = uplink.map(|u| Text::lossy(u.as_str())).unwrap_or_default();
-    SwitchView { id, name, bridge, uplink, nics, created_ns, open, groups, description, kind, subnet, tunnel }
+    SwitchView { id, name, bridge, uplink, nics, created_ns, open, groups, description, kind, subnet, tunnel, subnet6 }
 }
 
 fn meet(a: Subnet, b: Subnet) -> bool {
@@ -45,6 +47,15 @@ fn candidates(db: &impl Switches, instance: InstanceId) -> Result<impl Iterator<
     Ok((0..NETWORKS).filter_map(move |n| net(n).ok()).filter(move |subnet| !taken.iter().any(|other| meet(*subnet, *other))))
 }
 
+/// An IPv6 network that no switch has.
+fn drawn(db: &impl Switches) -> Result<Subnet6, Refusal> {
+    let taken = db.subnets6()?;
+    // Some bits of an id are the same in all; the others' meet them.
+    let random = || SwitchId::random().as_u128();
+    let mut all = std::iter::repeat_with(random).map(|id| Subnet6::drawn((id >> 64) as u64 ^ id as u64));
+    all.find(|subnet| !taken.contains(subnet)).ok_or_else(|| Refusal::new(Reason::Internal, "switch").field("subnet6"))
+}
+
 fn reserve(change: &Change<'_>, instance: InstanceId, c: &SwitchCreate) -> Result<SwitchRow, Refusal> {
     if change.find_switch(c.name.as_str())?.is_some() {
         return Err(taken("switch", &c.name));
@@ -60,6 +71,15 @@ fn reserve(change: &Change<'_>, instance: InstanceId, c: &SwitchCreate) -> Resul
             }
         },
     };
+    let subnet6 = match c.subnet6 {
+        None => None,
+        Some(Choice6::Auto) => Some(drawn(change)?),
+        Some(Choice6::This(subnet)) if change.subnets6()?.contains(&subnet) => {
+            let refusal = Refusal::new(Reason::AlreadyExists, format_args!("switch {}", c.name)).field("subnet6");
+            return Err(refusal.note(format_args!("another switch has {subnet}")));
+        }
+        Some(Choice6::This(subnet)) => Some(subnet),
+    };
     let full = || Refusal::new(Reason::LimitReached, format_args!("switch {}", c.name)).note("too many switches");
     let switch = SwitchRow {
         id: SwitchId::random(),
@@ -74,6 +94,7 @@ fn reserve(change: &Change<'_>, instance: InstanceId, c: &SwitchCreate) -> Resul
         kind: c.kind,
         subnet,
         tunnel: c.tunnel.clone(),
+        subnet6,
     };
     change.add_switch(&switch)?;
     change.event("switch", switch.id, &switch.name, "created", "")?;
@@ -111,6 +132,16 @@ pub(super) async fn make(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal
         let refusal = Refusal::new(Reason::InvalidValue, format_args!("switch {}", c.name)).field("subnet");
         return Err(refusal.note("a switch that is not nat or host-only has none"));
     }
+    if c.subnet6.is_some() {
+        let refuse = |reason| Refusal::new(reason, format_args!("switch {}", c.name)).field("subnet6");
+        if !c.kind.is_subnet() {
+            return Err(refuse(Reason::InvalidValue).note("a switch that is not nat or host-only has none"));
+        }
+        let host = crate::platform::capabilities(0);
+        if !host.abilities.contains(&Ability::SwitchIpv6) {
+            return Err(refuse(Reason::Unsupported).note(Ability::SwitchIpv6.why(host.hypervisor)));
+        }
+    }
     if c.tunnel.is_some() {
         let why = if c.kind != SwitchKind::Plain {
             Some(
@@ -124,7 +155,9 @@ pub(super) async fn make(cx: &Cx, c: SwitchCreate) -> Result<SwitchView, Refusal
         }
     }
     let mut switch = broker.change(who, |change| reserve(change, broker.instance, &c))?;
-    if let Err(refusal) = establish(cx, &mut switch, c.subnet.is_none()).await {
+    if let Err(refusal) =
+        establish(cx, &mut switch, Chosen { subnet: c.subnet.is_none(), subnet6: c.subnet6 == Some(Choice6::Auto) }).await
+    {
         // Its bridge may be there, without what was refused. If this fails, too, it is removed when net-helper is back: no row knows it.
         let _ = unmake(broker, who, &switch).await;
         broker.change(who, |change| {
@@ -159,8 +192,15 @@ pub(crate) async fn bridge(broker: &Broker, who: &Who, switch: &SwitchRow, uplin
     }
 }
 
+/// What of a switch was chosen for its user.
+#[derive(Debug, Clone, Copy, Default)]
+struct Chosen {
+    subnet: bool,
+    subnet6: bool,
+}
+
 /// Makes it on the host. If its subnet was chosen for its user, and the host reaches that already, the next one is tried.
-async fn establish(cx: &Cx, switch: &mut SwitchRow, chosen: bool) -> Result<(), Refusal> {
+async fn establish(cx: &Cx, switch: &mut SwitchRow, chosen: Chosen) -> Result<(), Refusal> {
     let Cx { broker, who, .. } = cx;
     bridge(broker, who, switch, switch.uplink.clone()).await?;
     let mut tried: Vec<Subnet> = Vec::new();
@@ -169,7 +209,12 @@ async fn establish(cx: &Cx, switch: &mut SwitchRow, chosen: bool) -> Result<(), 
             return Ok(());
         }
         match gateway(broker, who, switch).await {
-            Err(refusal) if chosen && refusal.reason == Reason::InUse && refusal.field.as_str() == "subnet" => {
+            Err(refusal) if chosen.subnet6 && refusal.reason == Reason::InUse && refusal.field.as_str() == "subnet6" => {
+                let next = broker.read(drawn)?;
+                broker.change(who, |change| change.set_subnet6(switch.id, next))?;
+                switch.subnet6 = Some(next);
+            }
+            Err(refusal) if chosen.subnet && refusal.reason == Reason::InUse && refusal.field.as_str() == "subnet" => {
                 tried.extend(switch.subnet);
                 let next = broker
                     .read(|db| candidates(db, broker.instance).map(|mut all| all.find(|subnet| !tried.contains(subnet))))?;
@@ -312,7 +357,7 @@ pub async fn delete(cx: &Cx, c: SwitchDelete) -> Result<Done, Refusal> {
     if let Err(refusal) = removed {
         // A NIC has come meanwhile.
         let mut row = broker.read(|db| find_switch(db, &switch.id.to_string()))?;
-        establish(cx, &mut row, false).await?;
+        establish(cx, &mut row, Chosen::default()).await?;
         return Err(refusal);
     }
     served::poke(broker, switch.id);

@@ -68,6 +68,7 @@ async fn scenario(s: &mut Session) -> Vec<Refusal> {
         kind: SwitchKind::Plain,
         subnet: None,
         tunnel,
+        subnet6: None,
     }));
     step!(s.ask(SwitchDelete { switch: Text::lossy("wan") }));
     refused

@@ -103,7 +103,14 @@ fn every_kind_of_create_can_be_repeated() {
             }};
         }
         let name = || "lan".parse().expect("a name");
-        let (a, b) = twice!(SwitchCreate { name: name(), uplink: None, kind: SwitchKind::Plain, subnet: None, tunnel: None });
+        let (a, b) = twice!(SwitchCreate {
+            name: name(),
+            uplink: None,
+            kind: SwitchKind::Plain,
+            subnet: None,
+            tunnel: None,
+            subnet6: None
+        });
         assert_eq!(a, b);
         let nic = || "n".parse().expect("a name");
         let (a, b) = twice!(NicCreate {

@@ -92,7 +92,7 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         WholeList { machine: vm(), after: None }.into(),
         WholeRollBack { machine: vm(), snapshot: name() }.into(),
         WholeDelete { machine: vm(), snapshot: name() }.into(),
-        SwitchCreate { name: name(), uplink: None, kind: SwitchKind::Plain, subnet: None, tunnel: None }.into(),
+        SwitchCreate { name: name(), uplink: None, kind: SwitchKind::Plain, subnet: None, tunnel: None, subnet6: None }.into(),
         SwitchList { after: None }.into(),
         SwitchGet { switch: name() }.into(),
         SwitchSet { switch: name(), name: None, description: None, uplink: None }.into(),

@@ -292,6 +292,10 @@ impl Service<Net> for FakeNet {
                 if world.lock().reached.contains(&gateway.subnet) {
                     return Err(Refusal::new(Reason::InUse, format_args!("switch {}", c.number)).field("subnet"));
                 }
+                world.lock().sixes.insert(c.number, gateway.subnet6);
+                if gateway.subnet6.is_some() && std::mem::take(&mut world.lock().reaches_next_six) {
+                    return Err(Refusal::new(Reason::InUse, format_args!("switch {}", c.number)).field("subnet6"));
+                }
                 Ok((net::Done {}, []))
             }),
             NetRequest::CheckPort(c) => act!(ask, c, fate, |c: net::CheckPort, _| {

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 fn subnet(name: &str, kind: SwitchKind, subnet: Option<&str>) -> SwitchCreate {
     let subnet = subnet.map(|subnet| subnet.parse().expect("a subnet"));
-    SwitchCreate { name: name.parse().expect("a name"), uplink: None, kind, subnet, tunnel: None }
+    SwitchCreate { name: name.parse().expect("a name"), uplink: None, kind, subnet, tunnel: None, subnet6: None }
 }
 
 fn last(address: Option<Ipv4Addr>) -> Option<u8> {
@@ -51,6 +51,51 @@ fn a_subnet_collides_with_nothing_on_the_host_and_with_no_other() {
         let names: Vec<String> =
             s.ask(SwitchList { after: None }).await.expect("a list").switches.iter().map(|s| s.name.to_string()).collect();
         assert!(!names.contains(&"d".to_owned()), "{names:?}");
+    });
+}
+
+fn six(name: &str, kind: SwitchKind, choice: &str) -> SwitchCreate {
+    SwitchCreate { subnet6: Some(choice.parse().expect("a network")), ..subnet(name, kind, None) }
+}
+
+#[test]
+fn a_network_of_ipv6_is_a_switchs_where_it_is_asked_for() {
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        life.up().await;
+        let mut s = life.session().await;
+        if !crate::platform::capabilities(0).abilities.contains(&skep_machine::Ability::SwitchIpv6) {
+            let refusal = s.ask(six("net", SwitchKind::Nat, "auto")).await.expect_err("refused");
+            assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::Unsupported, "subnet6"));
+            return;
+        }
+        let net = s.ask(six("net", SwitchKind::Nat, "fd12:3456:789a:1::/64")).await.expect("made").subnet6;
+        assert_eq!(net, Some("fd12:3456:789a:1::/64".parse().expect("a network")));
+        // Without being asked for there is none.
+        let plain = s.ask(subnet("plain", SwitchKind::Nat, None)).await.expect("made");
+        assert_eq!(plain.subnet6, None);
+        // One that the host reaches without us is drawn again; each is another.
+        suite.world.lock().reaches_next_six = true;
+        let auto = s.ask(six("auto", SwitchKind::HostOnly, "auto")).await.expect("made").subnet6;
+        let more = s.ask(six("more", SwitchKind::HostOnly, "auto")).await.expect("made").subnet6;
+        assert!(auto.is_some() && more.is_some() && auto != more && !suite.world.lock().reaches_next_six);
+        let told: Vec<_> = (0..4).map(|number| suite.world.lock().sixes[&number]).collect();
+        assert_eq!(told, [net, None, auto, more]);
+        // One that was asked for is not exchanged for another.
+        suite.world.lock().reaches_next_six = true;
+        let refusal = s.ask(six("taken", SwitchKind::Nat, "fd12:3456:789a:2::/64")).await.expect_err("refused");
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InUse, "subnet6"));
+        let refusal = s.ask(six("again", SwitchKind::Nat, "fd12:3456:789a:1::/64")).await.expect_err("refused");
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::AlreadyExists, "subnet6"));
+        let refusal = s.ask(six("none", SwitchKind::Plain, "auto")).await.expect_err("refused");
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, "subnet6"));
+        // A NIC has an address there, as its MAC address says, and none elsewhere.
+        let nic = s.ask(NicCreate { mac: Some([2, 0, 0x5e, 0, 0x53, 0x11]), ..nic_create("a", Some("net"), None, None) }).await;
+        let address = "fd12:3456:789a:1:0:5eff:fe00:5311".parse().expect("an address");
+        assert_eq!(nic.expect("made").address6, Some(address));
+        assert_eq!(s.ask(NicGet { nic: text("a") }).await.expect("shown").address6, Some(address));
+        s.ask(NicSet { switch: Some(text("plain")), ..nic_set("a") }).await.expect("set");
+        assert_eq!(s.ask(NicGet { nic: text("a") }).await.expect("shown").address6, None);
     });
 }
 

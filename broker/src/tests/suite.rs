@@ -265,6 +265,7 @@ impl Session {
             kind: SwitchKind::Plain,
             subnet: None,
             tunnel: None,
+            subnet6: None,
         })
         .await
     }

@@ -11,7 +11,8 @@ fn tunnel(vni: u32) -> Option<Tunnel> {
 }
 
 fn far(name: &str, vni: u32) -> SwitchCreate {
-    SwitchCreate { name: name.parse().expect("a name"), uplink: None, kind: SwitchKind::Plain, subnet: None, tunnel: tunnel(vni) }
+    let name = name.parse().expect("a name");
+    SwitchCreate { name, uplink: None, kind: SwitchKind::Plain, subnet: None, tunnel: tunnel(vni), subnet6: None }
 }
 
 #[test]

@@ -52,6 +52,9 @@ pub struct State {
     pub tunnels: BTreeMap<u16, skep_proto::tunnel::Tunnel>,
     /// Subnets that the host reaches without us.
     pub reached: Vec<skep_proto::Subnet>,
+    /// IPv6 networks of switches, as the helper was told last; and whether the host reaches the next one without us.
+    pub sixes: HashMap<u16, Option<skep_proto::Subnet6>>,
+    pub reaches_next_six: bool,
     /// Ports of the host's that lead to guests of a switch.
     pub forwards: HashMap<u16, Vec<skep_proto::net::PortForward>>,
     pub cells: BTreeMap<MachineId, FakeCell>,

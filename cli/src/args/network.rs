@@ -20,6 +20,9 @@ pub enum SwitchCommand {
         /// Its subnet, such as 10.1.2.0/24, if it is host-only or nat [default: one that collides with nothing on the host]
         #[arg(long, value_name = "NETWORK")]
         subnet: Option<String>,
+        /// Its IPv6 network beside its subnet: fd00::/8 with a prefix of /64, or `auto`: one that collides with nothing on the host [default: none]
+        #[arg(long, value_name = "NETWORK")]
+        subnet6: Option<String>,
         #[command(flatten)]
         tunnel: TunnelArgs,
     },

@@ -38,11 +38,12 @@ fn made_of(tunnel: TunnelArgs) -> Option<v1::Tunnel> {
 pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.switches();
     match command {
-        SwitchCommand::Create { name, uplink, kind, subnet, tunnel } => {
+        SwitchCommand::Create { name, uplink, kind, subnet, subnet6, tunnel } => {
             let (uplink, subnet) = (uplink.unwrap_or_default(), subnet.unwrap_or_default());
+            let subnet6 = subnet6.unwrap_or_default();
             let tunnel = made_of(tunnel);
             let kind = number(kind.or(tunnel.as_ref().map(|_| SwitchKind::Vxlan)));
-            let request = CreateSwitchRequest { name, uplink, request_id: String::new(), kind, subnet, tunnel };
+            let request = CreateSwitchRequest { name, uplink, request_id: String::new(), kind, subnet, tunnel, subnet6 };
             let made = ctx.make(|api, request_id| {
                 let request = CreateSwitchRequest { request_id, ..request.clone() };
                 async move { api.switches().create(request).await }

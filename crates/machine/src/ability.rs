@@ -44,11 +44,13 @@ pub enum Ability {
     DiskRates,
     /// Make a disk larger while its guest runs.
     DiskGrowth,
+    /// Speak IPv6 on a switch with a subnet.
+    SwitchIpv6,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -67,6 +69,7 @@ impl Ability {
         Self::NicMoves,
         Self::DiskRates,
         Self::DiskGrowth,
+        Self::SwitchIpv6,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -90,6 +93,7 @@ impl Ability {
             Self::NicMoves => "nic-moves",
             Self::DiskRates => "disk-rates",
             Self::DiskGrowth => "disk-growth",
+            Self::SwitchIpv6 => "switch-ipv6",
         }
     }
 
@@ -108,6 +112,7 @@ impl Ability {
                 Self::NicMoves,
                 Self::DiskRates,
                 Self::DiskGrowth,
+                Self::SwitchIpv6,
             ]
             .into(),
             Hypervisor::Bhyve => [
@@ -159,6 +164,9 @@ impl Ability {
             }
             (Self::DiskGrowth, Hypervisor::Bhyve) => {
                 "bhyve's files keep the limit that they had at its start, whatever its guest is told; stop the machine first"
+            }
+            (Self::SwitchIpv6, Hypervisor::Bhyve) => {
+                "skep's filters of frames (ng_bpf) and its rules of pf(4) know no IPv6 so far, and without them a guest could be anybody; IPv4 alone is spoken on its subnets"
             }
             _ => "this host does not have it",
         }

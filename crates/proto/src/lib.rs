@@ -29,6 +29,7 @@ pub mod services;
 mod sound;
 pub mod storage;
 mod subnet;
+mod subnet6;
 pub mod tunnel;
 pub mod upload;
 pub mod vars;
@@ -45,6 +46,7 @@ pub use refusal::{Reason, Refusal};
 pub use secret::{BadSecret, Secret};
 pub use sound::{BadDsp, Dsp, SoundDevice};
 pub use subnet::{BadSubnet, Subnet, overlap};
+pub use subnet6::{BadSubnet6, Choice6, HOST_LINK_LOCAL, Subnet6, link_local, overlap6};
 pub use vars::VarName;
 
 /// Bytes in the largest record, either way (DESIGN.md, settled 6: 13.2's default socket space is 8 KiB).

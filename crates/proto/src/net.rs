@@ -1,7 +1,7 @@
 //! net-helper: bridges, taps, tunnels and pairs of this instance, by netlink or ioctl.
 
 use crate::{
-    Forward, IfName, MachineId, NicId, NoFds, OneFd, Rates, Subnet, SwitchId, UpTo, names::Text, protocol::protocol,
+    Forward, IfName, MachineId, NicId, NoFds, OneFd, Rates, Subnet, Subnet6, SwitchId, UpTo, names::Text, protocol::protocol,
     tunnel::Tunnel,
 };
 use serde::{Deserialize, Serialize};
@@ -214,6 +214,9 @@ pub struct Gateway {
     pub subnet: Subnet,
     /// What guests reach.
     pub reach: Reach,
+    /// Its IPv6 network, whose first address is the host's. Guests reach each other on it, and of the host what `reach` says; nothing is
+    /// forwarded, whatever `reach` is.
+    pub subnet6: Option<Subnet6>,
 }
 
 /// What guests reach through the host.
@@ -235,13 +238,15 @@ pub struct GuardTap {
 }
 
 /// Who a guest is on a subnet: of all frames that he sends, IPv4 and ARP from these addresses alone go on to the switch, and no answers of
-/// a DHCP server.
+/// a DHCP server; on one with an IPv6 network, IPv6 from the two addresses that are made of his hardware address, and no word of a router's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Own {
     /// Hardware address.
     pub mac: [u8; 6],
     /// IPv4 address.
     pub address: Ipv4Addr,
+    /// The switch's IPv6 network; none: no IPv6 at all.
+    pub subnet6: Option<Subnet6>,
 }
 
 /// Limits how much goes through a tap, each way, or lifts the limits. What [`CreateTap`] makes has none.
@@ -259,6 +264,8 @@ pub struct LimitTap {
 pub struct OpenPort {
     /// The tap's number.
     pub number: u16,
+    /// Of IPv6, too: neighbour discovery, and what is for services' address there.
+    pub v6: bool,
 }
 
 /// Opens sockets to the resolvers that the host's administrator gave: UDP, connected, each can send to its resolver alone.
@@ -288,7 +295,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of net-helper; its only client is the broker.
-    Net = "net-helper", version 7, oldest 7, NetRequest {
+    Net = "net-helper", version 8, oldest 8, NetRequest {
         0 CreateSwitch [NoFds] => Named [NoFds];
         1 DeleteSwitch [NoFds] => Done [NoFds];
         2 CreateTap [NoFds] => Named [OneFd];

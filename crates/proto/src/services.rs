@@ -3,14 +3,16 @@
 //! It speaks to ports, not to the switch: each NIC's frames come to it by a packet descriptor of their own, so that who asks is known by
 //! where he is plugged in, never by an address that he wrote.
 
-use crate::{MachineId, NicId, NoFds, OneFd, UpTo, names::Text, protocol::protocol};
+use crate::{MachineId, NicId, NoFds, OneFd, Subnet6, UpTo, link_local, names::Text, protocol::protocol};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The address at which guests find all of it (DHCP's server identifier, DNS, metadata).
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The hardware address that it answers with: locally administered, "SKEP" and one.
 pub const MAC: [u8; 6] = [0x02, 0x53, 0x4b, 0x45, 0x50, 0x01];
+/// Its address on switches with an IPv6 network, from which that is advertised and where DNS is, too.
+pub const ADDRESS6: Ipv6Addr = link_local(MAC);
 /// Bytes of a [`Document`] when encoded, at most.
 pub const MAX_DOCUMENT: usize = 256 << 10;
 /// Seconds that an address is leased for. It stays the NIC's as long as the NIC is on the switch; guests ask again for what else changes.
@@ -29,6 +31,8 @@ pub struct Subnet {
     pub domain: Text<63>,
     /// Bytes in a packet at most.
     pub mtu: u16,
+    /// Its IPv6 network, which is advertised; none: IPv6 is not spoken.
+    pub v6: Option<Subnet6>,
 }
 
 /// Serves a NIC from now on, or serves it otherwise than before. Descriptors: its frames (a packet socket or bpf(4) device that is
@@ -77,6 +81,8 @@ pub struct Port {
     pub nic: NicId,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its address on the switch's IPv6 network, while its guest answers for it.
+    pub address6: Option<Ipv6Addr>,
     /// Whether it has taken the address, since it is served.
     pub leased: bool,
     /// Whether it has phoned home, since it is served.
@@ -161,7 +167,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of guest-services; its only client is the broker, over `RUN/switch/UUID.sock`.
-    Services = "guest-services", version 1, oldest 1, ServicesRequest {
+    Services = "guest-services", version 2, oldest 2, ServicesRequest {
         0 AddPort [UpTo<2>] => Done [NoFds];
         1 RemovePort [NoFds] => Done [NoFds];
         2 SetResolvers [UpTo<3>] => Done [NoFds];

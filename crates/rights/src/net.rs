@@ -156,7 +156,7 @@ pub static TABLE: Process = Process {
         },
         Operation {
             name: "SetGateway",
-            does: "gives a bridge a private address of the host's, with the rules that keep it apart, or takes both",
+            does: "gives a bridge private addresses of the host's, with the rules that keep it apart, or takes both",
             test: "guests_of_a_nat_switch_reach_what_the_host_reaches_and_not_the_host",
         },
         Operation {

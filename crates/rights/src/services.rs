@@ -1,4 +1,4 @@
-//! The rights of guest-services: the process that answers guests' DHCP, DNS and metadata.
+//! The rights of guest-services: the process that answers guests' DHCP, DNS and metadata, and advertises IPv6 networks.
 
 use crate::base::{CONNECTION, LISTENER};
 use crate::table::*;
@@ -10,7 +10,7 @@ pub(crate) const FRAME_IOCTLS: &[u64] = &[0x4004_4266];
 pub static TABLE: Process = Process {
     name: "guest-services",
     program: "skep-guest-services",
-    task: "answers the DHCP, DNS and metadata of a switch's guests, each by the port that it is plugged in",
+    task: "answers the DHCP, DNS and metadata of a switch's guests, each by the port that it is plugged in, and advertises its IPv6 network",
     uid: Uid::PerSwitch,
     namespaces: &[
         Namespace::User,
@@ -80,7 +80,7 @@ pub static TABLE: Process = Process {
             most: Most::N(1),
             rights: &["READ", "WRITE", "EVENT", "KQUEUE_EVENT", "KQUEUE_CHANGE"],
             ioctls: &[],
-            why: "retransmissions, and questions that nobody answers",
+            why: "retransmissions, questions that nobody answers, and what is advertised now and then",
         },
     ],
     paths: Paths::Only(&[]),

@@ -5,6 +5,9 @@ pub const ADDRESS: u32 = 0xa9fe_a9fe;
 /// The hardware address that it has there.
 pub const MAC: [u8; 6] = [0x02, 0x53, 0x4b, 0x45, 0x50, 0x01];
 
+/// The address of the same services on switches with an IPv6 network: the link-local one of [`MAC`].
+pub const ADDRESS6: [u32; 4] = [0xfe80_0000, 0, 0x0053_4bff, 0xfe45_5001];
+
 /// One instruction: code, steps if true, steps if false, constant. The same on both systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -63,6 +66,43 @@ pub const FROM_GUEST: [Step; 16] = [
     step(HEADER_TO_X, 14),
     step(HALF_AT_X, 16),
     test(IF_EQUAL, 67, 1, 0),
+    step(RETURN, 0),
+    step(RETURN, WHOLE),
+];
+
+/// The same, and of IPv6 what is for the services' address, the questions that routers answer, and the questions and answers of neighbours;
+/// each right behind its header.
+pub const FROM_GUEST_6: [Step; 31] = [
+    step(HALF, 12),
+    test(IF_EQUAL, 0x0806, 0, 2),
+    step(WORD, 38),
+    test(IF_EQUAL, ADDRESS, 26, 25),
+    test(IF_EQUAL, 0x0800, 0, 9),
+    step(WORD, 30),
+    test(IF_EQUAL, ADDRESS, 23, 0),
+    step(BYTE, 23),
+    test(IF_EQUAL, 17, 0, 20),
+    step(HALF, 20),
+    test(IF_ANY_BIT, 0x1fff, 18, 0),
+    step(HEADER_TO_X, 14),
+    step(HALF_AT_X, 16),
+    test(IF_EQUAL, 67, 16, 15),
+    test(IF_EQUAL, 0x86dd, 0, 14),
+    // ICMPv6: router solicitation, neighbour solicitation and advertisement.
+    step(BYTE, 20),
+    test(IF_EQUAL, 58, 0, 4),
+    step(BYTE, 54),
+    test(IF_EQUAL, 133, 11, 0),
+    test(IF_EQUAL, 135, 10, 0),
+    test(IF_EQUAL, 136, 9, 8),
+    step(WORD, 38),
+    test(IF_EQUAL, ADDRESS6[0], 0, 6),
+    step(WORD, 42),
+    test(IF_EQUAL, ADDRESS6[1], 0, 4),
+    step(WORD, 46),
+    test(IF_EQUAL, ADDRESS6[2], 0, 2),
+    step(WORD, 50),
+    test(IF_EQUAL, ADDRESS6[3], 1, 0),
     step(RETURN, 0),
     step(RETURN, WHOLE),
 ];
@@ -228,6 +268,38 @@ mod tests {
         for end in 0..44 {
             assert!(!passes(&ip([255; 4], 17, 0, 8, 67)[..end]));
         }
+    }
+
+    #[test]
+    fn of_ipv6_only_what_services_answer_passes_and_only_where_it_is_spoken() {
+        let passes = |frame: &[u8]| run(&FROM_GUEST_6, frame) == Some(WHOLE);
+        let six = |to: [u32; 4], next: u8, first: u8| {
+            let to = to.map(u32::to_be_bytes).concat();
+            [&[0; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, next, 255], &[0; 16], &to, &[first, 0, 0, 0, 0, 0, 0, 0]].concat()
+        };
+        let all = [0xff02_0000, 0, 0, 1];
+        for kind in 0..=255 {
+            assert_eq!(passes(&six(all, 58, kind)), matches!(kind, 133 | 135 | 136), "{kind}");
+            assert_eq!(passes(&six(ADDRESS6, 58, kind)), matches!(kind, 133 | 135 | 136), "{kind}");
+        }
+        for next in (0..=255).filter(|next| *next != 58) {
+            assert!(passes(&six(ADDRESS6, next, 0)) && !passes(&six(all, next, 133)));
+        }
+        for word in 0..4 {
+            let mut other = ADDRESS6;
+            other[word] ^= 1;
+            assert!(!passes(&six(other, 17, 0)));
+        }
+        // Where it is not, none of this does; and what is of IPv4 passes here as there.
+        assert_eq!(run(&FROM_GUEST, &six(all, 58, 133)), Some(0));
+        assert_eq!(run(&FROM_GUEST, &six(ADDRESS6, 17, 0)), Some(0));
+        let us = [169, 254, 169, 254];
+        let arp = [&[0; 12], &[8, 6][..], &[0; 24], &us].concat();
+        for frame in [ip(us, 6, 0, 0, 80), ip([255; 4], 17, 0, 8, 67), ip([255; 4], 17, 1, 0, 67), ip([255; 4], 6, 0, 0, 67), arp]
+        {
+            assert_eq!(run(&FROM_GUEST_6, &frame), run(&FROM_GUEST, &frame), "{frame:x?}");
+        }
+        assert!((0..54).all(|end| !passes(&six(ADDRESS6, 58, 133)[..end])));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Cable {
     pub guest: String,
     pub index: u32,
     pub mac: [u8; 6],
+    /// Of IPv6, too.
+    pub six: bool,
     pub dir: tempfile::TempDir,
 }
 
@@ -51,13 +53,14 @@ impl Cable {
             guest: guest.into(),
             index: index(&host).unwrap(),
             mac: mac.try_into().unwrap(),
+            six: false,
             dir: tempfile::tempdir().unwrap(),
         }
     }
 
     /// What net-helper opens for its NIC.
     pub fn frames(&self) -> OwnedFd {
-        skep_sys::linux::packet::port(self.index).unwrap()
+        skep_sys::linux::packet::port(self.index, self.six).unwrap()
     }
 }
 
@@ -72,7 +75,13 @@ pub fn port(cable: &Cable, address: &str, host: &str) -> AddPort {
         mac: cable.mac,
         address: address.parse().unwrap(),
         host: Text::lossy(host),
-        subnet: Subnet { prefix: 24, router: Some("10.90.0.1".parse().unwrap()), domain: Text::lossy("lan"), mtu: 1500 },
+        subnet: Subnet {
+            prefix: 24,
+            router: Some("10.90.0.1".parse().unwrap()),
+            domain: Text::lossy("lan"),
+            mtu: 1500,
+            v6: None,
+        },
         document: false,
     }
 }

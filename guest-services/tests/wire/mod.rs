@@ -21,7 +21,13 @@ pub fn added() -> AddPort {
         mac: GUEST,
         address: OWN,
         host: Text::lossy("Web1"),
-        subnet: Subnet { prefix: 24, router: Some("10.90.0.1".parse().unwrap()), domain: Text::lossy("lan"), mtu: 1500 },
+        subnet: Subnet {
+            prefix: 24,
+            router: Some("10.90.0.1".parse().unwrap()),
+            domain: Text::lossy("lan"),
+            mtu: 1500,
+            v6: None,
+        },
         document: false,
     }
 }

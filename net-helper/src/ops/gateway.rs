@@ -1,11 +1,12 @@
 //! Gateways: the host on a switch, with the rules that keep it apart; and what guests' services need.
 
 use super::{Place, bridge_of, foreign, refused, unlisted};
-use crate::platform::{HostError, NetHost, Route, Switch};
+use crate::platform::{HostError, NetHost, Switch};
 use nix::errno::Errno;
 use skep_proto::net::{CheckPort, Done, FORWARDED, OpenPort, Reach, SetGateway};
 use skep_proto::services::MAX_RESOLVERS;
-use skep_proto::{IfName, OneFd, Reason, Refusal, UpTo, overlap};
+use skep_proto::{IfName, OneFd, Reason, Refusal, UpTo, overlap, overlap6};
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,12 +43,22 @@ pub fn set((host, instance): Place<'_>, call: &SetGateway) -> Result<Done, Refus
     }
     for route in host.routes().map_err(unlisted)? {
         if route.index != bridge.index && overlap((subnet.net(), subnet.prefix()), (route.net, route.prefix)) {
-            return Err(overlapping(host, call.number, &route)?);
+            let (net, field) = (format!("{}/{}", route.net, route.prefix), "subnet");
+            return Err(overlapping(host, call.number, field, &net, route.index)?);
+        }
+    }
+    if let Some(subnet6) = gateway.subnet6 {
+        six_is_spoken(host, format_args!("switch {}", call.number))?;
+        for (net, prefix, index) in host.routes6().map_err(unlisted)? {
+            if index != bridge.index && overlap6((subnet6.net(), subnet6.prefix()), (net, prefix)) {
+                return Err(overlapping(host, call.number, "subnet6", &format!("{net}/{prefix}"), index)?);
+            }
         }
     }
     let steps = host
         .guard(instance, name, Some((gateway, &call.forwards)))
         .and_then(|()| host.set_address(name, Some((subnet.gateway(), subnet.prefix()))))
+        .and_then(|()| host.set_address6(name, gateway.subnet6))
         .and_then(|()| host.forward(instance));
     steps.map_err(|failed| {
         let refusal = refused(name)(failed);
@@ -65,6 +76,7 @@ pub fn set((host, instance): Place<'_>, call: &SetGateway) -> Result<Done, Refus
 /// Takes a bridge's gateway; none is no error.
 pub fn take((host, instance): Place<'_>, bridge: &IfName) -> Result<(), HostError> {
     host.set_address(bridge, None)?;
+    host.set_address6(bridge, None)?;
     host.guard(instance, bridge, None)?;
     host.forward(instance)
 }
@@ -76,11 +88,19 @@ pub fn forget((host, instance): Place<'_>, bridge: &IfName) -> Result<(), HostEr
 }
 
 /// Why this subnet cannot be.
-fn overlapping(host: &mut dyn NetHost, number: u16, route: &Route) -> Result<Refusal, Refusal> {
+fn overlapping(host: &mut dyn NetHost, number: u16, field: &str, net: &str, index: u32) -> Result<Refusal, Refusal> {
     let links = host.links().map_err(unlisted)?;
-    let through = links.iter().find(|link| link.index == route.index).map_or("another interface", |link| link.name.as_str());
-    let refusal = Refusal::new(Reason::InUse, format_args!("switch {number}")).field("subnet");
-    Ok(refusal.note(format_args!("the host reaches {}/{} through {through}", route.net, route.prefix)))
+    let through = links.iter().find(|link| link.index == index).map_or("another interface", |link| link.name.as_str());
+    let refusal = Refusal::new(Reason::InUse, format_args!("switch {number}")).field(field);
+    Ok(refusal.note(format_args!("the host reaches {net} through {through}")))
+}
+
+/// Refuses IPv6 where nothing would keep guests to their own addresses.
+pub fn six_is_spoken(host: &mut dyn NetHost, object: impl Display) -> Result<(), Refusal> {
+    match host.no_subnets6() {
+        Some(why) => Err(Refusal::new(Reason::Unsupported, object).field("subnet6").note(why)),
+        None => Ok(()),
+    }
 }
 
 /// Whether a port of the host's is free to lead to a guest.
@@ -99,8 +119,11 @@ pub fn check_port(host: &mut dyn NetHost, call: &CheckPort) -> Result<Done, Refu
 /// Opens the frames of a tap's guest.
 pub fn open_port((host, instance): Place<'_>, call: &OpenPort) -> Result<OneFd, Refusal> {
     let name = IfName::tap(instance, call.number);
+    if call.v6 {
+        six_is_spoken(host, format_args!("interface {name}"))?;
+    }
     match host.link(&name).map_err(refused(&name))? {
-        Some(tap) if tap.is_tap() => Ok([host.open_port(&tap).map_err(refused(&name))?]),
+        Some(tap) if tap.is_tap() => Ok([host.open_port(&tap, call.v6).map_err(refused(&name))?]),
         Some(link) => Err(foreign(&link, "tap")),
         None => Err(Refusal::new(Reason::NotFound, format_args!("interface {name}"))),
     }

@@ -1,6 +1,6 @@
 //! Taps: one per NIC.
 
-use super::{Attempt, Place, bridge_of, foreign, refused, unlisted};
+use super::{Attempt, Place, bridge_of, foreign, gateway, refused, unlisted};
 use crate::platform::{Link, NetHost};
 use skep_proto::net::{COUNTED, CountTaps, CreateTap, DeleteTap, Done, GuardTap, LimitTap, MoveTap, Named, TapCount, TapCounts};
 use skep_proto::{IfName, InstanceId, OneFd, Rates, Reason, Refusal};
@@ -112,6 +112,9 @@ pub fn guard((host, instance): Place<'_>, call: &GuardTap) -> Result<Done, Refus
     let name = IfName::tap(instance, call.number);
     if own_tap(host, &name)?.is_none() {
         return Err(Refusal::new(Reason::NotFound, format_args!("interface {name}")));
+    }
+    if call.own.is_some_and(|own| own.subnet6.is_some()) {
+        gateway::six_is_spoken(host, format_args!("interface {name}"))?;
     }
     host.guard_tap(&name, call.own.as_ref()).map_err(refused(&name))?;
     Ok(Done {})

@@ -13,9 +13,9 @@ pub use linux::{Host, other_role};
 use nix::errno::Errno;
 use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::Tunnel;
-use skep_proto::{Forward, IfName, InstanceId, Rates, Text};
+use skep_proto::{Forward, IfName, InstanceId, Rates, Subnet6, Text};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 /// An interface, as the kernel shows it.
@@ -197,6 +197,23 @@ pub trait NetHost {
         address.map_or(Ok(()), |_| Err(HostError::step("set its address")(Errno::EOPNOTSUPP)))
     }
 
+    /// Why no subnet can have an IPv6 network on this host; none: it can.
+    fn no_subnets6(&mut self) -> Option<&'static str> {
+        Some(
+            "of IPv6 this host's rules do not keep guests apart so far, which Linux alone does; without subnet6 it is not spoken",
+        )
+    }
+
+    /// IPv6 routes of the host, but for those by which it reaches everything: net, prefix, index of the interface.
+    fn routes6(&mut self) -> Result<Vec<(Ipv6Addr, u8, u32)>, HostError> {
+        Err(HostError::step("list IPv6 routes")(Errno::EOPNOTSUPP))
+    }
+
+    /// Gives a bridge the host's two IPv6 addresses for this network and no others, or none.
+    fn set_address6(&mut self, _bridge: &IfName, subnet: Option<Subnet6>) -> Result<(), HostError> {
+        subnet.map_or(Ok(()), |_| Err(HostError::step("set its IPv6 address")(Errno::EOPNOTSUPP)))
+    }
+
     /// Puts the rules of this gateway between a bridge and all else, in place of those from before, or takes them away.
     fn guard(
         &mut self, _instance: InstanceId, _bridge: &IfName, gateway: Option<(&Gateway, &[PortForward])>,
@@ -226,8 +243,8 @@ pub trait NetHost {
         if none { Ok(()) } else { Err(HostError::step("limit what goes through a tap, which only Linux can")(Errno::EOPNOTSUPP)) }
     }
 
-    /// Opens the frames that come in at a tap and are for guests' services.
-    fn open_port(&mut self, _tap: &Link) -> Result<OwnedFd, HostError> {
+    /// Opens the frames that come in at a tap and are for guests' services; `v6`: of IPv6, too.
+    fn open_port(&mut self, _tap: &Link, _v6: bool) -> Result<OwnedFd, HostError> {
         Err(HostError::step("open its frames")(Errno::EOPNOTSUPP))
     }
 

@@ -97,7 +97,7 @@ fn router(guest: &OwnedFd) -> [u8; 6] {
 }
 
 fn gateway(net: &mut Net7, reach: Reach) {
-    let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach });
+    let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach, subnet6: None });
     ask(&mut net.client, SetGateway { number: 0, gateway, forwards: vec![] }).unwrap();
 }
 
@@ -213,7 +213,7 @@ fn a_guarded_guest_sends_only_as_who_he_is() {
     let Some(mut net) = Net7::new() else { return };
     net.switch(0, None).unwrap();
     let (guest, other) = (net.tap(1, Some(0)).unwrap(), net.tap(2, Some(0)).unwrap());
-    let own = Some(Own { mac: GUEST_MAC, address: GUEST });
+    let own = Some(Own { mac: GUEST_MAC, address: GUEST, subnet6: None });
     ask(&mut net.client, GuardTap { number: 1, own }).unwrap();
     ask(&mut net.client, GuardTap { number: 1, own }).unwrap();
     let to = Ipv4Addr::new(10, 64, 7, 3);
@@ -275,13 +275,13 @@ fn a_subnet_that_the_host_reaches_otherwise_is_refused() {
     net.network.address("out0", Ipv4Addr::new(10, 64, 7, 200));
     net.network.up("out0");
     net.switch(0, None).unwrap();
-    let gateway = Some(Gateway { subnet: "10.64.0.0/16".parse().unwrap(), reach: Reach::Out });
+    let gateway = Some(Gateway { subnet: "10.64.0.0/16".parse().unwrap(), reach: Reach::Out, subnet6: None });
     // What the helper needs for it is open from then on.
     ask(&mut net.client, SetGateway { number: 0, gateway: None, forwards: vec![] }).unwrap();
     // Nor is a switch that others' network is on a subnet of ours.
     let _up0 = net.network.outside("up0");
     net.switch(1, Some("up0")).unwrap();
-    let own = Some(Gateway { subnet: "10.65.0.0/24".parse().unwrap(), reach: Reach::Out });
+    let own = Some(Gateway { subnet: "10.65.0.0/24".parse().unwrap(), reach: Reach::Out, subnet6: None });
     net.refused(Reason::InUse, |n| ask(&mut n.client, SetGateway { number: 1, gateway: own, forwards: vec![] }).map(drop));
     let refusal =
         net.refused(Reason::InUse, |n| ask(&mut n.client, SetGateway { number: 0, gateway, forwards: vec![] }).map(drop));
@@ -295,9 +295,9 @@ fn a_subnet_that_the_host_reaches_otherwise_is_refused() {
 #[test]
 fn a_port_shows_what_is_for_services_and_nothing_else() {
     let Some(mut net) = Net7::new() else { return };
-    net.refused(Reason::NotFound, |n| ask(&mut n.client, OpenPort { number: 1 }).map(drop));
+    net.refused(Reason::NotFound, |n| ask(&mut n.client, OpenPort { number: 1, v6: false }).map(drop));
     let (_outside, guest) = world(&mut net);
-    let (_, [port]) = ask(&mut net.client, OpenPort { number: 1 }).unwrap();
+    let (_, [port]) = ask(&mut net.client, OpenPort { number: 1, v6: false }).unwrap();
     let macs = (GUEST_MAC, [0xff; 6]);
     let service = Ipv4Addr::new(169, 254, 169, 254);
     send(&guest, &udp(macs, (GUEST, 5353), (WORLD, 5353), "not for services"));
@@ -347,7 +347,7 @@ fn a_port_of_the_host_leads_to_a_guest() {
     let Some(mut net) = Net7::new() else { return };
     let (outside, guest) = world(&mut net);
     forwarding(Some(false));
-    let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out });
+    let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out, subnet6: None });
     let led = |text: &str| PortForward { forward: text.parse().unwrap(), guest: GUEST };
     let forwards = vec![led("8053:53/udp"), led("192.0.2.1:8054:53/udp"), led("192.0.2.77:8055:53/udp")];
     ask(&mut net.client, SetGateway { number: 0, gateway, forwards }).unwrap();

@@ -63,7 +63,7 @@ pub fn ping(address: &str) -> String {
 
 /// A socket that sends frames over an interface.
 pub fn packet_socket(interface: &str) -> Result<OwnedFd> {
-    Ok(skep_sys::linux::packet::port(nix::net::if_::if_nametoindex(interface)?)?)
+    Ok(skep_sys::linux::packet::port(nix::net::if_::if_nametoindex(interface)?, false)?)
 }
 
 /// Whether the host has an interface of this name.

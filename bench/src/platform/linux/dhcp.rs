@@ -125,10 +125,10 @@ fn measure(pid: i32, path: &std::path::Path, report: impl FnOnce() -> Result<Vec
             mac: mac(number),
             address: format!("10.97.1.{}", number + 2).parse()?,
             host: Text::lossy(&format!("web{number}")),
-            subnet: Subnet { prefix: 24, router: Some("10.97.1.1".parse()?), domain: Text::lossy("lan"), mtu: 1500 },
+            subnet: Subnet { prefix: 24, router: Some("10.97.1.1".parse()?), domain: Text::lossy("lan"), mtu: 1500, v6: None },
             document: false,
         };
-        let frames = linux::packet::port(index)?;
+        let frames = linux::packet::port(index, false)?;
         let patience = Duration::from_secs(20);
         client.call(TraceId::random(), &Text::lossy("bench"), port, UpTo(vec![frames]), patience).context("AddPort")?;
         guests.push(Guest { tap, mac: mac(number) });

@@ -2,9 +2,9 @@
 
 use super::{NicModel, Ref};
 use crate::tunnel::Tunnel;
-use crate::{Forwards, IfName, NicId, NicName, Rate, Rates, Subnet, SwitchId, SwitchName, Text};
+use crate::{Choice6, Forwards, IfName, NicId, NicName, Rate, Rates, Subnet, Subnet6, SwitchId, SwitchName, Text};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Makes a switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub struct SwitchCreate {
     pub subnet: Option<Subnet>,
     /// To the same switch on other hosts; only of a plain one without an uplink.
     pub tunnel: Option<Tunnel>,
+    /// Its IPv6 network beside its subnet; none: IPv6 is not spoken on it.
+    pub subnet6: Option<Choice6>,
 }
 
 /// What a switch is.
@@ -113,6 +115,8 @@ pub struct SwitchView {
     pub subnet: Option<Subnet>,
     /// To the same switch on other hosts.
     pub tunnel: Option<Tunnel>,
+    /// Its IPv6 network.
+    pub subnet6: Option<Subnet6>,
 }
 
 /// A page; empty at the end.
@@ -258,6 +262,8 @@ pub struct NicView {
     pub isolated: bool,
     /// See [`NicCreate::forwards`].
     pub forwards: Forwards,
+    /// Its address on its switch's IPv6 network, made of its MAC address; none: there is no such network.
+    pub address6: Option<Ipv6Addr>,
 }
 
 /// A page; empty at the end.

@@ -64,6 +64,7 @@ fn nic() -> NicView {
         rates: Rates { inward: Some(Rate::new(10_000_000).unwrap()), outward: None },
         isolated: true,
         forwards: parse("8080:80 192.0.2.1:53:53/udp"),
+        address6: Some(parse("fd12:3456:789a:1:0:ff:fe01:203")),
     }
 }
 
@@ -242,13 +243,14 @@ fn networks(golden: &mut Golden) {
         kind: SwitchKind::Nat,
         subnet: Some(parse("10.64.1.0/24")),
         tunnel: Some(parse("42 192.0.2.1 198.51.100.2 4789")),
+        subnet6: Some(parse("fd12:3456:789a:1::/64")),
     };
     golden.call(SwitchGet { switch: parse("lan") }, switch.clone());
     let set = SwitchSet { switch: parse("lan"), name: Some(parse("wan")), description: None, uplink: Some(parse("eth0")) };
     golden.call(set, switch.clone());
     let (kind, subnet) = (SwitchKind::HostOnly, Some(parse("10.64.1.0/24")));
-    let tunnel = switch.tunnel.clone();
-    golden.call(SwitchCreate { name: parse("lan"), uplink: Some(parse("eth0")), kind, subnet, tunnel }, switch.clone());
+    let (tunnel, subnet6) = (switch.tunnel.clone(), Some(skep_proto::Choice6::Auto));
+    golden.call(SwitchCreate { name: parse("lan"), uplink: Some(parse("eth0")), kind, subnet, tunnel, subnet6 }, switch.clone());
     golden.call(SwitchList { after: None }, SwitchPage { switches: vec![switch.clone()] });
     golden.call(SwitchOpen { switch: parse("lan"), group: Some(parse("shop")), open: true }, switch);
     golden.call(SwitchDelete { switch: parse("lan") }, Done {});

@@ -29,15 +29,17 @@ fn bytes_of_net_helper_never_change() {
     golden.call(CreateGraphSwitch { switch: SwitchId::from_u128(3), number: 300, uplink: Some(parse("eth0")) }, named());
     let count = TapCount { number: 1, rx_bytes: 1 << 40, rx_packets: 2, tx_bytes: 3, tx_packets: 4 };
     golden.call(CountTaps { numbers: vec![1, 300] }, TapCounts { taps: vec![count] });
-    let gateway = Some(Gateway { subnet: parse("10.64.1.0/24"), reach: Reach::Out });
+    let gateway =
+        Some(Gateway { subnet: parse("10.64.1.0/24"), reach: Reach::Out, subnet6: Some(parse("fd12:3456:789a:1::/64")) });
     let forward = parse("192.0.2.1:8080:80/udp");
     golden
         .call(SetGateway { number: 2, gateway, forwards: vec![PortForward { forward, guest: [10, 64, 1, 2].into() }] }, Done {});
     golden.call(CheckPort { forward: parse("53:5353") }, Done {});
-    golden.call(OpenPort { number: 1 }, Done {});
+    golden.call(OpenPort { number: 1, v6: true }, Done {});
     golden.call(OpenResolvers {}, Done {});
     golden.call(ConnectServer { address: [192, 0, 2, 1].into(), port: 443 }, Done {});
-    let own = Some(Own { mac: [2, 0, 0, 1, 2, 3], address: [10, 64, 1, 2].into() });
+    let own =
+        Some(Own { mac: [2, 0, 0, 1, 2, 3], address: [10, 64, 1, 2].into(), subnet6: Some(parse("fd12:3456:789a:1::/64")) });
     golden.call(GuardTap { number: 1, own }, Done {});
     let rates = skep_proto::Rates { inward: Some(skep_proto::Rate::new(10_000_000).unwrap()), outward: None };
     golden.call(LimitTap { number: 1, rates }, Done {});

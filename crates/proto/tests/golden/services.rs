@@ -9,7 +9,13 @@ const NIC: NicId = NicId::from_u128(5);
 #[test]
 fn bytes_of_guest_services_never_change() {
     let mut golden = Golden::new("guest-services");
-    let subnet = Subnet { prefix: 24, router: Some(parse("10.90.0.1")), domain: parse("lan"), mtu: 1500 };
+    let subnet = Subnet {
+        prefix: 24,
+        router: Some(parse("10.90.0.1")),
+        domain: parse("lan"),
+        mtu: 1500,
+        v6: Some(parse("fd12:3456:789a:1::/64")),
+    };
     let port = AddPort {
         nic: NIC,
         machine: MachineId::from_u128(9),
@@ -22,7 +28,15 @@ fn bytes_of_guest_services_never_change() {
     golden.call(port, Done {});
     golden.call(RemovePort { nic: NIC }, Done {});
     golden.call(SetResolvers {}, Done {});
-    let port = Port { nic: NIC, address: parse("10.90.0.7"), leased: true, home: false, frames: 300, refused: 1 << 33 };
+    let port = Port {
+        nic: NIC,
+        address: parse("10.90.0.7"),
+        address6: Some(parse("fd12::7")),
+        leased: true,
+        home: false,
+        frames: 300,
+        refused: 1 << 33,
+    };
     golden.call(ListPorts { after: Some(NIC) }, PortPage { ports: vec![port] });
     golden.call(Watch {}, Done {});
     golden.covers::<Services>();

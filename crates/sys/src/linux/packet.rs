@@ -1,6 +1,6 @@
 //! Packet sockets (packet(7)): the frames of one interface.
 
-use crate::frames::{FROM_GUEST, Step, UNTAGGED};
+use crate::frames::{FROM_GUEST, FROM_GUEST_6, Step, UNTAGGED};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
 /// A non-blocking socket that gets what a guest sends to its services over the interface with this index, and sends to it. Its filter
-/// is locked, and was there before the first frame. Takes `CAP_NET_RAW`.
-pub fn port(interface_index: u32) -> io::Result<OwnedFd> {
+/// is locked, and was there before the first frame. `v6`: of IPv6, too. Takes `CAP_NET_RAW`.
+pub fn port(interface_index: u32, v6: bool) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // Of no protocol: until it is bound nothing is received.
     // SAFETY: three integers.
@@ -19,7 +19,8 @@ pub fn port(interface_index: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    let mut steps = [&UNTAGGED[..], &FROM_GUEST[..]].concat();
+    let from_guest = if v6 { &FROM_GUEST_6[..] } else { &FROM_GUEST[..] };
+    let mut steps = [&UNTAGGED[..], from_guest].concat();
     // Read only; its layout is that of a `sock_filter`.
     let program = libc::sock_fprog { len: steps.len() as libc::c_ushort, filter: steps.as_mut_ptr().cast() };
     set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;

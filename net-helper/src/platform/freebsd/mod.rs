@@ -367,7 +367,7 @@ impl NetHost for Host {
         self.guard_port(tap, own)
     }
 
-    fn open_port(&mut self, tap: &Link) -> Result<OwnedFd, HostError> {
+    fn open_port(&mut self, tap: &Link, _v6: bool) -> Result<OwnedFd, HostError> {
         self.outside()?.open_port(&tap.name)
     }
 

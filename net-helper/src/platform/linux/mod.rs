@@ -1,5 +1,6 @@
 //! Linux: rtnetlink(7) and tuntap.
 
+mod addresses;
 mod forwarding;
 mod listeners;
 mod netlink;
@@ -18,14 +19,13 @@ use netlink_packet_route::link::{
     InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute,
     LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use nix::errno::Errno;
 use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::{Far, Tunnel};
-use skep_proto::{Forward, IfName, InstanceId, Rates, Text};
+use skep_proto::{Forward, HOST_LINK_LOCAL, IfName, InstanceId, Rates, Subnet6, Text};
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use vxlan::Settings;
@@ -248,40 +248,26 @@ impl NetHost for Host {
     }
 
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {
-        let mut question = RouteMessage::default();
-        question.header.address_family = AddressFamily::Inet;
-        let answer = self.route.ask(Message::GetRoute(question), NLM_F_DUMP).map_err(HostError::step("list routes"))?;
-        Ok(answer.into_iter().filter_map(|m| if let Message::NewRoute(m) = m { route(&m) } else { None }).collect())
+        addresses::routes(self)
     }
 
     fn set_address(&mut self, bridge: &IfName, address: Option<(Ipv4Addr, u8)>) -> Result<(), HostError> {
-        const STEP: &str = "set its address";
-        let Some(link) = self.get(bridge).map_err(HostError::step(STEP))? else {
-            return Err(HostError::step(STEP)(Errno::ENODEV));
-        };
-        let all = self.route.ask(Message::GetAddress(AddressMessage::default()), NLM_F_DUMP).map_err(HostError::step(STEP))?;
-        let mut there = false;
-        for message in all {
-            let Message::NewAddress(message) = message else { continue };
-            if message.header.index != link.index || message.header.family != AddressFamily::Inet {
-                continue;
-            }
-            let wanted = address.is_some_and(|(ip, prefix)| {
-                message.header.prefix_len == prefix && message.attributes.contains(&AddressAttribute::Local(ip.into()))
-            });
-            there |= wanted;
-            if !wanted {
-                self.route.ask(Message::DelAddress(message), NLM_F_ACK).map_err(HostError::step("take its former address"))?;
-            }
-        }
-        let Some((ip, prefix)) = address.filter(|_| !there) else { return Ok(()) };
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.prefix_len = prefix;
-        message.header.index = link.index;
-        message.attributes = vec![AddressAttribute::Local(ip.into()), AddressAttribute::Address(ip.into())];
-        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        self.route.ask(Message::NewAddress(message), flags).map(drop).map_err(HostError::step(STEP))
+        let wanted: Vec<_> = address.into_iter().map(|(ip, prefix)| (ip.into(), prefix)).collect();
+        addresses::set(self, bridge, AddressFamily::Inet, &wanted)
+    }
+
+    fn no_subnets6(&mut self) -> Option<&'static str> {
+        None
+    }
+
+    fn routes6(&mut self) -> Result<Vec<(Ipv6Addr, u8, u32)>, HostError> {
+        addresses::routes6(self)
+    }
+
+    fn set_address6(&mut self, bridge: &IfName, subnet: Option<Subnet6>) -> Result<(), HostError> {
+        let on = |subnet: Subnet6| [subnet.gateway(), HOST_LINK_LOCAL].map(|ip| (ip.into(), subnet.prefix()));
+        let wanted: Vec<_> = subnet.into_iter().flat_map(on).collect();
+        addresses::set(self, bridge, AddressFamily::Inet6, &wanted)
     }
 
     fn guard(
@@ -368,8 +354,8 @@ impl NetHost for Host {
         self.forward(instance)
     }
 
-    fn open_port(&mut self, tap: &Link) -> Result<OwnedFd, HostError> {
-        skep_sys::linux::packet::port(tap.index).map_err(HostError::step("open a packet socket"))
+    fn open_port(&mut self, tap: &Link, v6: bool) -> Result<OwnedFd, HostError> {
+        skep_sys::linux::packet::port(tap.index, v6).map_err(HostError::step("open a packet socket"))
     }
 
     fn delete(&mut self, name: &IfName) -> Result<(), HostError> {
@@ -443,21 +429,6 @@ fn named(name: &IfName) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
     message
-}
-
-/// A route, if it leads to a part of the world only.
-fn route(message: &RouteMessage) -> Option<Route> {
-    let prefix = message.header.destination_prefix_length;
-    // Halves of the world (VPNs have them) are a default route in two parts.
-    if message.header.kind != RouteType::Unicast || prefix < 8 {
-        return None;
-    }
-    let net = message
-        .attributes
-        .iter()
-        .find_map(|a| if let RouteAttribute::Destination(RouteAddress::Inet(net)) = a { Some(*net) } else { None })?;
-    let index = message.attributes.iter().find_map(|a| if let RouteAttribute::Oif(index) = a { Some(*index) } else { None });
-    Some(Route { net, prefix, index: index.unwrap_or(0) })
 }
 
 /// What we want to know of an interface; none if its name is not one that a message can carry.

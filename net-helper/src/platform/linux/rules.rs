@@ -3,6 +3,7 @@
 //! A table for each switch, named as its bridge, so that it comes and goes as a whole and touches no rule of the administrator's. Its
 //! chains run beside his: what his drop stays dropped.
 
+mod six;
 pub mod tunnel;
 
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
@@ -273,17 +274,17 @@ pub fn switch(instance: InstanceId, bridge: &IfName, gateway: &Gateway, forwards
         to().known().accept(),
         to().drop(),
     ];
+    let received = gateway.subnet6.map(|subnet6| six::received(bridge, subnet6, gateway.reach));
+    let (never, heard) = received.unwrap_or_default();
     match gateway.reach {
         Reach::Out => {
             /// `IPPROTO_ICMP`: guests may see whether their way out lives.
             const ICMP: u8 = 1;
-            let input = vec![
-                at_a_tap(),
-                from().address(SOURCE, NotEqual, net).drop(),
-                from().known().accept(),
-                from().v4().meta(MetaKey::L4Proto, Equal, vec![ICMP]).accept(),
-                from().drop(),
-            ];
+            let mut input = vec![at_a_tap(), from().address(SOURCE, NotEqual, net).drop()];
+            input.extend(never);
+            input.extend([from().known().accept(), from().v4().meta(MetaKey::L4Proto, Equal, vec![ICMP]).accept()]);
+            input.extend(heard);
+            input.push(from().drop());
             // Of what comes from elsewhere or from the host itself; not of what guests of this switch send, who know each other's addresses.
             let lead = |forward: &PortForward, rule: Rule| {
                 let PortForward { forward, guest } = forward;
@@ -323,7 +324,7 @@ pub fn switch(instance: InstanceId, bridge: &IfName, gateway: &Gateway, forwards
         Reach::Host => {
             forward.insert(1, from().drop());
             table
-                .chain("input", "filter", InetHookNumber::LocalIn, FILTER, vec![at_a_tap()])
+                .chain("input", "filter", InetHookNumber::LocalIn, FILTER, [at_a_tap()].into_iter().chain(never).collect())
                 .chain("forward", "filter", InetHookNumber::Forward, FILTER, forward)
                 .messages
         }
@@ -390,7 +391,8 @@ pub fn none(name: &str) -> Messages {
     Table::new(NetfilterProtoFamily::Inet, name).gone()
 }
 
-/// The table of a tap whose guest is kept to his own addresses: of what he sends, IPv4 and ARP from these go on to the bridge.
+/// The table of a tap whose guest is kept to his own addresses: of what he sends, IPv4, ARP and, where it is spoken, IPv6 from these go on
+/// to the bridge.
 pub fn tap(tap: &IfName, own: &Own) -> Messages {
     use Operator::{Equal, NotEqual};
     /// Places in an Ethernet frame, in an ARP message and in a UDP datagram's header.
@@ -419,7 +421,7 @@ pub fn tap(tap: &IfName, own: &Own) -> Messages {
     };
     let address = own.address.octets();
     let (net, prefix) = LINK_LOCAL;
-    let rules = vec![
+    let mut rules = vec![
         from().at(LINK_HEADER, SENDER, 6).compare(NotEqual, own.mac.to_vec()).drop(),
         // What is for his services they have seen already, at the tap; nobody else is to.
         from().at(LINK_HEADER, RECEIVER, 6).compare(Equal, MAC.to_vec()).drop(),
@@ -437,8 +439,9 @@ pub fn tap(tap: &IfName, own: &Own) -> Messages {
         from().meta(MetaKey::EtherTypeProtocol, Equal, ARP.to_vec()).accept(),
         ipv4().at(NETWORK_HEADER, SOURCE, 4).compare(NotEqual, address.to_vec()).drop(),
         ipv4().accept(),
-        from().drop(),
     ];
+    rules.extend(own.subnet6.into_iter().flat_map(|subnet6| six::sent(tap, own, subnet6)));
+    rules.push(from().drop());
     Table::new(NetfilterProtoFamily::Bridge, tap.as_str())
         .chain("sent", "filter", InetHookNumber::PreRouting, BRIDGED, rules)
         .messages

@@ -130,7 +130,7 @@ fn worker() {
     if place.no_subnets().is_none() {
         let call = CreateSwitch { switch, number: 1, uplink: None };
         step(shown("CreateSwitch 1", switch::create((place, of), &[], &call, Switch::Bridge).map(drop)));
-        let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out });
+        let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out, subnet6: None });
         for again in ["", " again", " to nothing"] {
             let gateway = gateway.filter(|_| again != " to nothing");
             step(shown(
@@ -139,9 +139,9 @@ fn worker() {
             ));
         }
         step(shown("DeleteSwitch 1", switch::delete((place, of), &DeleteSwitch { number: 1 }).map(drop)));
-        let own = Some(Own { mac: [2, 0, 0, 0, 0, 7], address: HERE });
+        let own = Some(Own { mac: [2, 0, 0, 0, 0, 7], address: HERE, subnet6: None });
         step(shown("GuardTap", tap::guard((place, of), &GuardTap { number: 0, own }).map(drop)));
-        step(shown("OpenPort", gateway::open_port((place, of), &OpenPort { number: 0 }).map(drop)));
+        step(shown("OpenPort", gateway::open_port((place, of), &OpenPort { number: 0, v6: false }).map(drop)));
     }
     step(shown("DeletePair", pair::delete((place, of), &DeletePair { number: 0 }).map(drop)));
     step(shown("DeleteTunnel", tunnel::delete((place, of), &DeleteTunnel { number: 0 }).map(drop)));

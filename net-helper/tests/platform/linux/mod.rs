@@ -3,6 +3,7 @@
 mod rates;
 mod sandboxed;
 mod servers;
+mod six;
 
 use crate::acts::Net7;
 use crate::support::frames::{frame, hear, receive, send};

@@ -119,11 +119,11 @@ fn it_makes_switches_and_taps_with_two_capabilities() {
     let (page, []) = ask(&mut client, ListInterfaces { own: true, after: 0 }).unwrap();
     assert_eq!(page.interfaces.len(), 3);
     // A subnet, with all that goes with it, inside the sandbox.
-    let gateway = Some(Gateway { subnet: "10.77.0.0/24".parse().unwrap(), reach: Reach::Out });
+    let gateway = Some(Gateway { subnet: "10.77.0.0/24".parse().unwrap(), reach: Reach::Out, subnet6: None });
     ask(&mut client, SetGateway { number: 1, gateway, forwards: vec![] }).unwrap();
-    let own = Some(Own { mac: [2, 0, 0, 0, 0, 1], address: [10, 77, 0, 2].into() });
+    let own = Some(Own { mac: [2, 0, 0, 0, 0, 1], address: [10, 77, 0, 2].into(), subnet6: None });
     ask(&mut client, GuardTap { number: 1, own }).unwrap();
-    ask(&mut client, OpenPort { number: 1 }).unwrap();
+    ask(&mut client, OpenPort { number: 1, v6: false }).unwrap();
     let (_, UpTo(resolvers)) = ask(&mut client, OpenResolvers {}).unwrap();
     assert_eq!(resolvers.len(), 1);
     let led = |guest: [u8; 4], reach| {

@@ -13,7 +13,7 @@ fn rules_of_a_tap_that_ended_by_itself_are_swept() {
     let Some(mut net) = Net7::new() else { return };
     net.switch(0, None).unwrap();
     let other = net.tap(2, Some(0)).unwrap();
-    let own = Some(Own { mac: [2, 0, 0, 0, 0, 2], address: Ipv4Addr::new(10, 64, 7, 2) });
+    let own = Some(Own { mac: [2, 0, 0, 0, 0, 2], address: Ipv4Addr::new(10, 64, 7, 2), subnet6: None });
     // The next helper finds what it left, or the next with its number.
     ask(&mut net.client, GuardTap { number: 2, own }).unwrap();
     drop(other);
@@ -55,7 +55,7 @@ fn no_connection_leads_inside() {
     net.network.address("out0", Ipv4Addr::new(198, 20, 0, 1));
     assert_eq!(connect_to(&mut net, "198.20.0.1").unwrap_err(), Reason::PermissionDenied);
     net.switch(0, None).unwrap();
-    let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out });
+    let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out, subnet6: None });
     ask(&mut net.client, SetGateway { number: 0, gateway, forwards: vec![] }).unwrap();
     assert_eq!(connect_to(&mut net, "10.64.7.5").unwrap_err(), Reason::PermissionDenied);
 }
