@@ -361,8 +361,10 @@ fn a_port_of_the_host_leads_to_a_guest() {
     assert_eq!(next(&guest, (GUEST_MAC, GUEST)), (WORLD, GUEST, "question".into(), 4000));
     send(&guest, &udp(to_router, (GUEST, 53), (WORLD, 4000), "answer"));
     assert_eq!(next(&outside, (WORLD_MAC, WORLD)), (HOST, WORLD, "answer".into(), 8053));
-    ask_host(8054, "by its address");
-    assert_eq!(next(&guest, (GUEST_MAC, GUEST)).2, "by its address");
+    // From another port: pf(4) of FreeBSD 13 drops what would be the connection from before once it is led to the same guest.
+    let other = (WORLD, 4001);
+    send(&outside, &udp((WORLD_MAC, host_mac), other, (HOST, 8054), "by its address"));
+    assert_eq!(next(&guest, (GUEST_MAC, GUEST)), (WORLD, GUEST, "by its address".into(), 4001));
     // A port that somebody listens on is told from one that is free.
     let taken = UdpSocket::bind("0.0.0.0:0").unwrap();
     let port = taken.local_addr().unwrap().port();
