@@ -2,6 +2,7 @@
 
 use super::layers::LayerRow;
 use super::sql::disk_kind;
+use super::sql::named;
 use super::{Change, Db, Fault, Id, Number};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::broker::ImageFacts;
@@ -163,10 +164,8 @@ pub trait Disks {
 
     /// By id or, if none has this one, by name; one that is being deleted is not found.
     fn find_disk(&self, name_or_id: &str) -> Result<Option<DiskRow>, Fault> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM {TABLES} WHERE state <> 'deleting'
-             AND id IN (SELECT id FROM disks WHERE state <> 'deleting' AND name = ?1 UNION ALL SELECT ?1) ORDER BY id <> ?1 LIMIT 1"
-        );
+        let named = named("disks", "disks", "state");
+        let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE {named} ORDER BY id <> ?1 LIMIT 1");
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
     }
 

@@ -1,5 +1,6 @@
 //! Groups as rows, and which objects are in which.
 
+use super::sql::named;
 use super::{Change, Db, Fault, Id, Number};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use skep_proto::broker::Quota;
@@ -83,18 +84,13 @@ pub trait Groups {
 
     /// The group of an object, by its name or id, found as the object is found elsewhere.
     fn group_of(&self, kind: Member, name_or_id: &str) -> Result<Option<GroupId>, Fault> {
-        let sql = match kind {
-            Member::Machine => {
-                "SELECT grp FROM machines WHERE stage <> 'deleting' AND id IN
-                 (SELECT id FROM machines WHERE stage <> 'deleting' AND name = ?1 UNION ALL SELECT ?1) ORDER BY id <> ?1 LIMIT 1"
-            }
-            Member::Disk => {
-                "SELECT grp FROM disks WHERE state <> 'deleting' AND id IN
-                 (SELECT id FROM disks WHERE state <> 'deleting' AND name = ?1 UNION ALL SELECT ?1) ORDER BY id <> ?1 LIMIT 1"
-            }
-            Member::Nic => "SELECT grp FROM nics WHERE name = ?1 OR id = ?1 ORDER BY id <> ?1 LIMIT 1",
+        let (table, named) = match kind {
+            Member::Machine => ("machines", named("machines", "machines", "stage")),
+            Member::Disk => ("disks", named("disks", "disks", "state")),
+            Member::Nic => ("nics", "name = ?1 OR id = ?1".to_owned()),
         };
-        let found = self.sql().prepare_cached(sql)?.query_row([name_or_id], |row| row.get::<_, Id<_>>(0)).optional()?;
+        let sql = format!("SELECT grp FROM {table} WHERE {named} ORDER BY id <> ?1 LIMIT 1");
+        let found = self.sql().prepare_cached(&sql)?.query_row([name_or_id], |row| row.get::<_, Id<_>>(0)).optional()?;
         Ok(found.map(|Id(group)| group))
     }
 

@@ -2,7 +2,7 @@
 
 use super::disks::Stage;
 use super::groups::{DEFAULT, DEFAULT_NAME};
-use super::sql::{acceleration, controller, disk_kind, nic_model, restart};
+use super::sql::{acceleration, controller, disk_kind, named, nic_model, restart};
 use super::{Change, Db, Fault, Id, Number, devices};
 use crate::spec::{Boot, Disk, Nic, Seat, Spec};
 use rusqlite::{Connection, Row, params};
@@ -179,26 +179,23 @@ pub trait Machines {
 
     /// Some machines, with their disks and NICs: three statements, however many there are.
     fn machines(&self, which: Which<'_>) -> Result<Vec<MachineRow>, Fault> {
-        // The third parameter stands in each, so that one list of them serves all. `stage <> 'deleting'` is what the index of names
-        // says; "name OR id" would have them all looked through.
+        // The third parameter stands in each, so that one list of them serves all.
         let (filter, text, limit, seen) = match which {
-            Which::Id(id) => ("m.id = ?1 AND ?3 IS NULL", id.to_string(), 1, None),
-            Which::Named(name) => (
-                "m.stage <> 'deleting' AND ?3 IS NULL
-                     AND m.id IN (SELECT id FROM machines WHERE stage <> 'deleting' AND name = ?1 UNION ALL SELECT ?1)",
-                name.to_owned(),
-                2,
-                None,
-            ),
+            Which::Id(id) => ("m.id = ?1 AND ?3 IS NULL".to_owned(), id.to_string(), 1, None),
+            Which::Named(name) => (named("machines", "m", "stage") + " AND ?3 IS NULL", name.to_owned(), 2, None),
             Which::After(name, limit, seen) => (
-                "m.stage = 'ready' AND m.stage <> 'deleting' AND m.name > ?1 AND (?3 IS NULL OR m.grp IN (SELECT value FROM json_each(?3)))",
+                // The second condition is what the index of names says.
+                "m.stage = 'ready' AND m.stage <> 'deleting' AND m.name > ?1
+                 AND (?3 IS NULL OR m.grp IN (SELECT value FROM json_each(?3)))"
+                    .to_owned(),
                 name.to_owned(),
                 limit,
                 seen,
             ),
             Which::Unsettled => (
                 "?1 = '' AND ?3 IS NULL
-                 AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed') AND NOT m.wanted)",
+                 AND NOT (m.stage = 'ready' AND m.slot IS NULL AND m.state IN ('stopped', 'failed') AND NOT m.wanted)"
+                    .to_owned(),
                 String::new(),
                 u32::MAX,
                 None,

@@ -35,6 +35,15 @@ impl FromSql for Number {
 }
 
 /// Small enums as INTEGER columns: their place in the list.
+/// The condition that `row`, one of `table`, has this name or id (`?1`) and is not being deleted, as its column `state` says. An index finds
+/// each; of "name OR id" SQLite would look through all, and of the index of names if `state` were not said as the index says it.
+pub fn named(table: &str, row: &str, state: &str) -> String {
+    format!(
+        "{row}.{state} <> 'deleting'
+         AND {row}.id IN (SELECT id FROM {table} WHERE {state} <> 'deleting' AND name = ?1 UNION ALL SELECT ?1)"
+    )
+}
+
 macro_rules! numbered {
     ($($name:ident: $type:ty = $($variant:path),*;)*) => {$(
         pub(crate) mod $name {

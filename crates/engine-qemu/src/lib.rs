@@ -1,8 +1,8 @@
 //! QEMU's side of a machine, as pure code: model to configuration, QMP lines to typed answers, events and exit to a verdict.
 //!
-//! QEMU is started with one fixed command line ([`ARGV`]); only the machine's identity, its processor and its keyboard
-//! layout follow ([`argv`]), since QEMU takes them from nowhere else. Everything that varies is in the file that [`configure`] makes, which the runner puts at [`CONFIG`] before each
-//! start. Disks, taps, serial lines and QMP are descriptors, under the numbers in [`Fds`]. Facts: QEMU 7.2 (qemu-options.hx,
+//! QEMU is started with one fixed command line ([`ARGV`]); only the machine's identity, its processor and its keyboard layout follow
+//! ([`argv`]), since QEMU takes them from nowhere else. Everything that varies is in the file that [`configure`] makes, which the runner puts
+//! at [`CONFIG`] before each start. Disks, taps, serial lines and QMP are descriptors, under the numbers in [`Fds`]. Facts: QEMU 7.2 (qemu-options.hx,
 //! util/qemu-config.c, qapi/), each one run.
 #![forbid(unsafe_code)]
 
@@ -85,11 +85,15 @@ pub fn waits(config: &str) -> bool {
     notes(config).any(|line| line == WAIT)
 }
 
+/// The processor, as QEMU names it. A guest that is told of fast string instructions copies all its memory by them; emulated, each takes a
+/// byte at a time, and a copy two to three times as long as by others.
+pub const fn cpu(emulated: bool) -> &'static str {
+    if emulated { "max,erms=off,fsrm=off" } else { "max" }
+}
+
 /// [`ARGV`], then the machine's identity, its processor, and the keyboard layout that the configuration names, if it does.
 pub fn argv(uuid: Uuid, config: &str) -> Vec<String> {
-    // A guest that is told of fast string instructions copies all its memory by them; emulated, each takes a byte at a time, and a
-    // copy two to three times as long as by others.
-    let cpu = if notes(config).any(|line| line == EMULATED) { "max,erms=off,fsrm=off" } else { "max" };
+    let cpu = cpu(notes(config).any(|line| line == EMULATED));
     let own = ["-uuid".to_owned(), uuid.to_string(), "-cpu".to_owned(), cpu.to_owned()];
     let layout = notes(config).find_map(|line| line.strip_prefix(KEYBOARD));
     // With a path in it QEMU would read another file.

@@ -54,10 +54,24 @@ struct Libvirt {
     files: tempfile::TempDir,
 }
 
-fn virsh(args: &[&str]) -> Result<Child> {
+/// One that is told what to do line by line. Not `-q`: nothing would end the line that `echo` prints.
+fn virsh() -> Result<Child> {
     let mut command = Command::new("virsh");
-    command.args(["-q", "-c", "qemu:///system"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.args(["-c", "qemu:///system"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     command.spawn().context("virsh")
+}
+
+/// What it printed since it was told last, without empty lines. It repeats what it is told, behind its prompt.
+fn said(from: &mut Lines<BufReader<ChildStdout>>) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    loop {
+        let line = from.next().context("virsh ended")??;
+        match line.trim() {
+            DONE => return Ok(said),
+            line if line.is_empty() || line.starts_with("virsh # ") => {}
+            line => said.push(line.to_owned()),
+        }
+    }
 }
 
 fn lines(child: &mut Child) -> Result<Lines<BufReader<ChildStdout>>> {
@@ -66,7 +80,7 @@ fn lines(child: &mut Child) -> Result<Lines<BufReader<ChildStdout>>> {
 
 impl Libvirt {
     fn start() -> Result<Self> {
-        let mut virsh_ = virsh(&[])?;
+        let mut virsh_ = virsh()?;
         // Line by line, though it is a pipe.
         let watch = ["-oL", "virsh", "-q", "-c", "qemu:///system", "event", "--event", "metadata-change", "--loop"];
         let mut watch =
@@ -84,7 +98,7 @@ impl Libvirt {
                 writeln!(to, "desc {} --config --new-desc begin", name(0))?;
                 writeln!(to, "echo {DONE}")?;
                 to.flush()?;
-                while !from.next().context("virsh ended")??.contains(DONE) {}
+                said(from)?;
             }
             anyhow::Ok(heard.join().unwrap_or(false))
         })?;
@@ -97,18 +111,7 @@ impl Libvirt {
         writeln!(self.to, "{command}")?;
         writeln!(self.to, "echo {DONE}")?;
         self.to.flush()?;
-        let mut said = Vec::new();
-        loop {
-            let line = self.from.next().context("virsh ended")??;
-            // Prompts stand before what is printed.
-            let line = line.trim_start_matches("virsh # ").trim().to_owned();
-            if line == DONE {
-                return Ok(said);
-            }
-            if !line.is_empty() {
-                said.push(line);
-            }
-        }
+        said(&mut self.from)
     }
 
     fn one(&mut self, number: usize) -> Result<()> {

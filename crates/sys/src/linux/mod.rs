@@ -43,24 +43,24 @@ pub fn pidfd_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Bytes that a file of another process of ours may come to have by its doing (the soft limit of `RLIMIT_FSIZE`, prlimit(2)).
-pub fn file_limit(pid: i32) -> io::Result<u64> {
+/// Soft and hard `RLIMIT_FSIZE` of another process of ours (prlimit(2)).
+fn file_limits(pid: i32) -> io::Result<libc::rlimit64> {
     let mut now = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limit is written into a live local of the right type, and no new one is read.
     let result = unsafe { libc::prlimit64(pid, libc::RLIMIT_FSIZE, std::ptr::null(), &raw mut now) };
-    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(now.rlim_cur) }
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(now) }
+}
+
+/// Bytes that a file of another process of ours may come to have by its doing: the soft limit.
+pub fn file_limit(pid: i32) -> io::Result<u64> {
+    file_limits(pid).map(|now| now.rlim_cur)
 }
 
 /// Sets that; `EINVAL`: the bound above it, which stays, is lower.
 pub fn set_file_limit(pid: i32, bytes: u64) -> io::Result<()> {
-    let mut now = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the limit is written into a live local of the right type, and no new one is read.
-    if unsafe { libc::prlimit64(pid, libc::RLIMIT_FSIZE, std::ptr::null(), &raw mut now) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    now.rlim_cur = bytes;
+    let new = libc::rlimit64 { rlim_cur: bytes, ..file_limits(pid)? };
     // SAFETY: the new limit is a live local of the right type, and no old one is written.
-    let result = unsafe { libc::prlimit64(pid, libc::RLIMIT_FSIZE, &raw const now, std::ptr::null_mut()) };
+    let result = unsafe { libc::prlimit64(pid, libc::RLIMIT_FSIZE, &raw const new, std::ptr::null_mut()) };
     if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
