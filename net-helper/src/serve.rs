@@ -81,7 +81,9 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
             R::GuardTap(c) => ask.answer(c, |_, c, []| Ok((tap::guard(self.acting()?, &c)?, []))),
             R::LimitTap(c) => ask.answer(c, |_, c, []| Ok((tap::limit(self.acting()?, &c)?, []))),
             // Everybody may open sockets.
-            R::OpenResolvers(c) => ask.answer(c, |_, _, []| Ok((Done {}, gateway::open_resolvers(&self.resolvers)?))),
+            R::OpenResolvers(c) => {
+                ask.answer(c, |_, _, []| Ok((Done {}, gateway::open_resolvers(&mut self.host, &self.resolvers)?)))
+            }
             R::ConnectServer(c) => {
                 ask.answer(c, |_, c, []| Ok((Done {}, server::connect((&mut self.host, self.instance), &self.fetch_from, &c)?)))
             }

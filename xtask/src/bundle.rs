@@ -44,6 +44,9 @@ const FILES: &[&str] = &[
     "README.md",
 ];
 
+/// Those that are installed, of which a test says that they are good.
+const TEMPLATES: &str = "packaging/templates";
+
 /// Something that cargo built.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Built {
@@ -63,7 +66,7 @@ pub fn make(dir: &Path, release: bool) -> Result<()> {
         tests.extend(["-p", package]);
     }
     let tests = build(&tests)?;
-    for part in ["bin", "tests", "examples", "scripts", "docs"] {
+    for part in ["bin", "tests", "examples", "scripts", "docs", TEMPLATES] {
         fs::create_dir_all(dir.join(part)).with_context(|| dir.display().to_string())?;
     }
     for built in programs {
@@ -87,6 +90,10 @@ pub fn make(dir: &Path, release: bool) -> Result<()> {
     ensure!(!list.is_empty(), "cargo built no tests");
     for file in FILES {
         copy(&root().join(file), &dir.join(file))?;
+    }
+    for template in fs::read_dir(root().join(TEMPLATES))? {
+        let place = Path::new(TEMPLATES).join(template?.file_name());
+        copy(&root().join(&place), &dir.join(&place))?;
     }
     let compiler = if std::env::consts::OS == "freebsd" { "cc".into() } else { root().join("target/freebsd-cross/bin/cc") };
     let probe = Command::new(compiler).arg("-o").arg(dir.join("probe")).arg(root().join("tests/probe/freebsd.c")).status()?;

@@ -53,10 +53,6 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     skep_engine_bhyve::boot_path(spec, slot)
 }
 
-/// Why no images are fetched from addresses, if they are not.
-pub const NO_FETCHES: Option<&str> =
-    Some("images are fetched from addresses on Linux so far: fetch(1) and `skep image import NAME FILE` do it in two steps");
-
 /// Who runs the machines.
 pub const HYPERVISOR: Hypervisor = Hypervisor::Bhyve;
 

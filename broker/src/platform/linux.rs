@@ -40,9 +40,6 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     skep_engine_qemu::boot_path(spec, slot)
 }
 
-/// Why no images are fetched from addresses, if they are not.
-pub const NO_FETCHES: Option<&str> = None;
-
 /// Who runs the machines.
 pub const HYPERVISOR: Hypervisor = Hypervisor::Qemu;
 

@@ -79,9 +79,5 @@ pub static TABLE: Process = Process {
     ioctls: &[],
     max_descriptors: 32,
     operations: &[],
-    freebsd: FreeBsd {
-        capability_mode: true,
-        root: Root::Never,
-        note: "refused there so far: net-helper makes no connections in capability mode",
-    },
+    freebsd: FreeBsd { capability_mode: true, root: Root::Never, note: "and a uid of its own" },
 };

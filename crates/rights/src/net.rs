@@ -79,7 +79,7 @@ pub static TABLE: Process = Process {
             most: Most::N(1),
             rights: &["READ", "WRITE", "EVENT"],
             ioctls: &[],
-            why: "FreeBSD: to the part outside of capability mode, which makes and counts taps, sends netgraph messages, opens /dev/pf and /dev/bpf, and has the host forward packets",
+            why: "FreeBSD: to the part outside of capability mode, which makes and counts taps, sends netgraph messages, opens /dev/pf and /dev/bpf, connects sockets, and has the host forward packets",
         },
         Descriptor {
             name: "tap",
@@ -209,7 +209,7 @@ pub static TABLE: Process = Process {
 pub static OUTSIDE: Process = Process {
     name: "net-helper-outside",
     program: "skep-net-helper",
-    task: "makes and counts taps, sends netgraph messages and opens pf and bpf for net-helper (FreeBSD)",
+    task: "makes and counts taps, sends netgraph messages and opens pf and bpf, and connects sockets, for net-helper (FreeBSD)",
     uid: Uid::Own,
     namespaces: &[],
     capabilities: &[],
@@ -263,6 +263,14 @@ pub static OUTSIDE: Process = Process {
             ioctls: super::services::FRAME_IOCTLS,
             why: "while it is sent to net-helper: bound to a tap, and locked",
         },
+        Descriptor {
+            name: "server",
+            kind: FdKind::Inet,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT", "GETSOCKOPT", "GETPEERNAME", "GETSOCKNAME"],
+            ioctls: &[],
+            why: "while it is sent to net-helper: connected to a resolver, or begun to be to a server of images",
+        },
     ],
     paths: Paths::Unrestricted("FreeBSD alone has it"),
     syscalls: &[],
@@ -305,6 +313,11 @@ pub static OUTSIDE: Process = Process {
             test: "guests_of_a_nat_switch_reach_what_the_host_reaches_and_not_the_host",
         },
         Operation {
+            name: "Connect",
+            does: "connects a socket; net-helper, which may not, has looked at the address",
+            test: "no_connection_leads_inside",
+        },
+        Operation {
             name: "Bridges, Members",
             does: "lists them",
             test: "a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it",
@@ -315,7 +328,7 @@ pub static OUTSIDE: Process = Process {
         root: Root::Always,
         note: "each netgraph message names its node, which capability mode refuses (ECAPMODE, EDESTADDRREQ; 13 to 15), and the kernel asks \
                for root; taps are opened by path, since a descriptor of /dev would lead to the host's disks, too; an interface's counters \
-               are a sysctl(3) that capability mode refuses, as are routes and whether the host forwards packets. So this process does \
+               are a sysctl(3) that capability mode refuses, as are routes and whether the host forwards packets; it refuses connect(2), too. So this process does \
                nothing else: it reads typed requests from net-helper alone, and checks each name for itself",
     },
 };

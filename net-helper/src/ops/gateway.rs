@@ -5,11 +5,9 @@ use crate::platform::{HostError, NetHost, Switch};
 use nix::errno::Errno;
 use skep_proto::net::{CheckPort, Done, FORWARDED, OpenPort, Reach, SetGateway};
 use skep_proto::services::MAX_RESOLVERS;
-use skep_proto::{IfName, OneFd, Reason, Refusal, UpTo, overlap, overlap6};
+use skep_proto::{IfName, OneFd, Reason, Refusal, Transport, UpTo, overlap, overlap6};
 use std::fmt::Display;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{IpAddr, SocketAddr};
 
 /// Gives a switch a gateway, or takes it. Rules are there before the address, and go after it. After a step that failed there is none.
 pub fn set((host, instance): Place<'_>, call: &SetGateway) -> Result<Done, Refusal> {
@@ -130,21 +128,13 @@ pub fn open_port((host, instance): Place<'_>, call: &OpenPort) -> Result<OneFd, 
 }
 
 /// Opens a socket to each resolver. One that the host does not reach is left out.
-pub fn open_resolvers(resolvers: &[IpAddr]) -> Result<UpTo<MAX_RESOLVERS>, Refusal> {
-    let open = |resolver: &IpAddr| -> io::Result<OwnedFd> {
-        let any: IpAddr = if resolver.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.connect((*resolver, 53))?;
-        // By fcntl(2); the standard library's way is an ioctl, which the list has not.
-        skep_sys::fd::set_nonblocking(socket.as_fd(), true)?;
-        Ok(socket.into())
-    };
+pub fn open_resolvers(host: &mut dyn NetHost, resolvers: &[IpAddr]) -> Result<UpTo<MAX_RESOLVERS>, Refusal> {
     let mut sockets = Vec::new();
     for resolver in resolvers.iter().take(MAX_RESOLVERS) {
-        match open(resolver) {
+        match host.connect(Transport::Udp, SocketAddr::new(*resolver, 53)) {
             Ok(socket) => sockets.push(socket),
-            Err(e) if matches!(e.raw_os_error().map(Errno::from_raw), Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH)) => {}
-            Err(e) => return Err(Refusal::io(format_args!("resolver {resolver}"), "connect", &e)),
+            Err(e) if matches!(e.error.raw_os_error().map(Errno::from_raw), Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH)) => {}
+            Err(e) => return Err(Refusal::io(format_args!("resolver {resolver}"), e.step, &e.error)),
         }
     }
     Ok(UpTo(sockets))

@@ -1,12 +1,11 @@
 //! Connections to servers on the net, for image-fetcher: out, and never in.
 
 use super::{Place, unlisted};
+use crate::platform::{HostError, NetHost};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect as begin, socket};
 use skep_proto::net::ConnectServer;
-use skep_proto::{OneFd, Reason, Refusal};
+use skep_proto::{OneFd, Reason, Refusal, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::str::FromStr;
 
 /// A network that the administrator lets images come from: `192.0.2.0/24`, or one address.
@@ -83,37 +82,33 @@ fn inside6(address: Ipv6Addr) -> Option<&'static str> {
 }
 
 /// Whether the host itself has the address: by it, it would reach itself. Nothing is sent.
-fn is_own(address: IpAddr) -> std::io::Result<bool> {
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect((address, 9))?;
-    Ok(socket.local_addr()?.ip() == address)
+fn is_own(host: &mut dyn NetHost, address: IpAddr) -> Result<bool, HostError> {
+    let socket = UdpSocket::from(host.connect(Transport::Udp, SocketAddr::new(address, 9))?);
+    let from = socket.local_addr().map_err(HostError::step("look for a way"))?;
+    Ok(from.ip() == address)
 }
 
 /// [`ConnectServer`]. `allowed`: what the administrator named; of that, only the suite's own networks are refused.
 pub fn connect((host, instance): Place<'_>, allowed: &[Network], call: &ConnectServer) -> Result<OneFd, Refusal> {
     let address = call.address.to_canonical();
     let object = format!("server {}", SocketAddr::new(address, call.port));
-    if let Some(why) = host.no_connections() {
-        return Err(Refusal::new(Reason::Unsupported, object).note(why));
-    }
     let refused = |why: &str| {
         let refusal = Refusal::new(Reason::PermissionDenied, &object).field("url");
         Err(refusal.note(format_args!(
             "{address}: {why}, and images come from public addresses; the host's administrator may name others (skep up --fetch-from)"
         )))
     };
-    let failed = |step: &str, e: std::io::Error| match e.raw_os_error().map(Errno::from_raw) {
+    let failed = |e: HostError| match e.error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => {
-            Refusal::new(Reason::Unavailable, &object).note(format_args!("this host has no way there: {e}"))
+            Refusal::new(Reason::Unavailable, &object).note(format_args!("this host has no way there: {}", e.error))
         }
-        _ => Refusal::io(&object, step, &e),
+        _ => Refusal::io(&object, e.step, &e.error),
     };
     if !allowed.iter().any(|network| network.has(address)) {
         if let Some(why) = inside(address) {
             return refused(why);
         }
-        if is_own(address).map_err(|e| failed("look for a way", e))? {
+        if is_own(host, address).map_err(failed)? {
             return refused("it is this host's own");
         }
     }
@@ -126,13 +121,7 @@ pub fn connect((host, instance): Place<'_>, allowed: &[Network], call: &ConnectS
             return refused("it is one of the suite's own machines");
         }
     }
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(family, SockType::Stream, flags, None).map_err(|e| failed("make a socket", e.into()))?;
-    match begin(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, call.port))) {
-        Ok(()) | Err(Errno::EINPROGRESS) => Ok([socket]),
-        Err(e) => Err(failed("connect", e.into())),
-    }
+    Ok([host.connect(Transport::Tcp, SocketAddr::new(address, call.port)).map_err(failed)?])
 }
 
 #[cfg(test)]

@@ -11,12 +11,13 @@ pub use freebsd::{Host, other_role};
 pub use linux::{Host, other_role};
 
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::Tunnel;
-use skep_proto::{Forward, IfName, InstanceId, Rates, Subnet6, Text};
+use skep_proto::{Forward, IfName, InstanceId, Rates, Subnet6, Text, Transport};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// An interface, as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +121,20 @@ impl HostError {
     }
 }
 
+/// [`NetHost::connect`], for whoever is allowed connect(2).
+fn begin(transport: Transport, to: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let kind = match transport {
+        Transport::Udp => SockType::Datagram,
+        Transport::Tcp => SockType::Stream,
+    };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The kernel's network. Each method is one act: it is done, or nothing of it is.
 pub trait NetHost {
     /// Every interface whose name is an [`IfName`], by index.
@@ -182,9 +197,9 @@ pub trait NetHost {
         Some("this host has no rules that keep it apart")
     }
 
-    /// Why no connections to servers can be made, if they cannot.
-    fn no_connections(&self) -> Option<&'static str> {
-        Some("images are fetched from addresses on Linux so far: fetch(1) and `skep image import NAME FILE` do it in two steps")
+    /// A socket of UDP that sends to `to` alone, or one of TCP whose connection to it has begun. Nothing was sent, and neither waits.
+    fn connect(&mut self, _transport: Transport, _to: SocketAddr) -> Result<OwnedFd, HostError> {
+        Err(HostError::step("connect")(Errno::EOPNOTSUPP))
     }
 
     /// IPv4 routes of the host, but for those by which it reaches everything.

@@ -114,7 +114,7 @@ fn world(net: &mut Net7) -> (OwnedFd, OwnedFd) {
 
 #[test]
 fn guests_of_a_nat_switch_reach_what_the_host_reaches_and_not_the_host() {
-    let Some(mut net) = Net7::new() else { return };
+    let Some(mut net) = Net7::routed() else { return };
     let (outside, guest) = world(&mut net);
     // On Linux a new network begins as the first one is at the moment.
     forwarding(Some(false));
@@ -187,7 +187,7 @@ fn guests_of_a_nat_switch_reach_what_the_host_reaches_and_not_the_host() {
 
 #[test]
 fn guests_of_a_host_only_switch_reach_the_host_and_nothing_beyond() {
-    let Some(mut net) = Net7::new() else { return };
+    let Some(mut net) = Net7::routed() else { return };
     let (outside, guest) = world(&mut net);
     gateway(&mut net, Reach::Host);
     let to_router = (GUEST_MAC, router(&guest));
@@ -210,7 +210,7 @@ fn guests_of_a_host_only_switch_reach_the_host_and_nothing_beyond() {
 
 #[test]
 fn a_guarded_guest_sends_only_as_who_he_is() {
-    let Some(mut net) = Net7::new() else { return };
+    let Some(mut net) = Net7::routed() else { return };
     net.switch(0, None).unwrap();
     let (guest, other) = (net.tap(1, Some(0)).unwrap(), net.tap(2, Some(0)).unwrap());
     let own = Some(Own { mac: GUEST_MAC, address: GUEST, subnet6: None });
@@ -270,7 +270,7 @@ fn a_guarded_guest_sends_only_as_who_he_is() {
 
 #[test]
 fn a_subnet_that_the_host_reaches_otherwise_is_refused() {
-    let Some(mut net) = Net7::new() else { return };
+    let Some(mut net) = Net7::routed() else { return };
     let _outside = net.network.outside("out0");
     net.network.address("out0", Ipv4Addr::new(10, 64, 7, 200));
     net.network.up("out0");
@@ -344,7 +344,7 @@ fn isolated_taps_hear_all_but_each_other() {
 /// A port of the host's leads to a guest, for whoever is outside; his answers come from that port.
 #[test]
 fn a_port_of_the_host_leads_to_a_guest() {
-    let Some(mut net) = Net7::new() else { return };
+    let Some(mut net) = Net7::routed() else { return };
     let (outside, guest) = world(&mut net);
     forwarding(Some(false));
     let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out, subnet6: None });

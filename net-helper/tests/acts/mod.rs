@@ -2,6 +2,7 @@
 
 mod cables;
 mod gateway;
+pub mod servers;
 
 use crate::support::frames::{frame, hear, send};
 use crate::support::{KINDS, LOOPBACK, Network, Served, ask, host, instance, open};
@@ -25,6 +26,16 @@ impl Net7 {
         let served = Served::new(host(), true);
         let client = served.client();
         Some(Self { _served: served, client, host: host(), network })
+    }
+
+    /// The same, on a host that can have subnets. None, and a named skip, where its administrator's own rules are in the way.
+    pub fn routed() -> Option<Self> {
+        let mut net = Self::new()?;
+        if let Some(why) = net.host.no_subnets() {
+            println!("SKIP {}: {why}", std::thread::current().name().unwrap_or("?"));
+            return None;
+        }
+        Some(net)
     }
 
     pub fn links(&mut self) -> Vec<Link> {

@@ -24,12 +24,12 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use outside::Outside;
 use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
-use skep_proto::{Forward, IfName, InstanceId, Text};
+use skep_proto::{Forward, IfName, InstanceId, Text, Transport};
 use skep_rights::net::{ADDRESS_IOCTLS, INTERFACE_IOCTLS, PF_IOCTLS};
 use skep_sys::freebsd::{net, pf, vxlan};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -337,6 +337,10 @@ impl NetHost for Host {
 
     fn no_subnets(&mut self) -> Option<&'static str> {
         self.why_no_subnets()
+    }
+
+    fn connect(&mut self, transport: Transport, to: SocketAddr) -> Result<OwnedFd, HostError> {
+        self.outside()?.connect(transport, to)
     }
 
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {

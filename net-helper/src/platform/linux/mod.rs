@@ -22,10 +22,10 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::{Far, Tunnel};
-use skep_proto::{Forward, HOST_LINK_LOCAL, IfName, InstanceId, Rates, Subnet6, Text};
+use skep_proto::{Forward, HOST_LINK_LOCAL, IfName, InstanceId, Rates, Subnet6, Text, Transport};
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use vxlan::Settings;
@@ -243,8 +243,8 @@ impl NetHost for Host {
         self.filter.is_none().then_some("this kernel has no nf_tables, whose rules keep a subnet apart")
     }
 
-    fn no_connections(&self) -> Option<&'static str> {
-        None
+    fn connect(&mut self, transport: Transport, to: SocketAddr) -> Result<OwnedFd, HostError> {
+        super::begin(transport, to).map_err(HostError::step("connect"))
     }
 
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {

@@ -5,7 +5,7 @@ use crate::support::{Network, PATIENCE, any_socket, ask, instance, program};
 use nix::unistd::{Gid, Uid, chown, geteuid, seteuid};
 use skep_ipc::Client;
 use skep_proto::net::*;
-use skep_proto::{MachineId, NicId, Reason, SwitchId};
+use skep_proto::{MachineId, NicId, Reason, SwitchId, UpTo};
 use skep_rights::net::TABLE;
 use skep_sys::freebsd::net;
 use skep_sys::{msg, sock};
@@ -48,6 +48,7 @@ impl Program {
         let mut command = Command::new(program());
         command.arg("--state").arg(dir.path().join("state")).arg("--run").arg(dir.path().join("run"));
         command.args(["--instance", &instance().to_string(), "--uplinks", "up0"]);
+        command.args(["--resolvers", "127.0.0.1", "--fetch-from", "127.0.0.1"]);
         command.args(["--ready-fd", &theirs.as_raw_fd().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if let Some(uid) = uid {
@@ -124,6 +125,13 @@ fn it_makes_everything_from_inside_capability_mode() {
     assert_eq!(refusal.reason, Reason::InUse, "{refusal}");
     let (page, []) = ask(&mut client, ListInterfaces { own: true, after: 0 }).unwrap();
     assert_eq!(page.interfaces.len(), 6);
+    // What capability mode refuses, connect(2), is done outside of it.
+    let (_, UpTo(resolvers)) = ask(&mut client, OpenResolvers {}).unwrap();
+    assert_eq!(resolvers.len(), 1);
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let call = ConnectServer { address: [127, 0, 0, 1].into(), port: server.local_addr().unwrap().port() };
+    let (_, [_socket]) = ask(&mut client, call).unwrap();
+    server.accept().unwrap();
     drop((a, b));
     for number in 0..2 {
         ask(&mut client, DeleteTap { number }).unwrap();

@@ -1,5 +1,6 @@
 //! The part outside of capability mode: a process of its own ([`sender`]) that makes taps, sends the control messages of netgraph(4),
-//! and for switches that are subnets opens what is opened by name and asks what capability mode refuses ([`subnets`]).
+//! for switches that are subnets opens what is opened by name and asks what capability mode refuses ([`subnets`]), and connects sockets
+//! to resolvers and servers.
 //! It reads typed requests from net-helper alone, checks them for itself, and ends with it.
 //!
 //! * Messages name their nodes, which capability mode forbids. Switches of netgraph are a bridge node each, to which interfaces are
@@ -16,10 +17,10 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use skep_proto::net::Own;
 use skep_proto::wire::{decode, encode};
-use skep_proto::{Forward, IfName, InstanceId};
+use skep_proto::{Forward, IfName, InstanceId, Transport};
 use skep_sys::msg;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -70,6 +71,8 @@ enum Ask {
     Routes(u32),
     /// Whether a socket of the host's has a port.
     IsTaken(Forward),
+    /// A socket that is connected to a server, or is about to be.
+    Connect(Transport, SocketAddr),
 }
 
 /// What it says.

@@ -2,7 +2,7 @@
 //! one is checked here, too.
 
 use super::super::{DESCRIBE, ENTER_GROUP, NAME as NAME_IT, adopt, unmade};
-use super::subnets::{self, FORWARD, GUARD, OPEN_PORT, OPEN_RULES, ROUTES, TAKEN};
+use super::subnets::{self, CONNECT, FORWARD, GUARD, OPEN_PORT, OPEN_RULES, ROUTES, TAKEN};
 use super::{Answer, Ask, PAGE, Said};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -31,7 +31,7 @@ const NO_TAPS: &str = "make a tap (kldload if_tuntap)";
 pub const OPEN_TAP: &str = "open the tap";
 const COUNT: &str = "read its counters";
 /// Steps, as errors name them.
-pub const STEPS: [&str; 23] = [
+pub const STEPS: [&str; 24] = [
     FOREIGN_TAP,
     MAKE_TAP,
     NO_TAPS,
@@ -55,6 +55,7 @@ pub const STEPS: [&str; 23] = [
     FORWARD,
     ROUTES,
     TAKEN,
+    CONNECT,
 ];
 
 /// Why it did not begin.
@@ -112,6 +113,7 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
         };
         let acted = match &ask {
             Ask::MakeTap(name) => opens(sender.make_tap(name)),
+            Ask::Connect(transport, to) => opens(subnets::connect(*transport, *to)),
             Ask::OpenRules => opens(subnets::open_rules()),
             Ask::OpenPort(name) => opens(sender.open_port(name)),
             Ask::Count(name, index) => sender.count(name, *index),
@@ -186,7 +188,8 @@ impl Sender {
             | Ask::OpenPort(_)
             | Ask::Forward(_)
             | Ask::Routes(_)
-            | Ask::IsTaken(_) => {}
+            | Ask::IsTaken(_)
+            | Ask::Connect(..) => {}
         }
         Ok(Vec::new())
     }

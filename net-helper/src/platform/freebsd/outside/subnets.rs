@@ -1,9 +1,10 @@
 //! What switches that are subnets need of the part outside: /dev/pf and /dev/bpf, which are opened by name; what guests may send, which
-//! messages of netgraph say; whether the host forwards packets, and its routes, which are sysctl(3)s that capability mode refuses.
+//! messages of netgraph say; whether the host forwards packets, and its routes, which are sysctl(3)s that capability mode refuses; and
+//! sockets to resolvers and servers, since it refuses connect(2), too.
 
 use super::sender::{HOOKS, Sender, Step, path, step};
 use super::{Ask, Outside, PAGE, Said};
-use crate::platform::{HostError, Route};
+use crate::platform::{HostError, Route, begin};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 use skep_proto::net::Own;
@@ -14,7 +15,7 @@ use skep_sys::freebsd::{bpf, netgraph, routes, set_sysctl_number, sysctl_number}
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 pub const OPEN_RULES: &str = "open /dev/pf (kldload pf)";
@@ -23,6 +24,7 @@ pub const GUARD: &str = "keep a guest to his own addresses (kldload ng_ether ng_
 pub const FORWARD: &str = "forward packets (net.inet.ip.forwarding)";
 pub const ROUTES: &str = "list routes";
 pub const TAKEN: &str = "ask who has a port";
+pub const CONNECT: &str = "connect";
 
 /// Whether the host forwards packets of IPv4 (inet(4)).
 const FORWARDING: &CStr = c"net.inet.ip.forwarding";
@@ -66,6 +68,11 @@ impl Outside {
             Said::Is(taken) => Ok(taken),
             _ => Err(HostError::step(TAKEN)(Errno::EBADMSG)),
         }
+    }
+
+    /// A socket that is connected to a server, or is about to be.
+    pub fn connect(&self, transport: Transport, to: SocketAddr) -> Result<OwnedFd, HostError> {
+        self.ask_for_one(&Ask::Connect(transport, to), CONNECT)
     }
 
     /// IPv4 routes of the host.
@@ -124,6 +131,10 @@ pub(super) fn is_taken(forward: &Forward) -> Step<Said> {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(Said::Is(false)),
         result => step(TAKEN, result).map(|()| Said::Is(false)),
     }
+}
+
+pub(super) fn connect(transport: Transport, to: SocketAddr) -> Step<OwnedFd> {
+    limited(CONNECT, "server", step(CONNECT, begin(transport, to))?)
 }
 
 pub(super) fn list(after: u32) -> Step<Said> {
