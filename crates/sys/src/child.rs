@@ -51,6 +51,16 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+impl Child {
+    /// The descriptor that it hangs on, where it does (FreeBSD).
+    pub fn held(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        #[cfg(target_os = "freebsd")]
+        return Some(std::os::fd::AsFd::as_fd(&self.process));
+        #[cfg(target_os = "linux")]
+        None
+    }
+}
+
 #[cfg(target_os = "linux")]
 impl Drop for Child {
     fn drop(&mut self) {

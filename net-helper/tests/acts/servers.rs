@@ -2,14 +2,21 @@
 
 use super::Net7;
 use crate::support::{LOOPBACK, ask};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skep_proto::net::{ConnectServer, Gateway, OpenResolvers, Reach, SetGateway};
 use skep_proto::{Reason, UpTo};
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 pub fn connect_to(net: &mut Net7, address: &str) -> Result<OwnedFd, Reason> {
     let call = ConnectServer { address: address.parse().unwrap(), port: 4430 };
     ask(&mut net.client, call).map(|(_, [socket])| socket).map_err(|refusal| refusal.reason)
+}
+
+/// Whoever gets such a socket can wait on it, and not change it.
+fn wait(socket: &impl AsFd) {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, PollTimeout::NONE).unwrap(), 1);
 }
 
 #[test]
@@ -22,7 +29,7 @@ fn no_connection_leads_inside() {
     let (mut there, _) = server.accept().unwrap();
     std::io::Write::write_all(&mut there, b"hello").unwrap();
     let mut socket = std::net::TcpStream::from(socket);
-    socket.set_nonblocking(false).unwrap();
+    wait(&socket);
     let mut buffer = [0; 5];
     std::io::Read::read_exact(&mut socket, &mut buffer).unwrap();
     assert_eq!(&buffer, b"hello");
@@ -62,7 +69,7 @@ fn a_socket_to_a_resolver_sends_to_it_alone() {
     let (got, from) = resolver.recv_from(&mut buffer).unwrap();
     assert_eq!(&buffer[..got], b"who");
     resolver.send_to(b"me", from).unwrap();
-    socket.set_nonblocking(false).unwrap();
+    wait(&socket);
     let got = socket.recv(&mut buffer).unwrap();
     assert_eq!(&buffer[..got], b"me");
     assert_eq!(socket.peer_addr().unwrap(), "127.0.0.1:53".parse().unwrap());

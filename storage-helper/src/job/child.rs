@@ -62,7 +62,13 @@ impl Progress<'_> {
 pub(super) fn start<W: Work>(work: W, channel: BorrowedFd<'_>) -> std::io::Result<(Child, OwnedFd)> {
     let (ours, theirs) = sock::seqpacket_pair()?;
     match fork()? {
-        Forked::Parent(child) => Ok((child, ours)),
+        Forked::Parent(child) => {
+            limit("job's result", ours.as_fd())?;
+            if let Some(process) = child.held() {
+                limit("job's process", process)?;
+            }
+            Ok((child, ours))
+        }
         Forked::Child => {
             // Nothing may leave this function here: it would run on as a second helper.
             let result = catch_unwind(AssertUnwindSafe(|| in_child(work, channel, theirs.as_fd())));
@@ -73,6 +79,11 @@ pub(super) fn start<W: Work>(work: W, channel: BorrowedFd<'_>) -> std::io::Resul
             process::exit_now(0)
         }
     }
+}
+
+/// Limits a descriptor that the helper keeps to its line of the table.
+pub(super) fn limit(line: &'static str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    skep_sandbox::limit_one(&skep_rights::storage::TABLE, line, fd).map_err(|e| std::io::Error::other(e.to_string()))
 }
 
 fn in_child<W: Work>(work: W, channel: BorrowedFd<'_>, result: BorrowedFd<'_>) -> Result<Made, Refusal> {

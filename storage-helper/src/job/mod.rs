@@ -104,14 +104,16 @@ impl Jobs {
         if busy { Err(Refusal::new(Reason::InUse, object(disk)).note("a job is making it")) } else { Ok(()) }
     }
 
-    /// Refuses a job more than there may be, and a channel that is not one. To be called before anything is made.
+    /// Refuses a job more than there may be, and a channel that is not one; limits the channel. To be called before anything is made.
     pub fn check(&self, disk: DiskId, channel: BorrowedFd<'_>) -> Result<(), Refusal> {
         use nix::sys::socket::{SockType, getsockopt, sockopt};
         if self.list.len() >= MAX_JOBS {
             return Err(Refusal::new(Reason::LimitReached, object(disk)).note(format_args!("{MAX_JOBS} jobs run already")));
         }
         match getsockopt(&channel, sockopt::SockType) {
-            Ok(SockType::SeqPacket) => Ok(()),
+            Ok(SockType::SeqPacket) => {
+                child::limit("job's channel", channel).map_err(|e| Refusal::io(object(disk), "limit the channel", &e))
+            }
             _ => Err(Refusal::new(Reason::InvalidValue, object(disk)).field("channel").note("a seqpacket socket is expected")),
         }
     }
