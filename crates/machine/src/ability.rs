@@ -46,11 +46,13 @@ pub enum Ability {
     DiskGrowth,
     /// Speak IPv6 on a switch with a subnet.
     SwitchIpv6,
+    /// Have switches of VALE.
+    SwitchVale,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -70,6 +72,7 @@ impl Ability {
         Self::DiskRates,
         Self::DiskGrowth,
         Self::SwitchIpv6,
+        Self::SwitchVale,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -94,6 +97,7 @@ impl Ability {
             Self::DiskRates => "disk-rates",
             Self::DiskGrowth => "disk-growth",
             Self::SwitchIpv6 => "switch-ipv6",
+            Self::SwitchVale => "switch-vale",
         }
     }
 
@@ -168,6 +172,11 @@ impl Ability {
             (Self::SwitchIpv6, Hypervisor::Bhyve) => {
                 "skep's filters of frames (ng_bpf) and its rules of pf(4) know no IPv6 so far, and without them a guest could be anybody; IPv4 alone is spoken on its subnets"
             }
+            // netmap.c looks a card up by name and asks for no privilege (read in 15.1's sources).
+            (Self::SwitchVale, Hypervisor::Bhyve) => {
+                "whoever may open netmap(4), by which VALE is reached, may take over the host's network cards, and bhyve opens it by name: no cell has it; use bridged, internal or netgraph"
+            }
+            (Self::SwitchVale, Hypervisor::Qemu) => "VALE is a part of netmap(4), which is FreeBSD's; use bridged or internal",
             _ => "this host does not have it",
         }
     }
