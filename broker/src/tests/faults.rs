@@ -2,6 +2,7 @@
 
 use super::suite::{Life, Session, Suite};
 use super::world::Cut;
+use crate::db::machines::{Machines, Which};
 use skep_proto::broker::*;
 use skep_proto::{Refusal, Text};
 
@@ -150,4 +151,46 @@ fn the_broker_may_die_in_any_call() {
             suite.settled(&life.broker).await;
         });
     }
+}
+
+/// A disk's rates are written down, then told. A broker that dies in between is followed by one that tells them.
+#[test]
+fn rates_that_a_broker_died_upon_are_told_by_the_next() {
+    if !crate::platform::capabilities(0).abilities.contains(&skep_machine::Ability::DiskRates) {
+        return;
+    }
+    let suite = Suite::new();
+    let told = || suite.world.lock().calls.iter().filter(|call| **call == "LimitDisk").count();
+    suite.live(async |life: Life| {
+        life.up().await;
+        let mut s = life.session().await;
+        s.disk("root").await.expect("a disk");
+        s.machine("web", &["root"]).await.expect("a machine");
+        s.act("web", Act::Start).await.expect("a start");
+        suite.world.lock().block = Some("LimitDisk");
+        let rates = DiskRatesDraft { write_bps: Some(1 << 20), ..DiskRatesDraft::default() };
+        let set = DiskSet { disk: Text::lossy("root"), name: None, description: None, image: None, rates };
+        tokio::select! {
+            () = suite.world.die.notified() => {}
+            done = s.ask(set) => panic!("{done:?}"),
+        }
+    });
+    assert_eq!(told(), 1);
+    suite.world.lock().cut = None;
+    suite.world.resume();
+    suite.live(async |life: Life| {
+        life.up().await;
+        let running = || {
+            let machines = life.broker.read(|db| db.machines(Which::After("", u32::MAX, None))).expect("machines");
+            machines.into_iter().next().and_then(|machine| machine.applied).expect("it runs")
+        };
+        let mut news = life.broker.news();
+        while running().rates_of(0).write_bps != 1 << 20 {
+            tokio::select! {
+                _ = news.changed() => {}
+                () = suite.world.news.notified() => {}
+            }
+        }
+        assert_eq!(told(), 2);
+    });
 }
