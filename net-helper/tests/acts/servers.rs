@@ -3,7 +3,7 @@
 use super::Net7;
 use crate::support::{LOOPBACK, ask};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use skep_proto::net::{ConnectServer, Gateway, OpenResolvers, Reach, SetGateway};
+use skep_proto::net::{ConnectServer, DeleteSwitch, Gateway, OpenResolvers, Reach, SetGateway};
 use skep_proto::{Reason, UpTo};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -47,6 +47,8 @@ fn no_connection_leads_inside() {
     let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out, subnet6: None });
     ask(&mut net.client, SetGateway { number: 0, gateway, forwards: vec![] }).unwrap();
     assert_eq!(connect_to(&mut net, "10.64.7.5").unwrap_err(), Reason::PermissionDenied);
+    // With its rules, where the network is the host's own.
+    ask(&mut net.client, DeleteSwitch { number: 0 }).unwrap();
 }
 
 #[test]

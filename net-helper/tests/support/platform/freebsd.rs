@@ -4,7 +4,7 @@ use super::super::{instance, uplinks};
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
-use skep_net_helper::platform::Host;
+use skep_net_helper::platform::{Host, NetHost};
 use skep_sys::freebsd::net;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -139,7 +139,10 @@ impl Drop for Network {
                 let _ = net::destroy(socket.as_fd(), &name);
             }
         }
+        // Rules of switches that are gone now; the next test's frames would meet them.
+        let swept = host().sweep(instance());
         if !std::thread::panicking() {
+            swept.unwrap();
             assert_eq!(net::list(socket.as_fd()).unwrap(), self.before, "the host is as it was");
         }
     }
