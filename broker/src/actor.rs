@@ -3,19 +3,20 @@
 
 use crate::broker::Broker;
 use crate::cell;
-use crate::db::disks::{Disks, Stage};
+use crate::db::disks::Stage;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::{Change, Who};
 use crate::layers;
 use crate::life::{Effect, Input, Life, word};
 use crate::operations::Operation;
+use crate::remote;
 use crate::requests::whole::not_returning;
 use crate::served;
-use crate::spec::{Boot, Spec};
+use crate::spec::Spec;
 use crate::upkeep::{Pauses, again};
 use skep_ipc::aio::Port;
 use skep_proto::broker::{Act, MachineState, OperationView};
-use skep_proto::{DiskId, MachineId, OperationId, Reason, Refusal};
+use skep_proto::{MachineId, OperationId, Reason, Refusal};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -378,7 +379,9 @@ impl Actor {
             };
             cell::listen(&broker, id, port, tell).await;
         }));
-        self.keepers = vec![console, listening];
+        let disks = remote::keepers(&self.broker, self.id).into_iter().map(|keeper| Task(tokio::task::spawn_local(keeper)));
+        // Listening is the last: whoever clears the cell away waits for its end.
+        self.keepers = [console].into_iter().chain(disks).chain([listening]).collect();
     }
 
     /// What was to be in a drive at its first boot only is out of it at the next.
@@ -464,32 +467,11 @@ fn record(change: &Change<'_>, machine: &MachineRow, old: &Life, new: &Life, slo
 
 /// Lets a machine start: its disks are free, and it gets a slot.
 fn admit(broker: &Broker, change: &Change<'_>, machine: &MachineRow) -> Result<u16, Refusal> {
-    check_disks(broker, change, machine)?;
+    cell::check_disks(broker, change, machine)?;
     not_returning(change, machine)?;
     let full = || Refusal::new(Reason::LimitReached, format_args!("machine {}", machine.name)).note("too many machines run");
     match machine.slot {
         Some(slot) => Ok(slot),
         None => change.free_slot(machine.id, cell::SLOTS)?.ok_or_else(full),
     }
-}
-
-/// Refuses a machine while a disk of it is written by another one, or would be written while another one reads it.
-pub fn check_disks(broker: &Broker, disks: &impl Disks, machine: &MachineRow) -> Result<(), Refusal> {
-    let mut wanted: Vec<(DiskId, bool, String)> = Vec::new();
-    for (disk, name) in machine.spec.disks.iter().zip(&machine.disk_names) {
-        wanted.push((disk.disk, !disk.read_only, name.to_string()));
-    }
-    if let Boot::Direct { kernel, initrd, .. } = machine.spec.boot {
-        wanted.push((kernel, false, machine.files.0.to_string()));
-        wanted.extend(initrd.map(|initrd| (initrd, false, machine.files.1.to_string())));
-    }
-    for (id, writes, name) in wanted {
-        broker.free(id, &name)?;
-        let users = disks.disk_users(id)?;
-        let clash = users.iter().find(|u| u.active && u.machine != machine.id && (writes || u.writes));
-        if let Some(user) = clash {
-            return Err(Refusal::new(Reason::InUse, format_args!("disk {name}")).note(format_args!("by machine {}", user.name)));
-        }
-    }
-    Ok(())
 }

@@ -1,14 +1,16 @@
 //! What is done with a machine's cell: made, told, listened to, cleared away. Nothing here decides.
 
-use crate::actor::check_disks;
 use crate::broker::Broker;
 use crate::db::Who;
+use crate::db::disks::Disks;
+use crate::db::iscsi::Iscsi;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::Nics;
 use crate::helpers::{Lent, PATIENCE, ask};
 use crate::layers;
 use crate::life::{Found, Input};
 use crate::platform;
+use crate::remote;
 use crate::served;
 use crate::spec::{Boot, Disk, Spec};
 use crate::taps::{self, Tap};
@@ -21,8 +23,8 @@ use skep_proto::runner::{
     self, Configure, End, GrowDisk, Kill, Leave, LimitDisk, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status,
     SwitchDisks, TakePort, TakeSerial, Watch,
 };
-use skep_proto::storage::{LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
-use skep_proto::{Call, CpuList, Fds, MachineId, Reason, Refusal, UpTo, wire};
+use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
+use skep_proto::{Call, CpuList, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -70,6 +72,11 @@ fn load(broker: &Broker, id: MachineId) -> Result<MachineRow, Refusal> {
     broker.read(|db| db.machine(id))?.ok_or_else(|| Refusal::new(Reason::NotFound, format_args!("machine {id}")))
 }
 
+/// What a machine runs with, if it is known.
+pub fn applied(broker: &Broker, id: MachineId) -> Option<Spec> {
+    load(broker, id).ok()?.applied
+}
+
 /// The hypervisor's configuration as a memory file, and whether it needs the processor's virtualisation.
 async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -> Result<(OwnedFd, bool), Refusal> {
     let object = format!("machine {}", machine.name);
@@ -101,6 +108,33 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
     };
     let file = write().map_err(|e| Refusal::io(&object, "write the configuration", &e))?;
     Ok((file, model.acceleration == skep_machine::Acceleration::Kvm))
+}
+
+/// Refuses a machine while a disk of it is written by another one, or would be written while another one reads it.
+pub fn check_disks(broker: &Broker, disks: &(impl Disks + Iscsi), machine: &MachineRow) -> Result<(), Refusal> {
+    let mut wanted: Vec<(DiskId, bool, String)> = Vec::new();
+    for (disk, name) in machine.spec.disks.iter().zip(&machine.disk_names) {
+        wanted.push((disk.disk, !disk.read_only, name.to_string()));
+    }
+    if let Boot::Direct { kernel, initrd, .. } = machine.spec.boot {
+        wanted.push((kernel, false, machine.files.0.to_string()));
+        wanted.extend(initrd.map(|initrd| (initrd, false, machine.files.1.to_string())));
+    }
+    for (id, writes, name) in wanted {
+        broker.free(id, &name)?;
+        let users = disks.disk_users(id)?;
+        // A target is logged in to once, by the process of one machine.
+        let alone = disks.disk(id)?.is_some_and(|row| row.kind == DiskKind::Iscsi);
+        let clash = users.iter().find(|u| u.active && u.machine != machine.id && (alone || writes || u.writes));
+        if let Some(user) = clash {
+            return Err(Refusal::new(Reason::InUse, format_args!("disk {name}")).note(format_args!("by machine {}", user.name)));
+        }
+        // Whoever has it by earlier settings.
+        if disks.iscsi(id)?.and_then(|row| row.machine).is_some_and(|other| other != machine.id) {
+            return Err(Refusal::new(Reason::InUse, format_args!("disk {name}")).note("by a machine that was started with it"));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the cell of a machine and starts the hypervisor in it (ARCHITECTURE.md, "How a machine starts"). `watch` gets the runner's
@@ -140,7 +174,7 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     }
     let mut layers = Vec::new();
     for (slot, (disk, name)) in (0..).zip(spec.disks.iter().zip(&machine.disk_names)) {
-        if disk.flags.ejected {
+        if disk.flags.ejected || disk.kind == DiskKind::Iscsi {
             continue;
         }
         let under = spec.layers.iter().find(|layers| layers.slot == slot);
@@ -192,7 +226,9 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     let serial = spec.ports().iter().map(|port| port.port()).collect();
     let sound_in = spec.sound_in.filter(|dsp| spec.sound_out != Some(*dsp));
     let sound = [spec.sound_out, sound_in].into_iter().flatten().filter(|_| spec.sound).collect();
-    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit, shares: spec.shares.clone(), serial, sound };
+    let (remotes, shares) = (remote::of(spec), spec.shares.clone());
+    let remote = remotes.iter().map(|(slot, _)| *slot).collect();
+    let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit, shares, serial, sound, remote };
     // First, so that a broker that comes back to a running machine knows with what.
     broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
     let (made, []) = broker.cells.call_with(who, call, fds).await.map_err(|r| about(r, &object))?;
@@ -215,6 +251,14 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         let mut runner = broker.lent_runner(id).await?;
         layers::keep(who, &mut runner, layers).await?;
         start_console(broker, who, id, slot, &mut runner).await?;
+        for (slot, disk) in &remotes {
+            let name = machine.disk_names.get(usize::from(*slot)).map(|name| format!("disk {name}")).unwrap_or_default();
+            let served = remote::serve(broker, who, id, &mut runner, *slot, disk).await;
+            served.map_err(|refusal| {
+                let note = format!("{name}: {}", refusal.note);
+                refusal.note(note)
+            })?;
+        }
         let (_, [events]) = runner.ask(who, Watch {}, [], PATIENCE).await?;
         watch(Port::new(events).map_err(|e| Refusal::io(&object, "watch its runner", &e))?);
         runner.ask(who, runner::Start {}, [], START).await
@@ -419,6 +463,7 @@ pub async fn clear(
             Err(refusal) => return Err(refusal),
         }
     }
+    remote::stop_all(broker, who, machine).await?;
     let nics = broker.read(|db| db.nics_of(machine))?;
     served::leave(broker, who, &nics).await;
     for nic in nics {

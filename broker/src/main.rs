@@ -19,6 +19,7 @@ mod policy;
 mod quota;
 mod rates;
 mod reconcile;
+mod remote;
 mod requests;
 mod route;
 mod seats;

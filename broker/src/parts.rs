@@ -96,7 +96,11 @@ pub fn model_rates(rates: DiskRates) -> model::DiskRates {
 
 /// How a disk is kept, as the engines read it.
 pub fn format(kind: DiskKind) -> model::Format {
-    if kind == DiskKind::Qcow2 { model::Format::Qcow2 } else { model::Format::Raw }
+    match kind {
+        DiskKind::Raw | DiskKind::Zvol => model::Format::Raw,
+        DiskKind::Qcow2 => model::Format::Qcow2,
+        DiskKind::Iscsi => model::Format::Remote,
+    }
 }
 
 /// A shared directory, as the engines read it.

@@ -292,6 +292,7 @@ pub fn about(request: &BrokerRequest) -> String {
         R::MachineLaunch(c) => format!("machine {} from {}", c.name, c.image),
         R::MachineClone(c) => format!("machine {} to {}", c.machine, c.name),
         R::DiskCreate(c) => format!("disk {}", c.name),
+        R::IscsiCreate(c) => format!("disk {}", c.name),
         R::DiskImport(c) => format!("disk {}", c.name),
         R::DiskClone(c) => format!("disk {} to {}", c.disk, c.name),
         R::WholeCreate(c) => format!("snapshot {} of machine {}", c.name, c.machine),

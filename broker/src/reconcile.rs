@@ -4,6 +4,7 @@ use crate::actor::Msg;
 use crate::broker::Broker;
 use crate::cell;
 use crate::db::disks::{Disks, Stage};
+use crate::db::iscsi::Iscsi;
 use crate::db::layers::Layers;
 use crate::db::machines::{Machines, Which};
 use crate::db::nics::Nics;
@@ -35,6 +36,7 @@ impl Broker {
         let machines = self.read(|db| db.machines(Which::Unsettled))?;
         self.change(&who, |change| {
             change.forget_requests()?;
+            change.settle_iscsi()?;
             for snapshot in snapshots.iter().filter(|s| s.stage == Stage::Creating) {
                 change.snapshot_doomed(snapshot.id)?;
             }
@@ -103,6 +105,10 @@ impl Broker {
             if alive.remove(&switch.id.cell()).is_some() || !self.read(|db| db.nics_at_work(switch.id))?.is_empty() {
                 served::keep(self, switch.id);
             }
+        }
+        // Their machines' actors keep or end them.
+        for disk in self.read(|db| db.iscsi_at_work(None))? {
+            alive.remove(&disk.cell());
         }
         for machine in alive.into_keys().filter(|cell| !self.fetches.has(*cell)) {
             // Begun by this broker, since it listed machines: it is known by now.

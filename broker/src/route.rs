@@ -1,8 +1,8 @@
 //! Every request, one line each.
 
 use crate::requests::{
-    Cx, disk, event, fetch, firmware, group, host, launch, machine, machine_jobs, nic, resize, snapshot, stats, stream, switch,
-    user, whole,
+    Cx, disk, event, fetch, firmware, group, host, iscsi, launch, machine, machine_jobs, nic, resize, snapshot, stats, stream,
+    switch, user, whole,
 };
 use crate::session::Desk;
 use skep_ipc::ProtocolError;
@@ -71,6 +71,7 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
         R::StatsWatch(c) => stream!(StatsWatch, c, stats::watch),
         R::MetricsGet(c) => plain!(MetricsGet, c, stats::metrics),
         R::DiskCreate(c) => plain!(DiskCreate, c, disk::create),
+        R::IscsiCreate(c) => plain!(IscsiCreate, c, iscsi::create),
         R::DiskImport(c) => stream!(DiskImport, c, disk::import),
         R::DiskFetch(c) => stream!(DiskFetch, c, fetch::fetch),
         R::DiskClone(c) => plain!(DiskClone, c, disk::copy),

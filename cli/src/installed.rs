@@ -24,6 +24,8 @@ pub struct Installed {
     pub uplinks: Option<String>,
     /// Networks inside that images may be fetched from, likewise.
     pub fetch_from: Option<String>,
+    /// Networks that portals of iSCSI targets may be in, likewise.
+    pub iscsi_portals: Option<String>,
     /// Directories that machines may share, with their names, between commas, as they stand there.
     pub shares: Option<String>,
     /// The dataset below which ZFS volumes are kept (FreeBSD).
@@ -36,7 +38,8 @@ pub const RUN: &str = "/var/run/skep";
 const MACHINES: u32 = 72_000;
 
 /// What the file lets one choose.
-const NAMES: [&str; 9] = ["state", "run", "machines", "listen", "metrics", "uplinks", "fetch_from", "shares", "dataset"];
+const NAMES: [&str; 10] =
+    ["state", "run", "machines", "listen", "metrics", "uplinks", "fetch_from", "iscsi_portals", "shares", "dataset"];
 
 /// What is wrong with the file, or with the users of the services.
 #[derive(Debug, thiserror::Error)]
@@ -123,9 +126,10 @@ impl Installed {
         let (listen, metrics) = (address("listen", "192.0.2.1:8443")?, address("metrics", "127.0.0.1:9177")?);
         let uplinks = given.get("uplinks").map(|(_, text)| text.clone());
         let fetch_from = given.get("fetch_from").map(|(_, text)| text.clone());
+        let iscsi_portals = given.get("iscsi_portals").map(|(_, text)| text.clone());
         let shares = given.get("shares").map(|(_, text)| text.clone());
         let dataset = given.get("dataset").map(|(_, text)| text.clone());
-        Ok(Self { state, run, machines, listen, metrics, uplinks, fetch_from, shares, dataset })
+        Ok(Self { state, run, machines, listen, metrics, uplinks, fetch_from, iscsi_portals, shares, dataset })
     }
 
     /// `--ids`: a system user for each service, and the machines' block.
@@ -207,7 +211,11 @@ mod tests {
     fn a_wrong_line_is_named_with_what_is_wrong() {
         for (text, line, why) in [
             ("\nstate\n", 2, "`state`: NAME = VALUE is expected"),
-            ("stat = /x", 1, "`stat`: none of state, run, machines, listen, metrics, uplinks, fetch_from, shares, dataset"),
+            (
+                "stat = /x",
+                1,
+                "`stat`: none of state, run, machines, listen, metrics, uplinks, fetch_from, iscsi_portals, shares, dataset",
+            ),
             ("run = /x\nrun = /y", 2, "`run` was given before"),
             ("state = x", 1, "`x`: an absolute path of letters, digits and /._- is expected"),
             ("state = /a b", 1, "`/a b`: an absolute path of letters, digits and /._- is expected"),

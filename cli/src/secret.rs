@@ -4,6 +4,8 @@ use crate::error::Failure;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use skep_proto::{Reason, Secret};
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// A terminal that shows nothing; as it was again when this is dropped. ^C comes as a character meanwhile, so that it is.
@@ -28,13 +30,27 @@ impl Drop for Hidden {
 
 /// One line of standard input, without a buffer of somebody else's that would keep it.
 fn line() -> Result<Zeroizing<String>, Failure> {
-    let failed = |e: std::io::Error| Failure::io("standard input", "read the password", &e);
+    line_of("standard input", std::io::stdin())
+}
+
+/// The first line of a file; `-`: of standard input.
+pub fn of_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    if path == Path::new("-") {
+        return line();
+    }
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path).map_err(|e| Failure::io(&name, "open it", &e))?;
+    line_of(&name, file)
+}
+
+fn line_of(name: &str, from: impl AsFd) -> Result<Zeroizing<String>, Failure> {
+    let failed = |e: std::io::Error| Failure::io(name, "read the password", &e);
     let wrong =
         || Failure::new(Reason::InvalidValue, "password", format_args!("at most {} bytes of UTF-8 are expected", Secret::MAX));
     let mut text = Zeroizing::new(Vec::with_capacity(Secret::MAX + 2));
     let mut byte = [0u8];
     loop {
-        match nix::unistd::read(std::io::stdin(), &mut byte) {
+        match nix::unistd::read(&from, &mut byte) {
             Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(failed(e.into())),
             Ok(0) => break,

@@ -206,6 +206,9 @@ pub fn disk(disk: &v1::Disk) -> Value {
             "read_bps": number(rates.read_bps()), "write_bps": number(rates.write_bps()),
             "read_iops": number(rates.read_iops()), "write_iops": number(rates.write_iops()),
         })),
+        "iscsi": disk.iscsi.as_ref().map(|iscsi| json!({
+            "portal": iscsi.portal, "target": iscsi.target, "lun": iscsi.lun, "chap_user": iscsi.chap_user, "initiator": iscsi.initiator,
+        })),
         "created": time(disk.create_time.as_ref()),
     })
 }

@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vhdx", vhdx),
     ("packed", packed),
     ("fetch", fetch),
+    ("iscsi", iscsi),
     ("upload", upload),
     ("volumes", volumes),
     ("variables", variables),
@@ -140,6 +141,45 @@ pub fn fetch(bytes: &[u8]) {
             if let Ok(name) = Name::from_ascii("example.org.") {
                 let _ = dns::answer(&dns::question(&name, RecordType::A, id), bytes);
             }
+        }
+    }
+}
+
+/// What targets and hypervisors send to iscsi-initiator: the first byte chooses what it is taken for.
+pub fn iscsi(bytes: &[u8]) {
+    use skep_iscsi_initiator::login::{Agreed, Login, Step};
+    use skep_iscsi_initiator::scsi::{Ask, Geometry};
+    use skep_iscsi_initiator::{nbd::Client, pdu::Reader, session::Session};
+    use skep_proto::iscsi::LoginOrder;
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind {
+        b'l' => {
+            let (Ok(initiator), Ok(portal), Ok(target)) =
+                ("iqn.2026-11.a:b".parse(), "192.0.2.1".parse(), "iqn.2026-11.a".parse())
+            else {
+                return;
+            };
+            let order = LoginOrder { initiator, isid: [0; 6], portal, target, lun: 0, chap: None };
+            let (mut login, _) = Login::new(&order);
+            let mut reader = Reader::default();
+            reader.feed(bytes);
+            while let Ok(Some(unit)) = reader.unit() {
+                if !matches!(login.hear(&unit), Ok(Step::Send(_))) {
+                    return;
+                }
+            }
+        }
+        b's' => {
+            let mut session = Session::new(Agreed { unit: 512, at_once: 512, command: 1, status: 1, most: 9 }, 0);
+            session.command(1, &Ask::Write { block: 0, blocks: 8, now: false }, vec![7; 4096], 0);
+            session.command(2, &Ask::Read { block: 0, blocks: 8 }, Vec::new(), 4096);
+            let _ = session.hear(bytes);
+            session.take_back();
+        }
+        _ => {
+            let mut client = Client::new(Geometry { blocks: 2048, block: 512 }, kind & 1 == 0);
+            client.feed(bytes);
+            while let Ok(Some(_)) = client.asked() {}
         }
     }
 }

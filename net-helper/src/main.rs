@@ -24,12 +24,15 @@ enum Error {
 }
 
 fn start() -> Result<(), Error> {
-    let start = Start::from_args(&["uplinks", "resolvers", "fetch-from"])?;
+    let start = Start::from_args(&["uplinks", "resolvers", "fetch-from", "iscsi-portals"])?;
     let uplinks = uplinks(start.extra.get("uplinks").map_or("", String::as_str)).map_err(StartError::Flags)?;
     let resolvers = resolvers(start.extra.get("resolvers").map_or("", String::as_str)).map_err(StartError::Flags)?;
-    let fetch_from = start.extra.get("fetch-from").map_or("", String::as_str).split(',').filter(|network| !network.is_empty());
-    let fetch_from = fetch_from.map(|network| network.parse().map_err(|e| format!("--fetch-from {e}")));
-    let fetch_from = fetch_from.collect::<Result<_, _>>().map_err(StartError::Flags)?;
+    let networks = |flag: &str| {
+        let all = start.extra.get(flag).map_or("", String::as_str).split(',').filter(|network| !network.is_empty());
+        let all = all.map(|network| network.parse().map_err(|e| format!("--{flag} {e}")));
+        all.collect::<Result<_, _>>().map_err(StartError::Flags)
+    };
+    let (fetch_from, iscsi_portals) = (networks("fetch-from")?, networks("iscsi-portals")?);
     let mut scene = start.scene(Role::Net);
     let mut host = Host::acquire(&mut scene.identity)?;
     if start.ids.is_some() {
@@ -37,7 +40,13 @@ fn start() -> Result<(), Error> {
     }
     let acquired = Acquired { listener: start.bind(Role::Net, Role::Broker)?, host, journal: start.journal(TABLE.name)? };
     let inside = enter(limit(acquired, &TABLE)?, &scene)?;
-    Ok(serve(inside, start.instance, start.ids.is_some(), Given { uplinks, resolvers, fetch_from }, start.allowed(Role::Broker))?)
+    Ok(serve(
+        inside,
+        start.instance,
+        start.ids.is_some(),
+        Given { uplinks, resolvers, fetch_from, iscsi_portals },
+        start.allowed(Role::Broker),
+    )?)
 }
 
 /// The interfaces that this host's administrator gives to switches: names between commas.

@@ -19,6 +19,8 @@ pub struct Given {
     pub resolvers: Vec<IpAddr>,
     /// Networks inside that images may come from.
     pub fetch_from: Vec<Network>,
+    /// Networks that portals of iSCSI targets may be in.
+    pub iscsi_portals: Vec<Network>,
 }
 
 /// The helper.
@@ -30,13 +32,14 @@ pub struct NetHelper<H> {
     uplinks: Rc<[IfName]>,
     resolvers: Vec<IpAddr>,
     fetch_from: Vec<Network>,
+    iscsi_portals: Vec<Network>,
 }
 
 impl<H: NetHost> NetHelper<H> {
     /// Serves `host`, where `instance` marks what is ours, with what is `given`. Not `privileged`: only the list.
     pub fn new(host: H, instance: InstanceId, privileged: bool, given: Given) -> Self {
-        let Given { uplinks, resolvers, fetch_from } = given;
-        Self { host, instance, privileged, uplinks: uplinks.into(), resolvers, fetch_from }
+        let Given { uplinks, resolvers, fetch_from, iscsi_portals } = given;
+        Self { host, instance, privileged, uplinks: uplinks.into(), resolvers, fetch_from, iscsi_portals }
     }
 
     /// The host, to change it.
@@ -85,7 +88,8 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
                 ask.answer(c, |_, _, []| Ok((Done {}, gateway::open_resolvers(&mut self.host, &self.resolvers)?)))
             }
             R::ConnectServer(c) => {
-                ask.answer(c, |_, c, []| Ok((Done {}, server::connect((&mut self.host, self.instance), &self.fetch_from, &c)?)))
+                let Self { host, instance, fetch_from, iscsi_portals, .. } = self;
+                ask.answer(c, |_, c, []| Ok((Done {}, server::connect((host, *instance), fetch_from, iscsi_portals, &c)?)))
             }
             R::DeletePair(c) => ask.answer(c, |_, c, []| Ok((pair::delete(self.acting()?, &c)?, []))),
         }

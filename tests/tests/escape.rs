@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use anyhow::{Context, Result, ensure};
+use skep_tests::iscsi::{self, Target};
 use skep_tests::{Mode, Suite, escape, is_root, root, skip};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -18,13 +19,18 @@ fn compile(to: &Path) -> Result<()> {
 }
 
 fn in_the_hypervisors_place(mode: Mode, shares: &[&str]) -> Result<()> {
+    in_its_place(mode, shares, false)
+}
+
+fn in_its_place(mode: Mode, shares: &[&str], iscsi: bool) -> Result<()> {
     let suite = Suite::prepare(mode)?;
     let shared = suite.dir().join("shared");
     std::fs::create_dir(&shared)?;
     std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     std::fs::copy("/bin/true", shared.join("program"))?;
     std::os::unix::fs::symlink(suite.dir().canonicalize()?.join("secret"), shared.join("link"))?;
-    suite.ok(&["up", "--shares", &format!("dir={0},same={0}", shared.canonicalize()?.display())])?;
+    let shared = format!("dir={0},same={0}", shared.canonicalize()?.display());
+    suite.ok(&["up", "--shares", &shared, "--iscsi-portals", "127.0.0.1"])?;
     let probe = suite.dir().join("probe");
     compile(&probe)?;
     let secret = suite.dir().join("secret");
@@ -65,7 +71,12 @@ fn in_the_hypervisors_place(mode: Mode, shares: &[&str]) -> Result<()> {
     let line = facts("cell", "/usr/bin/qemu-system-x86_64", host.trim());
     suite.ok(&["disk", "create", "data", "--size", "8M"])?;
     let machine = ["vm", "create", "m", "--memory", "128M", "--kernel", "kernel", "--initrd", "initrd", "--disk", "data"];
-    let args = [&machine[..], &["--cmdline", &line], shares].concat();
+    let target = if iscsi { Some(Target::start(suite.dir(), None)?) } else { None };
+    if let Some(target) = &target {
+        suite.ok(&["disk", "create", "san", "--iscsi", iscsi::NAME, "--portal", &target.portal(), "--lun", iscsi::LUN])?;
+    }
+    let san = if iscsi { &["--disk", "san"][..] } else { &[] };
+    let args = [&machine[..], &["--cmdline", &line], shares, san].concat();
     suite.ok(&args)?;
     let (_, message) = suite.fails(&["vm", "start", "m"])?;
     let inside = suite.ok(&["vm", "log", "m", "--hypervisor"])?;
@@ -73,7 +84,10 @@ fn in_the_hypervisors_place(mode: Mode, shares: &[&str]) -> Result<()> {
     victim.kill()?;
     victim.wait()?;
 
-    escape::judge(&outside, &inside, "docs/escape.md", &[]).with_context(|| message.clone())?;
+    // It connects to its disk, and there is nothing else that it could.
+    let known = if iscsi { &["unix_socket"][..] } else { &[] };
+    escape::judge(&outside, &inside, "docs/escape.md", known).with_context(|| message.clone())?;
+    drop(target);
     suite.finish()
 }
 
@@ -110,4 +124,13 @@ fn nor_out_of_one_that_shares_directories() -> Result<()> {
         skip!("the attempts outside need root");
     }
     in_the_hypervisors_place(Mode::Root, &["--share", "dir,ro", "--share", "same"])
+}
+
+/// The right to connect to one's disk is no right to anything else.
+#[test]
+fn nor_out_of_one_with_an_iscsi_disk() -> Result<()> {
+    if !is_root() {
+        skip!("the attempts outside need root");
+    }
+    in_its_place(Mode::Root, &[], true)
 }

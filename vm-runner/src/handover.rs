@@ -30,6 +30,8 @@ pub struct RunnerArgs {
     pub shares: bool,
     /// Numbers of its serial ports.
     pub serial: Vec<u8>,
+    /// Slots of disks that are reached over a socket of the cell.
+    pub remote: Vec<u8>,
 }
 
 impl RunnerArgs {
@@ -39,9 +41,9 @@ impl RunnerArgs {
         let accelerator = if self.kvm { "kvm" } else { "tcg" };
         let shares = if self.shares { "shares" } else { "alone" };
         let limit = self.file_limit.to_string();
-        let serial: Vec<String> = self.serial.iter().map(ToString::to_string).collect();
+        let numbers = |list: &[u8]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let first = [RUNNER.into(), self.machine.to_string(), roles.join(","), accelerator.into()];
-        first.into_iter().chain([limit, shares.into(), serial.join(",")]).collect()
+        first.into_iter().chain([limit, shares.into(), numbers(&self.serial), numbers(&self.remote)]).collect()
     }
 
     /// From a command line, the program's name left out.
@@ -52,9 +54,10 @@ impl RunnerArgs {
         let kvm = args.next()? == "kvm";
         let file_limit = args.next()?.parse().ok()?;
         let shares = args.next()? == "shares";
-        let serial = args.next()?;
-        let serial = serial.split(',').filter(|n| !n.is_empty()).map(|n| n.parse().ok()).collect::<Option<_>>()?;
-        args.next().is_none().then_some(Self { machine, roles, kvm, file_limit, shares, serial })
+        let numbers =
+            |text: String| text.split(',').filter(|n| !n.is_empty()).map(|n| n.parse().ok()).collect::<Option<Vec<u8>>>();
+        let (serial, remote) = (numbers(args.next()?)?, numbers(args.next()?)?);
+        args.next().is_none().then_some(Self { machine, roles, kvm, file_limit, shares, serial, remote })
     }
 }
 
@@ -91,8 +94,10 @@ mod tests {
         let roles =
             vec![FdRole::Config, FdRole::Kernel, FdRole::Initrd, FdRole::Vars, FdRole::Disk(7), FdRole::Tap(0), FdRole::Log];
         let machine = MachineId::from_u128(7);
-        for serial in [vec![], vec![1], vec![1, 4]] {
-            let args = RunnerArgs { machine, roles: roles.clone(), kvm: false, file_limit: 1 << 40, shares: true, serial };
+        for numbers in [vec![], vec![1], vec![1, 4]] {
+            let (serial, remote) = (numbers.clone(), numbers);
+            let args =
+                RunnerArgs { machine, roles: roles.clone(), kvm: false, file_limit: 1 << 40, shares: true, serial, remote };
             assert_eq!(RunnerArgs::parse(args.to_args().into_iter()), Some(args));
         }
     }

@@ -248,6 +248,7 @@ fn wrong_descriptors_are_refused() {
             shares: vec![],
             serial: vec![1],
             sound: vec![],
+            remote: vec![],
         };
         let refusal = spawner.ask(call, UpTo(given)).unwrap_err();
         assert_eq!(refusal.reason, Reason::InvalidValue, "{refusal}");

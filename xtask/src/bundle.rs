@@ -25,6 +25,7 @@ const TESTED: &[&str] = &[
     "skep-console-proxy",
     "skep-guest-services",
     "skep-image-fetcher",
+    "skep-iscsi-initiator",
     "skep-vm-runner",
     "skep-broker",
     "skep-api-frontend",
@@ -113,6 +114,7 @@ fn check(dir: &Path) -> Result<()> {
         "skep-console-proxy",
         "skep-guest-services",
         "skep-image-fetcher",
+        "skep-iscsi-initiator",
     ] {
         let bytes = fs::read(dir.join("bin").join(program)).with_context(|| program.to_owned())?;
         // The interpreter's name tells a FreeBSD program.

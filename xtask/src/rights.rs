@@ -193,6 +193,7 @@ fn uid(table: &Process) -> &'static str {
         Uid::PerMachine => "one per machine",
         Uid::PerSwitch => "one per switch",
         Uid::PerFetch => "one per fetch",
+        Uid::PerInitiator => "one per iSCSI disk at work",
     }
 }
 

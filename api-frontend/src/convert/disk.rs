@@ -3,7 +3,10 @@
 use super::{invalid, known, maybe_named, strings, time, value};
 use skep_api::v1;
 use skep_proto::Refusal;
-use skep_proto::broker::{DiskCreate, DiskFetch, DiskImport, DiskRatesDraft, DiskView, ImageFacts, SnapshotView, WholeView};
+use skep_proto::broker::{
+    DiskCreate, DiskFetch, DiskImport, DiskRatesDraft, DiskView, ImageFacts, IscsiCreate, SnapshotView, WholeView,
+};
+use skep_proto::iscsi::Chap;
 use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 
 /// A disk.
@@ -12,6 +15,7 @@ pub fn disk(view: DiskView) -> v1::Disk {
         DiskKind::Raw => v1::DiskKind::Raw,
         DiskKind::Qcow2 => v1::DiskKind::Qcow2,
         DiskKind::Zvol => v1::DiskKind::Zvol,
+        DiskKind::Iscsi => v1::DiskKind::Iscsi,
     };
     v1::Disk {
         id: view.id.to_string(),
@@ -37,6 +41,13 @@ pub fn disk(view: DiskView) -> v1::Disk {
             write_bps: Some(view.rates.write_bps),
             read_iops: Some(view.rates.read_iops),
             write_iops: Some(view.rates.write_iops),
+        }),
+        iscsi: view.iscsi.map(|iscsi| v1::IscsiDisk {
+            portal: iscsi.portal.to_string(),
+            target: iscsi.target.to_string(),
+            lun: iscsi.lun.into(),
+            chap_user: iscsi.user.to_string(),
+            initiator: iscsi.initiator.to_string(),
         }),
     }
 }
@@ -86,6 +97,7 @@ fn kind(number: i32) -> Result<DiskKind, Refusal> {
         v1::DiskKind::Unspecified | v1::DiskKind::Raw => DiskKind::Raw,
         v1::DiskKind::Qcow2 => DiskKind::Qcow2,
         v1::DiskKind::Zvol => DiskKind::Zvol,
+        v1::DiskKind::Iscsi => return Err(invalid("disk", "kind", "what it is of is said with `iscsi`")),
     })
 }
 
@@ -97,6 +109,28 @@ pub fn create(request: &v1::CreateDiskRequest) -> Result<DiskCreate, Refusal> {
     }
     let group = maybe_named("disk", "group", &request.group)?;
     Ok(DiskCreate { name, kind: kind(request.kind)?, size: request.size_bytes, group })
+}
+
+/// Which logical unit to make a disk of.
+pub fn iscsi(request: v1::CreateDiskRequest, disk: v1::IscsiDisk) -> Result<IscsiCreate, Refusal> {
+    let name = value("disk", "name", &request.name)?;
+    let object = format!("disk {name}");
+    if request.size_bytes != 0 {
+        return Err(invalid(&object, "size_bytes", "the target says how large it is"));
+    }
+    let group = maybe_named("disk", "group", &request.group)?;
+    let lun = u16::try_from(disk.lun).map_err(|e| invalid(&object, "iscsi.lun", e))?;
+    let chap = match (disk.chap_user.is_empty(), request.chap_secret.is_empty()) {
+        (true, true) => None,
+        (false, false) => {
+            let secret = super::access::secret("chap_secret", request.chap_secret)?;
+            Some(Chap { user: value(&object, "iscsi.chap_user", &disk.chap_user)?, secret })
+        }
+        _ => return Err(invalid(&object, "iscsi.chap_user", "CHAP takes a user and a secret")),
+    };
+    let portal = disk.portal.parse().map_err(|e| invalid(&object, "iscsi.portal", e))?;
+    let target = disk.target.parse().map_err(|e| invalid(&object, "iscsi.target", e))?;
+    Ok(IscsiCreate { name, portal, target, lun, chap, group })
 }
 
 /// What to import.

@@ -34,7 +34,16 @@ use tonic::{Request, Streaming};
 impl Disks for Api {
     async fn create(&self, request: Request<CreateDiskRequest>) -> Answer<Disk> {
         let (call, request) = self.enter("Disks.Create", request)?;
-        call.run(async { Ok(disk::disk(call.make(&request.request_id, disk::create(&request)?).await?.0)) }).await
+        call.run(async {
+            let mut request = request;
+            let id = std::mem::take(&mut request.request_id);
+            let view = match request.iscsi.take() {
+                Some(iscsi) => call.make(&id, disk::iscsi(request, iscsi)?).await?.0,
+                None => call.make(&id, disk::create(&request)?).await?.0,
+            };
+            Ok(disk::disk(view))
+        })
+        .await
     }
 
     async fn import(&self, request: Request<Streaming<ImportDiskRequest>>) -> Answer<Operation> {

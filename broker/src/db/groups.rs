@@ -102,7 +102,7 @@ pub trait Groups {
     }
 
     /// What a group has. Disks count with their sizes until their files are gone, what snapshots and deleted disks leave under them with what it
-    /// occupies.
+    /// occupies. What iSCSI targets keep is not the host's.
     fn usage(&self, group: GroupId) -> Result<Quota, Fault> {
         let sql = "SELECT count(*), coalesce(sum(cpus), 0), coalesce(sum(memory_mib), 0) FROM machines
                    WHERE grp = ? AND stage <> 'deleting'";
@@ -111,7 +111,7 @@ pub trait Groups {
             Ok(Quota { machines: row.get(0)?, cpus: row.get(1)?, memory_mib, disk_bytes: 0 })
         })?;
         let sql =
-            "SELECT coalesce((SELECT sum(size) FROM disks WHERE grp = ?1), 0) + coalesce((SELECT sum(allocated) FROM layers l
+            "SELECT coalesce((SELECT sum(size) FROM disks WHERE grp = ?1 AND kind <> 3), 0) + coalesce((SELECT sum(allocated) FROM layers l
                    WHERE grp = ?1 AND NOT EXISTS (SELECT 1 FROM disks WHERE top = l.id)), 0)";
         let Number(bytes) = self.sql().prepare_cached(sql)?.query_row([Id(group)], |row| row.get(0))?;
         quota.disk_bytes = bytes;

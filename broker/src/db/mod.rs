@@ -9,6 +9,7 @@ pub mod events;
 mod fault;
 pub mod groups;
 pub mod guests;
+pub mod iscsi;
 pub mod layers;
 pub mod machines;
 pub mod nics;
@@ -73,6 +74,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0023_disk_rates.sql"),
     include_str!("../../migrations/0024_tunnels.sql"),
     include_str!("../../migrations/0025_subnets6.sql"),
+    include_str!("../../migrations/0026_iscsi.sql"),
 ];
 
 /// The open database.

@@ -67,7 +67,7 @@ use skep_proto::storage::DiskKind;
 
 numbered! {
     switch_kind: SwitchKind = SwitchKind::Plain, SwitchKind::HostOnly, SwitchKind::Nat, SwitchKind::Netgraph;
-    disk_kind: DiskKind = DiskKind::Raw, DiskKind::Qcow2, DiskKind::Zvol;
+    disk_kind: DiskKind = DiskKind::Raw, DiskKind::Qcow2, DiskKind::Zvol, DiskKind::Iscsi;
     controller: Controller = Controller::VirtioBlk, Controller::Nvme, Controller::Ahci, Controller::AhciCd,
         Controller::VirtioScsi, Controller::VirtioScsiCd;
     nic_model: NicModel = NicModel::VirtioNet, NicModel::E1000;

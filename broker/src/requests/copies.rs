@@ -62,6 +62,7 @@ pub(super) fn plan(db: &impl Layers, from: &DiskRow, to: DiskId, size: u64, how:
         let call = CloneDisk { from: from.file(), to, kind: from.kind };
         Ok(Plan { kind: from.kind, base, way: Way::File(call) })
     };
+    super::iscsi::kept(from)?;
     let Some(top) = from.top else { return file(None) };
     let layers = db.layers_from(top)?;
     if layers.len() == 1 && how.full && !how.held {

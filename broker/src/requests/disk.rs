@@ -1,12 +1,13 @@
 //! Disks.
 
 use super::copies::{self, How, Plan};
-use super::{Cx, find_disk, group, pace, said, taken};
+use super::{Cx, find_disk, group, iscsi, pace, said, taken};
 use crate::broker::Broker;
-use crate::db::Who;
 use crate::db::disks::{DiskRow, Disks, Stage};
 use crate::db::groups::Groups;
+use crate::db::iscsi::Iscsi;
 use crate::db::layers::{LayerRow, Layers};
+use crate::db::{Db, Who};
 use crate::jobs::{self, Job};
 use crate::operations::Operation;
 use crate::page::{ROWS, fit};
@@ -28,7 +29,8 @@ use std::rc::Rc;
 const MACHINES: usize = 50;
 
 /// Machines of groups that are not his to see are left out.
-fn view(db: &(impl Disks + Groups + Layers), disk: DiskRow, rights: &Rights) -> Result<DiskView, Refusal> {
+fn view(broker: &Broker, db: &Db, disk: DiskRow, rights: &Rights) -> Result<DiskView, Refusal> {
+    let iscsi = iscsi::view(broker, db, &disk)?;
     let users = db.disk_users(disk.id)?;
     let group = db.group_name(disk.group)?;
     // What it shares with others is theirs, too.
@@ -36,7 +38,7 @@ fn view(db: &(impl Disks + Groups + Layers), disk: DiskRow, rights: &Rights) -> 
     let DiskRow { id, name, kind, size, sha256, created_ns, description, iso, image, rates, .. } = disk;
     let machines =
         users.into_iter().filter(|user| rights.within(user.group).is_some()).map(|user| user.name).take(MACHINES).collect();
-    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description, iso, image, rates })
+    Ok(DiskView { id, name, kind, size, allocated, sha256, machines, created_ns, group, description, iso, image, rates, iscsi })
 }
 
 /// A row of which the file has yet to be made.
@@ -55,7 +57,7 @@ pub(super) fn new_row(name: &DiskName, kind: DiskKind, size: u64, group: GroupId
         description: Text::default(),
         iso: false,
         image: None,
-        top: (kind != DiskKind::Zvol).then_some(id),
+        top: (!matches!(kind, DiskKind::Zvol | DiskKind::Iscsi)).then_some(id),
         base: None,
         rates: DiskRates::default(),
     }
@@ -190,6 +192,10 @@ pub(super) async fn begin(
     let space = match c.kind {
         DiskKind::Zvol => broker.storage.call(who, VolumeSpace {}).await.map_err(|refusal| about(refusal, &object))?.0,
         DiskKind::Raw | DiskKind::Qcow2 => broker.storage.call(who, Space {}).await?.0,
+        DiskKind::Iscsi => {
+            let refusal = Refusal::new(Reason::InvalidValue, object).field("kind");
+            return Err(refusal.note("what iSCSI targets keep is not written by an import"));
+        }
     };
     if c.expect > space.free {
         let note = format!("{} bytes are to come, {} are free", c.expect, space.free);
@@ -228,6 +234,7 @@ pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
         return broker.operation(id);
     }
     let mut from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    iscsi::kept(&from)?;
     match &c.snapshot {
         Some(snapshot) => from = super::file_snapshots::as_it_was(broker, who, from, snapshot.as_str(), c.full).await?,
         None => broker.read(|db| still(broker, &from, db))?,
@@ -324,6 +331,7 @@ pub async fn wipe(cx: &Cx, c: DiskWipe) -> Result<DiskView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     changeable(&disk)?;
+    iscsi::kept(&disk)?;
     idle(broker, &disk)?;
     broker.without_snapshots(&disk)?;
     let hold = broker.hold(vec![disk.id]);
@@ -350,6 +358,7 @@ pub async fn wipe(cx: &Cx, c: DiskWipe) -> Result<DiskView, Refusal> {
 pub async fn export(cx: &Cx, c: DiskExport) -> Result<(DiskView, OneFd), Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    iscsi::kept(&disk)?;
     broker.read(|db| still(broker, &disk, db))?;
     let file = match disk.base {
         Some(_) => whole(broker, who, &disk).await.map_err(named(&disk))?,
@@ -359,7 +368,7 @@ pub async fn export(cx: &Cx, c: DiskExport) -> Result<(DiskView, OneFd), Refusal
             file
         }
     };
-    let view = broker.read(|db| view(db, disk, &cx.user.rights))?;
+    let view = broker.read(|db| view(broker, db, disk, &cx.user.rights))?;
     Ok((view, [file]))
 }
 
@@ -417,7 +426,7 @@ pub async fn get(cx: &Cx, c: DiskGet) -> Result<DiskView, Refusal> {
     cx.broker.refresh_disks(&cx.who).await;
     cx.broker.read(|db| {
         let row = db.disk(id)?.filter(|row| row.stage == Stage::Ready);
-        view(db, row.ok_or_else(|| super::not_found("disk", &c.disk))?, &cx.user.rights)
+        view(&cx.broker, db, row.ok_or_else(|| super::not_found("disk", &c.disk))?, &cx.user.rights)
     })
 }
 
@@ -430,7 +439,7 @@ pub async fn list(cx: &Cx, c: DiskList) -> Result<DiskPage, Refusal> {
     let seen = cx.user.rights.seen();
     let rows = cx.broker.read(|db| {
         let rows = db.disks_after(after, ROWS, seen.as_deref(), (c.iso, c.image))?;
-        rows.into_iter().map(|row| view(db, row, &cx.user.rights)).collect::<Result<Vec<_>, _>>()
+        rows.into_iter().map(|row| view(&cx.broker, db, row, &cx.user.rights)).collect::<Result<Vec<_>, _>>()
     })?;
     Ok(DiskPage { disks: fit(rows) })
 }
@@ -444,6 +453,17 @@ pub async fn delete(cx: &Cx, c: DiskDelete) -> Result<Done, Refusal> {
         return Err(in_use(&disk, &format!("machine {} has it", user.name)));
     }
     broker.without_snapshots(&disk)?;
+    if disk.kind == DiskKind::Iscsi {
+        if broker.read(|db| db.iscsi(disk.id))?.is_some_and(|row| row.number.is_some()) {
+            return Err(in_use(&disk, "a machine runs that was started with it"));
+        }
+        // It is only forgotten.
+        broker.change(who, |change| {
+            change.event("disk", disk.id, &disk.name, "deleted", "")?;
+            change.remove_disk(disk.id)
+        })?;
+        return Ok(Done {});
+    }
     // The intent first: a crash from here on finishes it.
     broker.change(who, |change| {
         change.disk_doomed(disk.id)?;

@@ -137,7 +137,7 @@ impl Talk<'_> {
             let made = if self.connections > CONNECTIONS {
                 Err(Refusal::new(Reason::LimitReached, "image-fetcher").note(format_args!("{CONNECTIONS} connections")))
             } else {
-                self.broker.net.call(self.who, ConnectServer { address, port }).await
+                self.broker.net.call(self.who, ConnectServer { address, port, portal: false }).await
             };
             match made {
                 Ok((_, [socket])) => self.say(&FetchTold::Connected, vec![socket]).await?,

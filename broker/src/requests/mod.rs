@@ -8,6 +8,7 @@ mod file_snapshots;
 pub mod firmware;
 pub mod group;
 pub mod host;
+pub mod iscsi;
 pub mod launch;
 pub mod machine;
 pub mod machine_jobs;

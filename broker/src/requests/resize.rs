@@ -18,6 +18,7 @@ pub async fn resize(cx: &Cx, c: DiskResize) -> Result<DiskView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     changeable(&disk)?;
+    super::iscsi::kept(&disk)?;
     broker.free(disk.id, disk.name.as_str())?;
     let lost = disk.size.saturating_sub(c.size);
     let runs = if lost == 0 { writer(broker, &disk)? } else { None };

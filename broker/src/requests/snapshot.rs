@@ -34,6 +34,7 @@ pub(super) fn find(db: &impl Snapshots, disk: &DiskRow, name: &str) -> Result<Sn
 pub async fn create(cx: &Cx, c: SnapshotCreate) -> Result<SnapshotView, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    super::iscsi::kept(&disk)?;
     broker.free(disk.id, disk.name.as_str())?;
     if disk.top.is_some() {
         let row = files::create(broker, who, &disk, c.name).await?;
@@ -84,7 +85,7 @@ pub async fn list(cx: &Cx, c: SnapshotList) -> Result<SnapshotPage, Refusal> {
     if c.after.is_none() {
         match disk.kind {
             DiskKind::Zvol => broker.refresh_snapshots(who, &disk).await,
-            DiskKind::Raw | DiskKind::Qcow2 => broker.refresh_disks(who).await,
+            DiskKind::Raw | DiskKind::Qcow2 | DiskKind::Iscsi => broker.refresh_disks(who).await,
         }
     }
     let after = c.after.as_ref().map_or("", SnapshotName::as_str);

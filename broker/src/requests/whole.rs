@@ -58,6 +58,7 @@ fn rows(cx: &Cx, machine: &MachineRow, disks: &[DiskId]) -> Result<Vec<DiskRow>,
             let refusal = Refusal::new(Reason::PermissionDenied, format_args!("machine {}", machine.name)).field("disks");
             return Err(refusal.note(format_args!("the role operator in the group of disk {} is needed", disk.name)));
         }
+        super::iscsi::kept(&disk)?;
         cx.broker.free(disk.id, disk.name.as_str())?;
         all.push(disk);
     }

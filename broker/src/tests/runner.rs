@@ -110,6 +110,7 @@ impl Service<Runner> for FakeRunner {
             RunnerRequest::Configure(c) => act!(ask, c, fate, |_, _| done()),
             RunnerRequest::TakeSerial(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::ConnectScreen(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
+            RunnerRequest::TakeDoor(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::TakePort(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::ConnectGdb(c) => act!(ask, c, fate, |_, _| Ok((runner::Done {}, [memory()]))),
             RunnerRequest::SetLink(c) => act!(ask, c, fate, |_, _| done()),

@@ -75,6 +75,15 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         FirmwareGet { machine: vm(), name: "BootOrder".parse().expect("a name"), from: 0 }.into(),
         FirmwareEdit { machine: vm(), change: FirmwareChange::Reset }.into(),
         DiskCreate { name: name(), kind: DiskKind::Raw, size: 512, group: group() }.into(),
+        IscsiCreate {
+            name: name(),
+            portal: "192.0.2.1".parse().expect("a portal"),
+            target: "iqn.2001-04.com.example".parse().expect("a target"),
+            lun: 0,
+            chap: None,
+            group: group(),
+        }
+        .into(),
         import.into(),
         DiskClone { disk: disk(), name: name(), image: None, full: false, snapshot: None }.into(),
         DiskResize { disk: disk(), size: 1 << 21, shrink: false }.into(),

@@ -368,6 +368,8 @@ impl Service<Cell> for FakeSpawner {
                 Ok((cell::Started { pid: 2 }, []))
             }),
             CellRequest::StartServices(c) => act!(ask, c, fate, |_, _| Ok((cell::Started { pid: 3 }, []))),
+            // Nobody listens there: whoever looks at a target is refused.
+            CellRequest::StartInitiator(c) => act!(ask, c, fate, |_, _| Ok((cell::Started { pid: 5 }, []))),
             CellRequest::StartFetcher(c) => act!(ask, c, fate, |c: cell::StartFetcher, fds: Option<[OwnedFd; 1]>| {
                 world.lock().fetchers.push(c.disk);
                 fds.into_iter().for_each(|[channel]| super::fetches::fetcher(channel));

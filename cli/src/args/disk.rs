@@ -61,19 +61,42 @@ pub struct ReadArgs {
     pub packed: Packed,
 }
 
+/// A logical unit of an iSCSI target.
+#[derive(Debug, clap::Args)]
+pub struct IscsiArgs {
+    /// Make it of this iSCSI target: its name, iqn.…, eui.… or naa.…. What is there stays as it is; its size is the target's to say
+    #[arg(long, value_name = "TARGET", requires = "portal")]
+    pub iscsi: Option<String>,
+    /// Where the target is reached; an IPv6 address in brackets [default port: 3260]
+    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "iscsi")]
+    pub portal: Option<String>,
+    /// The number of the target's logical unit
+    #[arg(long, value_name = "NUMBER", default_value = "0", requires = "iscsi")]
+    pub lun: u16,
+    /// The user of CHAP
+    #[arg(long, value_name = "NAME", requires_all = ["iscsi", "chap_secret_file"])]
+    pub chap_user: Option<String>,
+    /// The file whose first line is the secret of CHAP; `-`: standard input
+    #[arg(long, value_name = "FILE", requires = "chap_user")]
+    pub chap_secret_file: Option<PathBuf>,
+}
+
 /// Disks.
 #[derive(Debug, Subcommand)]
 pub enum DiskCommand {
-    /// Make an empty disk
+    /// Make an empty disk, or one of an iSCSI target's logical unit
     Create {
         /// Its name
         name: String,
         /// Its size: 10G
-        #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
-        size: u64,
+        #[arg(long, value_name = "SIZE", value_parser = size::bytes, required_unless_present = "iscsi", conflicts_with = "iscsi")]
+        size: Option<u64>,
         /// How to keep it
-        #[arg(long, value_enum, default_value = "raw")]
+        #[arg(long, value_enum, default_value = "raw", conflicts_with = "iscsi")]
         kind: Kind,
+        /// Of an iSCSI target.
+        #[command(flatten)]
+        iscsi: IscsiArgs,
         /// Its group [default: default]
         #[arg(long, value_name = "GROUP", env = "SKEP_GROUP")]
         group: Option<String>,

@@ -26,6 +26,10 @@ pub struct UpArgs {
     /// them back [default: as at the last start; at first none]
     #[arg(long, value_name = "NETWORKS")]
     pub fetch_from: Option<String>,
+    /// Addresses and networks (192.168.9.0/24), between commas, that portals of iSCSI targets may be in; `none` takes them back [default: as at
+    /// the last start; at first none]
+    #[arg(long, value_name = "NETWORKS")]
+    pub iscsi_portals: Option<String>,
     /// Serve the API on TCP with TLS, too
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,

@@ -2,10 +2,11 @@
 
 use super::pages::pages;
 use super::{Ctx, export, fetch};
-use crate::args::{DiskCommand, FetchArgs, Format, Kind, Packed, ReadArgs, SnapshotCommand};
+use crate::args::{DiskCommand, FetchArgs, Format, IscsiArgs, Kind, Packed, ReadArgs, SnapshotCommand};
 use crate::client::Api;
 use crate::error::Failure;
 use crate::operation::bar;
+use crate::secret;
 use crate::view;
 use indicatif::ProgressBar;
 use skep_api::CHUNK;
@@ -13,7 +14,7 @@ use skep_api::v1::disks_client::DisksClient;
 use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
     CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk, DiskKind,
-    DiskRates, GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest,
+    DiskRates, GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, IscsiDisk,
     ListDisksRequest, ListSnapshotsRequest, Operation, Packing, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest,
     WipeDiskRequest,
 };
@@ -24,6 +25,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use zeroize::Zeroizing;
 
 /// How a disk is to be kept.
 pub fn kind(kind: Kind) -> i32 {
@@ -60,11 +62,14 @@ pub fn reading(header: ImportDiskHeader, read: &ReadArgs) -> ImportDiskHeader {
 pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.disks();
     match command {
-        DiskCommand::Create { name, size, kind: how, group } => {
+        DiskCommand::Create { name, size, kind: how, iscsi, group } => {
             let group = group.unwrap_or_default();
+            let (iscsi, chap_secret) = unit(iscsi)?;
+            let kind = if iscsi.is_some() { DiskKind::Unspecified.into() } else { kind(how) };
             let made = ctx.make(|api, request_id| {
-                let (name, group) = (name.clone(), group.clone());
-                let request = CreateDiskRequest { name, kind: kind(how), size_bytes: size, group, request_id };
+                let (name, group, iscsi, chap_secret) = (name.clone(), group.clone(), iscsi.clone(), chap_secret.to_string());
+                let size_bytes = size.unwrap_or_default();
+                let request = CreateDiskRequest { name, kind, size_bytes, group, request_id, iscsi, chap_secret };
                 async move { api.disks().create(request).await }
             });
             let made = made.await?;
@@ -123,6 +128,15 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
         DiskCommand::Snapshot(command) => snapshot(ctx, command).await?,
     }
     Ok(0)
+}
+
+/// A target's logical unit, and CHAP's secret.
+fn unit(args: IscsiArgs) -> Result<(Option<IscsiDisk>, Zeroizing<String>), Failure> {
+    let IscsiArgs { iscsi, portal, lun, chap_user, chap_secret_file } = args;
+    let secret = chap_secret_file.map_or_else(|| Ok(Zeroizing::default()), |file| secret::of_file(&file))?;
+    let (portal, chap_user) = (portal.unwrap_or_default(), chap_user.unwrap_or_default());
+    let disk = |target| IscsiDisk { portal, target, lun: lun.into(), chap_user, initiator: String::new() };
+    Ok((iscsi.map(disk), secret))
 }
 
 /// Runs one about snapshots.

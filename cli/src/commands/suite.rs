@@ -37,6 +37,7 @@ pub fn up(places: &Places, args: &UpArgs, output: Output) -> Result<u8, Failure>
         metrics: args.metrics.map(|address| address.to_string()),
         uplinks: args.uplinks.clone(),
         fetch_from: args.fetch_from.clone(),
+        iscsi_portals: args.iscsi_portals.clone(),
         shares: args.shares.clone(),
         dataset: args.zfs_dataset.clone(),
     };

@@ -105,6 +105,8 @@ pub struct Options {
     pub uplinks: Option<String>,
     /// Networks inside that images may be fetched from, from now on, between commas.
     pub fetch_from: Option<String>,
+    /// Networks that portals of iSCSI targets may be in from now on, between commas.
+    pub iscsi_portals: Option<String>,
     /// Directories that machines may share from now on, with their names, between commas.
     pub shares: Option<String>,
     /// Below which dataset ZFS volumes are kept.
@@ -118,7 +120,8 @@ pub fn up(places: &Places, foreground: bool, options: Options) -> Result<&'stati
         supervisor::run(places, &prepared, &options, io::stdout())?;
         return Ok("ended");
     }
-    let other = [&options.uplinks, &options.fetch_from, &options.shares, &options.dataset].iter().any(|given| given.is_some());
+    let Options { uplinks, fetch_from, iscsi_portals, shares, dataset, .. } = &options;
+    let other = [uplinks, fetch_from, iscsi_portals, shares, dataset].iter().any(|given| given.is_some());
     if other && is_up(places) {
         let mend = "the suite is up already; other uplinks, networks, shares or volumes need a start: `skep down --keep-machines`, then this again";
         return Err(UpError::Supervisor(mend.into()));

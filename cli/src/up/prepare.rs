@@ -25,6 +25,8 @@ pub struct Prepared {
     pub uplinks: String,
     /// Networks inside that images may be fetched from, between commas.
     pub fetch_from: String,
+    /// Networks that portals of iSCSI targets may be in, between commas.
+    pub iscsi_portals: String,
     /// Directories that machines may share, with their names, between commas.
     pub shares: String,
     /// Where the services' programs are.
@@ -49,7 +51,8 @@ impl Prepared {
             ids,
             dataset: dataset(places)?,
             uplinks: uplinks(&places.state, None)?,
-            fetch_from: fetch_from(&places.state, None)?,
+            fetch_from: networks(&places.state, FETCH_FROM, None)?,
+            iscsi_portals: networks(&places.state, ISCSI_PORTALS, None)?,
             shares: shares(places, None)?,
             programs: programs()?,
         })
@@ -78,6 +81,9 @@ impl Prepared {
         }
         if service == "net-helper" && !self.fetch_from.is_empty() {
             args.extend(["--fetch-from".to_owned(), self.fetch_from.clone()]);
+        }
+        if service == "net-helper" && !self.iscsi_portals.is_empty() {
+            args.extend(["--iscsi-portals".to_owned(), self.iscsi_portals.clone()]);
         }
         if service == "vm-runner" && !self.shares.is_empty() {
             args.extend(["--shares".to_owned(), self.shares.clone()]);
@@ -115,7 +121,9 @@ pub fn prepare(places: &Places, given: &Options) -> Result<Prepared, UpError> {
     let installed = places.installed.as_ref();
     let uplinks = uplinks(&places.state, given.uplinks.as_deref().or(installed.map(|i| i.uplinks.as_deref().unwrap_or("none"))))?;
     let from = given.fetch_from.as_deref().or(installed.map(|i| i.fetch_from.as_deref().unwrap_or("none")));
-    let fetch_from = fetch_from(&places.state, from)?;
+    let fetch_from = networks(&places.state, FETCH_FROM, from)?;
+    let portals = given.iscsi_portals.as_deref().or(installed.map(|i| i.iscsi_portals.as_deref().unwrap_or("none")));
+    let iscsi_portals = networks(&places.state, ISCSI_PORTALS, portals)?;
     let shares = shares(places, given.shares.as_deref().or(installed.map(|i| i.shares.as_deref().unwrap_or("none"))))?;
     let programs = programs()?;
     let prefixes = std::env::var_os("SKEP_PKG").map(PathBuf::from).unwrap_or_else(|| places.state.join("pkg"));
@@ -134,7 +142,7 @@ pub fn prepare(places: &Places, given: &Options) -> Result<Prepared, UpError> {
         // Not to be found again by a suite that is started otherwise in this STATE.
         forget(&places.state.join(DATASET))?;
     }
-    Ok(Prepared { instance, ids, dataset, uplinks, fetch_from, shares, programs })
+    Ok(Prepared { instance, ids, dataset, uplinks, fetch_from, iscsi_portals, shares, programs })
 }
 
 /// The dataset of ZFS volumes: of an installed suite what the file says, and nothing else; otherwise as remembered.
@@ -258,9 +266,13 @@ fn uplinks(state: &Path, given: Option<&str>) -> Result<String, UpError> {
     Ok(names)
 }
 
-/// The networks that images may be fetched from, kept likewise.
-fn fetch_from(state: &Path, given: Option<&str>) -> Result<String, UpError> {
-    let path = state.join("fetch-from");
+/// Files of STATE: networks that images may be fetched from, and that portals of iSCSI targets may be in.
+const FETCH_FROM: &str = "fetch-from";
+const ISCSI_PORTALS: &str = "iscsi-portals";
+
+/// Such networks, kept likewise.
+fn networks(state: &Path, name: &str, given: Option<&str>) -> Result<String, UpError> {
+    let path = state.join(name);
     let text = kept(&path, given)?;
     let networks = text.trim().split(',').map(str::trim).filter(|network| !network.is_empty() && *network != "none");
     let networks = networks.map(|network| {
@@ -341,6 +353,7 @@ mod tests {
             dataset: dataset(places).expect("read"),
             uplinks: String::new(),
             fetch_from: String::new(),
+            iscsi_portals: String::new(),
             shares: String::new(),
             programs: "/".into(),
         };

@@ -138,7 +138,7 @@ fn same_path(a: &Path, b: &Path) -> bool {
     a == b || a.file_name() == b.file_name() && real(a).is_some_and(|a| real(b) == Some(a))
 }
 
-/// Runners, their hypervisors, console-proxies, guest-services of switches, and image-fetchers.
+/// Runners, their hypervisors, console-proxies, guest-services of switches, image-fetchers, and iscsi-initiators.
 fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects: &mut Vec<Subject>) -> Result<(), Error> {
     let ids = |below: &str| {
         let directory = options.run.join(below);
@@ -168,9 +168,9 @@ fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects
         let Some((pid, notes)) = holder(kernel, listeners, &options.run.join(format!("console/{machine}.sock"))) else {
             continue;
         };
-        // A switch's and a fetch's have the place of a console-proxy, in a cell by their id. Their programs lie in a root that none can write to.
+        // A switch's, a fetch's and an iSCSI disk's have the place of a console-proxy, in a cell by their id. Their programs lie in a root that none can write to.
         let program = kernel.facts(pid)?.map(|facts| facts.program).unwrap_or_default();
-        let others = [&skep_rights::services::TABLE, &skep_rights::fetcher::TABLE];
+        let others = [&skep_rights::services::TABLE, &skep_rights::fetcher::TABLE, &skep_rights::initiator::TABLE];
         let table = others.into_iter().find(|table| program.ends_with(table.program)).unwrap_or(&skep_rights::console::TABLE);
         subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes });
     }

@@ -24,7 +24,7 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
     let search = Search { prefixes };
     let (machine, missing) = machine_files(config, &search)?;
     let mut console = Files::new();
-    for program in [CONSOLE_PROXY, GUEST_SERVICES, IMAGE_FETCHER] {
+    for program in [CONSOLE_PROXY, GUEST_SERVICES, IMAGE_FETCHER, ISCSI_INITIATOR] {
         our_program(config, &search, &mut console, program)?;
     }
     let mut entries = Vec::new();
@@ -81,6 +81,7 @@ const RUNNER: &str = "skep-vm-runner";
 const CONSOLE_PROXY: &str = "skep-console-proxy";
 const GUEST_SERVICES: &str = "skep-guest-services";
 const IMAGE_FETCHER: &str = "skep-image-fetcher";
+const ISCSI_INITIATOR: &str = "skep-iscsi-initiator";
 
 fn our_program(config: &Config, search: &Search<'_>, files: &mut Files, name: &str) -> Result<(), Error> {
     let source = config.programs.join(name);

@@ -29,6 +29,10 @@ pub const CONFIG: &str = "/run/machine.conf";
 pub const KERNEL: &str = "/run/kernel";
 /// Where it reads the initial RAM disk of a direct boot in the cell.
 pub const INITRD: &str = "/run/initrd";
+/// Where it connects to in the cell for a disk that is reached over a socket, by its slot.
+pub fn remote(slot: u8) -> String {
+    format!("/run/disk{slot}.sock")
+}
 /// Where it finds the directories that are shared in the cell; their number follows.
 pub const SHARE: &str = "/share/";
 /// UEFI firmware in the cell's root.

@@ -192,7 +192,8 @@ fn firmware(c: &mut Config, vars: i32) -> Result<(), Error> {
 
 fn driver(format: Format) -> &'static str {
     match format {
-        Format::Raw => "raw",
+        // The bytes of what is reached over a socket are taken as they are, too.
+        Format::Raw | Format::Remote => "raw",
         Format::Qcow2 => "qcow2",
     }
 }
@@ -237,10 +238,24 @@ fn layers(c: &mut Config, disk: &Disk, fds: &Fds) -> Result<Option<String>, Erro
     Ok(under)
 }
 
+/// Seconds that what the guest asks waits for who serves it to come back.
+const PATIENCE: u32 = 86_400;
+
+/// A disk that is reached over a socket of the cell, in NBD.
+fn remote<'c>(c: &'c mut Config, id: &str, disk: &Disk) -> Result<Group<'c>, Unwritable> {
+    let switch = |on| if on { "on" } else { "off" };
+    let group = c.with_id("drive", id).set("if", "none")?.set("driver", "raw")?.set("file.driver", "nbd")?;
+    let group = group.set("file.server.type", "unix")?.set("file.server.path", crate::remote(disk.slot))?;
+    let group = group.set("file.reconnect-delay", PATIENCE)?.set("node-name", qmp::node_id(disk.slot, 0))?;
+    group.set("read-only", switch(disk.is_read_only()))?.set("auto-read-only", "off")
+}
+
 fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bool) -> Result<(), Error> {
     let slot = disk.slot;
     let id = qmp::disk_id(slot);
-    if !disk.ejected {
+    if !disk.ejected && disk.format == Format::Remote {
+        rates(cache(remote(c, &id, disk)?, disk)?, disk)?;
+    } else if !disk.ejected {
         let fd = *fds.disks.get(&slot).ok_or_else(|| Error::NoDescriptor(format!("disk {slot}")))?;
         let file = fdset(c, i32::from(slot), fd)?;
         let under = layers(c, disk, fds)?;

@@ -274,3 +274,19 @@ fn what_a_disk_stands_on_is_named_one_by_one_and_only_read() {
         assert!(refused.to_string().contains("layers"), "{refused}");
     }
 }
+
+#[test]
+fn a_disk_over_a_socket_is_connected_to_in_the_cell() {
+    let disk = Disk { format: Format::Remote, slot: 3, read_only: true, ..Disk::default() };
+    let spec = MachineSpec { disks: vec![disk], ..direct() };
+    let config = configure(&spec, &Fds::standard()).unwrap().config;
+    for line in
+        ["file.driver = \"nbd\"", "file.server.path = \"/run/disk3.sock\"", "read-only = \"on\"", "node-name = \"disk3-0\""]
+    {
+        assert!(config.lines().any(|l| l.trim() == line), "{line}\n{config}");
+    }
+    assert!(!config.contains("fdset/3"), "{config}");
+    let shares = vec![Share { name: "a".into(), read_only: true }];
+    let refused = configure(&MachineSpec { shares, ..spec }, &Fds::standard()).unwrap_err();
+    assert!(refused.to_string().contains("shares"), "{refused}");
+}

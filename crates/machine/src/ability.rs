@@ -48,11 +48,13 @@ pub enum Ability {
     SwitchIpv6,
     /// Have switches of VALE.
     SwitchVale,
+    /// Have disks of iSCSI targets.
+    IscsiDisks,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -73,6 +75,7 @@ impl Ability {
         Self::DiskGrowth,
         Self::SwitchIpv6,
         Self::SwitchVale,
+        Self::IscsiDisks,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -98,6 +101,7 @@ impl Ability {
             Self::DiskGrowth => "disk-growth",
             Self::SwitchIpv6 => "switch-ipv6",
             Self::SwitchVale => "switch-vale",
+            Self::IscsiDisks => "iscsi-disks",
         }
     }
 
@@ -117,6 +121,7 @@ impl Ability {
                 Self::DiskRates,
                 Self::DiskGrowth,
                 Self::SwitchIpv6,
+                Self::IscsiDisks,
             ]
             .into(),
             Hypervisor::Bhyve => [
@@ -177,6 +182,9 @@ impl Ability {
                 "whoever may open netmap(4), by which VALE is reached, may take over the host's network cards, and bhyve opens it by name: no cell has it; use bridged, internal or netgraph"
             }
             (Self::SwitchVale, Hypervisor::Qemu) => "VALE is a part of netmap(4), which is FreeBSD's; use bridged or internal",
+            (Self::IscsiDisks, Hypervisor::Bhyve) => {
+                "bhyve has no disk that is a socket, and skep does not lead the kernel's initiator (iscsictl(8)) so far; log in by that, and have a guest's disk on a ZFS pool made of it"
+            }
             _ => "this host does not have it",
         }
     }
@@ -197,6 +205,7 @@ pub(crate) fn asked(spec: &MachineSpec) -> Vec<(String, String, Ability)> {
         (board.x2apic, "board.x2apic", "an APIC that begins as an x2APIC", Ability::X2apic),
         (spec.chosen(Device::Ahci).is_some(), "places.ahci", "a place for the AHCI controller", Ability::AhciPlace),
         (spec.disks.iter().any(|d| d.rates != crate::DiskRates::default()), "disks", "limits of a disk", Ability::DiskRates),
+        (spec.disks.iter().any(|d| d.format == crate::Format::Remote), "disks", "an iSCSI disk", Ability::IscsiDisks),
         (spec.gdb != Gdb::Off, "gdb", "a debugger's stub", Ability::Gdb),
     ];
     let several = (0..).zip(&spec.controllers).find(|(at, bus)| {

@@ -300,6 +300,8 @@ pub enum Format {
     Raw,
     /// QCOW2.
     Qcow2,
+    /// It has no file: the cell has a socket over which its bytes are reached (NBD).
+    Remote,
 }
 
 /// A network interface.

@@ -129,6 +129,10 @@ impl MachineSpec {
         self.limits.validate(self.memory_mib, self.cpu.count)?;
         channels(&self.channels)?;
         shares(&self.shares)?;
+        if !self.shares.is_empty() && self.disks.iter().any(|disk| disk.format == crate::Format::Remote) {
+            // Its hypervisor may connect to sockets of its cell, and what is in a directory of the host is not its.
+            return Err(invalid("shares", "shares beside an iSCSI disk", "one or the other"));
+        }
         fw_cfg(&self.fw_cfg)?;
         self.seats()?;
         self.places()

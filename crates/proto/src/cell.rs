@@ -1,4 +1,4 @@
-//! The spawner (`skep-vm-runner`): makes cells, starts runners, console-proxies and guest-services in them, sweeps what is left.
+//! The spawner (`skep-vm-runner`): makes cells, starts runners, console-proxies, guest-services and iscsi-initiators in them, sweeps what is left.
 
 use crate::{
     CpuList, DiskId, Dsp, MAX_FDS, MachineId, NoFds, OneFd, SerialPort, Share, ShareName, SoundDevice, SwitchId, UpTo,
@@ -76,6 +76,9 @@ pub struct MakeCell {
     pub serial: Vec<u8>,
     /// FreeBSD: the host's sound devices that it sees; at most 2.
     pub sound: Vec<Dsp>,
+    /// Slots of disks that are reached over a socket in the cell, each once; the runner makes it. Not with `shares`: what is in those
+    /// directories could be connected to, too.
+    pub remote: Vec<u8>,
 }
 
 /// A cell.
@@ -116,6 +119,17 @@ pub struct StartFetcher {
     pub disk: DiskId,
     /// Number of the fetch, which gives the uid (root mode): not reused while it lives.
     pub slot: u16,
+}
+
+/// Starts the iscsi-initiator of a disk, in a cell of one process that counts as the console-proxy of a machine with the disk's id, as
+/// [`StartServices`]. Descriptor: the socket that the hypervisor connects to, which the runner made ([`crate::runner::TakeDoor`]); none: the target
+/// is only looked at. It gets what it logs in to from the broker ([`crate::iscsi`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartInitiator {
+    /// Of which disk.
+    pub disk: DiskId,
+    /// Its number, which gives the uid (root mode): not reused while it lives.
+    pub number: u16,
 }
 
 /// A started process.
@@ -211,7 +225,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 6, oldest 6, CellRequest {
+    Cell = "vm-runner", version 7, oldest 7, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [UpTo<12>] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];
@@ -221,5 +235,6 @@ protocol! {
         6 Facilities [NoFds] => FacilitiesState [NoFds];
         7 StartServices [NoFds] => Started [NoFds];
         8 StartFetcher [OneFd] => Started [NoFds];
+        9 StartInitiator [UpTo<1>] => Started [NoFds];
     }
 }

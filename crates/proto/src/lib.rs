@@ -4,7 +4,7 @@
 //! it. Every request is a struct of its own; its reply and the descriptors of both directions are bound to it by [`Call`], so a
 //! handler that answers with something else does not compile. This crate does no I/O.
 //!
-//! * Each helper has one protocol: [`storage`], [`net`], [`cell`] (the spawner), [`runner`], [`console`], [`services`], [`broker`].
+//! * Each helper has one protocol: [`storage`], [`net`], [`cell`] (the spawner), [`runner`], [`console`], [`services`], [`iscsi`], [`broker`].
 //! * Enums only grow at their end; `tests/golden.rs` holds the bytes of every message.
 //! * Names and ids validate when they are decoded; a value that exists is a valid value.
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ mod cpus;
 pub mod fetch;
 mod forward;
 pub mod ids;
+pub mod iscsi;
 mod line;
 pub mod names;
 pub mod net;

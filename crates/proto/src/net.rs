@@ -280,6 +280,8 @@ pub struct ConnectServer {
     pub address: IpAddr,
     /// And port.
     pub port: u16,
+    /// It is the portal of an iSCSI target: such are only where the administrator named them, inside or not.
+    pub portal: bool,
 }
 
 /// Names of a pair's ends.
@@ -295,7 +297,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of net-helper; its only client is the broker.
-    Net = "net-helper", version 8, oldest 8, NetRequest {
+    Net = "net-helper", version 9, oldest 9, NetRequest {
         0 CreateSwitch [NoFds] => Named [NoFds];
         1 DeleteSwitch [NoFds] => Done [NoFds];
         2 CreateTap [NoFds] => Named [OneFd];

@@ -221,6 +221,14 @@ pub struct DiskStats {
     pub write_ops: u64,
 }
 
+/// Asks for the socket in the cell that the hypervisor connects to for a disk that is reached so. It listens. A runner that is older than this
+/// operation closes the connection, and has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeDoor {
+    /// The disk's slot.
+    pub slot: u8,
+}
+
 /// Returns a seqpacket socket on which each change arrives as a [`RunnerEvent`], beginning with the present phase.
 /// A reader that does not keep up is cut off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,5 +276,6 @@ protocol! {
         19 SwitchDisks [UpTo<MAX_FDS>] => Done [NoFds];
         20 LimitDisk [NoFds] => Done [NoFds];
         21 GrowDisk [NoFds] => Done [NoFds];
+        22 TakeDoor [NoFds] => Done [OneFd];
     }
 }

@@ -18,6 +18,8 @@ pub enum DiskKind {
     Qcow2,
     /// A ZFS volume (FreeBSD).
     Zvol,
+    /// It is an iSCSI target's: nothing of it is kept here.
+    Iscsi,
 }
 
 /// How the bytes of an import are to be read.
@@ -445,7 +447,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of storage-helper; its only client is the broker.
-    Storage = "storage-helper", version 6, oldest 6, StorageRequest {
+    Storage = "storage-helper", version 7, oldest 7, StorageRequest {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];

@@ -11,6 +11,8 @@ mod broker_machine;
 mod cell;
 #[path = "golden/fetch.rs"]
 mod fetch;
+#[path = "golden/iscsi.rs"]
+mod iscsi;
 #[path = "golden/net.rs"]
 mod net;
 #[path = "golden/runner.rs"]

@@ -184,6 +184,11 @@ pub static TABLE: Process = Process {
         op("MetricsGet", "nothing; asks runners, spawner and net-helper", "whoever_reads_metrics_can_ask_for_nothing_else"),
         op("DiskCreate", "has a disk made", "a_helper_may_die_in_any_call"),
         op("DiskImport", "has a disk filled from a stream", "an_import_fills_a_disk_or_leaves_nothing"),
+        op(
+            "IscsiCreate",
+            "makes a disk of an iSCSI target's unit, by a process of its own that looks at it",
+            "a_guest_writes_to_an_iscsi_disk",
+        ),
         op("DiskFetch", "has a disk filled from an address, by a process of its own", "an_image_is_fetched_from_an_address"),
         op("DiskClone", "has a disk copied", "a_copied_disk_cannot_be_deleted_meanwhile"),
         op("DiskResize", "has a disk enlarged, or cut", "a_helper_may_die_in_any_call"),

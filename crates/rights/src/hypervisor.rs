@@ -79,6 +79,12 @@ const SHARE: PathRule = PathRule {
     why: "the directories of the host that the machine shares; mounts say which of them can be written",
 };
 
+/// What QEMU needs besides for iSCSI disks: it connects to a socket of its cell, anew when who served it has died. Nothing else listens there.
+pub(crate) const REMOTE_ONLY: &[Syscalls] = &[Syscalls {
+    names: &["socket:unix", "connect"],
+    why: "the cell's sockets of iSCSI disks; the cell has no other, since it shares no directory",
+}];
+
 /// Ioctls of QEMU.
 pub(crate) const IOCTLS: &[(u64, &str)] = &[
     (0x8004_54d2, "TUNGETIFF: which kind of tap it was given"),
@@ -222,6 +228,14 @@ const DESCRIPTORS: &[Descriptor] = &[
         why: "opened and locked by storage-helper; itself or a copy under another number",
     },
     Descriptor {
+        name: "remote disk",
+        kind: FdKind::Unix,
+        most: Most::N(16),
+        rights: &["READ", "WRITE", "EVENT"],
+        ioctls: &[],
+        why: "an iSCSI disk: its iscsi-initiator is at the other end",
+    },
+    Descriptor {
         name: "volume",
         kind: FdKind::DeviceBelow("volumes"),
         most: Most::Many,
@@ -354,6 +368,18 @@ const KVM_CALLS: &[Syscalls] =
 
 /// The same for a cell with `/dev/kvm`: a declared exception.
 pub static TABLE_KVM: Process = Process { syscalls: KVM_CALLS, ..CONST_TABLE };
+
+const REMOTE_CALLS: &[Syscalls] =
+    &joined::<{ CALLS.len() + REMOTE_ONLY.len() }>(CALLS, REMOTE_ONLY, "the cell's sockets of iSCSI disks");
+
+/// For a cell with iSCSI disks: a declared exception.
+pub static TABLE_REMOTE: Process = Process { syscalls: REMOTE_CALLS, ..CONST_TABLE };
+
+const KVM_REMOTE_CALLS: &[Syscalls] =
+    &joined::<{ KVM_CALLS.len() + REMOTE_ONLY.len() }>(KVM_CALLS, REMOTE_ONLY, "the cell's sockets of iSCSI disks");
+
+/// For a cell with both.
+pub static TABLE_KVM_REMOTE: Process = Process { syscalls: KVM_REMOTE_CALLS, ..CONST_TABLE };
 
 const SHARES_CALLS: &[Syscalls] =
     &joined::<{ CALLS.len() + SHARE_CALLS.len() }>(CALLS, SHARE_CALLS, "files and directories of shares");

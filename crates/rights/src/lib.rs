@@ -12,6 +12,7 @@ pub mod console;
 pub mod fetcher;
 pub mod frontend;
 pub mod hypervisor;
+pub mod initiator;
 pub mod net;
 pub mod runner;
 pub mod services;
@@ -36,11 +37,14 @@ pub const ALL: &[&Process] = &[
     &console::TABLE,
     &services::TABLE,
     &fetcher::TABLE,
+    &initiator::TABLE,
 ];
 
 /// What else is used in place of a table of [`ALL`], and when. Each has all that its table has.
 pub const VARIANTS: &[(&Process, &Process, &str)] = &[
     (&runner::TABLE, &runner::TABLE_SHARES, "in cells that share directories of the host"),
+    (&runner::TABLE, &runner::TABLE_REMOTE, "in cells with iSCSI disks, which share no directories"),
     (&hypervisor::TABLE, &hypervisor::TABLE_KVM, "in cells that have `/dev/kvm`"),
     (&hypervisor::TABLE, &hypervisor::TABLE_SHARES, "in cells that share directories of the host"),
+    (&hypervisor::TABLE, &hypervisor::TABLE_REMOTE, "in cells with iSCSI disks, which share no directories"),
 ];

@@ -114,7 +114,7 @@ pub static TABLE: Process = Process {
         Syscalls { names: &["socket:udp", "socket:udp6", "connect"], why: "sockets to the host's resolvers" },
         Syscalls {
             names: &["socket:tcp", "socket:tcp6"],
-            why: "connections for image-fetcher, to public addresses; Landlock lets it connect, which all others may not",
+            why: "connections for image-fetcher, to public addresses, and for iscsi-initiator, to portals that the administrator named; Landlock lets it connect, which all others may not",
         },
     ],
     ioctls: &[(TUNSETIFF, "makes a tap of an open /dev/net/tun")],

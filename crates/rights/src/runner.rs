@@ -27,6 +27,13 @@ pub(crate) const SHARES_CALLS: &[Syscalls] = &joined::<{ TABLE_CALLS.len() + sup
     "inherited by the hypervisor of a cell that shares directories",
 );
 
+/// All of them in a cell with iSCSI disks.
+pub(crate) const REMOTE_CALLS: &[Syscalls] = &joined::<{ TABLE_CALLS.len() + super::hypervisor::REMOTE_ONLY.len() }>(
+    TABLE_CALLS,
+    super::hypervisor::REMOTE_ONLY,
+    "inherited by the hypervisor of a cell with iSCSI disks",
+);
+
 const PASSED: &[&str] =
     &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "IOCTL", "EVENT", "FPATHCONF", "MMAP_RW", "FCNTL"];
 const FILE: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "EVENT", "FPATHCONF", "MMAP_RW"];
@@ -111,6 +118,12 @@ const CONST_TABLE: Process = Process {
             rights: &["READ", "WRITE", "EVENT", "KQUEUE_EVENT", "KQUEUE_CHANGE"],
             ..passed("alarm", FdKind::Event, Most::N(1), "a hypervisor that does not answer is given up")
         },
+        made(
+            "door",
+            FdKind::Listener,
+            Most::N(16),
+            "the hypervisor connects to it for an iSCSI disk; the disk's iscsi-initiator accepts",
+        ),
         made("hypervisor", FdKind::Process, Most::N(1), "awaits its end"),
         made("qmp", FdKind::Unix, Most::N(1), "speaks to it"),
         made("standard error", FdKind::Pipe, Most::N(2), "reads its last words; the other end for what is started next"),
@@ -143,6 +156,7 @@ const CONST_TABLE: Process = Process {
         op("KeepLayers", "keeps descriptors of layers that disks stand on", "machines_stand_on_one_image_at_once"),
         op("SwitchDisks", "has disks go on in other files", "a_disk_is_snapshotted_while_its_guest_writes"),
         op("ConnectChannel", "hands out a connection to a channel of the guest's", "a_channel_carries_bytes_both_ways"),
+        op("TakeDoor", "hands out the socket that its hypervisor connects to for a disk", "a_guest_writes_to_an_iscsi_disk"),
     ],
     freebsd: FreeBsd {
         capability_mode: false,
@@ -164,3 +178,6 @@ const SHARES_PATHS: &[PathRule] = &with::<_, { PATHS.len() + 1 }>(PATHS, SHARE);
 
 /// For a cell that shares directories of the host: its hypervisor cannot have more than its runner.
 pub static TABLE_SHARES: Process = Process { syscalls: SHARES_CALLS, paths: Paths::Only(SHARES_PATHS), ..CONST_TABLE };
+
+/// For a cell with iSCSI disks, likewise.
+pub static TABLE_REMOTE: Process = Process { syscalls: REMOTE_CALLS, ..CONST_TABLE };

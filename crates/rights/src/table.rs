@@ -44,6 +44,8 @@ pub enum Uid {
     PerSwitch,
     /// One per fetch of an image, behind those of switches.
     PerFetch,
+    /// One per iSCSI disk of a running machine, behind those of fetches.
+    PerInitiator,
 }
 
 /// A Linux namespace (namespaces(7)).

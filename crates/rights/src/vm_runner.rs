@@ -91,6 +91,7 @@ pub static TABLE: Process = Process {
         ),
         op("StartServices", "starts a switch's guest-services likewise", "guests_of_a_nat_switch_get_address_name_and_metadata"),
         op("StartFetcher", "starts an image-fetcher likewise", "an_image_is_fetched_from_an_address"),
+        op("StartInitiator", "starts an iscsi-initiator likewise", "a_guest_writes_to_an_iscsi_disk"),
         op("StartConsole", "starts a console-proxy likewise", "a_killed_console_proxy_is_replaced"),
         op("KillCell", "kills every process of a cell and its console-proxy", "kill_cell_leaves_nothing_alive"),
         op("SweepCell", "removes sockets and control groups of a dead cell", "a_killed_runner_leaves_only_what_a_sweep_removes"),

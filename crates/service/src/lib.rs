@@ -15,7 +15,7 @@ pub use act::ActLog;
 pub use journal::{Journal, SharedJournal, is_quiet};
 pub use kept::{FULL, Kept, make, turn};
 pub use shares::{shares, shares_text};
-pub use start::{FETCHES, Ids, Role, SLOTS, SWITCHES, Start, StartError, UIDS};
+pub use start::{FETCHES, INITIATORS, Ids, Role, SLOTS, SWITCHES, Start, StartError, UIDS};
 pub use time::{iso8601, now_ns};
 
 use std::io::Write as _;

@@ -71,8 +71,11 @@ pub const SLOTS: u16 = 2000;
 pub const SWITCHES: u16 = 64;
 /// Images that are fetched at a time, each with a uid of its own, behind those of switches.
 pub const FETCHES: u16 = 8;
-/// Uids of machines, of switches' services and of fetches.
-pub const UIDS: u32 = 2 * SLOTS as u32 + SWITCHES as u32 + FETCHES as u32;
+/// iSCSI disks of running machines at a time, each with an initiator whose uid is its own, behind those of fetches. With them the block of 4,096
+/// is full, but for the services' and three.
+pub const INITIATORS: u16 = 16;
+/// Uids of machines, of switches' services, of fetches and of iSCSI disks.
+pub const UIDS: u32 = 2 * SLOTS as u32 + SWITCHES as u32 + FETCHES as u32 + INITIATORS as u32;
 
 /// The uids and gids of root mode.
 #[derive(Debug, Clone)]

@@ -1,4 +1,5 @@
-//! Connections to servers on the net, for image-fetcher: out, and never in.
+//! Connections to servers on the net, for image-fetcher: out, and never in. And to portals of iSCSI targets, for iscsi-initiator: where the
+//! host's administrator said, and nowhere else.
 
 use super::{Place, unlisted};
 use crate::platform::{HostError, NetHost};
@@ -88,15 +89,22 @@ fn is_own(host: &mut dyn NetHost, address: IpAddr) -> Result<bool, HostError> {
     Ok(from.ip() == address)
 }
 
-/// [`ConnectServer`]. `allowed`: what the administrator named; of that, only the suite's own networks are refused.
-pub fn connect((host, instance): Place<'_>, allowed: &[Network], call: &ConnectServer) -> Result<OneFd, Refusal> {
+/// [`ConnectServer`]. `images` and `portals`: what the administrator named; of that, only the suite's own networks are refused.
+pub fn connect(
+    (host, instance): Place<'_>, images: &[Network], portals: &[Network], call: &ConnectServer,
+) -> Result<OneFd, Refusal> {
     let address = call.address.to_canonical();
-    let object = format!("server {}", SocketAddr::new(address, call.port));
+    let what = if call.portal { "portal" } else { "server" };
+    let object = format!("{what} {}", SocketAddr::new(address, call.port));
     let refused = |why: &str| {
-        let refusal = Refusal::new(Reason::PermissionDenied, &object).field("url");
-        Err(refusal.note(format_args!(
-            "{address}: {why}, and images come from public addresses; the host's administrator may name others (skep up --fetch-from)"
-        )))
+        let refusal = Refusal::new(Reason::PermissionDenied, &object).field(if call.portal { "portal" } else { "url" });
+        Err(refusal.note(if call.portal {
+            format!("{address}: {why}; the host's administrator names those that there may be (skep up --iscsi-portals)")
+        } else {
+            format!(
+                "{address}: {why}, and images come from public addresses; the host's administrator may name others (skep up --fetch-from)"
+            )
+        }))
     };
     let failed = |e: HostError| match e.error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => {
@@ -104,7 +112,11 @@ pub fn connect((host, instance): Place<'_>, allowed: &[Network], call: &ConnectS
         }
         _ => Refusal::io(&object, e.step, &e.error),
     };
+    let allowed = if call.portal { portals } else { images };
     if !allowed.iter().any(|network| network.has(address)) {
+        if call.portal {
+            return refused("it is no portal that disks may be reached by");
+        }
         if let Some(why) = inside(address) {
             return refused(why);
         }

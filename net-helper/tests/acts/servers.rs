@@ -9,7 +9,11 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 
 pub fn connect_to(net: &mut Net7, address: &str) -> Result<OwnedFd, Reason> {
-    let call = ConnectServer { address: address.parse().unwrap(), port: 4430 };
+    connect(net, address, false)
+}
+
+fn connect(net: &mut Net7, address: &str, portal: bool) -> Result<OwnedFd, Reason> {
+    let call = ConnectServer { address: address.parse().unwrap(), port: 4430, portal };
     ask(&mut net.client, call).map(|(_, [socket])| socket).map_err(|refusal| refusal.reason)
 }
 
@@ -37,6 +41,10 @@ fn no_connection_leads_inside() {
     for address in ["127.0.0.9", "::1", "::ffff:127.0.0.9", "192.168.0.1", "169.254.169.254", "64:ff9b::7f00:9", "0.0.0.0", "::"]
     {
         assert_eq!(connect_to(&mut net, address).unwrap_err(), Reason::PermissionDenied, "{address}");
+    }
+    // Portals are where they are said to be: neither where images come from, nor where everybody is.
+    for address in ["127.0.0.1", "10.64.7.5", "198.21.0.1"] {
+        assert_eq!(connect(&mut net, address, true).unwrap_err(), Reason::PermissionDenied, "{address}");
     }
     // Public, but the host's own; named, but of the suite's guests.
     let _outside = net.network.outside("out0");

@@ -44,6 +44,7 @@ impl Served {
                     uplinks: uplinks(),
                     resolvers: vec![[127, 0, 0, 1].into()],
                     fetch_from: ["127.0.0.1", "10.0.0.0/8"].map(|text| text.parse().unwrap()).to_vec(),
+                    iscsi_portals: ["127.0.0.8"].map(|text| text.parse().unwrap()).to_vec(),
                 },
             );
             Server::<Net>::new(listener, Some(vec![uid])).run(&mut helper, &mut Silent)

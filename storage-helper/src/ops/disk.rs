@@ -28,13 +28,14 @@ fn ending(kind: DiskKind) -> Option<&'static str> {
     match kind {
         DiskKind::Raw => Some("raw"),
         DiskKind::Qcow2 => Some("qcow2"),
-        DiskKind::Zvol => None,
+        DiskKind::Zvol | DiskKind::Iscsi => None,
     }
 }
 
 /// The name of a disk's file.
 pub fn file_name(disk: DiskId, kind: DiskKind) -> Result<String, Refusal> {
-    let unsupported = || Refusal::new(Reason::Unsupported, object(disk)).field("kind").note("a ZFS volume is no file");
+    let what = if kind == DiskKind::Iscsi { "an iSCSI disk is kept by its target" } else { "a ZFS volume is no file" };
+    let unsupported = || Refusal::new(Reason::Unsupported, object(disk)).field("kind").note(what);
     ending(kind).map(|ending| format!("{disk}.{ending}")).ok_or_else(unsupported)
 }
 
@@ -68,7 +69,7 @@ pub fn state(object: &str, disk: DiskId, kind: DiskKind, file: &File) -> Result<
 fn looked_at(object: &str, disk: DiskId, kind: DiskKind, file: &File, meta: &Metadata) -> Result<DiskState, Refusal> {
     let size = match kind {
         DiskKind::Qcow2 => image::header(file).map_err(|e| e.into_refusal(object))?.size,
-        DiskKind::Raw | DiskKind::Zvol => meta.len(),
+        DiskKind::Raw | DiskKind::Zvol | DiskKind::Iscsi => meta.len(),
     };
     Ok(DiskState { disk, kind, size, allocated: meta.blocks().saturating_mul(512) })
 }
@@ -135,7 +136,7 @@ pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState
 fn empty(object: &str, file: &File, kind: DiskKind, size: u64) -> Result<(), Refusal> {
     match kind {
         DiskKind::Qcow2 => make::create(file, size).at(object, "write"),
-        DiskKind::Raw | DiskKind::Zvol => file.set_len(size).at(object, "set the size"),
+        DiskKind::Raw | DiskKind::Zvol | DiskKind::Iscsi => file.set_len(size).at(object, "set the size"),
     }
 }
 
@@ -187,7 +188,7 @@ pub fn opened(disk: DiskId, kind: DiskKind, file: File, no_cache: bool) -> Resul
 fn most(state: &DiskState, now: u64) -> u64 {
     match state.kind {
         DiskKind::Raw | DiskKind::Qcow2 => now.max(state.size).saturating_add(state.size / 16).saturating_add(64 << 20),
-        DiskKind::Zvol => 0,
+        DiskKind::Zvol | DiskKind::Iscsi => 0,
     }
 }
 
@@ -216,7 +217,7 @@ pub fn resize(store: &Store, call: &ResizeDisk) -> Result<DiskState, Refusal> {
         match call.kind {
             DiskKind::Qcow2 if call.size > size => grow_qcow2(&object, &file, call.size)?,
             DiskKind::Qcow2 => cut::shrink(&file, call.size).map_err(|e| e.into_refusal(&object))?,
-            DiskKind::Raw | DiskKind::Zvol => file.set_len(call.size).at(&object, "set the size")?,
+            DiskKind::Raw | DiskKind::Zvol | DiskKind::Iscsi => file.set_len(call.size).at(&object, "set the size")?,
         }
         file.sync_all().at(&object, "sync")?;
     }

@@ -43,7 +43,7 @@ pub fn start(store: &Store, jobs: &mut Jobs, trace: TraceId, call: ImportDisk, f
     let spool = if converts { Some(nameless(dir, &format!("{}.spool", call.disk)).at(&object, "create")?) } else { None };
     let (making, file) = match call.kind {
         DiskKind::Zvol => (Making::Volume, volume::begin(store, call.disk)?),
-        DiskKind::Raw | DiskKind::Qcow2 => {
+        DiskKind::Raw | DiskKind::Qcow2 | DiskKind::Iscsi => {
             let (part, file) = Part::begin(dir, &file_name(call.disk, call.kind)?).at(&object, "create")?;
             (Making::File(part), file)
         }
@@ -83,7 +83,7 @@ impl Work for Import {
         };
         disk.check(size)?;
         match call.kind {
-            DiskKind::Qcow2 => {}
+            DiskKind::Qcow2 | DiskKind::Iscsi => {}
             DiskKind::Raw => set_raw_size(object, file, size)?,
             // The parent cuts it to its size, and then everything is on the disk.
             DiskKind::Zvol => return Ok(Made { sha256: Some(sum), size: Some(checked_size(object, size)?) }),
@@ -201,7 +201,7 @@ impl Import {
             named => named,
         };
         match (format, self.call.kind) {
-            (F::Qcow2, _) | (_, DiskKind::Raw | DiskKind::Zvol) => Ok(format),
+            (F::Qcow2, _) | (_, DiskKind::Raw | DiskKind::Zvol | DiskKind::Iscsi) => Ok(format),
             (F::Raw, _) => refuse("a qcow2 disk cannot be filled from raw; import it as a raw disk"),
             _ => refuse(
                 "the stream is not QCOW2: import it as a raw disk, or convert it first: `qemu-img convert -O qcow2 IN OUT`",

@@ -16,7 +16,7 @@ const PAGE: usize = 100;
 fn volumes(store: &Store, disk: DiskId, kind: DiskKind) -> Result<&Volumes, Refusal> {
     match kind {
         DiskKind::Zvol => store.volumes(&object(disk)),
-        DiskKind::Raw | DiskKind::Qcow2 => Err(Refusal::new(Reason::Unsupported, object(disk))
+        DiskKind::Raw | DiskKind::Qcow2 | DiskKind::Iscsi => Err(Refusal::new(Reason::Unsupported, object(disk))
             .field("kind")
             .note("only ZFS volumes (kind zvol) have snapshots; copy the disk instead")),
     }

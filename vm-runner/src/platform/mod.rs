@@ -131,4 +131,7 @@ pub struct Kit {
     /// Whether the cell shares directories of the host.
     #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "a jail has no list of system calls"))]
     pub shares: bool,
+    /// Whether disks are reached over sockets of the cell.
+    #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve has no such disks"))]
+    pub remote: bool,
 }

@@ -15,7 +15,7 @@ use skep_ipc::{Server, Silent};
 use skep_proto::DiskId;
 use skep_proto::cell::FdRole;
 use skep_proto::runner::{End, Phase};
-use skep_rights::runner::{TABLE, TABLE_SHARES};
+use skep_rights::runner::{TABLE, TABLE_REMOTE, TABLE_SHARES};
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
 use skep_sys::alarm::Alarm;
 use skep_sys::{fd, msg, sock};
@@ -51,6 +51,8 @@ pub struct Runner {
     kit: Kit,
     /// The host's end of each serial line, by the port's number.
     serial: Vec<(u8, OwnedFd)>,
+    /// Sockets of disks that are reached over one, by slot. Whoever serves them accepts; connections that come meanwhile wait here.
+    doors: Vec<(u8, OwnedFd)>,
     alarm: Alarm,
     engine: Option<Engine>,
     phase: Phase,
@@ -70,7 +72,7 @@ pub struct Runner {
 
 impl Held for Acquired {
     fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let Runner { kit, serial, alarm, door, .. } = &self.runner;
+        let Runner { kit, serial, doors, alarm, door, .. } = &self.runner;
         let mut held = vec![
             ("report", self.report.as_fd()),
             ("listener", self.listener.as_fd()),
@@ -78,6 +80,7 @@ impl Held for Acquired {
             ("alarm", alarm.as_fd()),
         ];
         held.extend(serial.iter().chain(&kit.serial).map(|(_, line)| ("serial line", line.as_fd())));
+        held.extend(doors.iter().map(|(_, door)| ("door", door.as_fd())));
         held.extend(kit.fds.iter().map(|(role, fd)| (line(*role), fd.as_fd())));
         held
     }
@@ -111,7 +114,11 @@ pub fn main() -> Result<(), Error> {
         error
     };
     let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: false };
-    let table = if args.shares { &TABLE_SHARES } else { &TABLE };
+    let table = match (args.shares, args.remote.is_empty()) {
+        (true, _) => &TABLE_SHARES,
+        (false, false) => &TABLE_REMOTE,
+        (false, true) => &TABLE,
+    };
     let acquired = acquire(args, report).map_err(&tell)?;
     let inside = limit(acquired, table).and_then(|limited| enter(limited, &scene)).map_err(|e| tell(e.into()))?;
     let Acquired { report, listener, mut runner } = inside.into_inner();
@@ -129,17 +136,27 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
     let take = |(role, number)| Ok((role, fd::inherited(number)?));
     let fds =
         args.roles.into_iter().zip(FIRST..).map(take).collect::<io::Result<Vec<_>>>().map_err(step("take over descriptors"))?;
-    let RunnerArgs { machine, kvm, file_limit, shares, serial: ports, .. } = args;
+    let RunnerArgs { machine, kvm, file_limit, shares, serial: ports, remote, .. } = args;
     let (mut serial, mut theirs) = (Vec::new(), Vec::new());
     for port in ports {
         let (our_end, their_end) = serial_line().map_err(step("make a serial line"))?;
         serial.push((port, our_end));
         theirs.push((port, their_end));
     }
-    let kit = Kit { machine, fds, layers: Vec::new(), serial: theirs, kvm, file_limit, shares };
+    let mut doors = Vec::new();
+    for slot in &remote {
+        let none = || Error::Step("make the socket of a disk", io::Error::from(io::ErrorKind::Unsupported));
+        let path = Engine::door(*slot).ok_or_else(none)?;
+        let door = sock::bind_stream(path.as_ref(), 0o600).map_err(step("make the socket of a disk"))?;
+        sock::listen(door.as_fd()).map_err(step("listen for a disk"))?;
+        doors.push((*slot, door));
+    }
+    let remote = !doors.is_empty();
+    let kit = Kit { machine, fds, layers: Vec::new(), serial: theirs, kvm, file_limit, shares, remote };
     let runner = Runner {
         kit,
         serial,
+        doors,
         alarm: Alarm::new().map_err(step("make a timer"))?,
         engine: None,
         phase: Phase::Ready,

@@ -43,6 +43,7 @@ impl Service<runner::Runner> for Runner {
             RunnerRequest::Resume(c) => ask.answer(c, |_, _, []| self.with(Engine::resume)),
             RunnerRequest::Configure(c) => ask.answer(c, |_, _, fds| self.configure(fds)),
             RunnerRequest::TakeSerial(c) => ask.answer(c, |_, _, []| self.take_port(1)),
+            RunnerRequest::TakeDoor(c) => ask.answer(c, |_, c, []| self.take_door(c.slot)),
             RunnerRequest::TakePort(c) => ask.answer(c, |_, c, []| self.take_port(c.port)),
             RunnerRequest::ConnectGdb(c) => ask.answer(c, |_, _, []| self.connect_gdb()),
             RunnerRequest::ConnectScreen(c) => ask.answer(c, |_, _, []| self.connect_screen()),
@@ -222,6 +223,14 @@ impl Runner {
         let (_, line) = self.serial.iter().find(|(number, _)| *number == port).ok_or_else(none)?;
         let end = line.try_clone().map_err(|e| Refusal::io(object(self), "dup the serial line", &e))?;
         Ok((Done {}, [end]))
+    }
+
+    fn take_door(&mut self, slot: u8) -> Answer<Done, OneFd> {
+        let none =
+            || Refusal::new(Reason::WrongState, object(self)).note(format_args!("disk {slot} is not reached over a socket"));
+        let (_, door) = self.doors.iter().find(|(there, _)| *there == slot).ok_or_else(none)?;
+        let door = door.try_clone().map_err(|e| Refusal::io(object(self), "dup the socket of a disk", &e))?;
+        Ok((Done {}, [door]))
     }
 
     fn connect_screen(&mut self) -> Answer<Done, OneFd> {

@@ -4,7 +4,7 @@ use super::Spawner;
 use crate::handover::RunnerArgs;
 use crate::platform::{CellHost, Plan};
 use nix::sys::stat::{SFlag, fstat};
-use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, StartFetcher, StartServices, Started};
+use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, StartFetcher, StartInitiator, StartServices, Started};
 use skep_proto::{CpuList, Dsp, MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,10 +15,11 @@ const SLOTS: u16 = skep_service::SLOTS;
 
 impl Spawner {
     pub(super) fn make_cell(&mut self, c: MakeCell, UpTo(fds): UpTo<MAX_FDS>) -> Result<(CellMade, NoFds), Refusal> {
-        let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit, shares, serial, sound } = c;
+        let MakeCell { machine, slot, limits, fds: roles, kvm, file_limit, shares, serial, sound, remote } = c;
         check(machine, &roles, &fds)?;
         check_ports(machine, &serial)?;
         self.check_sound(machine, &sound)?;
+        check_remote(machine, &remote, &roles, shares.is_empty())?;
         self.check_limits(machine, &limits)?;
         let shares = self.shares(machine, &shares)?;
         self.look(skep_cellroot::HYPERVISOR, Reason::HypervisorMissing)?;
@@ -27,7 +28,7 @@ impl Spawner {
         }
         let identity = self.identity(slot, 0)?;
         let disks: Vec<bool> = roles.iter().map(|role| matches!(role, FdRole::Disk(_))).collect();
-        let args = RunnerArgs { machine, roles, kvm, file_limit, shares: !shares.is_empty(), serial };
+        let args = RunnerArgs { machine, roles, kvm, file_limit, shares: !shares.is_empty(), serial, remote };
         let path = self.runner_socket(machine);
         let listener = bind(machine, &path)?;
         let plan = Plan {
@@ -101,6 +102,23 @@ impl Spawner {
         let behind = 2 * u32::from(SLOTS) + u32::from(skep_service::SWITCHES) + u32::from(c.slot);
         let identity = self.machines.map(|first| first.saturating_add(behind));
         self.start_alone(c.disk.cell(), "/skep/skep-image-fetcher", Vec::new(), identity, fds)
+    }
+
+    pub(super) fn start_initiator(&mut self, c: &StartInitiator, UpTo(fds): UpTo<1>) -> Result<(Started, NoFds), Refusal> {
+        let object = format!("disk {}", c.disk);
+        if c.number >= skep_service::INITIATORS {
+            let refusal = Refusal::new(Reason::LimitReached, object).field("number");
+            return Err(refusal.note(format_args!("{} iSCSI disks at most are at work at a time", skep_service::INITIATORS)));
+        }
+        for door in &fds {
+            if kind_of(c.disk.cell(), door.as_fd())? != SFlag::S_IFSOCK {
+                return Err(Refusal::new(Reason::InvalidValue, object).field("door").note("a socket is expected"));
+            }
+        }
+        let behind = 2 * u32::from(SLOTS) + u32::from(skep_service::SWITCHES) + u32::from(skep_service::FETCHES);
+        let identity = self.machines.map(|first| first.saturating_add(behind + u32::from(c.number)));
+        let args = fds.iter().map(|_| "--door".to_owned()).collect();
+        self.start_alone(c.disk.cell(), "/skep/skep-iscsi-initiator", args, identity, &fds)
     }
 
     /// Starts what is no hypervisor, in a cell that holds little more than its program.
@@ -200,6 +218,17 @@ fn bind(machine: MachineId, path: &std::path::Path) -> Result<OwnedFd, Refusal> 
 fn kind_of(machine: MachineId, fd: BorrowedFd<'_>) -> Result<SFlag, Refusal> {
     let stat = fstat(fd).map_err(|e| Refusal::io(format_args!("machine {machine}"), "fstat", &e.into()))?;
     Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)
+}
+
+/// Each once, none that is there as a file, and none beside shares.
+fn check_remote(machine: MachineId, remote: &[u8], roles: &[FdRole], alone: bool) -> Result<(), Refusal> {
+    let twice = remote.iter().collect::<HashSet<_>>().len() != remote.len();
+    let file = remote.iter().any(|slot| roles.contains(&FdRole::Disk(*slot)));
+    if twice || file || !remote.is_empty() && !alone {
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field("remote");
+        return Err(refusal.note("slots of disks without a file are expected, each once, and no shares"));
+    }
+    Ok(())
 }
 
 /// Each port once.

@@ -103,6 +103,7 @@ impl Service<Cell> for Spawner {
             CellRequest::MakeCell(c) => ask.answer(c, |_, c, fds| self.make_cell(c, fds)),
             CellRequest::StartConsole(c) => ask.answer(c, |_, c, fds| self.start_console(c, fds)),
             CellRequest::StartServices(c) => ask.answer(c, |_, c, []| self.start_services(&c)),
+            CellRequest::StartInitiator(c) => ask.answer(c, |_, c, fds| self.start_initiator(&c, fds)),
             CellRequest::StartFetcher(c) => ask.answer(c, |_, c, fds| self.start_fetcher(&c, &fds)),
             CellRequest::KillCell(c) => ask.answer(c, |_, c, []| self.kill_cell(c.machine)),
             CellRequest::SweepCell(c) => ask.answer(c, |_, c, []| self.sweep_cell(c.machine)),

@@ -251,6 +251,7 @@ impl Machine {
             shares: self.shares.clone(),
             serial: self.ports.iter().map(|port| port.port()).collect(),
             sound: vec![],
+            remote: vec![],
         };
         spawner.ask(call, UpTo(fds))
     }

@@ -33,6 +33,7 @@ pub fn lines(table: &Process, freebsd: &FreeBsd, uids: &[u32], open: &[Open], li
             match table.uid {
                 Uid::PerSwitch => "the switch's",
                 Uid::PerFetch => "the fetch's",
+                Uid::PerInitiator => "the iSCSI disk's",
                 Uid::PerMachine => "the machine's",
                 Uid::Own => "none, or one of its own",
             },
@@ -155,7 +156,8 @@ fn jail_shown(jail: &Jail) -> String {
 
 /// Whether the jail is one with a hypervisor.
 fn runs_guests(table: &Process) -> bool {
-    let others = [&skep_rights::console::TABLE, &skep_rights::services::TABLE, &skep_rights::fetcher::TABLE];
+    use skep_rights::{console, fetcher, initiator, services};
+    let others = [&console::TABLE, &services::TABLE, &fetcher::TABLE, &initiator::TABLE];
     !others.iter().any(|other| other.name == table.name)
 }
 

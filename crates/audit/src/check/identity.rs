@@ -6,7 +6,7 @@ use crate::facts::{Confinement, Facts};
 use crate::find::Subject;
 use crate::report::{Line, Verdict};
 use skep_rights::{Process, Root, Uid};
-use skep_service::{FETCHES, Ids, Role, SWITCHES};
+use skep_service::{FETCHES, INITIATORS, Ids, Role, SWITCHES};
 use std::os::unix::fs::MetadataExt;
 
 /// uid, gid, groups.
@@ -26,10 +26,14 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
             }
             declared.map_or_else(|| "none".to_owned(), |uid| uid.to_string())
         }
-        whose @ (Uid::PerMachine | Uid::PerSwitch | Uid::PerFetch) => {
+        whose @ (Uid::PerMachine | Uid::PerSwitch | Uid::PerFetch | Uid::PerInitiator) => {
             let (right, whose) = match whose {
                 Uid::PerSwitch => (is_behind_machines(ids, own, 0..SWITCHES), "switch"),
                 Uid::PerFetch => (is_behind_machines(ids, own, SWITCHES..SWITCHES + FETCHES), "fetch"),
+                Uid::PerInitiator => {
+                    let first = SWITCHES + FETCHES;
+                    (is_behind_machines(ids, own, first..first + INITIATORS), "iSCSI disk")
+                }
                 Uid::Own | Uid::PerMachine => {
                     (is_machines(ids, own, subject.table.name == skep_rights::console::TABLE.name), "machine")
                 }

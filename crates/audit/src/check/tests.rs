@@ -6,7 +6,7 @@ use crate::Options;
 use crate::facts::{Confinement, Facts, FreeBsd, Jail, Kind, Linux, Mount, NodeRule, Open, Reach};
 use crate::find::Subject;
 use crate::report::{Process, Verdict};
-use skep_rights::{Namespace, Process as Table, console, fetcher, frontend, hypervisor, net, services, storage};
+use skep_rights::{Namespace, Process as Table, console, fetcher, frontend, hypervisor, initiator, net, services, storage};
 use skep_service::Ids;
 
 const IDS: &str = "broker=61901,api-frontend=61902,storage-helper=61903,net-helper=61904,vm-runner=61905,machines=62000";
@@ -105,6 +105,11 @@ fn guest_services_have_a_switch_s_uid_and_packet_sockets() {
     assert_eq!(differences(&judge(&fetcher::TABLE, &holding(66_064, &sockets), &[])), []);
     for uid in [66_063, 66_072] {
         assert!(difference(&judge(&fetcher::TABLE, &holding(uid, &sockets), &[]), "uid").contains("not one of a fetch's"));
+    }
+    let sockets = [Kind::Inet("TCP".into()), Kind::Unix { path: None, listens: true }];
+    assert_eq!(differences(&judge(&initiator::TABLE, &holding(66_072, &sockets), &[])), []);
+    for uid in [66_071, 66_088] {
+        assert!(difference(&judge(&initiator::TABLE, &holding(uid, &sockets), &[]), "uid").contains("not one of a iSCSI disk's"));
     }
     let others = holding(66_000, &[Kind::Device("/dev/bpf0".into()), Kind::Device("/dev/mem".into())]);
     assert!(difference(&judge(&services::TABLE, &others, &[]), "descriptors").contains("/dev/mem"));

@@ -3,6 +3,7 @@
 use super::Ref;
 use crate::{
     DiskId, DiskName, DiskRates, SnapshotId, SnapshotName, Text,
+    iscsi::{Chap, IscsiName, Portal},
     storage::{DiskKind, Packing, SourceFormat},
 };
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,38 @@ pub struct DiskCreate {
     pub size: u64,
     /// Its group; none: the one that is there from the start.
     pub group: Option<Ref>,
+}
+
+/// Makes a disk of an iSCSI target's logical unit, which is asked for its size. Nothing is written there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IscsiCreate {
+    /// Its name.
+    pub name: DiskName,
+    /// Where the target is reached.
+    pub portal: Portal,
+    /// The target.
+    pub target: IscsiName,
+    /// The logical unit.
+    pub lun: u16,
+    /// Who we are to it, if it asks.
+    pub chap: Option<Chap>,
+    /// Its group; none: the one that is there from the start.
+    pub group: Option<Ref>,
+}
+
+/// What users are told of an iSCSI disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IscsiView {
+    /// Where the target is reached.
+    pub portal: Portal,
+    /// The target.
+    pub target: IscsiName,
+    /// The logical unit.
+    pub lun: u16,
+    /// CHAP's user; empty: none.
+    pub user: Text<223>,
+    /// What this suite calls itself to the target.
+    pub initiator: IscsiName,
 }
 
 /// Starts an import. The descriptor is the end that the image is written to, in [`crate::upload`]'s pieces; closing it without the
@@ -196,6 +229,8 @@ pub struct DiskView {
     pub image: Option<ImageFacts>,
     /// How much goes to and from it.
     pub rates: DiskRates,
+    /// Where its bytes are, if it is an iSCSI disk.
+    pub iscsi: Option<IscsiView>,
 }
 
 /// A page; empty at the end.

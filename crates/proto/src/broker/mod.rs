@@ -37,7 +37,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 17, oldest 17, BrokerRequest {
+    Broker = "broker", version 18, oldest 18, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -118,5 +118,6 @@ protocol! {
         77 WholeList [NoFds] => WholePage [NoFds];
         78 WholeRollBack [NoFds] => MachineView [NoFds];
         79 WholeDelete [NoFds] => Done [NoFds];
+        80 IscsiCreate [NoFds] => DiskView [NoFds];
     }
 }

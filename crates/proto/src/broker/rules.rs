@@ -103,6 +103,7 @@ rules! {
     FirmwareGet: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     FirmwareEdit: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     DiskCreate: OPERATOR, "the group", c => vec![On::Group(c.group.as_ref())];
+    IscsiCreate: OPERATOR, "the group", c => vec![On::Group(c.group.as_ref())];
     DiskImport: OPERATOR, "the group", c => vec![On::Group(c.group.as_ref())];
     DiskFetch: OPERATOR, "the group", c => vec![On::Group(c.import.group.as_ref())];
     DiskClone: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];

@@ -44,6 +44,13 @@ fn disk() -> DiskView {
         iso: true,
         image: Some(facts()),
         rates: skep_proto::DiskRates { read_bps: 1 << 20, write_bps: 0, read_iops: 100, write_iops: 10 },
+        iscsi: Some(IscsiView {
+            portal: parse("[2001:db8::1]:860"),
+            target: parse("iqn.2001-04.com.example:disk"),
+            lun: 3,
+            user: parse("joe"),
+            initiator: parse("iqn.2026-11.internal.skep:abcd"),
+        }),
     }
 }
 
@@ -161,6 +168,9 @@ fn access(golden: &mut Golden) {
 }
 
 fn disks(golden: &mut Golden) {
+    let chap = Some(skep_proto::iscsi::Chap { user: parse("joe"), secret: parse("secret") });
+    let (portal, target) = (parse("192.0.2.1:3260"), parse("iqn.2001-04.com.example:disk"));
+    golden.call(IscsiCreate { name: parse("san"), portal, target, lun: 1, chap, group: None }, disk());
     golden.call(DiskCreate { name: parse("root"), kind: DiskKind::Raw, size: 1 << 30, group: Some(parse("shop")) }, disk());
     let import = DiskImport {
         name: parse("root"),

@@ -33,10 +33,12 @@ fn bytes_of_the_spawner_never_change() {
         shares: vec![Share { name: parse("src"), read_only: true }],
         serial: vec![1, 3],
         sound: vec![Dsp(0), Dsp(7)],
+        remote: vec![2],
     };
     golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("rates: the disk has no device")] });
     golden.call(StartServices { switch: skep_proto::SwitchId::from_u128(3), number: 2 }, Started { pid: 4713 });
     golden.call(StartFetcher { disk: skep_proto::DiskId::from_u128(7), slot: 3 }, Started { pid: 4714 });
+    golden.call(StartInitiator { disk: skep_proto::DiskId::from_u128(7), number: 5 }, Started { pid: 4715 });
     golden.call(
         StartConsole { machine: MACHINE, slot: 1, ports: vec![parse("1"), parse("3,speed=9600,nolog")] },
         Started { pid: 4712 },

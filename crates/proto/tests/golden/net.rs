@@ -37,7 +37,7 @@ fn bytes_of_net_helper_never_change() {
     golden.call(CheckPort { forward: parse("53:5353") }, Done {});
     golden.call(OpenPort { number: 1, v6: true }, Done {});
     golden.call(OpenResolvers {}, Done {});
-    golden.call(ConnectServer { address: [192, 0, 2, 1].into(), port: 443 }, Done {});
+    golden.call(ConnectServer { address: [192, 0, 2, 1].into(), port: 443, portal: true }, Done {});
     let own =
         Some(Own { mac: [2, 0, 0, 1, 2, 3], address: [10, 64, 1, 2].into(), subnet6: Some(parse("fd12:3456:789a:1::/64")) });
     golden.call(GuardTap { number: 1, own }, Done {});

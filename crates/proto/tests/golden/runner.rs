@@ -23,6 +23,7 @@ fn bytes_of_a_runner_never_change() {
     golden.call(ConnectChannel { port: 3 }, Done {});
     golden.call(Eject { slot: 2 }, Done {});
     golden.call(TakePort { port: 2 }, Done {});
+    golden.call(TakeDoor { slot: 3 }, Done {});
     golden.call(ConnectGdb {}, Done {});
     golden.call(KeepLayers { layers: vec![LayerPlace { slot: 1, at: 2 }] }, Done {});
     golden.call(SetLink { slot: 1, up: false }, Done {});

@@ -61,7 +61,7 @@ fn bytes_of_storage_helper_never_change() {
     golden.call(DeleteSnapshot { disk: DISK, kind: DiskKind::Zvol, snapshot: SNAPSHOT }, Done {});
     variables(&mut golden);
     golden.covers::<Storage>();
-    every!(golden, DiskKind { Raw {} => DiskKind::Raw; Qcow2 {} => DiskKind::Qcow2; Zvol {} => DiskKind::Zvol; });
+    every!(golden, DiskKind { Raw {} => DiskKind::Raw; Qcow2 {} => DiskKind::Qcow2; Zvol {} => DiskKind::Zvol; Iscsi {} => DiskKind::Iscsi; });
     every!(golden, SourceFormat {
         Detect {} => SourceFormat::Detect; Raw {} => SourceFormat::Raw; Qcow2 {} => SourceFormat::Qcow2;
         Vmdk {} => SourceFormat::Vmdk; Vhd {} => SourceFormat::Vhd; Vhdx {} => SourceFormat::Vhdx;

@@ -129,7 +129,7 @@ fn it_makes_everything_from_inside_capability_mode() {
     let (_, UpTo(resolvers)) = ask(&mut client, OpenResolvers {}).unwrap();
     assert_eq!(resolvers.len(), 1);
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let call = ConnectServer { address: [127, 0, 0, 1].into(), port: server.local_addr().unwrap().port() };
+    let call = ConnectServer { address: [127, 0, 0, 1].into(), port: server.local_addr().unwrap().port(), portal: false };
     let (_, [_socket]) = ask(&mut client, call).unwrap();
     server.accept().unwrap();
     drop((a, b));

@@ -4,7 +4,7 @@ use super::super::Kit;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use skep_engine_qemu::{BINARY, CONFIG, Fds, argv};
 use skep_proto::cell::FdRole;
-use skep_rights::hypervisor::{TABLE, TABLE_KVM, TABLE_KVM_SHARES, TABLE_SHARES};
+use skep_rights::hypervisor::{TABLE, TABLE_KVM, TABLE_KVM_REMOTE, TABLE_KVM_SHARES, TABLE_REMOTE, TABLE_SHARES};
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
 use skep_sys::process::{Fork, exit_now, fork};
 use std::convert::Infallible;
@@ -83,11 +83,14 @@ fn become_hypervisor(kit: &Kit, qmp: &OwnedFd, errors: &OwnedFd) -> Result<Infal
     let config = std::fs::read_to_string(CONFIG).map_err(step("read the configuration"))?;
     let words = argv(skep_machine::Uuid::from_u128(kit.machine.as_u128()), &config);
     let args = std::iter::once(BINARY).chain(words.iter().map(String::as_str)).map(text).collect::<Result<Vec<_>, _>>()?;
-    let table = match (kit.kvm, kit.shares) {
-        (false, false) => &TABLE,
-        (false, true) => &TABLE_SHARES,
-        (true, false) => &TABLE_KVM,
-        (true, true) => &TABLE_KVM_SHARES,
+    // Never both: the spawner sees to it.
+    let table = match (kit.kvm, kit.shares, kit.remote) {
+        (false, false, false) => &TABLE,
+        (false, false, true) => &TABLE_REMOTE,
+        (false, true, _) => &TABLE_SHARES,
+        (true, false, false) => &TABLE_KVM,
+        (true, false, true) => &TABLE_KVM_REMOTE,
+        (true, true, _) => &TABLE_KVM_SHARES,
     };
     // The cell was made by the spawner; this is a smaller one inside it, with nothing of the runner's.
     let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: true };

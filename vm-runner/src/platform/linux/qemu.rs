@@ -68,6 +68,11 @@ impl Engine {
     /// Where it reads its configuration, its kernel and its initial RAM disk.
     pub const FILES: [&'static str; 3] = [skep_engine_qemu::CONFIG, skep_engine_qemu::KERNEL, skep_engine_qemu::INITRD];
 
+    /// Where it connects to for a disk that is reached over a socket.
+    pub fn door(slot: u8) -> Option<String> {
+        Some(skep_engine_qemu::remote(slot))
+    }
+
     /// Whether its disks can stand on layers.
     pub const LAYERS: bool = true;
 
