@@ -4,7 +4,6 @@
 
 pub mod bridge;
 pub mod login;
-mod md5;
 pub mod nbd;
 pub mod pdu;
 pub mod scsi;

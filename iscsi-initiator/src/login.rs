@@ -1,7 +1,7 @@
 //! The login phase (RFC 7143, sections 6 and 13): who we are, what for, CHAP if the target wants it, and what both can. Pure.
 
-use crate::md5::md5;
 use crate::pdu::{self, Header, Unit};
+use md5::{Digest, Md5};
 use skep_proto::iscsi::{Chap, LoginOrder};
 use skep_proto::{Reason, Refusal};
 
@@ -175,7 +175,7 @@ impl<'a> Login<'a> {
             let mut hashed = vec![id];
             hashed.extend_from_slice(secret.expose().as_bytes());
             hashed.extend_from_slice(&challenge);
-            let answer = md5(&hashed).iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}"));
+            let answer = Md5::digest(&hashed).iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}"));
             // A String takes everything; what was hashed goes with its memory.
             hashed.fill(0);
             return Ok(self.say(&[("CHAP_N", user.to_string()), ("CHAP_R", answer)], true));
@@ -348,7 +348,7 @@ mod tests {
         let challenge = [text("CHAP_A", "5"), text("CHAP_I", "7"), text("CHAP_C", "0x0102")];
         let Step::Send(answer) = login.hear(&reply(0, [0, 0], &challenge)).unwrap() else { panic!() };
         let answer = pairs(&unit(&answer).data);
-        let digest = md5(b"\x07very secret\x01\x02").iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let digest = Md5::digest(b"\x07very secret\x01\x02").iter().map(|b| format!("{b:02x}")).collect::<String>();
         assert_eq!(answer, [("CHAP_N".to_owned(), "joe".to_owned()), ("CHAP_R".to_owned(), format!("0x{digest}"))]);
         // A second challenge would have a target ask for as many answers as it likes.
         assert!(login.hear(&reply(0, [0, 0], &challenge)).is_err());
