@@ -131,11 +131,12 @@ pub struct Logins {
     count: RefCell<Count>,
     places: Arc<Semaphore>,
     waiting: Cell<usize>,
+    begun: Cell<u64>,
 }
 
 impl Default for Logins {
     fn default() -> Self {
-        Self { count: RefCell::default(), places: Arc::new(Semaphore::new(AT_ONCE)), waiting: Cell::new(0) }
+        Self { count: RefCell::default(), places: Arc::new(Semaphore::new(AT_ONCE)), waiting: Cell::new(0), begun: Cell::new(0) }
     }
 }
 
@@ -154,6 +155,7 @@ impl Logins {
             return Err(Refusal::later("login", Duration::from_secs(1)));
         }
         self.waiting.set(self.waiting.get() + 1);
+        self.begun.set(self.begun.get() + 1);
         let waits = Waits(&self.waiting);
         let failed = |what: &str| Refusal::new(Reason::Internal, "login").note(what);
         let place = self.places.clone().acquire_owned().await.map_err(|_| failed("there are no places"))?;
@@ -168,6 +170,12 @@ impl Logins {
         let done = told.await.map_err(|_| failed("its thread has ended"));
         drop(waits);
         done
+    }
+
+    /// How much was done so far, or is being done.
+    #[cfg(test)]
+    pub fn begun(&self) -> u64 {
+        self.begun.get()
     }
 }
 
