@@ -67,6 +67,12 @@ fn a_switch_of_netgraph_carries_frames_and_the_host_is_not_on_it() {
     send(&outside, &frame("from outside"));
     assert_eq!(hear(&a, |_| ()), "from outside");
     assert_eq!(hear(&b, |_| ()), "from outside");
+    // To one machine alone, as guests do once they know each other.
+    let mut alone = frame("to b alone");
+    alone[..6].copy_from_slice(&[2, 0, 0, 0, 0, 0xb]);
+    send(&a, &alone);
+    assert_eq!(hear(&b, |_| ()), "to b alone");
+    assert_eq!(hear(&outside, |_| ()), "to b alone");
     // It is in the list like any other, with what is on it; but it is no interface.
     let (page, []) = ask(&mut client, ListInterfaces { own: true, after: 0 }).unwrap();
     let shown: Vec<_> = page.interfaces.iter().map(|i| (i.name.to_string(), i.kind.to_string(), i.bridge.is_some())).collect();

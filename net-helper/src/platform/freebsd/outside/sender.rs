@@ -253,8 +253,9 @@ impl Sender {
         let mut rest = || -> Step<()> {
             // Frames keep the address of whoever sent them.
             step(JOIN, netgraph::send(socket, &node, netgraph::SET_SOURCE, &0u32.to_ne_bytes()))?;
+            // A tap drops what its guest sends to anybody's address but the tap's own, too (tunwrite_l2 of if_tuntap.c).
+            step(JOIN, netgraph::send(socket, &node, netgraph::SET_PROMISCUOUS, &1u32.to_ne_bytes()))?;
             if !port.is_of(self.instance) {
-                step(JOIN, netgraph::send(socket, &node, netgraph::SET_PROMISCUOUS, &1u32.to_ne_bytes()))?;
                 connect("upper")?;
             }
             Ok(())
