@@ -2,7 +2,9 @@
 #![cfg(target_os = "linux")]
 
 use anyhow::{Context, Result, ensure};
-use skep_tests::{Mode, Suite, is_root};
+use skep_tests::{Mode, Suite, is_root, skip};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 fn status(pid: &str, field: &str) -> Result<String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -64,5 +66,50 @@ fn limits_go_from_the_command_to_the_kernel() -> Result<()> {
         let (code, said) = suite.fails(&["vm", "set", "m", option, value])?;
         ensure!(code == 8 && said.contains(reason), "{option} {value}: {code} {said}");
     }
+    suite.finish()
+}
+
+/// What the kernel counted in an interval, and how long that was: of a guest that would take all it can get.
+#[test]
+fn a_busy_guest_is_held_to_its_share() -> Result<()> {
+    const PERCENT: f64 = 20.0;
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    suite.import_guest()?;
+    let host = suite.json(&["host", "show"])?;
+    let offered = host.first().and_then(|v| v["limits"].as_array()).context("no limits in host show")?.clone();
+    if !offered.iter().any(|limit| limit == "cpu") {
+        skip!("no control group of this host holds a process to a share");
+    }
+    suite.define("m", &["--cpu-percent", "20"])?;
+    suite.boot("m")?;
+    suite.guest_runs("m", "(while :; do :; done) & echo busy-$?", "busy-0")?;
+    let mut command = suite.command(&["--json", "vm", "stats", "m", "--watch", "--interval", "1s"]);
+    let mut watch = command.stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(watch.stdout.take().context("no output")?).lines();
+    let mut read = || -> Result<(f64, f64)> {
+        let line: serde_json::Value = serde_json::from_str(&lines.next().context("the watch ended")??)?;
+        let used = line["cpu_ns"].as_f64().context("no cpu_ns")?;
+        // 2026-11-28T08:07:11.903722Z: seconds of its day.
+        let clock = line["time"].as_str().and_then(|time| time.get(11..)?.strip_suffix('Z')).context("no time")?;
+        let parts = clock.split(':').map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+        Ok((used / 1e9, parts.iter().fold(0.0, |seconds, part| seconds * 60.0 + part)))
+    };
+    // It gets no more in any interval. On a host with others on it, it may get less; not in all of them.
+    let mut most: f64 = 0.0;
+    let mut before = read()?;
+    for _ in 0..60 {
+        let now = read()?;
+        let share = 100.0 * (now.0 - before.0) / (now.1 - before.1).rem_euclid(86_400.0);
+        ensure!(share < PERCENT * 1.2, "{share} %");
+        most = most.max(share);
+        before = now;
+        if most > PERCENT * 0.8 {
+            break;
+        }
+    }
+    watch.kill()?;
+    watch.wait()?;
+    ensure!(most > PERCENT * 0.8, "{most} % at most");
+    suite.ok(&["vm", "kill", "m"])?;
     suite.finish()
 }
