@@ -14,7 +14,7 @@ use skep_proto::{Reason, Refusal, upload};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,7 +141,9 @@ impl<'a> Fetcher<'a> {
             Framing::Length(length) => length,
             Framing::Chunked | Framing::Close => 0,
         };
-        let mut out = File::from(self.channel.found(length)?);
+        let out = self.channel.found(length)?;
+        limit("import", out.as_fd())?;
+        let mut out = File::from(out);
         let same = answer.head.same.take();
         let mut hash = Hash::new(sum);
         let (mut done, mut breaks, mut in_a_row, mut buffer) = (0u64, 0, 0, vec![0; PIECE]);
@@ -267,6 +269,7 @@ impl<'a> Fetcher<'a> {
 
     fn reach(&self, url: &Url, address: IpAddr) -> Result<OwnedFd, Failed> {
         let socket = self.channel.connect(address, url.port)?;
+        limit("resolver", socket.as_fd())?;
         let about = |e: io::Error| broke(url, &io::Error::new(e.kind(), format!("{address}: {e}")));
         self.channel.wait(socket.as_fd(), PollFlags::POLLOUT, CONNECTING).map_err(about)?;
         match getsockopt(&socket, sockopt::SocketError) {
@@ -283,6 +286,11 @@ impl<'a> Fetcher<'a> {
         let session = session.map_err(|e| refuse(Reason::Unavailable, url, format_args!("TLS: {e}")))?;
         Ok(StreamOwned::new(session, Waiting { socket, channel: self.channel }))
     }
+}
+
+/// Limits what the broker gave to its line of the table.
+fn limit(line: &'static str, fd: BorrowedFd<'_>) -> Result<(), Refusal> {
+    skep_sandbox::limit_one(&skep_rights::fetcher::TABLE, line, fd).map_err(|e| Refusal::new(Reason::Internal, line).note(e))
 }
 
 fn read_head(url: &Url, stream: &mut Stream<'_>) -> Result<(Head, Vec<u8>), Failed> {

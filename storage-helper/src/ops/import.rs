@@ -36,6 +36,8 @@ pub fn start(store: &Store, jobs: &mut Jobs, trace: TraceId, call: ImportDisk, f
         let note = format_args!("{} bytes; at most {} are permitted", call.expect, call.limit);
         return Err(Refusal::new(Reason::TooLarge, object).field("expect").note(note));
     }
+    let limited = skep_sandbox::limit_one(&skep_rights::storage::JOB, "stream", stream.as_fd());
+    limited.map_err(|e| Refusal::new(Reason::Internal, &object).field("stream").note(e))?;
     jobs.check(call.disk, channel.as_fd())?;
     check_absent(store, jobs, call.disk)?;
     // Formats with tables can be read only as a whole, so they are put aside before they are converted.
