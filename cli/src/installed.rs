@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(installed.uplinks.as_deref(), Some("em0, em1"));
         assert_eq!(installed.shares.as_deref(), Some("src=/srv/a, out=/b"));
         assert!(installed.is_machines(90_000) && installed.is_machines(93_999));
-        assert!(!installed.is_machines(94_088) && installed.is_machines(94_087) && !installed.is_machines(89_999));
+        assert!(!installed.is_machines(94_080) && installed.is_machines(94_079) && !installed.is_machines(89_999));
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
             ("state = /a b", 1, "`/a b`: an absolute path of letters, digits and /._- is expected"),
             ("run = /a;reboot", 1, "`/a;reboot`: an absolute path of letters, digits and /._- is expected"),
             ("run =", 1, "``: an absolute path of letters, digits and /._- is expected"),
-            ("machines = 0", 1, "`0`: a uid from 1000 to 4294963207 is expected"),
+            ("machines = 0", 1, "`0`: a uid from 1000 to 4294963215 is expected"),
             ("metrics = 9177", 1, "`9177`: ADDRESS:PORT is expected, such as 127.0.0.1:9177"),
             ("listen = 8443", 1, "`8443`: ADDRESS:PORT is expected, such as 192.0.2.1:8443"),
         ] {

@@ -307,13 +307,19 @@ fn shares(places: &Places, given: Option<&str>) -> Result<String, UpError> {
     Ok(text)
 }
 
+/// Uids of a suite's block, and those of it that are before the machines'.
+const BLOCK: u32 = 4096;
+const BEFORE: u32 = 16;
+// Beyond its block would be those of another suite's services.
+const _: () = assert!(BEFORE + skep_service::UIDS <= BLOCK);
+
 /// A block of 4,096 uids above 1,000,000, chosen by the instance, so that two suites on a host do not share theirs.
 fn ids(instance: InstanceId) -> String {
     let hash = instance.to_string().bytes().fold(0u32, |h, c| h.wrapping_mul(37).wrapping_add(u32::from(c)));
-    let base = 1_000_000 + hash % 4000 * 4096;
+    let base = 1_000_000 + hash % 4000 * BLOCK;
     let services = ["broker", "api-frontend", "storage-helper", "net-helper", "vm-runner"];
     let services = services.iter().zip(base..).map(|(name, id)| format!("{name}={id}"));
-    services.chain([format!("machines={}", base + 16)]).collect::<Vec<_>>().join(",")
+    services.chain([format!("machines={}", base + BEFORE)]).collect::<Vec<_>>().join(",")
 }
 
 /// Beside this program, or in `../libexec/skep`.

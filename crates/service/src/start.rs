@@ -71,9 +71,9 @@ pub const SLOTS: u16 = 2000;
 pub const SWITCHES: u16 = 64;
 /// Images that are fetched at a time, each with a uid of its own, behind those of switches.
 pub const FETCHES: u16 = 8;
-/// iSCSI disks of running machines at a time, each with an initiator whose uid is its own, behind those of fetches. With them the block of 4,096
-/// is full, but for the services' and three.
-pub const INITIATORS: u16 = 16;
+/// iSCSI disks of running machines at a time, each with an initiator whose uid is its own, behind those of fetches. With them and what `skep up`
+/// keeps for services the block of 4,096 is full.
+pub const INITIATORS: u16 = 8;
 /// Uids of machines, of switches' services, of fetches and of iSCSI disks.
 pub const UIDS: u32 = 2 * SLOTS as u32 + SWITCHES as u32 + FETCHES as u32 + INITIATORS as u32;
 

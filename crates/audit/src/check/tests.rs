@@ -108,7 +108,7 @@ fn guest_services_have_a_switch_s_uid_and_packet_sockets() {
     }
     let sockets = [Kind::Inet("TCP".into()), Kind::Unix { path: None, listens: true }];
     assert_eq!(differences(&judge(&initiator::TABLE, &holding(66_072, &sockets), &[])), []);
-    for uid in [66_071, 66_088] {
+    for uid in [66_071, 66_080] {
         assert!(difference(&judge(&initiator::TABLE, &holding(uid, &sockets), &[]), "uid").contains("not one of a iSCSI disk's"));
     }
     let others = holding(66_000, &[Kind::Device("/dev/bpf0".into()), Kind::Device("/dev/mem".into())]);
