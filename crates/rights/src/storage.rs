@@ -41,6 +41,8 @@ const fn zfs(number: u64) -> u64 {
 const SERVED: &[&str] = &["ACCEPT", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "READ", "WRITE"];
 /// Rights of what a hypervisor does with a disk.
 const DISK: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FPATHCONF", "EVENT", "FLOCK", "IOCTL"];
+/// And of what makes one.
+const MADE: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FPATHCONF", "EVENT", "FLOCK", "IOCTL", "FTRUNCATE"];
 /// Rights of what a hypervisor does with a variable store.
 const VARS: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FPATHCONF", "EVENT", "FLOCK", "MMAP_RW"];
 
@@ -359,7 +361,7 @@ pub static JOB: Process = Process {
             name: "disk",
             kind: FdKind::File("disks"),
             most: Most::N(18),
-            rights: DISK,
+            rights: MADE,
             ioctls: DIOCG,
             why: "the source or the layers, what is made of it, and a nameless file between",
         },
@@ -396,6 +398,6 @@ pub static JOB: Process = Process {
     ioctls: &[(FICLONE, "a copy shares the blocks of its source")],
     max_descriptors: 256,
     operations: &[],
-    freebsd: FreeBsd { capability_mode: true, root: Root::Never, note: "its descriptors were limited before" },
+    freebsd: FreeBsd { capability_mode: true, root: Root::Never, note: "and its descriptors are limited to these lines" },
     ..TABLE
 };

@@ -4,6 +4,7 @@ use crate::store::At;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use skep_proto::storage::JobRecord;
 use skep_proto::{MAX_RECORD, Reason, Refusal, wire};
+use skep_rights::storage::JOB;
 use skep_sys::child::{Child, Forked, fork};
 use skep_sys::{fd, msg, process, sock};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -26,8 +27,8 @@ pub struct Made {
 
 /// What a child does.
 pub trait Work {
-    /// The descriptors that it needs; all others are closed.
-    fn held(&self) -> Vec<BorrowedFd<'_>>;
+    /// The descriptors that it needs, each with its line of the job's table; all others are closed.
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)>;
     /// Does it.
     fn run(self, progress: &mut Progress<'_>) -> Result<Made, Refusal>;
 }
@@ -87,22 +88,24 @@ pub(super) fn limit(line: &'static str, fd: BorrowedFd<'_>) -> std::io::Result<(
 }
 
 fn in_child<W: Work>(work: W, channel: BorrowedFd<'_>, result: BorrowedFd<'_>) -> Result<Made, Refusal> {
-    let mut keep: Vec<_> = work.held().iter().map(AsRawFd::as_raw_fd).collect();
-    keep.extend([channel.as_raw_fd(), result.as_raw_fd()]);
-    confine(&keep)?;
+    let mut held = work.held();
+    held.extend([("channel", channel), ("channel", result)]);
+    confine(&held)?;
     work.run(&mut Progress { channel, total: 0, done: 0, told: 0 })
 }
 
-/// Keeps these descriptors, and what a job may call.
-fn confine(keep: &[i32]) -> Result<(), Refusal> {
-    fd::close_all_but(keep).at("job", "close other descriptors")?;
-    skep_sandbox::tighten(&skep_rights::storage::JOB).map_err(|e| Refusal::new(Reason::Internal, "job").note(e))
+/// Keeps these descriptors, with the rights of their lines, and what a job may call.
+fn confine(held: &[(&'static str, BorrowedFd<'_>)]) -> Result<(), Refusal> {
+    let keep: Vec<_> = held.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
+    fd::close_all_but(&keep).at("job", "close other descriptors")?;
+    let limited = held.iter().try_for_each(|(line, fd)| skep_sandbox::limit_one(&JOB, line, *fd));
+    limited.and_then(|()| skep_sandbox::tighten(&JOB)).map_err(|e| Refusal::new(Reason::Internal, "job").note(e))
 }
 
 /// Has a child that holds only `held` work out an answer of at most a record, and waits for it: for what is done at once, on bytes that
 /// may be hostile.
 pub fn ask<T: Serialize + DeserializeOwned>(
-    object: &str, held: &[BorrowedFd<'_>], work: impl FnOnce() -> Result<T, Refusal>,
+    object: &str, held: &[(&'static str, BorrowedFd<'_>)], work: impl FnOnce() -> Result<T, Refusal>,
 ) -> Result<T, Refusal> {
     let (ours, theirs) = sock::seqpacket_pair().at(object, "make a channel")?;
     match fork().at(object, "fork")? {
@@ -121,9 +124,7 @@ pub fn ask<T: Serialize + DeserializeOwned>(
         Forked::Child => {
             // Nothing may leave this function here: it would run on as a second helper.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                let mut keep: Vec<_> = held.iter().map(AsRawFd::as_raw_fd).collect();
-                keep.push(theirs.as_raw_fd());
-                confine(&keep)?;
+                confine(&[held, &[("channel", theirs.as_fd())]].concat())?;
                 work()
             }));
             let died = || Err(Refusal::new(Reason::Internal, object).note("its process failed unexpectedly"));

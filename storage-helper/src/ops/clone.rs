@@ -47,8 +47,8 @@ struct Clone {
 }
 
 impl Work for Clone {
-    fn held(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.from.as_fd(), self.to.as_fd()]
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        vec![("disk", self.from.as_fd()), ("disk", self.to.as_fd())]
     }
 
     fn run(self, progress: &mut Progress<'_>) -> Result<Made, Refusal> {

@@ -36,8 +36,6 @@ pub fn start(store: &Store, jobs: &mut Jobs, trace: TraceId, call: ImportDisk, f
         let note = format_args!("{} bytes; at most {} are permitted", call.expect, call.limit);
         return Err(Refusal::new(Reason::TooLarge, object).field("expect").note(note));
     }
-    let limited = skep_sandbox::limit_one(&skep_rights::storage::JOB, "stream", stream.as_fd());
-    limited.map_err(|e| Refusal::new(Reason::Internal, &object).field("stream").note(e))?;
     jobs.check(call.disk, channel.as_fd())?;
     check_absent(store, jobs, call.disk)?;
     // Formats with tables can be read only as a whole, so they are put aside before they are converted.
@@ -64,9 +62,10 @@ struct Import {
 }
 
 impl Work for Import {
-    fn held(&self) -> Vec<BorrowedFd<'_>> {
-        let mut list = vec![self.stream.as_fd(), self.file.as_fd()];
-        list.extend(self.spool.iter().map(AsFd::as_fd));
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let made = if self.call.kind == DiskKind::Zvol { "volume" } else { "disk" };
+        let mut list = vec![("stream", self.stream.as_fd()), (made, self.file.as_fd())];
+        list.extend(self.spool.iter().map(|spool| ("disk", spool.as_fd())));
         list
     }
 

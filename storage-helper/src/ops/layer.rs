@@ -65,8 +65,8 @@ struct Merge {
 }
 
 impl Work for Merge {
-    fn held(&self) -> Vec<BorrowedFd<'_>> {
-        self.layers.iter().map(|(file, _)| file.as_fd()).chain([self.to.as_fd()]).collect()
+    fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        self.layers.iter().map(|(file, _)| file).chain([&self.to]).map(|file| ("disk", file.as_fd())).collect()
     }
 
     fn run(self, progress: &mut Progress<'_>) -> Result<Made, Refusal> {

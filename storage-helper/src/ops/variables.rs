@@ -32,7 +32,7 @@ fn source(store: &Store, machine: MachineId) -> Result<(File, bool), Refusal> {
 /// [`ListVars`].
 pub fn list(store: &Store, call: ListVars) -> Result<VarPage, Refusal> {
     let (object, (file, _)) = (object(call.machine), source(store, call.machine)?);
-    job::ask(&object, &[file.as_fd()], || {
+    job::ask(&object, &[("variable store", file.as_fd())], || {
         let (variables, _) = parse(&object, &file)?;
         let mut all: Vec<VarState> = variables.variables().iter().filter_map(state).collect();
         all.sort_unstable_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
@@ -56,7 +56,7 @@ pub fn list(store: &Store, call: ListVars) -> Result<VarPage, Refusal> {
 /// [`ReadVar`].
 pub fn read(store: &Store, call: ReadVar) -> Result<VarPiece, Refusal> {
     let (object, (file, _)) = (object(call.machine), source(store, call.machine)?);
-    job::ask(&object, &[file.as_fd()], || {
+    job::ask(&object, &[("variable store", file.as_fd())], || {
         let (variables, _) = parse(&object, &file)?;
         let found = variables.find(vendor(&call.name)?, call.name.parts().0);
         let absent = || Refusal::new(Reason::NotFound, format_args!("variable {} of machine {}", call.name, call.machine));
@@ -87,7 +87,7 @@ pub fn edit(store: &Store, call: EditVars) -> Result<VarsEdited, Refusal> {
     let size = from.metadata().at(&object, "stat")?.len();
     let old = if own { mode(&object, &from)? } else { MODE };
     let (part, to) = Part::begin_as(dir, &name, after(old, &call.edit)).at(&object, "create")?;
-    let edited = job::ask(&object, &[from.as_fd(), to.as_fd()], || {
+    let edited = job::ask(&object, &[("variable store", from.as_fd()), ("variable store", to.as_fd())], || {
         let (mut variables, mut image) = parse(&object, &from)?;
         change(&object, &mut variables, &call.edit)?;
         variables.write(&mut image).map_err(|e| unwritable(&object, &e))?;
