@@ -209,3 +209,20 @@ fn a_fetch_that_loses_a_process_on_its_way_fails_and_leaves_nothing() -> Result<
     }
     suite.finish()
 }
+
+/// On FreeBSD what is left would be the mounts of its jail, which nobody removes when no suite runs.
+#[test]
+fn a_suite_that_goes_down_breaks_off_what_is_fetched() -> Result<()> {
+    let suite = suite()?;
+    let (server, ca) = https::start(suite.dir())?;
+    server.put("/held", Page::Held(noise(8 << 20), 6 << 20));
+    let mut import = begin(&suite, &server, &ca, "web")?;
+    server.wait_held(1);
+    suite.ok(&["down"])?;
+    ensure!(!import.wait()?.success(), "the import succeeded");
+    let cells = suite.run.join("cells");
+    ensure!(!cells.exists(), "a cell is left in {}", cells.display());
+    suite.up()?;
+    nothing_is_left(&suite)?;
+    suite.finish()
+}

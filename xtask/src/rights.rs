@@ -165,6 +165,7 @@ fn kind(kind: FdKind) -> String {
     match kind {
         FdKind::Null => "`/dev/null`".into(),
         FdKind::File(below) => format!("file below `STATE/{below}`"),
+        FdKind::Nameless(below) => format!("file without a name, of `STATE/{below}`"),
         FdKind::Directory(which) => format!("directory `{which}`"),
         FdKind::Unix => "UNIX socket".into(),
         FdKind::Listener => "UNIX socket that listens".into(),

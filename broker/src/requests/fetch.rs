@@ -17,18 +17,37 @@ use skep_proto::{DiskId, MachineId, Reason, Refusal, Text, UpTo, wire};
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use tokio::sync::Notify;
 
 /// Connections of a fetch: what redirections, addresses that do not answer and breaks take.
 const CONNECTIONS: u32 = 256;
 
 /// The disks that are being filled by fetches; a place's number gives the process's uid.
 #[derive(Default)]
-pub struct Slots(RefCell<[Option<DiskId>; skep_service::FETCHES as usize]>);
+pub struct Slots {
+    taken: RefCell<[Option<DiskId>; skep_service::FETCHES as usize]>,
+    /// All have to end.
+    end: Notify,
+    /// One has ended.
+    ended: Notify,
+}
 
 impl Slots {
     /// Whether the cell is one of theirs.
     pub fn has(&self, cell: MachineId) -> bool {
-        self.0.borrow().iter().flatten().any(|disk| disk.cell() == cell)
+        self.taken.borrow().iter().flatten().any(|disk| disk.cell() == cell)
+    }
+
+    /// Breaks off all that have begun, and waits until nothing of them is left on the host.
+    pub async fn break_off(&self) {
+        self.end.notify_waiters();
+        loop {
+            let ended = self.ended.notified();
+            if self.taken.borrow().iter().all(Option::is_none) {
+                return;
+            }
+            ended.await;
+        }
     }
 }
 
@@ -37,7 +56,7 @@ struct Slot(Rc<Broker>, u16);
 
 impl Slot {
     fn take(broker: &Rc<Broker>, disk: DiskId) -> Option<Self> {
-        let mut slots = broker.fetches.0.borrow_mut();
+        let mut slots = broker.fetches.taken.borrow_mut();
         let (number, slot) = (0..).zip(slots.iter_mut()).find(|(_, slot)| slot.is_none())?;
         *slot = Some(disk);
         Some(Self(broker.clone(), number))
@@ -46,9 +65,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(slot) = self.0.fetches.0.borrow_mut().get_mut(usize::from(self.1)) {
+        if let Some(slot) = self.0.fetches.taken.borrow_mut().get_mut(usize::from(self.1)) {
             *slot = None;
         }
+        self.0.fetches.ended.notify_waiters();
     }
 }
 
@@ -88,6 +108,7 @@ async fn attended(
     let roots = skep_sys::fd::sealed_memory_file(c"skep-roots", roots).map_err(failed)?;
     let busy = || Refusal::new(Reason::LimitReached, "").note(format_args!("{} images are being fetched", skep_service::FETCHES));
     let slot = Slot::take(broker, disk.id).ok_or_else(busy)?;
+    let down = broker.fetches.end.notified();
     let (ours, theirs) = skep_sys::sock::seqpacket_pair().map_err(failed)?;
     let port = Port::new(ours).map_err(failed)?;
     let cancelled = operation.cancelled();
@@ -98,6 +119,7 @@ async fn attended(
     let done = tokio::select! {
         done = work => done,
         _ = cancelled => Err(Refusal::new(Reason::Cancelled, "")),
+        () = down => Err(Refusal::new(Reason::Cancelled, "").note("the suite went down")),
     };
     // Whether it was started is not known, if its start was cut off.
     drop(port);

@@ -60,6 +60,7 @@ pub async fn rest(cx: &Cx, HostRest {}: HostRest) -> Result<Done, Refusal> {
     if let Some(machine) = running.first() {
         return Err(Refusal::new(Reason::InUse, "host").note(format_args!("machine {} is not stopped", machine.name)));
     }
+    broker.fetches.break_off().await;
     for switch in broker.read(|db| db.switches_after("", u32::MAX))? {
         broker.net.call(who, DeleteSwitch { number: switch.number }).await?;
     }

@@ -54,6 +54,8 @@ pub enum Kind {
     Null,
     /// A regular file.
     File(PathBuf),
+    /// A regular file in STATE's file system that has no name any more (FreeBSD, whose kernel keeps nothing of where it was).
+    Nameless,
     /// A directory.
     Directory(PathBuf),
     /// A UNIX socket; with the path that it is bound to (an accepted one has its listener's).

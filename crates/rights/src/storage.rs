@@ -360,10 +360,18 @@ pub static JOB: Process = Process {
         Descriptor {
             name: "disk",
             kind: FdKind::File("disks"),
-            most: Most::N(18),
+            most: Most::N(17),
             rights: MADE,
             ioctls: DIOCG,
-            why: "the source or the layers, what is made of it, and a nameless file between",
+            why: "the source or the layers, and what is made of it",
+        },
+        Descriptor {
+            name: "spool",
+            kind: FdKind::Nameless("disks"),
+            most: Most::N(1),
+            rights: MADE,
+            ioctls: &[],
+            why: "an image on its way, which can only be read as a whole",
         },
         Descriptor {
             name: "volume",

@@ -162,6 +162,8 @@ pub enum FdKind {
     Null,
     /// A regular file below this directory of STATE (`""`: STATE itself), or a deleted or foreign one where it says so.
     File(&'static str),
+    /// A regular file without a name, made below this directory of STATE. FreeBSD's kernel says only in which file system it is.
+    Nameless(&'static str),
     /// A directory: this one of STATE or RUN.
     Directory(&'static str),
     /// A UNIX socket that does not listen.

@@ -65,7 +65,7 @@ impl Work for Import {
     fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
         let made = if self.call.kind == DiskKind::Zvol { "volume" } else { "disk" };
         let mut list = vec![("stream", self.stream.as_fd()), (made, self.file.as_fd())];
-        list.extend(self.spool.iter().map(|spool| ("disk", spool.as_fd())));
+        list.extend(self.spool.iter().map(|spool| ("spool", spool.as_fd())));
         list
     }
 

@@ -24,7 +24,7 @@ pub fn lines(table: &Process, facts: &Facts, options: &Options, lines: &mut Vec<
     for ((open, assigned), standard) in open.iter().zip(&lines_of).zip(&standard) {
         let declared = assigned.and_then(|index| table.descriptors.get(index));
         let name = if standard.is_some() { Some("standard") } else { declared.map(|d| d.name) };
-        let unnamed = (declared.is_some() && open.kind == Kind::Unknown).then_some(UNNAMED);
+        let unnamed = unnamed(&open.kind).filter(|_| declared.is_some());
         if name.is_none() {
             differences.push(reason(table, open, &places));
         }
@@ -38,7 +38,8 @@ pub fn lines(table: &Process, facts: &Facts, options: &Options, lines: &mut Vec<
     }
     for (index, declared) in table.descriptors.iter().enumerate() {
         let of_line = open.iter().zip(&lines_of).filter(|(_, l)| **l == Some(index)).map(|(open, _)| open);
-        let unnamed: Vec<String> = of_line.clone().filter(|o| o.kind == Kind::Unknown).map(|o| o.number.to_string()).collect();
+        let guesses = of_line.clone().filter_map(|open| Some(format!("{}: {}", open.number, unnamed(&open.kind)?)));
+        let guesses: Vec<String> = guesses.collect();
         let numbers: Vec<String> = of_line.map(|open| open.number.to_string()).collect();
         let found =
             if numbers.is_empty() { "none open".to_owned() } else { format!("{} ({})", numbers.len(), numbers.join(" ")) };
@@ -46,10 +47,10 @@ pub fn lines(table: &Process, facts: &Facts, options: &Options, lines: &mut Vec<
             Most::N(count) => format!("at most {count}"),
             Most::Many => "any number".into(),
         };
-        let verdict = if unnamed.is_empty() {
+        let verdict = if guesses.is_empty() {
             Verdict::Confirmed
         } else {
-            Verdict::Weaker { why: format!("declared, not confirmed, for {}: {UNNAMED}", unnamed.join(" ")) }
+            Verdict::Weaker { why: format!("declared, not confirmed, for {}", guesses.join("; ")) }
         };
         lines.push(line(format!("descriptor {}", declared.name), most, found, verdict));
     }
@@ -59,7 +60,15 @@ pub fn lines(table: &Process, facts: &Facts, options: &Options, lines: &mut Vec<
 }
 
 /// Why the line of a descriptor is a guess.
-const UNNAMED: &str = "the kernel does not say what it is";
+fn unnamed(kind: &Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Unknown => Some("the kernel does not say what it is"),
+        Kind::Nameless => Some("it has no name, and is in the file system of STATE"),
+        _ => None,
+    }
+}
+
+/// Why one of the standard three is.
 const UNSEEN: &str = "nobody is seen at its other end";
 
 /// One of the standard three.
@@ -156,6 +165,7 @@ impl Places {
             | (FdKind::SockDiag, Kind::SockDiag)
             | (FdKind::Packet, Kind::Packet)
             | (FdKind::Inet, Kind::Inet(_))
+            | (FdKind::Nameless(_), Kind::Nameless)
             | (FdKind::Inet | FdKind::Unix, Kind::Unknown)
             | (FdKind::Netgraph, Kind::Netgraph)
             | (FdKind::Pipe, Kind::Pipe)
@@ -163,7 +173,7 @@ impl Places {
             | (FdKind::Event, Kind::Event)
             | (FdKind::Process, Kind::Process)
             | (FdKind::Namespace, Kind::Namespace) => true,
-            (FdKind::File(below), Kind::File(path)) => path.starts_with(self.state.join(below)),
+            (FdKind::File(below) | FdKind::Nameless(below), Kind::File(path)) => path.starts_with(self.state.join(below)),
             // As devfs of the host, where net-helper opened it, names it, or one that is mounted elsewhere.
             (FdKind::Packet, Kind::Device(path)) => path.ends_with("dev/bpf") || path == Path::new("bpf"),
             (FdKind::Line, Kind::Device(path)) => path.starts_with("/dev/pts") || path.starts_with("pts"),

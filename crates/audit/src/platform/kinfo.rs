@@ -5,8 +5,14 @@ use crate::facts::{Kind, Open};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Paths of files by file system and number (`st_dev`, `st_ino`).
-pub type Paths = BTreeMap<(u64, u64), PathBuf>;
+/// What is known of files from elsewhere.
+#[derive(Debug, Default)]
+pub struct Paths {
+    /// Their paths, by file system and number (`st_dev`, `st_ino`).
+    pub files: BTreeMap<(u64, u64), PathBuf>,
+    /// The file system of STATE.
+    pub state: Option<u64>,
+}
 
 const TYPE: usize = 4;
 const NUMBER: usize = 8;
@@ -54,11 +60,15 @@ fn file(one: &[u8], root: &str, paths: &Paths) -> Option<Open> {
     // Working directory, root, program text and so on have numbers below zero.
     let number = word(one, NUMBER).filter(|number| *number >= 0)?;
     let mut path = text(one.get(PATH..).unwrap_or_default());
+    let file_system = long(one, FILE_SYSTEM);
     if path.is_empty() && word(one, TYPE) == Some(1) {
-        let known = long(one, FILE_SYSTEM).zip(long(one, FILE_NUMBER)).and_then(|file| paths.get(&file));
+        let known = file_system.zip(long(one, FILE_NUMBER)).and_then(|file| paths.files.get(&file));
         path = known.map(|known| text(known.as_os_str().as_encoded_bytes())).unwrap_or_default();
     }
-    let kind = kind(one, &path, root);
+    let kind = match kind(one, &path, root) {
+        Kind::File(_) if path.is_empty() && paths.state.is_some() && file_system == paths.state => Kind::Nameless,
+        kind => kind,
+    };
     let shown = match &kind {
         Kind::Unix { path: Some(path), listens: true } => format!("UNIX socket, listens at {}", path.display()),
         Kind::Unix { path: Some(path), .. } => format!("UNIX socket, of {}", path.display()),
@@ -67,6 +77,7 @@ fn file(one: &[u8], root: &str, paths: &Paths) -> Option<Open> {
             let number = |at| word(one, at).unwrap_or(-1);
             format!("socket of family {}, protocol {}", number(SOCKET_DOMAIN), number(SOCKET_PROTOCOL))
         }
+        Kind::Nameless => "file without a name".into(),
         Kind::Other => format!("type {}", word(one, TYPE).unwrap_or(-1)),
         Kind::File(_) | Kind::Directory(_) | Kind::Device(_) | Kind::Null => path,
         named => format!("{named:?}").to_lowercase(),
@@ -163,17 +174,26 @@ mod tests {
             put(b, SOCKET_DOMAIN, &1i32.to_le_bytes());
             put(b, SOCKET_LOCAL + 2, b"/run/skep/broker.sock");
         }));
-        let known = Paths::from([((7, 9), PathBuf::from("/var/skep/logs/x.log"))]);
+        let known = Paths { files: [((7, 9), PathBuf::from("/var/skep/logs/x.log"))].into(), state: Some(7) };
         all.extend(record(1, 5, "", |b| {
             put(b, UNION, &1i32.to_le_bytes());
             put(b, FILE_SYSTEM, &7u64.to_le_bytes());
             put(b, FILE_NUMBER, &9u64.to_le_bytes());
         }));
+        // Without a name: of STATE's file system, and of another.
+        for (number, system) in [(6, 7u64), (7, 8)] {
+            all.extend(record(1, number, "", |b| {
+                put(b, UNION, &1i32.to_le_bytes());
+                put(b, FILE_SYSTEM, &system.to_le_bytes());
+            }));
+        }
         let open = files(&all, "", &known);
         let kinds: Vec<_> = open.iter().map(|open| (open.number, open.kind.clone())).collect();
         let socket = Kind::Unix { path: Some("/run/skep/broker.sock".into()), listens: true };
         let named = Kind::File("/var/skep/logs/x.log".into());
-        assert_eq!(kinds, [(0, Kind::Null), (3, Kind::File("/var/skep/disks/x.raw".into())), (4, socket), (5, named)]);
+        let disk = Kind::File("/var/skep/disks/x.raw".into());
+        let nameless = [(6, Kind::Nameless), (7, Kind::File("".into()))];
+        assert_eq!(kinds, [vec![(0, Kind::Null), (3, disk), (4, socket), (5, named)], nameless.into()].concat());
         assert_eq!(open.get(1).and_then(|open| open.rights), Some([0x0200_0000_0000_0001, 0]));
         // In a jail; whose path is the beginning of a name is not yet its root.
         for (root, path) in [("/var/skep", "/disks/x.raw"), ("/var/sk", "/var/skep/disks/x.raw")] {
@@ -188,7 +208,7 @@ mod tests {
                 put(b, SOCKET_DOMAIN, &i32::to_le_bytes(family));
                 put(b, SOCKET_PROTOCOL, &i32::to_le_bytes(protocol));
             });
-            let open = files(&one, "", &Paths::new());
+            let open = files(&one, "", &Paths::default());
             open.into_iter().map(|open| (open.kind, open.shown)).next()
         });
         let other = |shown: &str| Some((Kind::Other, shown.to_owned()));
@@ -207,7 +227,7 @@ mod tests {
         });
         all.extend(record(1, 5, "/x", |_| {}));
         assert_eq!(pipes(&all), [(2, 0xfeed_0001, 0xfeed_0002)]);
-        assert_eq!(files(&all, "", &Paths::new()).first().map(|open| open.kind.clone()), Some(Kind::Pipe));
+        assert_eq!(files(&all, "", &Paths::default()).first().map(|open| open.kind.clone()), Some(Kind::Pipe));
     }
 
     proptest::proptest! {
@@ -215,7 +235,7 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2000), size in 0i32..1000) {
             let mut bytes = bytes;
             put(&mut bytes, 0, &size.to_le_bytes());
-            let _ = (files(&bytes, "/x", &Paths::new()), pipes(&bytes));
+            let _ = (files(&bytes, "/x", &Paths::default()), pipes(&bytes));
         }
     }
 }

@@ -44,7 +44,8 @@ pub struct Kernel {
 impl Kernel {
     /// Reads what is needed for every process.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let mut paths = kinfo::Paths::new();
+        let state = std::fs::metadata(&options.state).ok().map(|meta| meta.dev());
+        let mut paths = kinfo::Paths { state, ..kinfo::Paths::default() };
         below(&options.state, 0, &mut paths);
         devices(&options.run.join("volumes"), 0, &mut paths);
         let bytes = ask::sysctl(&[PROC[0], PROC[1], libc::KERN_PROC_PROC]).map_err(Error::kernel("kern.proc.proc"))?;
@@ -180,7 +181,7 @@ fn below(directory: &Path, depth: u8, paths: &mut kinfo::Paths) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let Ok(meta) = entry.metadata() else { continue };
         if meta.is_file() {
-            paths.insert((meta.dev(), meta.ino()), entry.path());
+            paths.files.insert((meta.dev(), meta.ino()), entry.path());
         } else if meta.is_dir() && depth < 2 {
             below(&entry.path(), depth + 1, paths);
         }
@@ -194,7 +195,7 @@ fn devices(directory: &Path, depth: u8, paths: &mut kinfo::Paths) {
         // A link is not followed.
         let Ok(meta) = entry.metadata() else { continue };
         if meta.file_type().is_char_device() {
-            paths.insert((meta.dev(), meta.ino()), entry.path());
+            paths.files.insert((meta.dev(), meta.ino()), entry.path());
         } else if meta.is_dir() && depth < MOST_DATASETS {
             devices(&entry.path(), depth + 1, paths);
         }
