@@ -210,10 +210,10 @@ fn check(db: &Db, user: &User, role: Role, on: &On<'_>) -> Result<(), Refusal> {
         On::Any if user.rights.anywhere() >= Some(role) => Ok(()),
         On::Any => Err(denied(&user.name, "no role has been granted to you")),
         On::Group(name) => {
-            let name = name.map_or(DEFAULT_NAME, |name| name.as_str());
-            let missing = || missing("group", name).field("group");
-            let group = db.find_group(name)?.ok_or_else(missing)?;
-            within(db, user, role, group.id, format_args!("group {name}"), missing)
+            let called = name.map_or(DEFAULT_NAME, |name| name.as_str());
+            let missing = || missing("group", called).field("group");
+            let group = db.named_group(*name)?.ok_or_else(missing)?;
+            within(db, user, role, group.id, format_args!("group {called}"), missing)
         }
         On::Machine(name) => member(Member::Machine, "machine", name, "", role),
         On::Disk(name, field) => member(Member::Disk, "disk", name, field, role),
@@ -223,7 +223,7 @@ fn check(db: &Db, user: &User, role: Role, on: &On<'_>) -> Result<(), Refusal> {
             let switch = db.find_switch(name.as_str())?.ok_or_else(|| missing("switch", name))?;
             let group = match machine {
                 Some(machine) => db.group_of(Member::Machine, machine.as_str())?,
-                None => db.find_group(group.map_or(DEFAULT_NAME, |name| name.as_str()))?.map(|group| group.id),
+                None => db.named_group(*group)?.map(|group| group.id),
             };
             open_to(db, user, role, &switch, group)
         }
@@ -297,9 +297,11 @@ pub fn about(request: &BrokerRequest) -> String {
         R::DiskClone(c) => format!("disk {} to {}", c.disk, c.name),
         R::WholeCreate(c) => format!("snapshot {} of machine {}", c.name, c.machine),
         R::WholeRollBack(c) => format!("snapshot {} of machine {}", c.snapshot, c.machine),
+        R::WholeRename(c) => format!("snapshot {} of machine {} to {}", c.snapshot, c.machine, c.name),
         R::WholeDelete(c) => format!("snapshot {} of machine {}", c.snapshot, c.machine),
         R::SnapshotCreate(c) => format!("snapshot {} of disk {}", c.name, c.disk),
         R::SnapshotRollBack(c) => format!("snapshot {} of disk {}", c.snapshot, c.disk),
+        R::SnapshotRename(c) => format!("snapshot {} of disk {} to {}", c.snapshot, c.disk, c.name),
         R::SnapshotDelete(c) => format!("snapshot {} of disk {}", c.snapshot, c.disk),
         R::SwitchCreate(c) => format!("switch {}", c.name),
         R::SwitchSet(c) => format!("switch {}{}", c.switch, renamed(c.name.as_ref())),
@@ -314,9 +316,11 @@ pub fn about(request: &BrokerRequest) -> String {
         }
         R::NicCreate(c) => format!("nic {}", c.name),
         R::UserCreate(c) => format!("user {}", c.name),
+        R::UserRename(c) => format!("user {} to {}", c.user, c.name),
         R::UserDisable(c) => format!("user {} {}", c.user, if c.disabled { "out" } else { "in" }),
         R::UserDelete(c) => format!("user {}", c.user),
         R::GroupCreate(c) => format!("group {}", c.name),
+        R::GroupRename(c) => format!("group {} to {}", c.group, c.name),
         R::GroupQuota(c) => format!("group {}", c.group),
         R::GroupDelete(c) => format!("group {}", c.group),
         R::RoleGrant(c) => format!("role {} for user {} on {}", c.role, c.user, on(&c.group)),

@@ -12,6 +12,7 @@ fn when(at: Option<&prost_types::Timestamp>, otherwise: &str) -> String {
 /// A user.
 pub fn user(user: &v1::User) -> Value {
     json!({
+        "id": user.id,
         "name": user.name,
         "disabled": user.disabled,
         "password": user.password,

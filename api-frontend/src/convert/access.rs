@@ -10,6 +10,7 @@ use zeroize::Zeroize;
 /// A user.
 pub fn user(view: UserView) -> v1::User {
     v1::User {
+        id: view.id.map(|id| id.to_string()).unwrap_or_default(),
         name: view.name.to_string(),
         disabled: view.disabled,
         password: view.password,

@@ -12,12 +12,12 @@ use skep_api::v1::import_disk_request::Kind;
 use skep_api::v1::{
     self, CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk,
     ExportDiskRequest, ExportDiskResponse, FetchDiskRequest, GetDiskRequest, GetUploadRequest, ImportDiskRequest,
-    ListDisksRequest, ListDisksResponse, ListSnapshotsRequest, ListSnapshotsResponse, Operation, ResizeDiskRequest,
+    ListDisksRequest, ListDisksResponse, ListSnapshotsRequest, ListSnapshotsResponse, Operation, RenameSnapshotRequest, ResizeDiskRequest,
     RollBackDiskRequest, Snapshot, UpdateDiskRequest, WipeDiskRequest,
 };
 use skep_proto::broker::{
     DiskClone, DiskDelete, DiskExport, DiskGet, DiskList, DiskResize, DiskSet, DiskView, DiskWipe, OperationGet, SnapshotCreate,
-    SnapshotDelete, SnapshotList, SnapshotRollBack,
+    SnapshotDelete, SnapshotList, SnapshotRename, SnapshotRollBack,
 };
 use skep_proto::{Reason, Refusal, UpTo};
 use std::fs::File;
@@ -188,6 +188,17 @@ impl Disks for Api {
             );
             let (got, next_page_token) = page.await?;
             Ok(ListSnapshotsResponse { snapshots: got.into_iter().map(disk::snapshot).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn rename_snapshot(&self, request: Request<RenameSnapshotRequest>) -> Answer<Snapshot> {
+        let (call, request) = self.enter("Disks.RenameSnapshot", request)?;
+        call.run(async {
+            let disk = convert::named("disk", "disk", &request.disk)?;
+            let snapshot = convert::named("snapshot", "snapshot", &request.snapshot)?;
+            let name = convert::value("snapshot", "name", &request.name)?;
+            Ok(disk::snapshot(call.act(SnapshotRename { disk, snapshot, name }).await?.0))
         })
         .await
     }

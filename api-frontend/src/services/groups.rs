@@ -5,9 +5,10 @@ use crate::convert::{self, access};
 use skep_api::v1::add_to_group_request::What;
 use skep_api::v1::groups_server::Groups;
 use skep_api::v1::{
-    AddToGroupRequest, CreateGroupRequest, DeleteGroupRequest, Group, ListGroupsRequest, ListGroupsResponse, SetQuotaRequest,
+    AddToGroupRequest, CreateGroupRequest, DeleteGroupRequest, Group, ListGroupsRequest, ListGroupsResponse,
+    RenameGroupRequest, SetQuotaRequest,
 };
-use skep_proto::broker::{GroupAdd, GroupCreate, GroupDelete, GroupList, GroupQuota, Moved};
+use skep_proto::broker::{GroupAdd, GroupCreate, GroupDelete, GroupList, GroupQuota, GroupRename, Moved};
 use tonic::Request;
 
 #[tonic::async_trait]
@@ -35,6 +36,16 @@ impl Groups for Api {
             );
             let (got, next_page_token) = page.await?;
             Ok(ListGroupsResponse { groups: got.into_iter().map(access::group).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn rename(&self, request: Request<RenameGroupRequest>) -> Answer<Group> {
+        let (call, request) = self.enter("Groups.Rename", request)?;
+        call.run(async {
+            let group = convert::named("group", "group", &request.group)?;
+            let name = convert::value("group", "name", &request.name)?;
+            Ok(access::group(call.act(GroupRename { group, name }).await?.0))
         })
         .await
     }

@@ -10,13 +10,13 @@ use skep_api::v1::{
     CreateMachineSnapshotRequest, DeleteMachineRequest, DeleteMachineSnapshotRequest, EjectRequest, GdbInput, GdbOutput,
     GetMachineRequest, LaunchMachineRequest, ListMachineSnapshotsRequest, ListMachineSnapshotsResponse, ListMachinesRequest,
     ListMachinesResponse, Machine, MachineActRequest, MachineLogChunk, MachineLogRequest, MachineSnapshot, MachineStats,
-    MachineStatsRequest, Operation, RenameMachineRequest, RollBackMachineRequest, ScreenInput, ScreenOutput,
+    MachineStatsRequest, Operation, RenameMachineRequest, RenameMachineSnapshotRequest, RollBackMachineRequest, ScreenInput, ScreenOutput,
     UpdateMachineRequest, UpdateMachineResponse, WatchMachineStatsRequest, channel_input, console_input, console_output,
     gdb_input, screen_input,
 };
 use skep_proto::broker::{
     self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews, WholeCreate,
-    WholeDelete, WholeList, WholeRollBack,
+    WholeDelete, WholeList, WholeRename, WholeRollBack,
 };
 use skep_proto::{Refusal, UpTo};
 use tonic::{Request, Streaming};
@@ -146,6 +146,17 @@ impl Machines for Api {
             let which = convert::named("machine", "machine", &request.machine)?;
             let snapshot = convert::named("snapshot", "snapshot", &request.snapshot)?;
             Ok(machine::machine(call.act(WholeRollBack { machine: which, snapshot }).await?.0))
+        })
+        .await
+    }
+
+    async fn rename_snapshot(&self, request: Request<RenameMachineSnapshotRequest>) -> Answer<MachineSnapshot> {
+        let (call, request) = self.enter("Machines.RenameSnapshot", request)?;
+        call.run(async {
+            let machine = convert::named("machine", "machine", &request.machine)?;
+            let snapshot = convert::named("snapshot", "snapshot", &request.snapshot)?;
+            let name = convert::value("snapshot", "name", &request.name)?;
+            Ok(disk::whole(call.act(WholeRename { machine, snapshot, name }).await?.0))
         })
         .await
     }

@@ -5,11 +5,12 @@ use crate::convert::{self, access};
 use skep_api::v1::users_server::Users;
 use skep_api::v1::{
     CreateUserRequest, DeleteUserRequest, DisableUserRequest, GetUserRequest, GrantRoleRequest, ListRolesRequest,
-    ListRolesResponse, ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse, RevokeRoleRequest, SetPasswordRequest,
+    ListRolesResponse, ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse, RenameUserRequest, RevokeRoleRequest, SetPasswordRequest,
     User,
 };
 use skep_proto::broker::{
     RoleGrant, RoleList, RoleRevoke, TokenCreate, UserCreate, UserDelete, UserDisable, UserGet, UserList, UserPassword,
+    UserRename,
 };
 use tonic::Request;
 
@@ -64,6 +65,16 @@ impl Users for Api {
             );
             let (got, next_page_token) = page.await?;
             Ok(ListUsersResponse { users: got.into_iter().map(access::user).collect(), next_page_token })
+        })
+        .await
+    }
+
+    async fn rename(&self, request: Request<RenameUserRequest>) -> Answer<User> {
+        let (call, request) = self.enter("Users.Rename", request)?;
+        call.run(async {
+            let user = convert::named("user", "user", &request.user)?;
+            let name = convert::value("user", "name", &request.name)?;
+            Ok(access::user(call.act(UserRename { user, name }).await?.0))
         })
         .await
     }

@@ -3,12 +3,12 @@
 use super::sql::named;
 use super::{Change, Db, Fault, Id, Number};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use skep_proto::broker::Quota;
+use skep_proto::broker::{Quota, Ref};
 use skep_proto::{DiskId, GroupId, GroupName, MachineId, OperationId, SwitchId, Text};
 
 /// The group that is there from the start.
 pub const DEFAULT: GroupId = GroupId::from_u128(0);
-/// Its name.
+/// Its name, until it is given another.
 pub const DEFAULT_NAME: &str = "default";
 
 /// A group.
@@ -56,6 +56,11 @@ pub trait Groups {
     fn find_group(&self, name_or_id: &str) -> Result<Option<GroupRow>, Fault> {
         let sql = format!("SELECT {COLUMNS} FROM machine_groups WHERE name = ?1 OR id = ?1 ORDER BY id <> ?1 LIMIT 1");
         Ok(self.sql().prepare_cached(&sql)?.query_row([name_or_id], row).optional()?)
+    }
+
+    /// The one that a request names, or the one that is there from the start, whatever it is called by now.
+    fn named_group(&self, name: Option<&Ref>) -> Result<Option<GroupRow>, Fault> {
+        name.map_or_else(|| self.group(DEFAULT), |name| self.find_group(name.as_str()))
     }
 
     /// By id.
@@ -147,6 +152,12 @@ impl Change<'_> {
         let sql = "INSERT INTO machine_groups (id, name, created_ns) VALUES (?, ?, ?)";
         self.prepare_cached(sql)?.execute(params![Id(group.id), group.name.as_str(), group.created_ns])?;
         self.set_quota(group.id, group.quota)
+    }
+
+    /// Calls it so.
+    pub fn rename_group(&self, group: GroupId, name: &GroupName) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE machine_groups SET name = ? WHERE id = ?")?.execute(params![name.as_str(), Id(group)])?;
+        Ok(())
     }
 
     /// Changes what it may have.

@@ -122,6 +122,12 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Calls it so.
+    pub fn rename_snapshot(&self, id: SnapshotId, name: &SnapshotName) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE snapshots SET name = ? WHERE id = ?")?.execute(params![name.as_str(), Id(id)])?;
+        Ok(())
+    }
+
     /// It is to be deleted: its name is free.
     pub fn snapshot_doomed(&self, id: SnapshotId) -> Result<(), Fault> {
         self.prepare_cached("UPDATE snapshots SET state = 'deleting' WHERE id = ?")?.execute([Id(id)])?;

@@ -138,6 +138,12 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Calls it so.
+    pub fn rename_user(&self, user: UserId, name: &UserName) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE users SET name = ? WHERE id = ?")?.execute(params![name.as_str(), Id(user)])?;
+        Ok(())
+    }
+
     /// Locks it out or lets it in.
     pub fn set_user_disabled(&self, user: UserId, disabled: bool) -> Result<(), Fault> {
         self.prepare_cached("UPDATE users SET disabled = ? WHERE id = ?")?.execute(params![disabled, Id(user)])?;

@@ -132,6 +132,12 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Calls it so.
+    pub fn rename_whole(&self, id: SnapshotId, name: &SnapshotName) -> Result<(), Fault> {
+        self.prepare_cached("UPDATE machine_snapshots SET name = ? WHERE id = ?")?.execute(params![name.as_str(), Id(id)])?;
+        Ok(())
+    }
+
     /// It is gone. Snapshots of disks that were parts of it are on their own then.
     pub fn remove_whole(&self, id: SnapshotId) -> Result<(), Fault> {
         self.prepare_cached("DELETE FROM machine_snapshots WHERE id = ?")?.execute([Id(id)])?;

@@ -8,13 +8,13 @@ use crate::db::groups::{DEFAULT, DEFAULT_NAME, GroupRow, Groups};
 use crate::db::machines::MachineRow;
 use crate::page::{ROWS, fit};
 use crate::spec::Boot;
-use skep_proto::broker::{Done, GroupAdd, GroupCreate, GroupDelete, GroupList, GroupPage, GroupQuota, GroupView, Moved, Ref};
+use skep_proto::broker::{Done, GroupAdd, GroupCreate, GroupDelete, GroupList, GroupPage, GroupQuota, GroupRename, GroupView, Moved, Ref};
 use skep_proto::{GroupId, GroupName, Reason, Refusal, Text};
 
 /// The group that a request names, or the one that is there from the start.
 pub fn named(db: &impl Groups, name: Option<&Ref>) -> Result<GroupRow, Refusal> {
-    let name = name.map_or(DEFAULT_NAME, |name| name.as_str());
-    db.find_group(name)?.ok_or_else(|| not_found("group", name).field("group"))
+    let called = name.map_or(DEFAULT_NAME, |name| name.as_str());
+    db.named_group(name)?.ok_or_else(|| not_found("group", called).field("group"))
 }
 
 fn view(db: &impl Groups, row: GroupRow) -> Result<GroupView, Refusal> {
@@ -48,6 +48,22 @@ pub async fn list(cx: &Cx, c: GroupList) -> Result<GroupPage, Refusal> {
         rows.into_iter().map(|row| view(db, row)).collect::<Result<Vec<_>, _>>()
     })?;
     Ok(GroupPage { groups: fit(views) })
+}
+
+/// `GroupRename`.
+pub async fn rename(cx: &Cx, c: GroupRename) -> Result<GroupView, Refusal> {
+    cx.broker.change(&cx.who, |change| {
+        let mut row = named(change, Some(&c.group))?;
+        if row.name != c.name {
+            if change.find_group(c.name.as_str())?.is_some() {
+                return Err(taken("group", &c.name));
+            }
+            let old = std::mem::replace(&mut row.name, c.name);
+            change.rename_group(row.id, &row.name)?;
+            change.event("group", row.id, &row.name, "renamed", old)?;
+        }
+        view(change, row)
+    })
 }
 
 /// `GroupQuota`.

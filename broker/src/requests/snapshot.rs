@@ -10,7 +10,8 @@ use crate::db::snapshots::{SnapshotRow, Snapshots};
 use crate::db::whole::Wholes;
 use crate::page::{ROWS, fit};
 use skep_proto::broker::{
-    DiskGet, DiskView, Done, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPage, SnapshotRollBack, SnapshotView,
+    DiskGet, DiskView, Done, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPage, SnapshotRename, SnapshotRollBack,
+    SnapshotView,
 };
 use skep_proto::storage::{CreateSnapshot, DeleteSnapshot, DiskKind, ListSnapshots, RollBackDisk};
 use skep_proto::{Reason, Refusal, SnapshotId, SnapshotName, Text};
@@ -118,17 +119,40 @@ pub async fn roll_back(cx: &Cx, c: SnapshotRollBack) -> Result<DiskView, Refusal
     super::disk::get(cx, DiskGet { disk: Text::lossy(&disk.id.to_string()) }).await
 }
 
+/// Refuses one that goes with its machine's: what is done (`verb`) is done with that.
+fn alone(db: &(impl Wholes + Machines), disk: &DiskRow, snapshot: &SnapshotRow, verb: &str) -> Result<(), Refusal> {
+    let Some(whole) = snapshot.whole.map(|id| db.whole(id)).transpose()?.flatten() else { return Ok(()) };
+    let machine = db.machine(whole.machine)?.map(|machine| machine.name.to_string()).unwrap_or_default();
+    let note =
+        format_args!("it is a part of the snapshot of machine {machine}: `skep vm snapshot {verb} {machine} {}`", whole.name);
+    Err(Refusal::new(Reason::InUse, object(disk, snapshot.name.as_str())).note(note))
+}
+
+/// `SnapshotRename`. On the host it is called by its id.
+pub async fn rename(cx: &Cx, c: SnapshotRename) -> Result<SnapshotView, Refusal> {
+    cx.broker.change(&cx.who, |change| {
+        let disk = find_disk(change, c.disk.as_str())?;
+        let mut snapshot = find(change, &disk, c.snapshot.as_str())?;
+        if snapshot.name != c.name {
+            alone(change, &disk, &snapshot, "rename")?;
+            if change.find_snapshot(disk.id, c.name.as_str())?.is_some() {
+                return Err(taken("snapshot", format_args!("{} of disk {}", c.name, disk.name)));
+            }
+            let old = std::mem::replace(&mut snapshot.name, c.name);
+            change.rename_snapshot(snapshot.id, &snapshot.name)?;
+            let note = format_args!("snapshot {old} renamed to {}", snapshot.name);
+            change.event("disk", disk.id, &disk.name, "changed", note)?;
+        }
+        Ok(view(snapshot))
+    })
+}
+
 /// `SnapshotDelete`.
 pub async fn delete(cx: &Cx, c: SnapshotDelete) -> Result<Done, Refusal> {
     let Cx { broker, who, .. } = cx;
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     let snapshot = broker.read(|db| find(db, &disk, c.snapshot.as_str()))?;
-    if let Some(whole) = snapshot.whole.map(|id| broker.read(|db| db.whole(id))).transpose()?.flatten() {
-        let machine = broker.read(|db| db.machine(whole.machine))?.map(|machine| machine.name.to_string()).unwrap_or_default();
-        let note =
-            format_args!("it is a part of the snapshot of machine {machine}: `skep vm snapshot delete {machine} {}`", whole.name);
-        return Err(Refusal::new(Reason::InUse, object(&disk, snapshot.name.as_str())).note(note));
-    }
+    broker.read(|db| alone(db, &disk, &snapshot, "delete"))?;
     if snapshot.layer.is_some() {
         broker.free(disk.id, disk.name.as_str())?;
         broker.change(who, |change| {

@@ -9,7 +9,7 @@ use crate::page::{ROWS, fit};
 use sha2::{Digest, Sha256};
 use skep_proto::broker::{
     Done, Ref, RoleGrant, RoleList, RolePage, RoleRevoke, RoleView, TokenCreate, TokenDelete, TokenList, TokenMade, TokenPage,
-    UserCreate, UserDelete, UserDisable, UserGet, UserList, UserPage, UserPassword, UserView,
+    UserCreate, UserDelete, UserDisable, UserGet, UserList, UserPage, UserPassword, UserRename, UserView,
 };
 use skep_proto::{OperationId, Reason, Refusal, Text, UserId};
 
@@ -20,6 +20,7 @@ const LONGEST: u64 = 3650 * 24 * 3600;
 
 fn view(row: &UserRow) -> UserView {
     UserView {
+        id: Some(row.id),
         name: Text::lossy(row.name.as_str()),
         disabled: row.disabled,
         password: row.password.is_some(),
@@ -94,7 +95,7 @@ pub async fn create(cx: &Cx, c: UserCreate) -> Result<UserView, Refusal> {
 
 /// `UserGet`.
 pub async fn get(cx: &Cx, c: UserGet) -> Result<UserView, Refusal> {
-    let of_host = UserView { name: cx.user.name.clone(), disabled: false, password: false, local_uid: None, created_ns: 0 };
+    let of_host = UserView { id: None, name: cx.user.name.clone(), disabled: false, password: false, local_uid: None, created_ns: 0 };
     Ok(whose(cx, c.user.as_ref())?.as_ref().map_or(of_host, view))
 }
 
@@ -103,6 +104,22 @@ pub async fn list(cx: &Cx, c: UserList) -> Result<UserPage, Refusal> {
     let after = c.after.as_ref().map_or("", Text::as_str);
     let rows = cx.broker.read(|db| db.users_after(after, ROWS))?;
     Ok(UserPage { users: fit(rows.iter().map(view)) })
+}
+
+/// `UserRename`.
+pub async fn rename(cx: &Cx, c: UserRename) -> Result<UserView, Refusal> {
+    cx.broker.change(&cx.who, |change| {
+        let mut row = find(change, c.user.as_str())?;
+        if row.name != c.name {
+            if change.find_user(c.name.as_str())?.is_some() {
+                return Err(taken("user", &c.name));
+            }
+            let old = std::mem::replace(&mut row.name, c.name);
+            change.rename_user(row.id, &row.name)?;
+            change.event("user", row.id, &row.name, "renamed", old)?;
+        }
+        Ok(view(&row))
+    })
 }
 
 /// `UserDisable`.

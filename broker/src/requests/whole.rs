@@ -13,7 +13,8 @@ use crate::page::{ROWS, fit};
 use crate::policy::User;
 use crate::spec::Spec;
 use skep_proto::broker::{
-    Done, MachineGet, MachineState, MachineView, Role, WholeCreate, WholeDelete, WholeList, WholePage, WholeRollBack, WholeView,
+    Done, MachineGet, MachineState, MachineView, Role, WholeCreate, WholeDelete, WholeList, WholePage, WholeRename, WholeRollBack,
+    WholeView,
 };
 use skep_proto::storage::{CloneVars, CreateSnapshot, DeleteMachineFiles, RollBackDisk};
 use skep_proto::{DiskId, MachineId, Reason, Refusal, SnapshotId, SnapshotName, Text};
@@ -265,6 +266,30 @@ fn may_return(user: &User, machine: &MachineRow, back: &Spec) -> Result<(), Refu
     }
     let refusal = Refusal::new(Reason::PermissionDenied, format_args!("machine {}", machine.name)).field(field);
     Err(refusal.note("it had then what was taken from it since; the role operator on the host is needed to give it back"))
+}
+
+/// `WholeRename`. Its disks' snapshots are called like it.
+pub async fn rename(cx: &Cx, c: WholeRename) -> Result<WholeView, Refusal> {
+    cx.broker.change(&cx.who, |change| {
+        let machine = find_machine(change, c.machine.as_str())?;
+        let mut whole = find(change, &machine, c.snapshot.as_str())?;
+        if whole.name != c.name {
+            if change.find_whole(machine.id, c.name.as_str())?.is_some() {
+                return Err(taken("snapshot", format_args!("{} of machine {}", c.name, machine.name)));
+            }
+            for part in change.parts_of(whole.id)? {
+                if let Some(disk) = change.disk(part.disk)? {
+                    free(change, &disk, &c.name)?;
+                }
+                change.rename_snapshot(part.id, &c.name)?;
+            }
+            let old = std::mem::replace(&mut whole.name, c.name);
+            change.rename_whole(whole.id, &whole.name)?;
+            let note = format_args!("snapshot {old} renamed to {}", whole.name);
+            change.event("machine", machine.id, &machine.name, "changed", note)?;
+        }
+        view(change, whole)
+    })
 }
 
 /// `WholeDelete`.

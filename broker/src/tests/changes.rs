@@ -68,6 +68,24 @@ fn anything_is_renamed_and_described() {
         assert_eq!(list.iter().map(listed).collect::<Vec<_>>(), [("dmz".into(), "".into()), ("office".into(), "of web".into())]);
         s.act("web", Act::Kill).await.expect("killed");
         s.act("web", Act::Start).await.expect("it has its disk and NIC");
+        // So are those who may do something here, and what they are members of.
+        let group = |name: &str| GroupCreate { name: name.parse().expect("a name"), quota: Quota::default() };
+        let person = |name: &str| UserCreate { name: name.parse().expect("a name"), password: None, local_uid: None };
+        for name in ["shop", "kept"] {
+            s.ask(group(name)).await.expect("a group");
+            s.ask(person(name)).await.expect("a user");
+        }
+        let call_group = |new: &str| GroupRename { group: text("shop"), name: new.parse().expect("a name") };
+        let call_user = |new: &str| UserRename { user: text("shop"), name: new.parse().expect("a name") };
+        for refusal in [s.ask(call_group("kept")).await.map(drop), s.ask(call_user("kept")).await.map(drop)] {
+            let refusal = refusal.expect_err("the name is taken");
+            assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::AlreadyExists, "name"), "{refusal}");
+        }
+        let group = s.ask(call_group("store")).await.expect("renamed");
+        let user = s.ask(call_user("clerk")).await.expect("renamed");
+        assert_eq!((group.name.as_str(), user.name.as_str()), ("store", "clerk"));
+        assert_eq!(s.ask(UserGet { user: Some(text("clerk")) }).await.expect("there"), user);
+        assert_eq!((reason(s.ask(call_group("a")).await), reason(s.ask(call_user("a")).await)), (Reason::NotFound, Reason::NotFound));
     });
 }
 

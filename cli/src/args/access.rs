@@ -66,6 +66,13 @@ pub enum UserCommand {
         /// Whose [default: your own]
         user: Option<String>,
     },
+    /// Rename a user; its sessions, tokens and roles go on
+    Rename {
+        /// Name or id
+        user: String,
+        /// Its new name
+        name: String,
+    },
     /// Lock a user out
     Disable {
         /// Its name
@@ -165,13 +172,20 @@ pub enum GroupCommand {
         #[arg(long)]
         disk: bool,
     },
-    /// Move a machine out of its group, into `default`
+    /// Move a machine out of its group, into the one that was there from the start
     Remove {
         /// Name or id of the machine
         machine: String,
         /// It is a disk that no machine has
         #[arg(long)]
         disk: bool,
+    },
+    /// Rename a group; what is in it stays, and so do the roles there
+    Rename {
+        /// Name or id
+        group: String,
+        /// Its new name
+        name: String,
     },
     /// Change what a group may have; what is not named stays, 0 is any number
     Quota {

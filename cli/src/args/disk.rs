@@ -223,6 +223,15 @@ pub enum SnapshotCommand {
         /// Of which disk, name or id
         disk: String,
     },
+    /// Rename a snapshot that is no part of a machine's
+    Rename {
+        /// Of which disk, name or id
+        disk: String,
+        /// Name or id
+        snapshot: String,
+        /// Its new name
+        name: String,
+    },
     /// Bring a disk that no running machine has back to a snapshot; of kind zvol, to its newest
     Rollback {
         /// Which disk, name or id

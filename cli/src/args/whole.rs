@@ -19,6 +19,15 @@ pub enum WholeCommand {
         /// Of which machine, name or id
         machine: String,
     },
+    /// Rename a snapshot, and its disks' with it
+    Rename {
+        /// Of which machine, name or id
+        machine: String,
+        /// Name or id
+        snapshot: String,
+        /// Its new name
+        name: String,
+    },
     /// Bring a stopped machine back to a snapshot; its NICs stay
     Rollback {
         /// Which machine, name or id

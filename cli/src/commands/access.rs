@@ -10,9 +10,12 @@ use skep_api::v1::add_to_group_request::What;
 use skep_api::v1::{
     AddToGroupRequest, CreateGroupRequest, CreateTokenRequest, CreateUserRequest, DeleteGroupRequest, DeleteTokenRequest,
     DeleteUserRequest, DisableUserRequest, GetUserRequest, GrantRoleRequest, Group, ListGroupsRequest, ListRolesRequest,
-    ListTokensRequest, ListUsersRequest, Quota, RevokeRoleRequest, Role, RoleOfUser, SetPasswordRequest, SetQuotaRequest,
+    ListTokensRequest, ListUsersRequest, Quota, RenameGroupRequest, RenameUserRequest, RevokeRoleRequest, Role, RoleOfUser, SetPasswordRequest, SetQuotaRequest,
 };
 use skep_proto::Reason;
+
+/// The group that is there from the start, whatever it is called.
+const FIRST: &str = "00000000-0000-0000-0000-000000000000";
 
 /// A uid, or the name of a user of this host.
 fn uid(text: &str) -> Result<u32, Failure> {
@@ -72,6 +75,10 @@ pub async fn user(ctx: Ctx, command: UserCommand) -> Result<u8, Failure> {
             };
             api.set_password(request).await?;
             ctx.made(&json!({"name": user.unwrap_or_else(|| "(you)".into())}), "user", "has a new password");
+        }
+        UserCommand::Rename { user, name } => {
+            let user = api.rename(RenameUserRequest { user, name }).await?.into_inner();
+            ctx.made(&people::user(&user), "user", "renamed");
         }
         UserCommand::Disable { user } => {
             let user = api.disable(DisableUserRequest { user, disabled: true }).await?.into_inner();
@@ -145,7 +152,15 @@ pub async fn group(ctx: Ctx, command: GroupCommand) -> Result<u8, Failure> {
             ctx.output.list(people::GROUPS, all.iter().map(|g| (people::group(g), people::group_row(g))));
         }
         GroupCommand::Add { group, machine, disk } => moved(&ctx, group, &machine, what(machine.clone(), disk)).await?,
-        GroupCommand::Remove { machine, disk } => moved(&ctx, "default".into(), &machine, what(machine.clone(), disk)).await?,
+        GroupCommand::Remove { machine, disk } => {
+            let all = pages!(api.list, groups, ListGroupsRequest {});
+            let first = all.into_iter().find(|g: &Group| g.id == FIRST).map_or_else(|| FIRST.to_owned(), |g| g.name);
+            moved(&ctx, first, &machine, what(machine.clone(), disk)).await?;
+        }
+        GroupCommand::Rename { group, name } => {
+            let group = api.rename(RenameGroupRequest { group, name }).await?.into_inner();
+            ctx.made(&people::group(&group), "group", "renamed");
+        }
         GroupCommand::Quota { group, quota: given } => {
             let all = pages!(api.list, groups, ListGroupsRequest {});
             let now = all.iter().find(|g| g.name == group || g.id == group).and_then(|g: &Group| g.quota).unwrap_or_default();

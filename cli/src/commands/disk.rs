@@ -15,7 +15,7 @@ use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
     CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk, DiskKind,
     DiskRates, GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, IscsiDisk,
-    ListDisksRequest, ListSnapshotsRequest, Operation, Packing, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest,
+    ListDisksRequest, ListSnapshotsRequest, Operation, Packing, RenameSnapshotRequest, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest,
     WipeDiskRequest,
 };
 use skep_proto::RequestId;
@@ -150,6 +150,10 @@ async fn snapshot(ctx: Ctx, command: SnapshotCommand) -> Result<(), Failure> {
         SnapshotCommand::List { disk } => {
             let all = pages!(api.list_snapshots, snapshots, ListSnapshotsRequest { disk: disk.clone() });
             ctx.output.list(view::SNAPSHOTS, all.iter().map(|s| (view::snapshot(s), view::snapshot_row(s))));
+        }
+        SnapshotCommand::Rename { disk, snapshot, name } => {
+            let renamed = api.rename_snapshot(RenameSnapshotRequest { disk, snapshot, name }).await?.into_inner();
+            ctx.made(&view::snapshot(&renamed), "snapshot", "renamed");
         }
         SnapshotCommand::Rollback { disk, snapshot } => {
             let disk = api.roll_back(RollBackDiskRequest { disk, snapshot }).await?.into_inner();

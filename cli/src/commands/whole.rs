@@ -6,7 +6,8 @@ use crate::args::WholeCommand;
 use crate::error::Failure;
 use crate::view;
 use skep_api::v1::{
-    CreateMachineSnapshotRequest, DeleteMachineSnapshotRequest, ListMachineSnapshotsRequest, RollBackMachineRequest,
+    CreateMachineSnapshotRequest, DeleteMachineSnapshotRequest, ListMachineSnapshotsRequest, RenameMachineSnapshotRequest,
+    RollBackMachineRequest,
 };
 
 /// Runs one.
@@ -20,6 +21,10 @@ pub async fn run(ctx: Ctx, command: WholeCommand) -> Result<(), Failure> {
         WholeCommand::List { machine } => {
             let all = pages!(api.list_snapshots, snapshots, ListMachineSnapshotsRequest { machine: machine.clone() });
             ctx.output.list(view::WHOLES, all.iter().map(|s| (view::whole(s), view::whole_row(s))));
+        }
+        WholeCommand::Rename { machine, snapshot, name } => {
+            let renamed = api.rename_snapshot(RenameMachineSnapshotRequest { machine, snapshot, name }).await?.into_inner();
+            ctx.made(&view::whole(&renamed), "snapshot", "renamed");
         }
         WholeCommand::Rollback { machine, snapshot } => {
             let machine = api.roll_back(RollBackMachineRequest { machine, snapshot }).await?.into_inner();

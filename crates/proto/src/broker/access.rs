@@ -1,7 +1,7 @@
 //! Users, their tokens and roles, and groups of machines.
 
 use super::Ref;
-use crate::{GroupId, GroupName, Secret, Text, UserName};
+use crate::{GroupId, GroupName, Secret, Text, UserId, UserName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -81,6 +81,15 @@ pub struct UserPassword {
     pub new: Secret,
 }
 
+/// Renames a user. Its sessions, tokens and roles go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRename {
+    /// Which.
+    pub user: Ref,
+    /// The new name.
+    pub name: UserName,
+}
+
 /// Deletes a user with its tokens and roles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserDelete {
@@ -91,6 +100,8 @@ pub struct UserDelete {
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserView {
+    /// Its id; none: somebody on the host who is no user of the API.
+    pub id: Option<UserId>,
     /// Its name; `uid 0` and the like for somebody on the host who is no user of the API.
     pub name: Text<64>,
     /// Whether it is locked out.
@@ -215,6 +226,15 @@ pub struct GroupQuota {
     pub group: Ref,
     /// The new quota.
     pub quota: Quota,
+}
+
+/// Renames a group. What is in it stays, and so do the roles there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRename {
+    /// Which.
+    pub group: Ref,
+    /// The new name.
+    pub name: GroupName,
 }
 
 /// What is moved into a group.

@@ -276,6 +276,17 @@ pub struct SnapshotDelete {
     pub snapshot: Ref,
 }
 
+/// Renames a snapshot that is no part of a machine's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRename {
+    /// Of which disk.
+    pub disk: Ref,
+    /// Which.
+    pub snapshot: Ref,
+    /// The new name, among the disk's.
+    pub name: SnapshotName,
+}
+
 /// A snapshot of a disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotView {

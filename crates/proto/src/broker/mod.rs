@@ -37,7 +37,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 18, oldest 18, BrokerRequest {
+    Broker = "broker", version 19, oldest 19, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -119,5 +119,9 @@ protocol! {
         78 WholeRollBack [NoFds] => MachineView [NoFds];
         79 WholeDelete [NoFds] => Done [NoFds];
         80 IscsiCreate [NoFds] => DiskView [NoFds];
+        81 GroupRename [NoFds] => GroupView [NoFds];
+        82 UserRename [NoFds] => UserView [NoFds];
+        83 SnapshotRename [NoFds] => SnapshotView [NoFds];
+        84 WholeRename [NoFds] => WholeView [NoFds];
     }
 }

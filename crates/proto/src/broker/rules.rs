@@ -88,6 +88,7 @@ rules! {
     WholeCreate: OPERATOR, "the groups of the machine and its disks", c => vec![On::Machine(&c.machine)];
     WholeList: VIEWER, "the machine's group", c => vec![On::Machine(&c.machine)];
     WholeRollBack: OPERATOR, "the groups of the machine and its disks", c => vec![On::Machine(&c.machine)];
+    WholeRename: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     WholeDelete: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
     MachineClone: OPERATOR, "the machine's group; what its settings would need", c => vec![On::Machine(&c.machine)];
     MachineDelete: OPERATOR, "the machine's group", c => vec![On::Machine(&c.machine)];
@@ -117,6 +118,7 @@ rules! {
     SnapshotCreate: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     SnapshotList: VIEWER, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     SnapshotRollBack: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
+    SnapshotRename: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     SnapshotDelete: OPERATOR, "the disk's group", c => vec![On::Disk(&c.disk, "")];
     SwitchCreate: ADMIN, "the host", _ => vec![On::Host];
     SwitchList: VIEWER, "anything", _ => vec![On::Any];
@@ -139,11 +141,13 @@ rules! {
     UserCreate: ADMIN, "the host", _ => vec![On::Host];
     UserGet: ADMIN, "oneself, or the host", c => vec![On::User(c.user.as_ref())];
     UserList: ADMIN, "the host", _ => vec![On::Host];
+    UserRename: ADMIN, "the host", _ => vec![On::Host];
     UserDisable: ADMIN, "the host", _ => vec![On::Host];
     UserPassword: ADMIN, "oneself, or the host", c => vec![On::User(c.user.as_ref())];
     UserDelete: ADMIN, "the host", _ => vec![On::Host];
     GroupCreate: ADMIN, "the host", _ => vec![On::Host];
     GroupList: VIEWER, "anything", _ => vec![On::Any];
+    GroupRename: ADMIN, "the host", _ => vec![On::Host];
     GroupQuota: ADMIN, "the host", _ => vec![On::Host];
     GroupAdd: ADMIN, "both groups", c => vec![moved(&c.what), On::Group(Some(&c.group))];
     GroupDelete: ADMIN, "the host", _ => vec![On::Host];

@@ -40,6 +40,17 @@ pub struct WholeDelete {
     pub snapshot: Ref,
 }
 
+/// Renames a snapshot, with its disks'.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeRename {
+    /// Of which machine.
+    pub machine: Ref,
+    /// Which.
+    pub snapshot: Ref,
+    /// The new name, among the machine's and its disks'.
+    pub name: SnapshotName,
+}
+
 /// A snapshot of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WholeView {

@@ -141,10 +141,12 @@ fn access(golden: &mut Golden) {
     };
     golden.call(TokenList { user: None, after: Some(parse("alice/a")) }, TokenPage { tokens: vec![token] });
     golden.call(TokenDelete { name: parse("laptop"), user: None }, Done {});
-    let user = || UserView { name: parse("alice"), disabled: false, password: true, local_uid: Some(1000), created_ns: WHEN };
+    let id = Some(UserId::from_u128(5));
+    let user = || UserView { id, name: parse("alice"), disabled: false, password: true, local_uid: Some(1000), created_ns: WHEN };
     golden.call(UserCreate { name: parse("alice"), password: Some(parse("secret")), local_uid: Some(1000) }, user());
     golden.call(UserGet { user: None }, user());
     golden.call(UserList { after: Some(parse("a")) }, UserPage { users: vec![user()] });
+    golden.call(UserRename { user: parse("al"), name: parse("alice") }, user());
     golden.call(UserDisable { user: parse("alice"), disabled: true }, user());
     golden.call(UserPassword { user: None, old: Some(parse("old")), new: parse("new") }, Done {});
     golden.call(UserDelete { user: parse("alice") }, Done {});
@@ -158,6 +160,7 @@ fn access(golden: &mut Golden) {
     };
     golden.call(GroupCreate { name: parse("shop"), quota }, group());
     golden.call(GroupList { after: None }, GroupPage { groups: vec![group()] });
+    golden.call(GroupRename { group: parse("store"), name: parse("shop") }, group());
     golden.call(GroupQuota { group: parse("shop"), quota }, group());
     golden.call(GroupAdd { group: parse("shop"), what: Moved::Machine(parse("web1")) }, Done {});
     golden.call(GroupDelete { group: parse("shop") }, Done {});
@@ -211,10 +214,12 @@ fn disks(golden: &mut Golden) {
         used: 4096,
     };
     golden.call(WholeCreate { machine: parse("web1"), name: parse("before") }, whole.clone());
-    golden.call(WholeList { machine: parse("web1"), after: Some(parse("a")) }, WholePage { snapshots: vec![whole] });
+    golden.call(WholeList { machine: parse("web1"), after: Some(parse("a")) }, WholePage { snapshots: vec![whole.clone()] });
+    golden.call(WholeRename { machine: parse("web1"), snapshot: parse("then"), name: parse("before") }, whole);
     golden.call(WholeDelete { machine: parse("web1"), snapshot: parse("before") }, Done {});
     golden.call(SnapshotCreate { disk: parse("root"), name: parse("before") }, snapshot.clone());
-    golden.call(SnapshotList { disk: parse("root"), after: None }, SnapshotPage { snapshots: vec![snapshot] });
+    golden.call(SnapshotList { disk: parse("root"), after: None }, SnapshotPage { snapshots: vec![snapshot.clone()] });
+    golden.call(SnapshotRename { disk: parse("root"), snapshot: parse("then"), name: parse("before") }, snapshot);
     golden.call(SnapshotRollBack { disk: parse("root"), snapshot: parse("before") }, disk());
     golden.call(SnapshotDelete { disk: parse("root"), snapshot: parse("before") }, Done {});
 }
