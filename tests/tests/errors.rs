@@ -42,6 +42,23 @@ fn bad_names_sizes_and_objects_are_named_with_their_limits() -> Result<()> {
     suite.ok(&["disk", "create", "e", "--size", "1M"])?;
     refused(&suite, &["disk", "rename", "e", "d"], 4, &["disk d", "name"])?;
     refused(&suite, &["disk", "rename", "e", "../d"], 8, &["name"])?;
+    for name in ["g", "h"] {
+        suite.ok(&["group", "create", name])?;
+        suite.ok(&["user", "create", name, "--no-password"])?;
+    }
+    for kind in ["group", "user"] {
+        refused(&suite, &[kind, "rename", "g", "h"], 4, &[&format!("{kind} h"), "name"])?;
+        refused(&suite, &[kind, "rename", "g", "../g"], 8, &["name"])?;
+        refused(&suite, &[kind, "rename", "no", "i"], 3, &[&format!("{kind} no")])?;
+        let id = suite.json(&[kind, "rename", "g", "i"])?.remove(0)["id"].clone();
+        let all = suite.json(&[kind, "list"])?;
+        ensure!(id.is_string() && all.iter().any(|one| one["id"] == id && one["name"] == "i"), "{id}: {all:?}");
+    }
+    refused(&suite, &["disk", "snapshot", "rename", "d", "s", "t"], 3, &["snapshot s of disk d"])?;
+    refused(&suite, &["vm", "snapshot", "rename", "m", "s", "t"], 3, &["snapshot s of machine m"])?;
+    suite.ok(&["group", "rename", "default", "first"])?;
+    suite.ok(&["group", "add", "h", "m"])?;
+    ensure!(suite.ok(&["group", "remove", "m"])?.contains("first"));
     refused(&suite, &["disk", "set", "e", "--description", &"x".repeat(257)], 8, &["description"])?;
     suite.finish()
 }

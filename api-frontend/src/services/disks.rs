@@ -12,8 +12,8 @@ use skep_api::v1::import_disk_request::Kind;
 use skep_api::v1::{
     self, CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk,
     ExportDiskRequest, ExportDiskResponse, FetchDiskRequest, GetDiskRequest, GetUploadRequest, ImportDiskRequest,
-    ListDisksRequest, ListDisksResponse, ListSnapshotsRequest, ListSnapshotsResponse, Operation, RenameSnapshotRequest, ResizeDiskRequest,
-    RollBackDiskRequest, Snapshot, UpdateDiskRequest, WipeDiskRequest,
+    ListDisksRequest, ListDisksResponse, ListSnapshotsRequest, ListSnapshotsResponse, Operation, RenameSnapshotRequest,
+    ResizeDiskRequest, RollBackDiskRequest, Snapshot, UpdateDiskRequest, WipeDiskRequest,
 };
 use skep_proto::broker::{
     DiskClone, DiskDelete, DiskExport, DiskGet, DiskList, DiskResize, DiskSet, DiskView, DiskWipe, OperationGet, SnapshotCreate,

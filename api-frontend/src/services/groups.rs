@@ -5,8 +5,8 @@ use crate::convert::{self, access};
 use skep_api::v1::add_to_group_request::What;
 use skep_api::v1::groups_server::Groups;
 use skep_api::v1::{
-    AddToGroupRequest, CreateGroupRequest, DeleteGroupRequest, Group, ListGroupsRequest, ListGroupsResponse,
-    RenameGroupRequest, SetQuotaRequest,
+    AddToGroupRequest, CreateGroupRequest, DeleteGroupRequest, Group, ListGroupsRequest, ListGroupsResponse, RenameGroupRequest,
+    SetQuotaRequest,
 };
 use skep_proto::broker::{GroupAdd, GroupCreate, GroupDelete, GroupList, GroupQuota, GroupRename, Moved};
 use tonic::Request;

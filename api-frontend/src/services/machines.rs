@@ -10,9 +10,9 @@ use skep_api::v1::{
     CreateMachineSnapshotRequest, DeleteMachineRequest, DeleteMachineSnapshotRequest, EjectRequest, GdbInput, GdbOutput,
     GetMachineRequest, LaunchMachineRequest, ListMachineSnapshotsRequest, ListMachineSnapshotsResponse, ListMachinesRequest,
     ListMachinesResponse, Machine, MachineActRequest, MachineLogChunk, MachineLogRequest, MachineSnapshot, MachineStats,
-    MachineStatsRequest, Operation, RenameMachineRequest, RenameMachineSnapshotRequest, RollBackMachineRequest, ScreenInput, ScreenOutput,
-    UpdateMachineRequest, UpdateMachineResponse, WatchMachineStatsRequest, channel_input, console_input, console_output,
-    gdb_input, screen_input,
+    MachineStatsRequest, Operation, RenameMachineRequest, RenameMachineSnapshotRequest, RollBackMachineRequest, ScreenInput,
+    ScreenOutput, UpdateMachineRequest, UpdateMachineResponse, WatchMachineStatsRequest, channel_input, console_input,
+    console_output, gdb_input, screen_input,
 };
 use skep_proto::broker::{
     self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews, WholeCreate,

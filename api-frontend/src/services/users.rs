@@ -5,8 +5,8 @@ use crate::convert::{self, access};
 use skep_api::v1::users_server::Users;
 use skep_api::v1::{
     CreateUserRequest, DeleteUserRequest, DisableUserRequest, GetUserRequest, GrantRoleRequest, ListRolesRequest,
-    ListRolesResponse, ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse, RenameUserRequest, RevokeRoleRequest, SetPasswordRequest,
-    User,
+    ListRolesResponse, ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse, RenameUserRequest, RevokeRoleRequest,
+    SetPasswordRequest, User,
 };
 use skep_proto::broker::{
     RoleGrant, RoleList, RoleRevoke, TokenCreate, UserCreate, UserDelete, UserDisable, UserGet, UserList, UserPassword,

@@ -8,7 +8,9 @@ use crate::db::groups::{DEFAULT, DEFAULT_NAME, GroupRow, Groups};
 use crate::db::machines::MachineRow;
 use crate::page::{ROWS, fit};
 use crate::spec::Boot;
-use skep_proto::broker::{Done, GroupAdd, GroupCreate, GroupDelete, GroupList, GroupPage, GroupQuota, GroupRename, GroupView, Moved, Ref};
+use skep_proto::broker::{
+    Done, GroupAdd, GroupCreate, GroupDelete, GroupList, GroupPage, GroupQuota, GroupRename, GroupView, Moved, Ref,
+};
 use skep_proto::{GroupId, GroupName, Reason, Refusal, Text};
 
 /// The group that a request names, or the one that is there from the start.

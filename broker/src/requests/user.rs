@@ -95,7 +95,8 @@ pub async fn create(cx: &Cx, c: UserCreate) -> Result<UserView, Refusal> {
 
 /// `UserGet`.
 pub async fn get(cx: &Cx, c: UserGet) -> Result<UserView, Refusal> {
-    let of_host = UserView { id: None, name: cx.user.name.clone(), disabled: false, password: false, local_uid: None, created_ns: 0 };
+    let of_host =
+        UserView { id: None, name: cx.user.name.clone(), disabled: false, password: false, local_uid: None, created_ns: 0 };
     Ok(whose(cx, c.user.as_ref())?.as_ref().map_or(of_host, view))
 }
 

@@ -13,8 +13,8 @@ use crate::page::{ROWS, fit};
 use crate::policy::User;
 use crate::spec::Spec;
 use skep_proto::broker::{
-    Done, MachineGet, MachineState, MachineView, Role, WholeCreate, WholeDelete, WholeList, WholePage, WholeRename, WholeRollBack,
-    WholeView,
+    Done, MachineGet, MachineState, MachineView, Role, WholeCreate, WholeDelete, WholeList, WholePage, WholeRename,
+    WholeRollBack, WholeView,
 };
 use skep_proto::storage::{CloneVars, CreateSnapshot, DeleteMachineFiles, RollBackDisk};
 use skep_proto::{DiskId, MachineId, Reason, Refusal, SnapshotId, SnapshotName, Text};

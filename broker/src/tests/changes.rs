@@ -85,7 +85,10 @@ fn anything_is_renamed_and_described() {
         let user = s.ask(call_user("clerk")).await.expect("renamed");
         assert_eq!((group.name.as_str(), user.name.as_str()), ("store", "clerk"));
         assert_eq!(s.ask(UserGet { user: Some(text("clerk")) }).await.expect("there"), user);
-        assert_eq!((reason(s.ask(call_group("a")).await), reason(s.ask(call_user("a")).await)), (Reason::NotFound, Reason::NotFound));
+        assert_eq!(
+            (reason(s.ask(call_group("a")).await), reason(s.ask(call_user("a")).await)),
+            (Reason::NotFound, Reason::NotFound)
+        );
     });
 }
 

@@ -10,7 +10,8 @@ use skep_api::v1::add_to_group_request::What;
 use skep_api::v1::{
     AddToGroupRequest, CreateGroupRequest, CreateTokenRequest, CreateUserRequest, DeleteGroupRequest, DeleteTokenRequest,
     DeleteUserRequest, DisableUserRequest, GetUserRequest, GrantRoleRequest, Group, ListGroupsRequest, ListRolesRequest,
-    ListTokensRequest, ListUsersRequest, Quota, RenameGroupRequest, RenameUserRequest, RevokeRoleRequest, Role, RoleOfUser, SetPasswordRequest, SetQuotaRequest,
+    ListTokensRequest, ListUsersRequest, Quota, RenameGroupRequest, RenameUserRequest, RevokeRoleRequest, Role, RoleOfUser,
+    SetPasswordRequest, SetQuotaRequest,
 };
 use skep_proto::Reason;
 

@@ -15,8 +15,8 @@ use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
     CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk, DiskKind,
     DiskRates, GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, IscsiDisk,
-    ListDisksRequest, ListSnapshotsRequest, Operation, Packing, RenameSnapshotRequest, ResizeDiskRequest, RollBackDiskRequest, UpdateDiskRequest,
-    WipeDiskRequest,
+    ListDisksRequest, ListSnapshotsRequest, Operation, Packing, RenameSnapshotRequest, ResizeDiskRequest, RollBackDiskRequest,
+    UpdateDiskRequest, WipeDiskRequest,
 };
 use skep_proto::RequestId;
 use std::fs::File;

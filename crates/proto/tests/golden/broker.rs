@@ -4,7 +4,7 @@ use super::{Golden, broker_machine, every, parse};
 use skep_proto::broker::*;
 use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 use skep_proto::{
-    DiskId, Dsp, GroupId, NicId, OperationId, Rate, Rates, Reason, Refusal, SnapshotId, SoundDevice, SwitchId, TraceId,
+    DiskId, Dsp, GroupId, NicId, OperationId, Rate, Rates, Reason, Refusal, SnapshotId, SoundDevice, SwitchId, TraceId, UserId,
 };
 
 const WHEN: i64 = 1_700_000_000_000_000_000;
