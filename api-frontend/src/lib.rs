@@ -4,12 +4,14 @@
 //! * [`session`]: one pool of broker sessions for each client connection.
 //! * [`services`]: the methods of the API; each is one or a few broker requests.
 //! * [`convert`]: API messages from and to the broker's, with validation.
+//! * `deadline`: when calls and streams are over.
 //! * `metrics`: counters of all machines, for monitoring systems.
 //! * [`status`]: refusals as gRPC status with details.
 #![forbid(unsafe_code)]
 
 mod acquire;
 pub mod convert;
+mod deadline;
 mod incoming;
 mod limits;
 mod logs;

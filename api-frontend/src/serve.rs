@@ -1,6 +1,7 @@
 //! The gRPC server.
 
 use crate::acquire::{Acquired, tell_ready};
+use crate::deadline;
 use crate::incoming::Incoming;
 use crate::limits::Shares;
 use crate::metrics::Metrics;
@@ -100,11 +101,14 @@ type Route = Box<dyn Fn(Request) -> BoxFuture<Response, Infallible> + Send + Syn
 
 /// All services, chosen by the first part of the path.
 #[derive(Clone)]
-struct Services(Arc<Vec<(&'static str, Route)>>);
+struct Services {
+    routes: Arc<Vec<(&'static str, Route)>>,
+    journal: Arc<Mutex<Journal>>,
+}
 
 impl Services {
     async fn new(journal: Arc<Mutex<Journal>>, certificate: &str) -> Result<Self, Failed> {
-        let api = Arc::new(Api::new(journal, certificate));
+        let api = Arc::new(Api::new(journal.clone(), certificate));
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut routes = vec![
             route(MachinesServer::from_arc(api.clone()).max_decoding_message_size(MAX_MESSAGE)),
@@ -126,7 +130,7 @@ impl Services {
         routes.push(route(reflection().build_v1()?));
         // Python's client and older grpcurl know no other.
         routes.push(route(reflection().build_v1alpha()?));
-        Ok(Self(Arc::new(routes)))
+        Ok(Self { routes: Arc::new(routes), journal })
     }
 }
 
@@ -149,8 +153,8 @@ impl Service<Request> for Services {
 
     fn call(&mut self, request: Request) -> Self::Future {
         let wanted = request.uri().path().split('/').nth(1).unwrap_or_default();
-        match self.0.iter().find(|(name, _)| *name == wanted) {
-            Some((_, route)) => route(request),
+        match self.routes.iter().find(|(name, _)| *name == wanted) {
+            Some((_, route)) => deadline::keep(request, &self.journal, route),
             None => Box::pin(async { Ok(Status::unimplemented("there is no such service").into_http()) }),
         }
     }

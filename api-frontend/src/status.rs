@@ -82,8 +82,25 @@ mod tests {
             assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason.row().name, DOMAIN));
             assert_eq!(info.metadata["object"], "disk web1");
             assert_eq!(info.metadata["trace"], "0000000000000abc");
-            assert_eq!(details.bad_request().expect("BadRequest").field_violations[0].field, "size");
+            let violation = &details.bad_request().expect("BadRequest").field_violations[0];
+            assert_eq!((violation.field.as_str(), violation.description.as_str()), ("size", status.message()));
             assert_eq!(status.metadata().get(TRACE).expect("trace"), "0000000000000abc");
+            // Each of these where it is promised, and nowhere else.
+            let precondition = details.precondition_failure().map(|failure| failure.violations.clone());
+            let precondition = precondition.map(|all| all.into_iter().map(|v| (v.r#type, v.subject, v.description)).collect());
+            let wanted = vec![("STATE".to_owned(), "disk web1".to_owned(), status.message().to_owned())];
+            assert_eq!(precondition, (*reason == Reason::WrongState).then_some(wanted), "{reason:?}");
+            let resource = details.resource_info().map(|info| (info.resource_type.as_str(), info.resource_name.as_str()));
+            let named = matches!(reason, Reason::NotFound | Reason::AlreadyExists | Reason::InUse);
+            assert_eq!(resource, named.then_some(("disk", "web1")), "{reason:?}");
+            let retry = details.retry_info().map(|info| info.retry_delay);
+            let again = matches!(reason, Reason::Unavailable | Reason::TooManyTries);
+            assert_eq!(retry, again.then_some(Some(Duration::from_secs(1))), "{reason:?}");
+            let quota = details.quota_failure().map(|failure| failure.violations.clone());
+            let quota = quota.map(|all| all.into_iter().map(|v| (v.subject, v.description)).collect());
+            let wanted = vec![("disk web1".to_owned(), status.message().to_owned())];
+            let full = matches!(reason, Reason::QuotaReached | Reason::LimitReached);
+            assert_eq!(quota, full.then_some(wanted), "{reason:?}");
         }
     }
 

@@ -15,10 +15,10 @@ use skep_api::v1::{
     ImportDiskHeader, ImportDiskRequest, ListSwitchesRequest, WatchEventsRequest,
 };
 use skep_proto::broker::{
-    BrokerRequest, DiskImport, Done, EventWatch, MachineGet, OperationGet, OperationState, OperationView, RequestKey,
-    SwitchCreate, SwitchDelete, SwitchList, SwitchPage,
+    BrokerRequest, DiskImport, Done, EventView, EventWatch, MachineGet, OperationGet, OperationState, OperationView, RequestKey,
+    SwitchCreate, SwitchDelete, SwitchKind, SwitchList, SwitchPage, SwitchView,
 };
-use skep_proto::{OperationId, Reason, Refusal, RequestId, Text, TraceId};
+use skep_proto::{OperationId, Reason, Refusal, RequestId, SwitchId, Text, TraceId};
 use skep_sys::sock;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -310,4 +310,189 @@ async fn a_watch_that_gets_garbage_or_loses_its_broker_says_how_to_go_on() {
     let status = stream.message().await.expect_err("garbage is no event");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("last token"), "{status:?}");
+}
+
+fn switch(name: &str) -> SwitchView {
+    SwitchView {
+        id: SwitchId::from_u128(1),
+        name: name.parse().expect("a name"),
+        bridge: Text::default(),
+        uplink: Text::default(),
+        nics: 0,
+        created_ns: 1,
+        open: false,
+        groups: vec![],
+        description: Text::default(),
+        kind: SwitchKind::Plain,
+        subnet: None,
+        tunnel: None,
+        subnet6: None,
+    }
+}
+
+#[tokio::test]
+async fn a_list_comes_in_pages_as_large_as_they_are_wanted() {
+    let frontend = Frontend::start();
+    // It has five, and three of them fit a record.
+    let five = |session: &mut Session| {
+        let mut asked = Vec::new();
+        while let Some((origin, request, _)) = session.another() {
+            let BrokerRequest::SwitchList(SwitchList { after }) = request else { panic!("{request:?}") };
+            let after = after.map(|name| name.to_string()).unwrap_or_default();
+            let switches = ["a", "b", "c", "d", "e"].into_iter().filter(|name| *name > after.as_str()).take(3).map(switch);
+            session.answer::<SwitchList>(&origin, Ok(SwitchPage { switches: switches.collect() }), vec![]);
+            asked.push(after);
+        }
+        asked
+    };
+    let seen = frontend.broker(vec![Box::new(five)]);
+    let mut client = SwitchesClient::new(frontend.client().await);
+    let mut ask = async |page_size, page_token: &str| {
+        let answer = client.list(ListSwitchesRequest { page_size, page_token: page_token.into() }).await?.into_inner();
+        let names = answer.switches.into_iter().map(|switch| switch.name).collect::<String>();
+        Ok::<_, tonic::Status>((names, answer.next_page_token))
+    };
+    let page = |names: &str, token: &str| (names.to_owned(), token.to_owned());
+    assert_eq!(ask(2, "").await.expect("a page"), page("ab", "b"));
+    assert_eq!(ask(2, "b").await.expect("a page"), page("cd", "d"));
+    assert_eq!(ask(2, "d").await.expect("a page"), page("e", ""));
+    assert_eq!(ask(0, "b").await.expect("the rest"), page("cde", ""));
+    assert_eq!(ask(0, "").await.expect("all"), page("abcde", ""));
+    assert_eq!(ask(1000, "").await.expect("all"), page("abcde", ""));
+    for size in [1001, u32::MAX] {
+        let status = ask(size, "").await.expect_err("too many");
+        assert_eq!((status.code(), violation(&status).as_str()), (Code::InvalidArgument, "page_size"));
+        assert!(status.message().contains(&format!("{size} is not 1 to 1000")), "{status:?}");
+    }
+    for token in ["../b", "-"] {
+        let status = ask(2, token).await.expect_err("no token");
+        assert_eq!((status.code(), violation(&status).as_str()), (Code::InvalidArgument, "page_token"));
+        assert!(status.message().contains(&format!("not \"{token}\"")), "{status:?}");
+    }
+    drop(client);
+    let asked = tokio::task::spawn_blocking(move || seen.recv()).await.expect("joined").expect("the frontend has left");
+    // A page that is full is not looked behind; one that is not is.
+    assert_eq!(asked, ["", "b", "d", "e", "b", "e", "", "c", "e", "", "c", "e"]);
+}
+
+/// A request with a deadline, as gRPC writes it.
+fn within<T>(timeout: &'static str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("grpc-timeout", tonic::metadata::MetadataValue::from_static(timeout));
+    request
+}
+
+/// What is said of a deadline that has passed.
+fn assert_late(status: &tonic::Status, says: &str) {
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    let details = status.get_error_details();
+    let info = details.error_info().expect("ErrorInfo");
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("TIMEOUT", skep_api_frontend::status::DOMAIN));
+    assert_eq!(status.metadata().get("skep-trace").expect("a trace"), info.metadata["trace"].as_str());
+    assert!(status.message().contains(says), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_call_ends_at_its_deadline_and_its_request_is_dropped() {
+    let frontend = Frontend::start();
+    let asked = |session: &mut Session| std::iter::from_fn(|| session.another()).map(|(_, request, _)| request).collect();
+    let seen = frontend.broker::<Vec<BrokerRequest>>(vec![Box::new(asked), Box::new(asked)]);
+    let (client, origin) = frontend.patient().await;
+    let mut client = SwitchesClient::with_origin(client, origin);
+    let mut request = within("200m", DeleteSwitchRequest { switch: "lan".into() });
+    request.metadata_mut().insert("skep-trace", "00000000deadbeef".parse().expect("ascii"));
+    let status = client.delete(request).await.expect_err("nobody answers");
+    assert_late(&status, "deadline of 200ms has passed; what was asked may be done all the same");
+    assert_eq!(status.metadata().get("skep-trace").expect("a trace"), "00000000deadbeef");
+    let requests = tokio::task::spawn_blocking(move || seen.recv()).await.expect("joined").expect("the frontend has left");
+    assert!(requests.iter().all(|request| matches!(request, BrokerRequest::SwitchDelete(_))), "{requests:?}");
+    // One without a trace has one all the same.
+    assert_late(&client.list(within("200000u", list())).await.expect_err("nobody answers"), "200ms");
+}
+
+#[tokio::test]
+async fn what_has_no_time_or_no_such_time_asks_nobody() {
+    let frontend = Frontend::start();
+    let seen = frontend.broker(vec![Box::new(empty_list)]);
+    let (client, origin) = frontend.patient().await;
+    let mut client = SwitchesClient::with_origin(client, origin);
+    assert_late(&client.list(within("0S", list())).await.expect_err("no time"), "nothing was begun");
+    for wrong in ["", "5", "-1S", "1x", "123456789S"] {
+        let status = client.list(within(wrong, list())).await.expect_err("refused");
+        assert_eq!((status.code(), violation(&status).as_str()), (Code::InvalidArgument, "grpc-timeout"), "{wrong}");
+        assert!(status.message().contains(&format!("\"{wrong}\" is not 1 to 8 digits")), "{status:?}");
+    }
+    client.list(within("99999999H", list())).await.expect("long enough");
+    assert_eq!(seen.iter().count(), 1, "asked once, and that was the first request");
+}
+
+#[tokio::test]
+async fn a_watch_ends_at_its_deadline_however_much_comes() {
+    let event = EventView {
+        token: 1,
+        time_ns: 1,
+        object: Text::lossy("machine"),
+        id: Text::lossy("1"),
+        name: Text::lossy("web1"),
+        what: Text::lossy("started"),
+        user: Text::lossy("uid test"),
+        trace: TraceId(1),
+        detail: Text::default(),
+    };
+    let event = skep_proto::wire::encode(&event).expect("encodes");
+    for pieces in [0, 1, usize::MAX] {
+        let (frontend, event) = (Frontend::start(), event.clone());
+        let seen = frontend.broker(vec![Box::new(move |session: &mut Session| {
+            let (ours, theirs) = sock::seqpacket_pair().expect("a pair");
+            if let Some((origin, ..)) = session.another() {
+                session.answer::<EventWatch>(&origin, Ok(Done {}), vec![theirs]);
+            }
+            (0..pieces).take_while(|_| skep_sys::msg::send(ours.as_fd(), &event, &[], None).is_ok()).count();
+            // Its end.
+            skep_sys::msg::recv(ours.as_fd(), 1, 0, None).is_err()
+        })]);
+        let (client, origin) = frontend.patient().await;
+        let mut client = EventsClient::with_origin(client, origin);
+        let status = match client.watch(within("500m", WatchEventsRequest::default())).await {
+            Ok(answer) => {
+                let mut stream = answer.into_inner();
+                loop {
+                    match stream.message().await {
+                        Ok(event) => assert!(event.is_some(), "an end without a reason"),
+                        Err(status) => break status,
+                    }
+                }
+            }
+            // A host that is so busy that it was not even begun.
+            Err(status) => status,
+        };
+        assert_late(&status, "its deadline of 500ms has passed");
+        assert!(tokio::task::spawn_blocking(move || seen.recv()).await.expect("joined").expect("the stream was closed"));
+    }
+}
+
+#[tokio::test]
+async fn an_import_ends_at_its_deadline_though_its_client_sends_on() {
+    let frontend = Frontend::start();
+    let seen = frontend.broker(vec![Box::new(move |session| {
+        let mut got = Vec::new();
+        if let Some((origin, ..)) = session.another() {
+            let (ours, theirs) = sock::stream_pair().expect("a pair");
+            session.answer::<DiskImport>(&origin, Ok(running(OperationId::from_u128(7))), vec![theirs]);
+            std::os::unix::net::UnixStream::from(ours).read_to_end(&mut got).expect("its end");
+        }
+        got
+    })]);
+    let (client, origin) = frontend.patient().await;
+    let mut client = DisksClient::with_origin(client, origin);
+    let (to, parts) = tokio::sync::mpsc::channel(3);
+    let header = ImportDiskHeader { name: "d".into(), ..Default::default() };
+    for kind in [Kind::Header(header), Kind::Data(b"begin".to_vec().into())] {
+        to.send(ImportDiskRequest { kind: Some(kind) }).await.expect("sent");
+    }
+    let status = client.import(within("500m", ReceiverStream::new(parts))).await.expect_err("it has no end");
+    assert_late(&status, "its deadline of 500ms has passed");
+    let got = tokio::task::spawn_blocking(move || seen.recv()).await.expect("joined").expect("the stream ended");
+    assert!(b"\0\0\0\x05begin".starts_with(&got), "without its end mark: {got:?}");
+    drop(to);
 }

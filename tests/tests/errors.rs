@@ -19,13 +19,16 @@ fn refused(suite: &Suite, args: &[&str], code: i32, says: &[&str]) -> Result<()>
 #[test]
 fn bad_names_sizes_and_objects_are_named_with_their_limits() -> Result<()> {
     let suite = suite()?;
-    refused(&suite, &["disk", "create", "d", "--size", "1K"], 8, &["disk d", "size"])?;
-    refused(&suite, &["disk", "create", "d", "--size", "65T"], 8, &["disk d", "size"])?;
+    let disk = |size| ["disk", "create", "d", "--size", size];
+    refused(&suite, &disk("511"), 8, &["disk d", "size_bytes", "511 is no multiple of 512"])?;
+    refused(&suite, &disk("1K"), 8, &["disk d", "size", "1024 bytes", "1048576"])?;
+    refused(&suite, &disk("65T"), 8, &["disk d", "size", "71468255805440", "70368744177664"])?;
     refused(&suite, &["vm", "show", "nobody"], 3, &["nobody"])?;
-    refused(&suite, &["vm", "create", "m", "--cpus", "0"], 8, &["cpus"])?;
-    refused(&suite, &["vm", "create", "m", "--memory", "1M"], 8, &["memory"])?;
-    refused(&suite, &["vm", "create", "m", "--disk", "nodisk"], 3, &["nodisk"])?;
-    refused(&suite, &["vm", "create", "-", "--cpus", "1"], 8, &["name"])?;
+    let create = |flag, value| ["vm", "create", "m", flag, value];
+    refused(&suite, &create("--cpus", "0"), 8, &["settings.cpus", "0 is not 1 to 64"])?;
+    refused(&suite, &create("--memory", "1M"), 8, &["settings.memory_mib", "1 is not 16 to 1048576"])?;
+    refused(&suite, &create("--disk", "nodisk"), 3, &["nodisk"])?;
+    refused(&suite, &["vm", "create", "-", "--cpus", "1"], 8, &["name", "a machine name has 1 to 63", "not \"-\""])?;
     for args in [&["create", "z", "--size", "1M"][..], &["import", "z", "/etc/hosts"]] {
         // Of a suite that was given no dataset; on Linux there are none to give.
         refused(&suite, &[&["disk"], args, &["--kind", "zvol"]].concat(), 11, &["disk z", "use raw or qcow2"])?;
@@ -34,21 +37,21 @@ fn bad_names_sizes_and_objects_are_named_with_their_limits() -> Result<()> {
     refused(&suite, &["vm", "create", "m"], 4, &["machine m"])?;
     suite.ok(&["disk", "create", "d", "--size", "1M"])?;
     refused(&suite, &["disk", "create", "d", "--size", "1M"], 4, &["disk d"])?;
-    refused(&suite, &["disk", "snapshot", "create", "d", "../s"], 8, &["name"])?;
+    refused(&suite, &["disk", "snapshot", "create", "d", "../s"], 8, &["name", "1 to 63 of the characters", "not \"../s\""])?;
     refused(&suite, &["disk", "snapshot", "rollback", "d", "s"], 3, &["snapshot s of disk d"])?;
     refused(&suite, &["disk", "resize", "d", "--size", "512"], 8, &["disk d"])?;
     suite.ok(&["vm", "set", "m", "--disk", "d"])?;
     refused(&suite, &["disk", "delete", "d"], 5, &["disk d"])?;
     suite.ok(&["disk", "create", "e", "--size", "1M"])?;
     refused(&suite, &["disk", "rename", "e", "d"], 4, &["disk d", "name"])?;
-    refused(&suite, &["disk", "rename", "e", "../d"], 8, &["name"])?;
+    refused(&suite, &["disk", "rename", "e", "../d"], 8, &["name", "1 to 63 of the characters", "not \"../d\""])?;
     for name in ["g", "h"] {
         suite.ok(&["group", "create", name])?;
         suite.ok(&["user", "create", name, "--no-password"])?;
     }
     for kind in ["group", "user"] {
         refused(&suite, &[kind, "rename", "g", "h"], 4, &[&format!("{kind} h"), "name"])?;
-        refused(&suite, &[kind, "rename", "g", "../g"], 8, &["name"])?;
+        refused(&suite, &[kind, "rename", "g", "../g"], 8, &["name", "1 to 63 of the characters", "not \"../g\""])?;
         refused(&suite, &[kind, "rename", "no", "i"], 3, &[&format!("{kind} no")])?;
         let id = suite.json(&[kind, "rename", "g", "i"])?.remove(0)["id"].clone();
         let all = suite.json(&[kind, "list"])?;
@@ -59,7 +62,31 @@ fn bad_names_sizes_and_objects_are_named_with_their_limits() -> Result<()> {
     suite.ok(&["group", "rename", "default", "first"])?;
     suite.ok(&["group", "add", "h", "m"])?;
     ensure!(suite.ok(&["group", "remove", "m"])?.contains("first"));
-    refused(&suite, &["disk", "set", "e", "--description", &"x".repeat(257)], 8, &["description"])?;
+    let long = "x".repeat(257);
+    refused(&suite, &["disk", "set", "e", "--description", &long], 8, &["description", "257 bytes; at most 256"])?;
+    suite.finish()
+}
+
+#[test]
+fn bad_settings_are_named_with_their_limits() -> Result<()> {
+    let suite = suite()?;
+    suite.ok(&["vm", "create", "m"])?;
+    let set = |flag, value| ["vm", "set", "m", flag, value];
+    for (flag, value, says) in [
+        ("--tasks", "15", "limits.tasks is 15: it must be 16 to 65536"),
+        ("--cpus-allowed", "0-1024", "not \"0-1024\""),
+        ("--cpus-allowed", "0-1024", "numbers from 0 to 1023"),
+        ("--write-iops", "100000001", "limits.write_iops is 100000001: it must be 1 to 100000000"),
+        ("--priority", "20", "20 is not -20 to 19"),
+        ("--serial", "2,speed=1", "a speed of 1 is none of 0 (as fast as it goes), 300"),
+    ] {
+        refused(&suite, &set(flag, value), 8, &[says])?;
+    }
+    refused(&suite, &["vm", "set", "m", "--serial", "2", "--serial", "2,nolog"], 8, &["serial", "port 2 is there twice"])?;
+    for nic in 0..4 {
+        suite.ok(&["nic", "create", &format!("n{nic}"), "--machine", "m"])?;
+    }
+    refused(&suite, &["nic", "create", "n4", "--machine", "m"], 9, &["machine m", "a machine has at most 4 NICs"])?;
     suite.finish()
 }
 

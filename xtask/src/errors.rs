@@ -7,7 +7,7 @@ const HEAD: &str = "# Errors
 
 Printed from `crates/proto/src/refusal.rs` by `cargo xtask errors`. Do not edit.
 
-Every refused operation has one of these reasons. It arrives as the gRPC status code, with `google.rpc.ErrorInfo` (domain `skep`,
+Every refused operation has one of these reasons. It arrives as the gRPC status code, with `google.rpc.ErrorInfo` (domain `skep.dev`,
 the reason's name; the object, the field and what exactly was wrong as metadata), and as the exit code of the `skep` command.
 Exit code 0 is success, 2 a wrong command line.
 

@@ -1,6 +1,6 @@
 //! Users, tokens, roles and groups.
 
-use super::{invalid, known, time};
+use super::{invalid, known, time, values, within};
 use prost_types::Duration;
 use skep_api::v1;
 use skep_proto::broker::{GroupView, Quota, Role, RoleView, TokenView, UserView};
@@ -43,7 +43,7 @@ pub fn role_of_user(view: RoleView) -> v1::RoleOfUser {
 /// A role that is granted.
 pub fn role(number: i32) -> Result<Role, Refusal> {
     match known("role", "role", number)? {
-        v1::Role::Unspecified => Err(invalid("role", "role", "viewer, operator or admin is expected")),
+        v1::Role::Unspecified => Err(invalid("role", "role", format_args!("0 is none of {}", values::<v1::Role>()))),
         v1::Role::Viewer => Ok(Role::Viewer),
         v1::Role::Operator => Ok(Role::Operator),
         v1::Role::Admin => Ok(Role::Admin),
@@ -66,9 +66,7 @@ pub fn group(view: GroupView) -> v1::Group {
 pub fn quota(quota: Option<&v1::Quota>) -> Result<Quota, Refusal> {
     let q = quota.copied().unwrap_or_default();
     // As large as the database's numbers.
-    let bounded = |field: &str, n: u64| {
-        if n <= i64::MAX.unsigned_abs() { Ok(n) } else { Err(invalid("group", field, "at most 9223372036854775807 is expected")) }
-    };
+    let bounded = |field: &str, n: u64| within("group", field, n, &(0..=i64::MAX.unsigned_abs()));
     Ok(Quota {
         machines: q.machines,
         cpus: q.cpus,
@@ -88,7 +86,10 @@ pub fn secret(field: &str, mut text: String) -> Result<Secret, Refusal> {
 pub fn seconds(lifetime: Duration) -> Result<u64, Refusal> {
     match u64::try_from(lifetime.seconds) {
         Ok(seconds) if seconds > 0 && lifetime.nanos == 0 => Ok(seconds),
-        _ => Err(invalid("token", "lifetime", "whole seconds, at least one, are expected")),
+        _ => {
+            let (seconds, nanos) = (lifetime.seconds, lifetime.nanos);
+            Err(invalid("token", "lifetime", format_args!("{seconds} s and {nanos} ns are not whole seconds, at least one")))
+        }
     }
 }
 
@@ -107,10 +108,18 @@ mod tests {
 
     #[test]
     fn a_role_and_a_lifetime_are_said() {
-        assert!(role(0).is_err() && role(4).is_err());
+        for number in [0, 4] {
+            let refusal = role(number).expect_err("refused");
+            assert_eq!(refusal.note.as_str(), format!("{number} is none of 1 (Viewer), 2 (Operator), 3 (Admin)"));
+        }
+        let much = v1::Quota { disk_bytes: u64::MAX, ..Default::default() };
+        let refusal = quota(Some(&much)).expect_err("refused");
+        assert_eq!(refusal.field.as_str(), "quota.disk_bytes");
+        assert_eq!(refusal.note.as_str(), "18446744073709551615 is not 0 to 9223372036854775807");
         assert_eq!(role(3), Ok(Role::Admin));
         for (seconds, nanos) in [(0, 0), (-1, 0), (1, 1), (i64::MIN, 0)] {
-            assert!(super::seconds(Duration { seconds, nanos }).is_err());
+            let refusal = super::seconds(Duration { seconds, nanos }).expect_err("refused");
+            assert_eq!(refusal.note.as_str(), format!("{seconds} s and {nanos} ns are not whole seconds, at least one"));
         }
         assert_eq!(super::seconds(Duration { seconds: 60, nanos: 0 }), Ok(60));
     }

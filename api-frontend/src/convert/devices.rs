@@ -1,6 +1,6 @@
 //! Devices of machines.
 
-use super::{invalid, known, value};
+use super::{at_most, invalid, known, value, values, within};
 use skep_api::v1;
 use skep_proto::broker::{
     Board, BoardDraft, Bus, BusKind, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Screen, ScreenDraft,
@@ -54,14 +54,14 @@ pub fn screen_view(screen: &Screen) -> v1::ScreenProperties {
 
 /// The same as they were given.
 pub fn screen(given: &v1::ScreenProperties) -> Result<ScreenDraft, Refusal> {
-    let pixels = |field: &str, number: Option<u32>| {
-        let wrong = |n| invalid("machine", field, format_args!("{n} is too large"));
-        number.map(|n| u16::try_from(n).map_err(|_| wrong(n))).transpose()
+    let pixels = |field: &str, number: Option<u32>, range| {
+        let number = number.map(|n| within("machine", field, n, &range)).transpose()?;
+        Ok::<_, Refusal>(number.and_then(|n| u16::try_from(n).ok()))
     };
     let keyboard = |name: &String| value("machine", "settings.screen_properties.keyboard", name);
     Ok(ScreenDraft {
-        width: pixels("settings.screen_properties.width", given.width)?,
-        height: pixels("settings.screen_properties.height", given.height)?,
+        width: pixels("settings.screen_properties.width", given.width, 640..=3840)?,
+        height: pixels("settings.screen_properties.height", given.height, 480..=2160)?,
         wait: given.wait,
         keyboard: given.keyboard.as_ref().map(keyboard).transpose()?,
         tablet: given.tablet,
@@ -94,9 +94,7 @@ pub fn item_view(item: &FwCfg) -> v1::FwCfgItem {
 
 /// The same as they were given; none: there were none.
 pub fn items(given: &[v1::FwCfgItem]) -> Result<Option<Vec<FwCfg>>, Refusal> {
-    if given.len() > 8 {
-        return Err(invalid("machine", "settings.fw_cfg", "at most 8 are expected"));
-    }
+    at_most("machine", "settings.fw_cfg", given, 8)?;
     let item = |item: &v1::FwCfgItem| {
         let name = value("machine", "settings.fw_cfg.name", &item.name)?;
         Ok(FwCfg { name, value: value("machine", "settings.fw_cfg.value", &item.value)? })
@@ -118,9 +116,7 @@ pub fn bus_view(bus: &Bus) -> v1::DiskController {
 
 /// The same as they were given; none: there were none.
 pub fn buses(given: &[v1::DiskController]) -> Result<Option<Vec<Bus>>, Refusal> {
-    if given.len() > 4 {
-        return Err(invalid("machine", "settings.controllers", "at most 4 are expected"));
-    }
+    at_most("machine", "settings.controllers", given, 4)?;
     let bus = |bus: &v1::DiskController| {
         let field = "settings.controllers.kind";
         let kind = match known("machine", field, bus.kind)? {
@@ -128,7 +124,9 @@ pub fn buses(given: &[v1::DiskController]) -> Result<Option<Vec<Bus>>, Refusal> 
             v1::ControllerKind::VirtioScsi => BusKind::VirtioScsi,
             v1::ControllerKind::Nvme => BusKind::Nvme,
             v1::ControllerKind::VirtioBlk => BusKind::VirtioBlk,
-            v1::ControllerKind::Unspecified => return Err(invalid("machine", field, "a kind is expected")),
+            v1::ControllerKind::Unspecified => {
+                return Err(invalid("machine", field, format_args!("0 is none of {}", values::<v1::ControllerKind>())));
+            }
         };
         let name = value("machine", "settings.controllers.name", &bus.name)?;
         Ok(Bus { name, kind, slot: slot("machine", "settings.controllers.slot", bus.slot)? })
@@ -160,9 +158,7 @@ pub fn port_view(port: &SerialPort) -> v1::SerialPort {
 
 /// The same as they were given; none: there were none.
 pub fn ports(given: &[v1::SerialPort]) -> Result<Option<Vec<SerialPort>>, Refusal> {
-    if given.len() > 4 {
-        return Err(invalid("machine", "settings.serial", "at most 4 are expected"));
-    }
+    at_most("machine", "settings.serial", given, 4)?;
     let port = |port: &v1::SerialPort| {
         let field = |e: &BadPort| if matches!(e, BadPort::Speed(_)) { "settings.serial.speed" } else { "settings.serial.port" };
         SerialPort::new(port.port, port.speed, port.log.unwrap_or(true)).map_err(|e| invalid("machine", field(&e), e))
@@ -202,9 +198,7 @@ pub fn place_view(place: &Place) -> v1::PciPlace {
 
 /// The same as they were given; none: there were none.
 pub fn places(given: &[v1::PciPlace]) -> Result<Option<Vec<Place>>, Refusal> {
-    if given.len() > 11 {
-        return Err(invalid("machine", "settings.places", "at most 11 are expected"));
-    }
+    at_most("machine", "settings.places", given, 11)?;
     let place = |place: &v1::PciPlace| {
         let device = value("machine", "settings.places.device", &place.device)?;
         Ok(Place { device, slot: slot("machine", "settings.places.slot", place.slot)? })
@@ -219,40 +213,63 @@ mod tests {
 
     #[test]
     fn limits_are_named() {
-        let field = |refusal: Refusal| refusal.field.to_string();
-        assert_eq!(slot("nic", "slot", 31).map_err(field), Err("slot".into()));
-        assert_eq!(slot("nic", "slot", 30).map_err(field), Ok(30));
-        let wide = v1::ScreenProperties { width: Some(1 << 16), ..Default::default() };
-        assert_eq!(screen(&wide).map_err(field), Err("settings.screen_properties.width".into()));
+        fn refused<T: std::fmt::Debug>(result: Result<T, Refusal>, field: &str, says: &str) {
+            let refusal = result.expect_err(field);
+            assert_eq!(refusal.field.as_str(), field);
+            assert!(refusal.note.as_str().contains(says), "{says}: {refusal}");
+        }
+        refused(slot("nic", "slot", 31), "slot", "31 is not 1 to 30");
+        assert_eq!(slot("nic", "slot", 30), Ok(30));
+        let size = |width, height| screen(&v1::ScreenProperties { width, height, ..Default::default() });
+        refused(size(Some(70_000), None), "settings.screen_properties.width", "70000 is not 640 to 3840");
+        refused(size(None, Some(479)), "settings.screen_properties.height", "479 is not 480 to 2160");
         let long = v1::ScreenProperties { keyboard: Some("x".repeat(33)), ..Default::default() };
-        assert_eq!(screen(&long).map_err(field), Err("settings.screen_properties.keyboard".into()));
+        refused(
+            screen(&long),
+            "settings.screen_properties.keyboard",
+            "at most 32 bytes without control characters is expected, not \"xx",
+        );
         let item = |name: &str, value: &str| v1::FwCfgItem { name: name.into(), value: value.into() };
-        assert_eq!(items(&vec![item("opt/a", "b"); 9]).map_err(field), Err("settings.fw_cfg".into()));
-        assert_eq!(items(&[item(&"x".repeat(56), "b")]).map_err(field), Err("settings.fw_cfg.name".into()));
-        assert_eq!(items(&[item("opt/a", &"x".repeat(129))]).map_err(field), Err("settings.fw_cfg.value".into()));
+        refused(items(&vec![item("opt/a", "b"); 9]), "settings.fw_cfg", "9 of them; at most 8");
+        refused(items(&[item(&"x".repeat(56), "b")]), "settings.fw_cfg.name", "… (56 bytes)");
+        refused(items(&[item("opt/a", &"x".repeat(129))]), "settings.fw_cfg.value", "… (129 bytes)");
         let place = |device: &str, slot| v1::PciPlace { device: device.into(), slot };
-        assert_eq!(places(&[place("screen", 99)]).map_err(field), Err("settings.places.slot".into()));
-        assert_eq!(places(&[place(&"x".repeat(32), 9)]).map_err(field), Err("settings.places.device".into()));
-        assert_eq!(places(&vec![place("screen", 9); 12]).map_err(field), Err("settings.places".into()));
+        refused(places(&[place("screen", 99)]), "settings.places.slot", "99 is not 1 to 30");
+        refused(
+            places(&[place(&"x".repeat(32), 9)]),
+            "settings.places.device",
+            "at most 31 bytes without control characters is expected, not \"xx",
+        );
+        refused(places(&vec![place("screen", 9); 12]), "settings.places", "12 of them; at most 11");
         let bus = |name: &str, kind: v1::ControllerKind, slot| v1::DiskController { name: name.into(), kind: kind.into(), slot };
         let ahci = v1::ControllerKind::Ahci;
-        assert_eq!(buses(&vec![bus("a", ahci, 0); 5]).map_err(field), Err("settings.controllers".into()));
-        assert_eq!(buses(&[bus(&"a".repeat(32), ahci, 0)]).map_err(field), Err("settings.controllers.name".into()));
-        assert_eq!(buses(&[bus("a", ahci, 31)]).map_err(field), Err("settings.controllers.slot".into()));
-        let none = v1::ControllerKind::Unspecified;
-        assert_eq!(buses(&[bus("a", none, 1)]).map_err(field), Err("settings.controllers.kind".into()));
+        refused(buses(&vec![bus("a", ahci, 0); 5]), "settings.controllers", "5 of them; at most 4");
+        refused(
+            buses(&[bus(&"a".repeat(32), ahci, 0)]),
+            "settings.controllers.name",
+            "at most 31 bytes without control characters is expected, not \"aa",
+        );
+        refused(buses(&[bus("a", ahci, 31)]), "settings.controllers.slot", "31 is not 1 to 30");
+        let kinds = "is none of 1 (Ahci), 2 (VirtioScsi), 3 (Nvme), 4 (VirtioBlk)";
+        refused(buses(&[bus("a", v1::ControllerKind::Unspecified, 1)]), "settings.controllers.kind", &format!("0 {kinds}"));
+        let odd = v1::DiskController { name: "a".into(), kind: 5, slot: 1 };
+        refused(buses(&[odd]), "settings.controllers.kind", &format!("5 {kinds}"));
         let sits = |on: &str, port| v1::DiskAttachment { on: on.into(), port, ..Default::default() };
-        assert_eq!(on(&sits("a", Some(8))).map_err(field), Err("settings.disks.port".into()));
-        assert_eq!(on(&sits("", Some(1))).map_err(field), Err("settings.disks.port".into()));
-        assert_eq!(on(&sits(&"a".repeat(32), None)).map_err(field), Err("settings.disks.on".into()));
-        assert_eq!(on(&sits("", None)).map_err(field), Ok(None));
+        refused(on(&sits("a", Some(8))), "settings.disks.port", "8 is not 0 to 7");
+        refused(on(&sits("", Some(1))), "settings.disks.port", "`on` names none");
+        refused(
+            on(&sits(&"a".repeat(32), None)),
+            "settings.disks.on",
+            "at most 31 bytes without control characters is expected, not \"aa",
+        );
+        assert_eq!(on(&sits("", None)), Ok(None));
         let serial = |port, speed| v1::SerialPort { port, speed, log: None };
-        assert_eq!(ports(&[serial(5, 0)]).map_err(field), Err("settings.serial.port".into()));
-        assert_eq!(ports(&[serial(4, 1)]).map_err(field), Err("settings.serial.speed".into()));
-        assert_eq!(ports(&[serial(1, 0); 5]).map_err(field), Err("settings.serial".into()));
-        assert_eq!((port(0).map_err(field), port(4).map_err(field)), (Ok(1), Ok(4)));
-        assert_eq!(port(5).map_err(field), Err("attach.port".into()));
-        assert_eq!(gdb(4).map_err(field), Err("settings.gdb".into()));
-        assert_eq!(nic_model("model", 9).map_err(field), Err("model".into()));
+        refused(ports(&[serial(5, 0)]), "settings.serial.port", "port 5 is not 1 to 4");
+        refused(ports(&[serial(4, 1)]), "settings.serial.speed", "a speed of 1 is none of 0 (as fast as it goes), 300,");
+        refused(ports(&[serial(1, 0); 5]), "settings.serial", "5 of them; at most 4");
+        assert_eq!((port(0), port(4)), (Ok(1), Ok(4)));
+        refused(port(5), "attach.port", "5 is not 1 to 4");
+        refused(gdb(4), "settings.gdb", "4 is none of 1 (Off), 2 (On), 3 (Wait)");
+        refused(nic_model("model", 9), "model", "9 is none of 1 (VirtioNet), 2 (E1000)");
     }
 }

@@ -1,6 +1,6 @@
 //! Disks.
 
-use super::{invalid, known, maybe_named, strings, time, value};
+use super::{invalid, known, maybe_named, not, strings, time, value, within};
 use skep_api::v1;
 use skep_proto::Refusal;
 use skep_proto::broker::{
@@ -105,7 +105,8 @@ fn kind(number: i32) -> Result<DiskKind, Refusal> {
 pub fn create(request: &v1::CreateDiskRequest) -> Result<DiskCreate, Refusal> {
     let name = value("disk", "name", &request.name)?;
     if request.size_bytes == 0 || !request.size_bytes.is_multiple_of(512) {
-        return Err(invalid(&format!("disk {name}"), "size_bytes", "a multiple of 512 is expected"));
+        let note = format_args!("{} is no multiple of 512, from 512 on", request.size_bytes);
+        return Err(invalid(&format!("disk {name}"), "size_bytes", note));
     }
     let group = maybe_named("disk", "group", &request.group)?;
     Ok(DiskCreate { name, kind: kind(request.kind)?, size: request.size_bytes, group })
@@ -119,7 +120,7 @@ pub fn iscsi(request: v1::CreateDiskRequest, disk: v1::IscsiDisk) -> Result<Iscs
         return Err(invalid(&object, "size_bytes", "the target says how large it is"));
     }
     let group = maybe_named("disk", "group", &request.group)?;
-    let lun = u16::try_from(disk.lun).map_err(|e| invalid(&object, "iscsi.lun", e))?;
+    let lun = within(&object, "iscsi.lun", disk.lun, &(0..=u16::MAX.into()))?;
     let chap = match (disk.chap_user.is_empty(), request.chap_secret.is_empty()) {
         (true, true) => None,
         (false, false) => {
@@ -128,9 +129,8 @@ pub fn iscsi(request: v1::CreateDiskRequest, disk: v1::IscsiDisk) -> Result<Iscs
         }
         _ => return Err(invalid(&object, "iscsi.chap_user", "CHAP takes a user and a secret")),
     };
-    let portal = disk.portal.parse().map_err(|e| invalid(&object, "iscsi.portal", e))?;
-    let target = disk.target.parse().map_err(|e| invalid(&object, "iscsi.target", e))?;
-    Ok(IscsiCreate { name, portal, target, lun, chap, group })
+    let (portal, target) = (value(&object, "iscsi.portal", &disk.portal)?, value(&object, "iscsi.target", &disk.target)?);
+    Ok(IscsiCreate { name, portal, target, lun: u16::try_from(lun).unwrap_or(u16::MAX), chap, group })
 }
 
 /// What to import.
@@ -173,14 +173,14 @@ pub fn fetch(request: &v1::FetchDiskRequest) -> Result<DiskFetch, Refusal> {
     let header = request.header.as_ref().ok_or_else(|| invalid("disk", "header", "it is missing"))?;
     let https = |field: &str, text: &str| match text.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
         true => value("disk", field, text),
-        false => Err(invalid("disk", field, "https:// is expected")),
+        false => Err(invalid("disk", field, not("https:// is expected", text))),
     };
     let sums = if request.sums_url.is_empty() { None } else { Some(https("sums_url", &request.sums_url)?) };
     Ok(DiskFetch { import: import(header)?, url: https("url", &request.url)?, sums })
 }
 
 fn digest(text: &str) -> Result<[u8; 32], Refusal> {
-    let wrong = || invalid("disk", "sha256", "64 hexadecimal digits are expected");
+    let wrong = || invalid("disk", "sha256", not("64 hexadecimal digits are expected", text));
     let digits: Vec<u8> = text.chars().map_while(|c| c.to_digit(16)).map_while(|d| u8::try_from(d).ok()).collect();
     if digits.len() != 64 || text.len() != 64 {
         return Err(wrong());
@@ -198,20 +198,24 @@ mod tests {
         let text = "00ff".repeat(16);
         assert_eq!(digest(&text).expect("valid")[..4], [0, 255, 0, 255]);
         for wrong in [&text[1..], &text.replace("00", "0g"), &text.replace("00", "0é"), &(text.clone() + "0")] {
-            assert_eq!(digest(wrong).expect_err("refused").field.as_str(), "sha256");
+            let refusal = digest(wrong).expect_err("refused");
+            assert_eq!(refusal.field.as_str(), "sha256");
+            assert!(refusal.note.as_str().starts_with("64 hexadecimal digits are expected, not \"0"), "{refusal}");
         }
     }
 
     #[test]
     fn a_wrong_name_or_size_is_named() {
-        let with = |name: &str, size_bytes, kind| {
-            create(&v1::CreateDiskRequest { name: name.into(), size_bytes, kind, ..Default::default() })
-                .expect_err("refused")
-                .field
-                .to_string()
+        let with = |name: &str, size_bytes, kind, field: &str, says: &str| {
+            let request = v1::CreateDiskRequest { name: name.into(), size_bytes, kind, ..Default::default() };
+            let refusal = create(&request).expect_err(field);
+            assert_eq!(refusal.field.as_str(), field);
+            assert!(refusal.note.as_str().contains(says), "{says}: {refusal}");
         };
-        assert_eq!(with("../etc", 512, 0), "name");
-        assert_eq!(with("web1", 511, 0), "size_bytes");
-        assert_eq!(with("web1", 512, 77), "kind");
+        with("../etc", 512, 0, "name", "a disk name has 1 to 63 of the characters a-z, A-Z, 0-9");
+        with("../etc", 512, 0, "name", "not \"../etc\"");
+        with("web1", 511, 0, "size_bytes", "511 is no multiple of 512, from 512 on");
+        with("web1", 0, 0, "size_bytes", "0 is no multiple of 512, from 512 on");
+        with("web1", 512, 77, "kind", "77 is none of 1 (Raw), 2 (Qcow2), 3 (Zvol), 4 (Iscsi)");
     }
 }

@@ -1,6 +1,6 @@
 //! Switches and NICs.
 
-use super::{devices, given, invalid, known, maybe_named, named, optional, strings, time, value};
+use super::{devices, given, invalid, known, maybe_named, named, not, optional, strings, time, value, within};
 use skep_api::v1;
 use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchCreate, SwitchKind, SwitchView};
 use skep_proto::tunnel::{Far, PORT, Tunnel, Vni};
@@ -37,14 +37,14 @@ fn tunnel_view(tunnel: Tunnel) -> v1::Tunnel {
 
 /// A tunnel to be.
 fn tunnel(asked: &v1::Tunnel) -> Result<Tunnel, Refusal> {
-    let port = if asked.port == 0 { PORT.into() } else { asked.port };
+    let port = if asked.port == 0 { PORT.into() } else { within("switch", "tunnel.port", asked.port, &(1..=u16::MAX.into()))? };
     let port = u16::try_from(port).ok().and_then(NonZeroU16::new);
     let far = match optional("switch", "tunnel.interface", &asked.interface)? {
         None => Far::Host(value("switch", "tunnel.remote", &asked.remote)?),
         Some(uplink) => Far::Group { address: value("switch", "tunnel.remote", &asked.remote)?, uplink },
     };
     Ok(Tunnel {
-        vni: Vni::new(asked.vni).map_err(|e| invalid("switch", "tunnel.vni", e))?,
+        vni: Vni::new(asked.vni).map_err(|e| invalid("switch", "tunnel.vni", not(e, &asked.vni.to_string())))?,
         local: value("switch", "tunnel.local", &asked.local)?,
         far,
         port: port.ok_or_else(|| invalid("switch", "tunnel.port", "1 to 65535 is expected"))?,
@@ -155,7 +155,7 @@ pub fn mac_text(mac: [u8; 6]) -> String {
 
 /// Six pairs of digits; not a group's address and not all zeros.
 fn mac(text: &str) -> Result<[u8; 6], Refusal> {
-    let wrong = || invalid("nic", "mac", "a unicast address such as 02:00:5e:00:53:01 is expected");
+    let wrong = || invalid("nic", "mac", not("a unicast address such as 02:00:5e:00:53:01 is expected", text));
     let pair = |part: &str| {
         let digits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
         digits.then(|| u8::from_str_radix(part, 16).ok()).flatten()
@@ -180,7 +180,9 @@ mod tests {
     fn mac_addresses() {
         assert_eq!(mac("02:00:5e:00:53:Af").map(mac_text).expect("valid"), "02:00:5e:00:53:af");
         for wrong in ["", "02:00:5e:00:53", "02:00:5e:00:53:1", "01:00:5e:00:53:01", "00:00:00:00:00:00", "02:00:5e:00:53:+1"] {
-            assert_eq!(mac(wrong).expect_err("refused").field.as_str(), "mac", "{wrong}");
+            let refusal = mac(wrong).expect_err("refused");
+            assert_eq!(refusal.field.as_str(), "mac", "{wrong}");
+            assert!(refusal.note.as_str().ends_with(&format!("is expected, not \"{wrong}\"")), "{refusal}");
         }
     }
 }

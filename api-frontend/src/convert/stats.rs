@@ -15,7 +15,9 @@ pub fn watch(request: &v1::WatchMachineStatsRequest) -> Result<StatsWatch, Refus
     let machine = named("machine", "machine", &request.machine)?;
     let interval_ms = request.interval.as_ref().map_or(Some(INTERVAL_MS), milliseconds);
     let interval_ms = interval_ms.filter(|ms| INTERVALS.contains(ms));
-    let wrong = || invalid("machine", "interval", "1 s to 1 h in whole milliseconds is expected");
+    let given = request.interval.unwrap_or_default();
+    let note = format_args!("{} s and {} ns are not 1 s to 1 h in whole milliseconds", given.seconds, given.nanos).to_string();
+    let wrong = || invalid("machine", "interval", note);
     Ok(StatsWatch { interval_ms: interval_ms.ok_or_else(wrong)?, machine })
 }
 
@@ -68,6 +70,9 @@ mod tests {
         let wrong = [(0, 0), (0, 999_000_000), (3600, 1_000_000), (-1, 0), (i64::MAX, 0), (2, -1), (2, 1), (2, 1_000_000_000)];
         for (seconds, nanos) in wrong {
             assert_eq!(of(seconds, nanos), Err("interval".into()), "{seconds} {nanos}");
+            let refusal = ask(Some(Duration { seconds, nanos })).expect_err("refused");
+            let says = format!("{seconds} s and {nanos} ns are not 1 s to 1 h in whole milliseconds");
+            assert_eq!(refusal.note.as_str(), says);
         }
     }
 }

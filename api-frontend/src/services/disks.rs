@@ -289,6 +289,8 @@ async fn pass_on(
         let message = tokio::select! {
             message = stream.message() => message,
             () = upload.overtaken(), if key.is_some() => Err(cut().note("another stream goes on with it")),
+            // Its client was told, and may send on all the same.
+            () = call.over() => Err(cut().note("its deadline has passed")),
         };
         let data = match message.and_then(|message| message.ok_or_else(cut)).map(|message| message.kind) {
             Ok(Some(Kind::Data(data))) => data,

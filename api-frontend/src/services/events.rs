@@ -18,11 +18,8 @@ impl Events for Api {
         let (call, request) = self.enter("Events.Watch", request)?;
         call.run(async {
             if !OBJECTS.contains(&request.object.as_str()) {
-                return Err(convert::invalid(
-                    "event",
-                    "object",
-                    "machine, disk, switch, nic, operation, user or group is expected",
-                ));
+                let why = "machine, disk, switch, nic, operation, user or group is expected";
+                return Err(convert::invalid("event", "object", convert::not(why, &request.object)));
             }
             let place = call.peer.stream_place()?;
             let object = convert::value("event", "object", &request.object)?;

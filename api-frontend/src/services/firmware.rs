@@ -73,9 +73,7 @@ impl Firmware for Api {
     async fn set_boot_order(&self, request: Request<SetBootOrderRequest>) -> Answer<BootState> {
         let (call, request) = self.enter("Firmware.SetBootOrder", request)?;
         call.run(async {
-            if request.entries.len() > MAX_ENTRIES {
-                return Err(convert::invalid("boot order", "entries", format_args!("at most {MAX_ENTRIES} are expected")));
-            }
+            convert::at_most("boot order", "entries", &request.entries, MAX_ENTRIES)?;
             let entries = request.entries.iter().map(|text| firmware::choice("entries", text)).collect::<Result<_, _>>()?;
             let change = FirmwareChange::Order(entries);
             Ok(firmware::boot(&call.act(FirmwareEdit { machine: machine(&request.machine)?, change }).await?.0))

@@ -34,7 +34,8 @@ impl Host for Api {
         call.run(async {
             let service = ServiceName::ALL.into_iter().find(|service| service.word() == request.service);
             let all = || ServiceName::ALL.map(ServiceName::word).join(", ");
-            let wrong = || convert::invalid("log", "service", format_args!("one of {} is expected", all()));
+            let why = || convert::not(format_args!("one of {} is expected", all()), &request.service);
+            let wrong = || convert::invalid("log", "service", why());
             let ask = HostLog { service: service.ok_or_else(wrong)?, follow: request.follow };
             let since = request.since.map(|time| convert::nanoseconds("log", "since", &time)).transpose()?;
             let wanted = Wanted { tail: request.tail, since: since.map(skep_service::iso8601), follow: request.follow };

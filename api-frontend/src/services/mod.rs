@@ -11,6 +11,7 @@ mod operations;
 mod switches;
 mod users;
 
+use crate::deadline::Deadline;
 use crate::session::{Caller, Peer};
 use crate::status::{TRACE, mark, status};
 use crate::uploads::Uploads;
@@ -54,14 +55,15 @@ impl Api {
     /// Takes a request apart: the call, and its message.
     #[allow(clippy::result_large_err)]
     fn enter<T: Bounded>(&self, method: &'static str, request: Request<T>) -> Result<(Call, T), Status> {
-        let trace = trace(request.metadata());
+        let trace = trace(request.metadata().get(TRACE).and_then(|value| value.to_str().ok()));
         let extensions = request.extensions();
         let tls = || extensions.get::<TlsConnectInfo<Arc<Peer>>>().map(TlsConnectInfo::get_ref);
         let peer = extensions.get::<Arc<Peer>>().or_else(tls).cloned();
         let peer = peer.ok_or_else(|| status(&Refusal::new(Reason::Internal, "api-frontend").note("no connection"), trace))?;
         let token = token(request.metadata()).map_err(|refusal| status(&refusal, trace))?;
         let caller = Caller { peer, token, trace };
-        let (call, message) = (Call { caller, method, api: self.clone() }, request.into_inner());
+        let deadline = extensions.get::<Deadline>().copied();
+        let (call, message) = (Call { caller, method, deadline, api: self.clone() }, request.into_inner());
         in_bounds(&message).map_err(|refusal| call.refused(&refusal))?;
         Ok((call, message))
     }
@@ -90,6 +92,7 @@ impl<T: Bounded> Checked<T> {
 pub(crate) struct Call {
     caller: Caller,
     method: &'static str,
+    deadline: Option<Deadline>,
     api: Api,
 }
 
@@ -126,7 +129,10 @@ impl Call {
         let most = match usize::try_from(size) {
             Ok(0) => MAX_PAGE,
             Ok(size) if size <= MAX_PAGE => size,
-            _ => return Err(convert::invalid(what, "page_size", "at most 1,000 are expected")),
+            _ => {
+                let note = format_args!("{size} is not 1 to {MAX_PAGE}, or 0 for as many");
+                return Err(convert::invalid(what, "page_size", note));
+            }
         };
         let (mut all, mut last) = (Vec::new(), token.to_owned());
         for _ in 0..MAX_RECORDS {
@@ -145,6 +151,11 @@ impl Call {
         Ok((all, last))
     }
 
+    /// Waits for the call's deadline.
+    async fn over(&self) {
+        Deadline::passed(self.deadline).await;
+    }
+
     /// Logs a refusal and makes its status.
     pub(crate) fn refused(&self, refusal: &Refusal) -> Status {
         self.log(format_args!("{refusal}"));
@@ -158,8 +169,8 @@ impl Call {
 }
 
 /// The trace that the client gave, if it is one; a new one otherwise.
-fn trace(metadata: &MetadataMap) -> TraceId {
-    let given = metadata.get(TRACE).and_then(|value| value.to_str().ok()).filter(|text| text.len() == 16);
+pub(crate) fn trace(given: Option<&str>) -> TraceId {
+    let given = given.filter(|text| text.len() == 16);
     let given = given.filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
     given.and_then(|text| u64::from_str_radix(text, 16).ok()).map_or_else(TraceId::random, TraceId)
 }
@@ -196,11 +207,7 @@ mod tests {
 
     #[test]
     fn only_a_whole_trace_is_taken_over() {
-        let with = |text: &'static str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert(TRACE, tonic::metadata::MetadataValue::from_static(text));
-            trace(&metadata)
-        };
+        let with = |text| trace(Some(text));
         assert_eq!(with("00000000deadbeef"), TraceId(0xdead_beef));
         assert_ne!(with("+0000000deadbeef"), TraceId(0xdead_beef));
         assert_ne!(with("deadbeef"), TraceId(0xdead_beef));

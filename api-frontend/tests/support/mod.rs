@@ -1,6 +1,6 @@
 //! A frontend over a real socket, and a broker that does as it is told: for faults only.
 
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use skep_api_frontend::{BrokerAt, over_local};
 use skep_proto::broker::{Broker, BrokerRequest, OpenSession, SessionState};
 use skep_proto::wire::{self, Hello, Origin, Welcome};
@@ -10,6 +10,9 @@ use skep_sys::{msg, sock};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 /// What the scripted broker does with one session.
@@ -46,6 +49,17 @@ impl Frontend {
             async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
         });
         Endpoint::from_static("http://skep").connect_with_connector(connect).await.expect("connects")
+    }
+
+    /// The same for a client that sends its deadline and does not keep it: tonic's would give up by itself.
+    pub async fn patient(
+        &self,
+    ) -> (impl GrpcService<Body, ResponseBody = hyper::body::Incoming, Future: Send> + Clone + Send, Uri) {
+        let io = tokio::net::UnixStream::connect(self.path().join("api.sock")).await.expect("connects");
+        let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await;
+        let (sender, connection) = made.expect("HTTP/2");
+        tokio::spawn(connection);
+        (tower::service_fn(move |request| sender.clone().send_request(request)), Uri::from_static("http://skep"))
     }
 
     /// Runs a scripted broker in a thread: one function a connection, in this order. Gives back what each saw.
@@ -86,16 +100,25 @@ impl Session {
         self.answer::<OpenSession>(&origin, Ok(SessionState { user: Text::lossy("uid test") }), vec![]);
     }
 
+    fn next(&mut self) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
+        let record = msg::recv(self.socket.as_fd(), skep_proto::MAX_RECORD, skep_proto::MAX_FDS, None).ok()?;
+        Some((record.bytes, record.fds))
+    }
+
     fn record(&mut self) -> (Vec<u8>, Vec<OwnedFd>) {
-        let record = msg::recv(self.socket.as_fd(), skep_proto::MAX_RECORD, skep_proto::MAX_FDS, None).expect("a record");
-        (record.bytes, record.fds)
+        self.next().expect("a record")
     }
 
     /// The next request.
     pub fn request(&mut self) -> (Origin, BrokerRequest, Vec<OwnedFd>) {
-        let (bytes, fds) = self.record();
+        self.another().expect("a request")
+    }
+
+    /// The next request, if the frontend does not leave before.
+    pub fn another(&mut self) -> Option<(Origin, BrokerRequest, Vec<OwnedFd>)> {
+        let (bytes, fds) = self.next()?;
         let (origin, request) = wire::decode_request::<Broker>(&bytes).expect("a request");
-        (origin, request, fds)
+        Some((origin, request, fds))
     }
 
     /// Answers it.

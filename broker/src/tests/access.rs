@@ -31,7 +31,7 @@ pub async fn user(life: &Life, name: &str, role: Option<(Option<&str>, Role)>) -
 }
 
 /// A group with a machine that has a disk, a NIC and an ended operation.
-async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
+pub async fn group(life: &Life, s: &mut Session, name: &str) -> OperationId {
     s.ask(GroupCreate { name: name.parse().expect("a name"), quota: Quota::default() }).await.expect("a group");
     let of = |what: &str| format!("{name}-{what}");
     let group = Some(text(name));
@@ -138,7 +138,7 @@ fn every_operation_is_allowed_to_whom_the_table_says() {
 }
 
 /// Sends requests as they are; what each was refused with.
-async fn raw(life: &Life, token: Text<128>, requests: Vec<BrokerRequest>) -> Vec<Option<Refusal>> {
+pub async fn raw(life: &Life, token: Text<128>, requests: Vec<BrokerRequest>) -> Vec<Option<Refusal>> {
     let (ours, theirs) = skep_sys::sock::seqpacket_pair().expect("pair");
     let broker = life.broker.clone();
     tokio::task::spawn_local(async move { crate::session::session(&broker, theirs).await });

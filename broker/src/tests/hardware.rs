@@ -22,6 +22,7 @@ fn serial_ports_are_those_that_it_runs_with() {
         };
         let twice = s.ask(set(vec![port(2, 0, true), port(2, 300, true)])).await.expect_err("twice");
         assert_eq!((twice.reason, twice.field.as_str()), (Reason::InvalidValue, "serial"));
+        assert_eq!(twice.note.as_str(), "port 2 is there twice");
         let (edited, []) = s.ask_with(set(vec![port(3, 9600, false)]), []).await.expect("set");
         assert_eq!(edited.machine.serial, [SerialPort::FIRST, port(3, 9600, false)]);
         s.act("web", Act::Start).await.expect("started");
@@ -191,5 +192,38 @@ fn controllers_keep_their_places_and_disks_their_seats() {
         let copied = s.ask(MachineGet { machine: text("copy") }).await.expect("there");
         let of = |seats: Vec<SeatSeen>| seats.into_iter().map(|(_, c, s)| (c, s)).collect::<Vec<_>>();
         assert_eq!(of(seats(&copied)), of(seats(&moved)));
+    });
+}
+
+#[test]
+fn what_no_machine_may_have_is_named_with_its_value_and_its_limit() {
+    Suite::new().live(async |life: Life| {
+        let (mut s, _) = web(&life).await;
+        type Edit = fn(&mut LimitsDraft);
+        let limits: [(Edit, &str); 8] = [
+            (|l| l.memory_mib = Some(191), "limits.memory_mib is 191: it must be at least 192: the guest's 64 and 128"),
+            (|l| l.tasks = Some(15), "limits.tasks is 15: it must be 16 to 65536"),
+            (|l| l.pcpu = Some(25_601), "limits.pcpu is 25601: it must be 1 to 25600"),
+            (|l| l.read_bps = Some(4095), "limits.read_bps is 4095: it must be 4096 to 1125899906842624"),
+            (|l| l.write_bps = Some(u64::MAX), "limits.write_bps is 18446744073709551615: it must be 4096 to 1125899906842624"),
+            (|l| l.read_iops = Some(100_000_001), "limits.read_iops is 100000001: it must be 1 to 100000000"),
+            (|l| l.write_iops = Some(u64::MAX), "limits.write_iops is 18446744073709551615: it must be 1 to 100000000"),
+            (|l| l.priority = Some(-21), "limits.priority is -21: it must be -20 to 19"),
+        ];
+        for (edit, says) in limits {
+            let mut limits = LimitsDraft::default();
+            edit(&mut limits);
+            let settings = Settings { limits, ..Settings::default() };
+            let refusal = s.ask(MachineSet { machine: text("web"), settings, revision: 0 }).await.expect_err(says);
+            assert_eq!(refusal.reason, Reason::InvalidValue);
+            assert!(refusal.note.as_str().starts_with(says), "{says}: {refusal}");
+        }
+        let there = s.get("web").await.expect("a machine").nics.len();
+        for number in there..4 {
+            s.nic(&format!("n{number}"), None, Some("web")).await.expect("a nic");
+        }
+        let refusal = s.nic("more", None, Some("web")).await.expect_err("a fifth");
+        assert_eq!((refusal.reason, refusal.note.as_str()), (Reason::LimitReached, "a machine has at most 4 NICs"));
+        assert_eq!(reason(s.ask(NicGet { nic: text("more") }).await), Reason::NotFound, "nothing was made");
     });
 }
