@@ -54,6 +54,8 @@ install-common:
 	install -d -m 755 $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 $(BUILT)/skep $(DESTDIR)$(BINDIR)/skep
 	install -d -m 755 $(DESTDIR)$(PREFIX)/share/skep/templates
+	install -d -m 755 $(DESTDIR)$(PREFIX)/share/skep/templates/keys
+	for k in packaging/templates/keys/*.key; do install -m 644 $$k $(DESTDIR)$(PREFIX)/share/skep/templates/keys/ || exit 1; done
 	for t in packaging/templates/*.toml; do install -m 644 $$t $(DESTDIR)$(PREFIX)/share/skep/templates/ || exit 1; done
 	for p in $(PROGRAMS); do install -m 755 $(BUILT)/skep-$$p $(DESTDIR)$(LIBEXECDIR)/skep-$$p || exit 1; done
 	umask 022; $(SKEP) man $(DESTDIR)$(MANDIR)/man1

@@ -61,6 +61,12 @@ pub struct Image {
     /// That of a list of its checksums.
     #[serde(default)]
     pub sums: String,
+    /// The file with the key that has signed this list: beside the template, or in `keys` there.
+    #[serde(default)]
+    pub key: String,
+    /// The address of that signature; empty: the list's file carries it.
+    #[serde(default)]
+    pub signature: String,
 }
 
 /// What machines have.
@@ -102,6 +108,21 @@ pub struct Found {
     pub path: PathBuf,
     /// What it says.
     pub template: Result<Template, String>,
+}
+
+impl Found {
+    /// The file with the key that its image's list is to be signed by, if it names one; or why it is not there.
+    pub fn key(&self) -> Option<Result<PathBuf, String>> {
+        let image = self.template.as_ref().ok()?.image.as_ref()?;
+        let name = Some(&image.key).filter(|key| !key.is_empty())?;
+        let beside = self.path.parent().unwrap_or(Path::new("."));
+        let mut places = [beside.join(name), beside.join("keys").join(name)].into_iter();
+        Some(
+            places
+                .find(|path| path.is_file())
+                .ok_or_else(|| format!("{name} is neither in {0} nor in {0}/keys", beside.display())),
+        )
+    }
 }
 
 /// The directories, the most special first: what `SKEP_TEMPLATES` names (between colons) and no other; else one's own, the administrator's
@@ -171,14 +192,22 @@ fn parse(text: &str) -> Result<Template, String> {
     long("os", &template.os, 63)?;
     long("user", &template.user, 32)?;
     long("note", &template.note, 1024)?;
-    for (what, url) in template.image.iter().flat_map(|image| [("image.url", &image.url), ("image.sums", &image.sums)]) {
+    let Some(image) = &template.image else { return Ok(template) };
+    for (what, url) in [("image.url", &image.url), ("image.sums", &image.sums), ("image.signature", &image.signature)] {
         long(what, url, 2048)?;
-        let good = url.starts_with("https://") || what == "image.sums" && url.is_empty();
+        let good = url.starts_with("https://") || what != "image.url" && url.is_empty();
         if !good {
             return Err(format!("{what}: https:// is expected"));
         }
     }
-    Ok(template)
+    long("image.key", &image.key, 255)?;
+    // What is signed must not be taken unsigned because something was forgotten.
+    match (image.sums.is_empty(), image.key.is_empty(), image.signature.is_empty()) {
+        (_, true, false) => Err("image.signature: image.key is missing, whose signature it is".into()),
+        (true, false, _) => Err("image.key: image.sums is missing, the list that is signed".into()),
+        _ if image.key.contains('/') || image.key.starts_with('.') => Err("image.key: the name of a file is expected".into()),
+        _ => Ok(template),
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +233,11 @@ mod tests {
             ("os = \"O 1\"", "os = \"O\\u001b[31m\""),
             ("os = \"O 1\"", "oz = \"O 1\""),
             ("url", "urls"),
+            ("[machine]", "signature = \"https://a/s\"\n[machine]"),
+            ("[machine]", "key = \"a.key\"\n[machine]"),
+            ("[machine]", "sums = \"https://a/l\"\nkey = \"../a.key\"\n[machine]"),
+            ("[machine]", "sums = \"https://a/l\"\nkey = \".\"\n[machine]"),
+            ("[machine]", "sums = \"https://a/l\"\nkey = \"a.key\"\nsignature = \"http://a/s\"\n[machine]"),
         ] {
             assert!(parse(&GOOD.replacen(from, to, 1)).is_err(), "{to}");
         }
@@ -216,8 +250,25 @@ mod tests {
         let all = list(&[root.join("packaging/templates")]);
         for found in &all {
             assert!(found.template.is_ok(), "{}: {:?}", found.path.display(), found.template);
+            assert!(found.key().is_none_or(|key| key.is_ok()), "{}", found.path.display());
         }
         assert!(all.len() >= 7, "{}", all.len());
+        assert!(all.iter().filter(|found| found.key().is_some()).count() >= 1);
+    }
+
+    #[test]
+    fn a_key_is_beside_its_template_or_in_keys_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        std::fs::write(&path, GOOD.replacen("[machine]", "sums = \"https://a/l\"\nkey = \"a.key\"\n[machine]", 1)).unwrap();
+        let key = || find(&[dir.path().to_owned()], "a").unwrap().key().unwrap();
+        assert!(key().unwrap_err().contains("a.key is neither in"));
+        let in_keys = dir.path().join("keys").join("a.key");
+        std::fs::create_dir(dir.path().join("keys")).unwrap();
+        std::fs::write(&in_keys, "x").unwrap();
+        assert_eq!(key(), Ok(in_keys));
+        std::fs::write(dir.path().join("a.key"), "x").unwrap();
+        assert_eq!(key(), Ok(dir.path().join("a.key")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::channel::Channel;
 use crate::http::{self, Body, Framing, Head, Rest};
+use crate::signature::Keys;
 use crate::sums::{self, Hash};
 use crate::url::Url;
 use crate::{dns, http::LONGEST_HEAD};
@@ -16,7 +17,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Redirections that are followed.
 const REDIRECTIONS: usize = 8;
@@ -30,6 +31,8 @@ const BREAKS: u32 = 5;
 const ALL_BREAKS: u32 = 100;
 /// Bytes of a list of checksums, at most.
 const LONGEST_LIST: u64 = 4 << 20;
+/// Bytes of a signature, at most.
+const LONGEST_SIGNATURE: u64 = 64 << 10;
 /// Bytes that are passed on at a time.
 const PIECE: usize = 256 << 10;
 
@@ -112,6 +115,13 @@ pub struct Fetcher<'a> {
     pub resolvers: Vec<OwnedFd>,
     /// Whom to trust.
     pub tls: Arc<ClientConfig>,
+    /// Who must have signed the list of checksums; none: nobody.
+    pub keys: Option<Keys>,
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// What a server has begun to send.
@@ -126,11 +136,17 @@ impl<'a> Fetcher<'a> {
     pub fn fetch(&self, order: &FetchOrder) -> Result<(), Refusal> {
         let parse = |text: &str| Url::parse(text).map_err(|e| Refusal::new(Reason::InvalidValue, text).field("url").note(e));
         let url = parse(order.url.as_str())?;
+        let signature = order.signature.as_ref().map(|signature| parse(signature.as_str())).transpose()?;
         let sum = match &order.sums {
+            None if self.keys.is_some() => {
+                return Err(Refusal::new(Reason::InvalidValue, "")
+                    .field("sums_url")
+                    .note("what is signed is a list of checksums"));
+            }
             None => None,
             Some(list) => {
                 let list = parse(list.as_str())?;
-                let text = self.list(&list)?;
+                let text = self.list(&list, signature.as_ref())?;
                 let found = sums::find(&text, url.file());
                 let none = || refuse(Reason::NotFound, &list, format_args!("{list} has no checksum of {}", url.file()));
                 Some(found.ok_or_else(none)?)
@@ -186,11 +202,32 @@ impl<'a> Fetcher<'a> {
         write(&mut out, &upload::END)
     }
 
-    fn list(&self, url: &Url) -> Result<String, Refusal> {
+    /// A list of checksums, as it is or as one of the keys has signed it.
+    fn list(&self, url: &Url, signature: Option<&Url>) -> Result<String, Refusal> {
+        let mut list = self.whole(url, LONGEST_LIST)?;
+        let bad = |url: &Url, e| refuse(Reason::BadSignature, url, format_args!("{url}: {e}")).field("signed_by");
+        match (&self.keys, signature) {
+            (Some(keys), Some(signature)) => {
+                let bytes = self.whole(signature, LONGEST_SIGNATURE)?;
+                keys.detached(&bytes, &list, now()).map_err(|e| bad(signature, e))?;
+            }
+            (Some(keys), None) => list = keys.inline(&list, now()).map_err(|e| bad(url, e))?.into_owned(),
+            (None, None) => {}
+            (None, Some(_)) => return Err(Refusal::new(Reason::InvalidValue, "").field("signed_by").note("no keys came")),
+        }
+        let text = String::from_utf8(list);
+        text.map_err(|_| refuse(Reason::InvalidValue, url, format_args!("{url}: a list of checksums is text")))
+    }
+
+    /// A small file, whole.
+    fn whole(&self, url: &Url, most: u64) -> Result<Vec<u8>, Refusal> {
         let answer = self.get(url, &Rest::default()).map_err(Failed::refusal)?;
-        let mut text = String::new();
-        let read = answer.body.take(LONGEST_LIST).read_to_string(&mut text);
-        read.map_err(|e| broke(url, &e).refusal()).map(|_| text)
+        let mut bytes = Vec::new();
+        answer.body.take(most + 1).read_to_end(&mut bytes).map_err(|e| broke(url, &e).refusal())?;
+        if bytes.len() as u64 > most {
+            return Err(refuse(Reason::TooLarge, url, format_args!("{url}: more than {most} bytes")));
+        }
+        Ok(bytes)
     }
 
     /// Passes on what comes.

@@ -8,5 +8,6 @@ pub mod channel;
 pub mod dns;
 pub mod fetch;
 pub mod http;
+pub mod signature;
 pub mod sums;
 pub mod url;

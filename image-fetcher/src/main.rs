@@ -6,8 +6,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use skep_image_fetcher::channel::Channel;
-use skep_image_fetcher::fetch::Fetcher;
-use skep_proto::fetch::{MAX_RESOLVERS, MAX_ROOTS};
+use skep_image_fetcher::fetch::{self, Fetcher};
+use skep_image_fetcher::signature::Keys;
+use skep_proto::fetch::{MAX_KEYS, MAX_RESOLVERS, MAX_ROOTS};
 use skep_proto::{Reason, Refusal};
 use skep_rights::fetcher::TABLE;
 use skep_sandbox::{EnterError, Held, Scene, enter, limit, limit_one};
@@ -68,7 +69,11 @@ fn fetch(channel: &Channel) -> Result<(), Refusal> {
     let (order, fds) = channel.begin()?;
     let mut fds = fds.into_iter();
     let wrong = |note: &str| Refusal::new(Reason::InvalidValue, "image-fetcher").note(note);
-    let tls = tls(&roots(&fds.next().ok_or_else(|| wrong("no certificates came"))?)?)?;
+    let tls = tls(&held(fds.next(), "certificates", MAX_ROOTS)?)?;
+    let keys = match order.signed {
+        true => Some(keys(&held(fds.next(), "keys", MAX_KEYS)?)?),
+        false => None,
+    };
     let resolvers: Vec<OwnedFd> = fds.take(MAX_RESOLVERS).collect();
     for resolver in &resolvers {
         if !sock::is_connected_udp(resolver.as_fd()) {
@@ -76,22 +81,28 @@ fn fetch(channel: &Channel) -> Result<(), Refusal> {
         }
         limit_one(&TABLE, "resolver", resolver.as_fd()).map_err(|e| Refusal::new(Reason::Internal, "resolver").note(e))?;
     }
-    Fetcher { channel, resolvers, tls }.fetch(&order)
+    Fetcher { channel, resolvers, tls, keys }.fetch(&order)
 }
 
-/// The certificates in a sealed memory file.
-fn roots(file: &OwnedFd) -> Result<Vec<u8>, Refusal> {
-    let failed = |e: nix::Error| Refusal::io("certificates", "read", &e.into());
-    let mut bytes = vec![0; MAX_ROOTS];
+/// What is in a sealed memory file.
+fn held(file: Option<OwnedFd>, what: &str, most: usize) -> Result<Vec<u8>, Refusal> {
+    let failed = |e: nix::Error| Refusal::io(what, "read", &e.into());
+    let file = file.ok_or_else(|| Refusal::new(Reason::InvalidValue, "image-fetcher").note(format_args!("no {what} came")))?;
+    let mut bytes = vec![0; most];
     let mut length = 0;
     while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        match pread(file, rest, i64::try_from(length).unwrap_or(i64::MAX)).map_err(failed)? {
+        match pread(&file, rest, i64::try_from(length).unwrap_or(i64::MAX)).map_err(failed)? {
             0 => break,
             got => length += got,
         }
     }
     bytes.truncate(length);
     Ok(bytes)
+}
+
+/// Trusts what these keys have signed.
+fn keys(file: &[u8]) -> Result<Keys, Refusal> {
+    Keys::parse(file, fetch::now()).map_err(|e| Refusal::new(Reason::InvalidValue, "").field("signed_by").note(e))
 }
 
 /// Trusts these certificates, and nobody else.

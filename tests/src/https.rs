@@ -25,6 +25,18 @@ pub enum Page {
     Held(Arc<Vec<u8>>, usize),
 }
 
+/// Bytes that nothing packs, always the same.
+pub fn noise(length: usize) -> Arc<Vec<u8>> {
+    let mut x = 0x9e37_79b9_7f4a_7c15u64;
+    let step = move || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        (x >> 32) as u8
+    };
+    Arc::new(std::iter::repeat_with(step).take(length).collect())
+}
+
 #[derive(Default)]
 struct State {
     pages: Mutex<HashMap<String, Page>>,

@@ -1,7 +1,7 @@
 //! Images from addresses: fetched by a process of its own, from a server with the faults that servers have.
 
 use anyhow::{Context, Result, ensure};
-use skep_tests::https::{self, Https, Page};
+use skep_tests::https::{self, Https, Page, noise};
 use skep_tests::platform::end;
 use skep_tests::{Mode, Suite, is_root};
 use std::io::ErrorKind;
@@ -14,17 +14,6 @@ fn suite() -> Result<Suite> {
     let suite = Suite::prepare(if is_root() { Mode::Root } else { Mode::User })?;
     suite.ok(&["up", "--fetch-from", "127.0.0.1"])?;
     Ok(suite)
-}
-
-fn noise(length: usize) -> Arc<Vec<u8>> {
-    let mut x = 0x9e37_79b9_7f4a_7c15u64;
-    let step = move || {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        (x >> 32) as u8
-    };
-    Arc::new(std::iter::repeat_with(step).take(length).collect())
 }
 
 fn sum(program: &str, bytes: &[u8], suite: &Suite) -> Result<String> {
@@ -148,7 +137,7 @@ fn what_cannot_be_fetched_is_refused_with_the_reason_and_leaves_nothing() -> Res
     };
     refused(&server.url("/none"), &trusted, "404 Not Found")?;
     refused(&server.url("/a.img"), &["--ca", &ca, "--sums", &server.url("/SUMS")], "its checksum is not that of the list")?;
-    refused(&server.url("/a.img"), &["--ca", &ca, "--sums", &server.url("/a.img")], "stream did not contain valid UTF-8")?;
+    refused(&server.url("/a.img"), &["--ca", &ca, "--sums", &server.url("/a.img")], "a list of checksums is text")?;
     refused(&server.url("/a.img"), &["--ca", &ca, "--sha256", &"0".repeat(64)], "SHA-256 of the stream is")?;
     refused(&server.url("/empty"), &trusted, "the stream is empty")?;
     refused(&server.url("/down"), &trusted, "https:// is expected")?;
@@ -167,6 +156,81 @@ fn what_cannot_be_fetched_is_refused_with_the_reason_and_leaves_nothing() -> Res
     refused(&server.url("/inside"), &trusted, "it is link-local")?;
     // What is no image of the format that was said.
     refused(&server.url("/a.img"), &["--ca", &ca, "--format", "qcow2"], "the stream is not QCOW2")?;
+    suite.finish()
+}
+
+/// Made by GnuPG and signify, of `noise(102_400)` as a.img: data/signed.
+macro_rules! signed {
+    ($name:literal) => {
+        include_bytes!(concat!("../data/signed/", $name))
+    };
+}
+
+#[test]
+fn a_list_counts_if_one_of_the_keys_that_were_given_signed_it() -> Result<()> {
+    let suite = suite()?;
+    let (server, ca) = https::start(suite.dir())?;
+    let put = |path: &str, bytes: &[u8]| server.put(path, Page::File(Arc::new(bytes.to_vec())));
+    let key = |name: &str, bytes: &[u8]| -> Result<String> {
+        let path = suite.dir().join(name);
+        std::fs::write(&path, bytes)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let openpgp = key("openpgp.key", signed!("openpgp.key"))?;
+    let other = key("other.key", signed!("other.key"))?;
+    let signify = key("signify.key", signed!("signify.key"))?;
+    let none = key("none.key", b"no key\n")?;
+    server.put("/a.img", Page::File(noise(102_400)));
+    for (path, bytes) in [
+        ("/SHA256", &signed!("SHA256")[..]),
+        ("/SHA256.gpg", signed!("SHA256.gpg")),
+        ("/SHA256.asc", signed!("SHA256.asc")),
+        ("/SHA256.sig", signed!("SHA256.sig")),
+        ("/changed", &[signed!("SHA256"), &b"\n"[..]].concat()),
+        ("/cut", &signed!("SHA256.gpg")[..100]),
+    ] {
+        put(path, bytes);
+    }
+    let args = |name: &str, list: &str, signature: Option<&str>, key: &str| {
+        let (url, list) = (server.url("/a.img"), server.url(list));
+        let mut args: Vec<String> =
+            ["image", "import", name, &url, "--ca", &ca, "--sums", &list, "--signed-by", key].map(str::to_owned).into();
+        args.extend(signature.into_iter().flat_map(|path| ["--signature".to_owned(), server.url(path)]));
+        args
+    };
+    // Wrongly signed it is refused for what is wrong, before a byte of it is asked for.
+    for (list, signature, key, why) in [
+        ("/SHA256", Some("/SHA256.gpg"), &other, "which is none of those that were given"),
+        ("/SHA256", Some("/SHA256.gpg"), &signify, "which is none of those that were given"),
+        ("/changed", Some("/SHA256.gpg"), &openpgp, "what came is not what key"),
+        ("/SHA256", Some("/cut"), &openpgp, "it is not made of whole packets"),
+        ("/SHA256", Some("/SHA256"), &openpgp, "it is no signature that is understood"),
+        ("/SHA256", Some("/none"), &openpgp, "404 Not Found"),
+        ("/SHA256", None, &openpgp, "it carries no signature of its own"),
+        ("/SHA256.asc", None, &other, "which is none of those that were given"),
+        ("/SHA256.sig", None, &openpgp, "which is none of those that were given"),
+        ("/SHA256", Some("/SHA256.gpg"), &none, "it is no file of public keys that is understood"),
+    ] {
+        let args = args("refused", list, signature, key);
+        let (_, message) = suite.fails(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+        ensure!(message.contains(why), "{list}, {signature:?}, {key}: {message}");
+        nothing_is_left(&suite)?;
+    }
+    ensure!(server.asked("/a.img").is_empty(), "the image was asked for");
+    for (name, list, signature, key) in [
+        ("detached", "/SHA256", Some("/SHA256.gpg"), &openpgp),
+        ("text", "/SHA256.asc", None, &openpgp),
+        ("signify", "/SHA256.sig", None, &signify),
+    ] {
+        let args = args(name, list, signature, key);
+        suite.ok(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+        ensure!(holds(&suite, name, &noise(102_400))?, "{name}: other bytes");
+    }
+    // A list that is signed says what an image must be.
+    server.put("/a.img", Page::File(noise(99_999)));
+    let args = args("other", "/SHA256", Some("/SHA256.gpg"), &openpgp);
+    let (_, message) = suite.fails(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    ensure!(message.contains("its checksum is not that of the list"), "{message}");
     suite.finish()
 }
 

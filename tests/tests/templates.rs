@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use anyhow::{Result, ensure};
-use skep_tests::https::{self, Page};
+use skep_tests::https::{self, Page, noise};
 use skep_tests::{Mode, Suite, is_root, skip};
 use std::process::Command;
 use std::sync::Arc;
@@ -44,6 +44,34 @@ fn a_template_brings_its_image() -> Result<()> {
         let (good, message) = run(&["launch", name, "web1"])?;
         ensure!(!good && message.contains(why), "{name}: {message}");
     }
+    // One whose list is signed: by the key beside it, or nothing comes of it (data/signed).
+    server.put("/a.img", Page::File(noise(102_400)));
+    server.put("/SHA256", Page::File(Arc::new(include_bytes!("../data/signed/SHA256").to_vec())));
+    server.put("/SHA256.gpg", Page::File(Arc::new(include_bytes!("../data/signed/SHA256.gpg").to_vec())));
+    let url = |path: &str| server.url(path);
+    let image = format!(
+        "[image]\nurl = \"{}\"\nsums = \"{}\"\nsignature = \"{}\"\nkey = \"vendor.key\"\n",
+        url("/a.img"),
+        url("/SHA256"),
+        url("/SHA256.gpg")
+    );
+    std::fs::write(templates.join("signed.toml"), text(&image))?;
+    std::fs::create_dir(templates.join("keys"))?;
+    let key = templates.join("keys/vendor.key");
+    for (bytes, why) in [
+        (None, "vendor.key is neither in"),
+        (Some(&include_bytes!("../data/signed/other.key")[..]), "none of those that were given"),
+    ] {
+        bytes.map_or(Ok(()), |bytes| std::fs::write(&key, bytes))?;
+        let (good, message) = run(&["launch", "signed", "web0", "--ca", &ca, "--no-wait-for-guest"])?;
+        ensure!(!good && message.contains(why) && suite.json(&["image", "list"])?.is_empty(), "{message}");
+    }
+    std::fs::write(&key, include_bytes!("../data/signed/openpgp.key"))?;
+    let (good, said) = run(&["launch", "signed", "web0", "--ca", &ca, "--no-wait-for-guest"])?;
+    ensure!(good && server.asked("/a.img").len() == 1, "{said}");
+    suite.ok(&["vm", "kill", "web0"])?;
+    suite.ok(&["vm", "delete", "web0", "--disks"])?;
+    suite.ok(&["image", "delete", "signed"])?;
     // One command: image, machine, guest at work.
     let (good, said) = run(&["launch", "ours", "web1", "--ca", &ca])?;
     ensure!(good, "{said}");

@@ -47,6 +47,8 @@ const FILES: &[&str] = &[
 
 /// Those that are installed, of which a test says that they are good.
 const TEMPLATES: &str = "packaging/templates";
+/// Of their vendors.
+const KEYS: &str = "packaging/templates/keys";
 
 /// Something that cargo built.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,7 +69,7 @@ pub fn make(dir: &Path, release: bool) -> Result<()> {
         tests.extend(["-p", package]);
     }
     let tests = build(&tests)?;
-    for part in ["bin", "tests", "examples", "scripts", "docs", TEMPLATES] {
+    for part in ["bin", "tests", "examples", "scripts", "docs", TEMPLATES, KEYS] {
         fs::create_dir_all(dir.join(part)).with_context(|| dir.display().to_string())?;
     }
     for built in programs {
@@ -92,9 +94,13 @@ pub fn make(dir: &Path, release: bool) -> Result<()> {
     for file in FILES {
         copy(&root().join(file), &dir.join(file))?;
     }
-    for template in fs::read_dir(root().join(TEMPLATES))? {
-        let place = Path::new(TEMPLATES).join(template?.file_name());
-        copy(&root().join(&place), &dir.join(&place))?;
+    for place in [TEMPLATES, KEYS] {
+        for file in fs::read_dir(root().join(place))? {
+            let file = Path::new(place).join(file?.file_name());
+            if root().join(&file).is_file() {
+                copy(&root().join(&file), &dir.join(&file))?;
+            }
+        }
     }
     let compiler = if std::env::consts::OS == "freebsd" { "cc".into() } else { root().join("target/freebsd-cross/bin/cc") };
     let probe = Command::new(compiler).arg("-o").arg(dir.join("probe")).arg(root().join("tests/probe/freebsd.c")).status()?;

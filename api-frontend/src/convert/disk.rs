@@ -176,7 +176,9 @@ pub fn fetch(request: &v1::FetchDiskRequest) -> Result<DiskFetch, Refusal> {
         false => Err(invalid("disk", field, not("https:// is expected", text))),
     };
     let sums = if request.sums_url.is_empty() { None } else { Some(https("sums_url", &request.sums_url)?) };
-    Ok(DiskFetch { import: import(header)?, url: https("url", &request.url)?, sums })
+    let signature = if request.signature_url.is_empty() { None } else { Some(https("signature_url", &request.signature_url)?) };
+    let signed = !request.signed_by.is_empty();
+    Ok(DiskFetch { import: import(header)?, url: https("url", &request.url)?, sums, signed, signature })
 }
 
 fn digest(text: &str) -> Result<[u8; 32], Refusal> {

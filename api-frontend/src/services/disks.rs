@@ -57,8 +57,8 @@ impl Disks for Api {
             let request_id = request.header.as_ref().map_or("", |header| &header.request_id);
             let (operation, UpTo(fds)) = call.make(request_id, disk::fetch(&request)?).await?;
             // A repeat has none: what was sent then counts.
-            if let Some(fd) = fds.into_iter().next() {
-                super::pipe_out(fd, "disk", &request.ca_certificates).await?;
+            for (fd, bytes) in fds.into_iter().zip([&request.ca_certificates, &request.signed_by]) {
+                super::pipe_out(fd, "disk", bytes).await?;
             }
             Ok(event::operation(operation))
         })

@@ -10,7 +10,7 @@ use crate::operations::Operation;
 use skep_ipc::aio::Port;
 use skep_proto::broker::{DiskFetch, ImageFacts, OperationView};
 use skep_proto::cell::{KillCell, StartFetcher, SweepCell};
-use skep_proto::fetch::{FetchOrder, FetchSays, FetchTold, MAX_ROOTS};
+use skep_proto::fetch::{FetchOrder, FetchSays, FetchTold, MAX_KEYS, MAX_ROOTS};
 use skep_proto::net::{ConnectServer, OpenResolvers};
 use skep_proto::storage::{ImportDisk, JobDone};
 use skep_proto::{DiskId, MachineId, Reason, Refusal, Text, UpTo, wire};
@@ -72,40 +72,58 @@ impl Drop for Slot {
     }
 }
 
-/// See the module. Certificates that are trusted besides the host's come through the pipe whose end is given back.
-pub async fn fetch(cx: &Cx, c: DiskFetch) -> Result<(OperationView, UpTo<1>), Refusal> {
+/// What comes along: certificates, and public keys.
+struct Along {
+    roots: OwnedFd,
+    keys: Option<OwnedFd>,
+}
+
+/// See the module. Certificates that are trusted in place of the host's, and keys, come through the pipes whose ends are given back.
+pub async fn fetch(cx: &Cx, c: DiskFetch) -> Result<(OperationView, UpTo<2>), Refusal> {
     let Cx { broker, who, .. } = cx;
     if let Some(id) = cx.before(disk::operation)? {
         return Ok((broker.operation(id)?, UpTo(Vec::new())));
     }
-    let DiskFetch { mut import, url, sums } = c;
+    let DiskFetch { mut import, url, sums, signed, signature } = c;
     let object = format!("disk {}", import.name);
+    let lacks = |field, note| Err(Refusal::new(Reason::InvalidValue, &object).field(field).note(note));
+    if signed && sums.is_none() {
+        return lacks("sums_url", "what is signed is a list of checksums, and none is named");
+    }
+    if signature.is_some() && !signed {
+        return lacks("signed_by", "there is a signature, and no key that may have made it");
+    }
     import.expect = 0;
     import.image = import.image.map(|facts| ImageFacts { source: Text::lossy(url.as_str()), ..facts });
-    let (reader, writer) =
-        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
+    let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()));
+    let (roots, writer) = pipe()?;
+    let (keys, second) = if signed { pipe().map(|(reader, writer)| (Some(reader), Some(writer)))? } else { (None, None) };
+    let along = Along { roots, keys };
     let group = broker.read(|db| group::named(db, import.group.as_ref()))?.id;
     let (disk, mut operation, call) = disk::begin(cx, import, group, "fetch").await?;
     let view = operation.view();
     let (broker, who) = (broker.clone(), who.clone());
     tokio::task::spawn_local(async move {
-        let order = FetchOrder { url, sums };
-        let done = attended(&broker, &who, &mut operation, order, &disk, call, reader).await;
+        let order = FetchOrder { url, sums, signed, signature };
+        let done = attended(&broker, &who, &mut operation, order, &disk, call, along).await;
         disk::end(&broker, &who, operation, &disk, done).await;
     });
-    Ok((view, UpTo(vec![writer])))
+    Ok((view, UpTo(std::iter::once(writer).chain(second).collect())))
 }
 
 /// Starts the process, and sees to it that nothing of it is left.
 async fn attended(
-    broker: &Rc<Broker>, who: &Who, operation: &mut Operation, order: FetchOrder, disk: &DiskRow, call: ImportDisk,
-    roots: OwnedFd,
+    broker: &Rc<Broker>, who: &Who, operation: &mut Operation, order: FetchOrder, disk: &DiskRow, call: ImportDisk, along: Along,
 ) -> Result<JobDone, Refusal> {
-    let own = super::piped(roots, MAX_ROOTS).await?;
-    let own = own.ok_or_else(|| Refusal::new(Reason::TooLarge, "").field("ca_certificates"))?;
-    let roots = if own.is_empty() { &broker.roots[..] } else { &own[..] };
+    let large = |field| move || Refusal::new(Reason::TooLarge, "").field(field);
     let failed = |e: std::io::Error| Refusal::io("", "talk to what fetches it", &e);
-    let roots = skep_sys::fd::sealed_memory_file(c"skep-roots", roots).map_err(failed)?;
+    let own = super::piped(along.roots, MAX_ROOTS).await?.ok_or_else(large("ca_certificates"))?;
+    let roots = if own.is_empty() { &broker.roots[..] } else { &own[..] };
+    let mut files = vec![skep_sys::fd::sealed_memory_file(c"skep-roots", roots).map_err(failed)?];
+    if let Some(keys) = along.keys {
+        let keys = super::piped(keys, MAX_KEYS).await?.ok_or_else(large("signed_by"))?;
+        files.push(skep_sys::fd::sealed_memory_file(c"skep-keys", &keys).map_err(failed)?);
+    }
     let busy = || Refusal::new(Reason::LimitReached, "").note(format_args!("{} images are being fetched", skep_service::FETCHES));
     let slot = Slot::take(broker, disk.id).ok_or_else(busy)?;
     let down = broker.fetches.end.notified();
@@ -114,7 +132,7 @@ async fn attended(
     let cancelled = operation.cancelled();
     let work = async {
         broker.cells.call_with(who, StartFetcher { disk: disk.id, slot: slot.1 }, [theirs]).await?;
-        converse(broker, who, operation, &port, order, call, roots).await
+        converse(broker, who, operation, &port, order, call, files).await
     };
     let done = tokio::select! {
         done = work => done,
@@ -171,11 +189,11 @@ impl Talk<'_> {
 
 async fn converse(
     broker: &Rc<Broker>, who: &Who, operation: &mut Operation, port: &Port, order: FetchOrder, mut call: ImportDisk,
-    roots: OwnedFd,
+    files: Vec<OwnedFd>,
 ) -> Result<JobDone, Refusal> {
     let mut talk = Talk { broker, who, port, connections: 0 };
     let (_, UpTo(resolvers)) = broker.net.call(who, OpenResolvers {}).await?;
-    talk.say(&FetchTold::Begin(order), std::iter::once(roots).chain(resolvers).collect()).await?;
+    talk.say(&FetchTold::Begin(order), files.into_iter().chain(resolvers).collect()).await?;
     let out_of_turn = || Refusal::new(Reason::Internal, "image-fetcher").note("it spoke out of turn");
     call.expect = match talk.hear().await? {
         FetchSays::Found { length } => length,

@@ -8,8 +8,11 @@ use skep_proto::storage::{DiskKind, Packing, SourceFormat};
 use skep_proto::{Reason, Refusal, Text, UpTo, upload, wire};
 use skep_sys::msg;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+
+/// The only ones that it takes.
+const KEYS: &[u8] = b"keys";
 
 /// In image-fetcher's place. What it does stands in the address: `.../missing` is not there, `.../dies` breaks off.
 pub fn fetcher(channel: OwnedFd) {
@@ -25,7 +28,14 @@ fn serve(channel: &OwnedFd) -> Option<()> {
         let record = msg::recv(channel.as_fd(), 8000, 16, None).ok()?;
         Some((wire::decode::<FetchTold>(&record.bytes).ok()?, record.fds))
     };
-    let (FetchTold::Begin(order), _) = hear()? else { return None };
+    let (FetchTold::Begin(order), fds) = hear()? else { return None };
+    if order.signed {
+        let mut keys = Vec::new();
+        File::from(fds.into_iter().nth(1)?).read_to_end(&mut keys).ok()?;
+        if keys != KEYS {
+            return say(&FetchSays::Done(Err(Refusal::new(Reason::BadSignature, "server"))));
+        }
+    }
     if order.url.as_str().ends_with("/missing") {
         return say(&FetchSays::Done(Err(Refusal::new(Reason::NotFound, "server").note("404"))));
     }
@@ -43,8 +53,7 @@ fn serve(channel: &OwnedFd) -> Option<()> {
     say(&FetchSays::Done(Ok(())))
 }
 
-/// Begins one, with the host's certificates.
-pub async fn fetch(s: &mut Session, name: &str, url: &str) -> Result<OperationView, Refusal> {
+fn draft(name: &str, url: &str) -> DiskFetch {
     let import = DiskImport {
         name: name.parse().expect("a name"),
         kind: DiskKind::Raw,
@@ -57,9 +66,26 @@ pub async fn fetch(s: &mut Session, name: &str, url: &str) -> Result<OperationVi
         image: Some(ImageFacts::default()),
         description: Text::default(),
     };
-    let fetch = DiskFetch { import, url: url.parse().expect("a text"), sums: None };
-    let (view, UpTo(pipe)) = s.ask_with(fetch, []).await?;
-    File::from(pipe.into_iter().next().expect("a pipe")).write_all(&upload::END).expect("written");
+    DiskFetch { import, url: url.parse().expect("a text"), sums: None, signed: false, signature: None }
+}
+
+/// Begins one, with the host's certificates.
+pub async fn fetch(s: &mut Session, name: &str, url: &str) -> Result<OperationView, Refusal> {
+    begun(s, draft(name, url), &[b""]).await
+}
+
+/// Begins one with what comes along.
+async fn begun(s: &mut Session, fetch: DiskFetch, along: &[&[u8]]) -> Result<OperationView, Refusal> {
+    let (view, UpTo(pipes)) = s.ask_with(fetch, []).await?;
+    assert_eq!(pipes.len(), along.len());
+    for (pipe, bytes) in pipes.into_iter().zip(along) {
+        let mut pipe = File::from(pipe);
+        if !bytes.is_empty() {
+            pipe.write_all(&upload::header(bytes.len()).expect("short")).expect("written");
+            pipe.write_all(bytes).expect("written");
+        }
+        pipe.write_all(&upload::END).expect("written");
+    }
     Ok(view)
 }
 
@@ -84,6 +110,45 @@ fn an_address_fills_a_disk_or_leaves_nothing() {
         s.ask(OperationCancel { id: op.id }).await.expect("asked");
         let ended = s.done(op).await;
         assert!(ended.is_ok() || reason(ended) == Reason::Cancelled);
+        suite.settled(&life.broker).await;
+        assert_eq!(suite.world.lock().fetchers, []);
+    });
+}
+
+#[test]
+fn keys_go_to_what_fetches_a_list_and_to_no_other_fetch() {
+    let suite = Suite::new();
+    suite.live(async |life: Life| {
+        life.up().await;
+        let mut s = life.session().await;
+        let list = || Some("https://example.org/SUMS".parse().expect("a text"));
+        let draft = |name| DiskFetch { signed: true, sums: list(), ..draft(name, "https://example.org/a.img") };
+        let op = begun(&mut s, draft("signed"), &[b"", KEYS]).await.expect("begun");
+        s.done(op).await.expect("fetched");
+        let op = begun(&mut s, draft("other"), &[b"certificates", b"others"]).await.expect("begun");
+        assert_eq!(reason(s.done(op).await), Reason::BadSignature);
+        let many = vec![0; skep_proto::fetch::MAX_KEYS];
+        let op = s.ask_with(draft("other"), []).await.map(|(op, UpTo(pipes))| {
+            let [mut roots, mut keys] = <[OwnedFd; 2]>::try_from(pipes).expect("two").map(File::from);
+            roots.write_all(&upload::END).expect("written");
+            // More than may come; nobody reads it to its end.
+            std::thread::spawn(move || {
+                for _ in 0..2 {
+                    let _ = keys.write_all(&upload::header(many.len()).expect("short")).and_then(|()| keys.write_all(&many));
+                }
+            });
+            op
+        });
+        let ended = s.done(op.expect("begun")).await;
+        assert_eq!(ended.expect_err("refused").field.as_str(), "signed_by");
+        // Neither without a list, nor a signature without keys.
+        for (fetch, field) in [
+            (DiskFetch { sums: None, ..draft("other") }, "sums_url"),
+            (DiskFetch { signed: false, signature: list(), ..draft("other") }, "signed_by"),
+        ] {
+            let refusal = s.ask_with(fetch, []).await.map(|_| ()).expect_err("refused");
+            assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, field));
+        }
         suite.settled(&life.broker).await;
         assert_eq!(suite.world.lock().fetchers, []);
     });

@@ -36,7 +36,14 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
     };
     let other = || Some(text("other"));
     vec![
-        DiskFetch { import: import.clone(), url: Text::lossy("https://example.org/a.img"), sums: None }.into(),
+        DiskFetch {
+            import: import.clone(),
+            url: Text::lossy("https://example.org/a.img"),
+            sums: None,
+            signed: false,
+            signature: None,
+        }
+        .into(),
         RequestKey { id: skep_proto::RequestId::random() }.into(),
         HostShow {}.into(),
         HostRest {}.into(),

@@ -1,6 +1,6 @@
 //! `skep disk`.
 
-use super::WaitArgs;
+use super::{FetchArgs, WaitArgs};
 use crate::size;
 use clap::{ArgGroup, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -105,8 +105,11 @@ pub enum DiskCommand {
     Import {
         /// Its name
         name: String,
-        /// The image; `-`: standard input
+        /// The image; `-`: standard input; https://…: the suite's host fetches it
         file: PathBuf,
+        /// What may be said of an address.
+        #[command(flatten)]
+        from: FetchArgs,
         /// How to keep it
         #[arg(long, value_enum, default_value = "raw")]
         kind: Kind,

@@ -1,5 +1,6 @@
 //! `skep iso`.
 
+use super::FetchArgs;
 use clap::Subcommand;
 use std::path::PathBuf;
 
@@ -14,12 +15,15 @@ pub enum IsoCommand {
         /// Name or id
         iso: String,
     },
-    /// Upload one
+    /// Upload one, or take one in from an address
     Import {
         /// Its name
         name: String,
-        /// The image; `-`: standard input
+        /// The image; `-`: standard input; https://…: the suite's host fetches it
         file: PathBuf,
+        /// What may be said of an address.
+        #[command(flatten)]
+        from: FetchArgs,
         /// SHA-256 that the image must have
         #[arg(long, value_name = "HEX")]
         sha256: Option<String>,

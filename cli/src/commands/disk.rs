@@ -2,7 +2,7 @@
 
 use super::pages::pages;
 use super::{Ctx, export, fetch};
-use crate::args::{DiskCommand, FetchArgs, Format, IscsiArgs, Kind, Packed, ReadArgs, SnapshotCommand};
+use crate::args::{DiskCommand, Format, IscsiArgs, Kind, Packed, ReadArgs, SnapshotCommand};
 use crate::client::Api;
 use crate::error::Failure;
 use crate::operation::bar;
@@ -75,7 +75,7 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
             let made = made.await?;
             ctx.made(&view::disk(&made), "disk", "made");
         }
-        DiskCommand::Import { name, file, kind: how, read, sha256, group } => {
+        DiskCommand::Import { name, file, from, kind: how, read, sha256, group } => {
             let header = ImportDiskHeader {
                 name,
                 kind: kind(how),
@@ -83,7 +83,7 @@ pub async fn run(ctx: Ctx, command: DiskCommand) -> Result<u8, Failure> {
                 group: group.unwrap_or_default(),
                 ..Default::default()
             };
-            fetch::take_in(&ctx, reading(header, &read), &file, &FetchArgs::default()).await?;
+            fetch::take_in(&ctx, reading(header, &read), &file, &from).await?;
         }
         DiskCommand::Export { disk, file } => export::run(&ctx, disk, &file).await?,
         DiskCommand::Clone { disk, name, full, snapshot, wait } => {

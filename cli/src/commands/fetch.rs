@@ -7,9 +7,9 @@ use crate::operation::{self, Interrupt};
 use crate::view;
 use skep_api::v1::{FetchDiskRequest, ImportDiskHeader};
 use skep_proto::{Reason, Refusal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Bytes of certificates, at most.
+/// Bytes of certificates or of keys, at most.
 const MOST: u64 = 256 << 10;
 
 /// Takes one in, to its end.
@@ -35,12 +35,18 @@ pub async fn take_in(ctx: &Ctx, header: ImportDiskHeader, file: &Path, from: &Fe
 }
 
 async fn fetch(ctx: &Ctx, header: ImportDiskHeader, url: &str, from: &FetchArgs) -> Result<skep_api::v1::Operation, Failure> {
-    let certificates = from.ca.as_deref().map_or(Ok(Vec::new()), certificates)?;
+    let read = |path: &Option<PathBuf>, option| path.as_deref().map_or(Ok(Vec::new()), |path| read(path, option));
+    let (certificates, keys) = (read(&from.ca, "--ca")?, read(&from.signed_by, "--signed-by")?);
+    if from.signed_by.is_some() && keys.is_empty() {
+        return Err(Refusal::new(Reason::InvalidValue, "").field("--signed-by").note("the file is empty").into());
+    }
     let request = FetchDiskRequest {
         header: Some(header),
         url: url.to_owned(),
         sums_url: from.sums.clone().unwrap_or_default(),
         ca_certificates: certificates.into(),
+        signature_url: from.signature.clone().unwrap_or_default(),
+        signed_by: keys.into(),
     };
     let begun = ctx.make(|api, request_id| {
         let mut request = request.clone();
@@ -52,11 +58,11 @@ async fn fetch(ctx: &Ctx, header: ImportDiskHeader, url: &str, from: &FetchArgs)
     begun.await
 }
 
-fn certificates(path: &Path) -> Result<Vec<u8>, Failure> {
+fn read(path: &Path, option: &str) -> Result<Vec<u8>, Failure> {
     let failed = |e: &std::io::Error| Failure::io(format_args!("file {}", path.display()), "read", e);
     if std::fs::metadata(path).map_err(|e| failed(&e))?.len() > MOST {
         let refusal = Refusal::new(Reason::TooLarge, format_args!("file {}", path.display()));
-        return Err(refusal.field("--ca").note(format_args!("at most {MOST} bytes are sent")).into());
+        return Err(refusal.field(option).note(format_args!("at most {MOST} bytes are sent")).into());
     }
     std::fs::read(path).map_err(|e| failed(&e))
 }

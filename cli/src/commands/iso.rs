@@ -1,7 +1,7 @@
 //! `skep iso`: disks that are ISO images, and the drives that they are in.
 
 use super::{Ctx, disk, fetch};
-use crate::args::{FetchArgs, IsoCommand};
+use crate::args::IsoCommand;
 use crate::error::Failure;
 use crate::view;
 use skep_api::v1::{
@@ -21,7 +21,7 @@ pub async fn run(ctx: Ctx, command: IsoCommand) -> Result<u8, Failure> {
             let iso = find(&ctx, iso).await?;
             ctx.output.object(&view::disk(&iso));
         }
-        IsoCommand::Import { name, file, sha256, group } => {
+        IsoCommand::Import { name, file, from, sha256, group } => {
             let header = ImportDiskHeader {
                 name,
                 kind: DiskKind::Raw.into(),
@@ -31,7 +31,7 @@ pub async fn run(ctx: Ctx, command: IsoCommand) -> Result<u8, Failure> {
                 iso: true,
                 ..Default::default()
             };
-            fetch::take_in(&ctx, header, &file, &FetchArgs::default()).await?;
+            fetch::take_in(&ctx, header, &file, &from).await?;
         }
         IsoCommand::Rename { iso, name } => {
             let request = UpdateDiskRequest { disk: find(&ctx, iso).await?.id, name: Some(name), ..Default::default() };

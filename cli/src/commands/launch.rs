@@ -39,7 +39,7 @@ pub async fn run(ctx: Ctx, args: LaunchArgs) -> Result<u8, Failure> {
     }
     let user_data = args.user_data.as_deref().map_or(Ok(Vec::new()), |path| read(path, "--user-data"))?;
     let image = args.image;
-    let from = FetchArgs { sums: None, ca: args.ca };
+    let from = FetchArgs { ca: args.ca, ..FetchArgs::default() };
     let template = template::image(&ctx, &image, &from, args.group.clone()).await?;
     let settings = template::settings(template.as_ref());
     // Who has nothing to learn from says nothing either.

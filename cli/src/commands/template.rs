@@ -52,7 +52,9 @@ fn value(found: &Found) -> Value {
         "description": template.description,
         "os": template.os,
         "user": text(&template.user),
-        "image": template.image.as_ref().map(|image| json!({"url": image.url, "sums": text(&image.sums)})),
+        "image": template.image.as_ref().map(|image| {
+            json!({"url": image.url, "sums": text(&image.sums), "signature": text(&image.signature), "key": text(&image.key)})
+        }),
         "seed": if template.seed == Seed::None { "none" } else { "nocloud" },
         "min_disk": (template.min_disk > 0).then_some(template.min_disk),
         "min_memory_mib": (template.min_memory > 0).then_some(template.min_memory),
@@ -113,8 +115,14 @@ pub async fn image(ctx: &Ctx, name: &str, from: &FetchArgs, group: Option<String
         description: template.description.clone(),
         ..ImportDiskHeader::default()
     };
-    let sums = Some(image.sums.clone()).filter(|sums| !sums.is_empty());
-    let from = FetchArgs { sums, ca: from.ca.clone() };
+    let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let signed_by = match found.key().transpose() {
+        Ok(key) => key,
+        Err(why) => {
+            return Err(Refusal::new(Reason::NotFound, format_args!("template {name}")).field("image.key").note(why).into());
+        }
+    };
+    let from = FetchArgs { sums: said(&image.sums), signature: said(&image.signature), signed_by, ca: from.ca.clone() };
     fetch::take_in(ctx, header, Path::new(&image.url), &from).await?;
     Ok(Some(template.clone()))
 }

@@ -9,13 +9,16 @@ use std::net::IpAddr;
 pub const MAX_URL: usize = 2048;
 /// Bytes of certificates that a fetch may be given, or the host may have.
 pub const MAX_ROOTS: usize = 1 << 20;
+/// Bytes of public keys that a fetch may be given.
+pub const MAX_KEYS: usize = 256 << 10;
 /// Resolvers at most, as net-helper opens them.
 pub const MAX_RESOLVERS: usize = crate::services::MAX_RESOLVERS;
 
 /// What the broker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FetchTold {
-    /// The first: what to fetch. Descriptors: certificates (PEM) in a sealed memory file; then the sockets of resolvers.
+    /// The first: what to fetch. Descriptors: certificates (PEM) in a sealed memory file; public keys in another, if it is `signed`; then
+    /// the sockets of resolvers.
     Begin(FetchOrder),
     /// In answer to `Connect`: a TCP socket, non-blocking, that is being connected.
     Connected,
@@ -32,6 +35,10 @@ pub struct FetchOrder {
     pub url: Text<MAX_URL>,
     /// A list of checksums (SHA-256 or SHA-512) in which its file's must be.
     pub sums: Option<Text<MAX_URL>>,
+    /// One of the keys must have signed that list.
+    pub signed: bool,
+    /// In a file of its own, which is there; none: in the list's.
+    pub signature: Option<Text<MAX_URL>>,
 }
 
 /// What image-fetcher says.

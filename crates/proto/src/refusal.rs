@@ -147,4 +147,5 @@ reasons! {
     BadVariables = "BAD_VARIABLES", 9, 5, "the firmware's variables cannot be read", "`skep vm firmware reset` brings back those of a new machine";
     QuotaReached = "QUOTA_REACHED", 8, 9, "the quota of its group is reached", "delete something of the group, or ask an administrator for more";
     TooManyTries = "TOO_MANY_TRIES", 8, 9, "it was tried too often", "wait as long as it says, then try again";
+    BadSignature = "BAD_SIGNATURE", 10, 8, "it is not signed by a key that was given", "get the vendor's present key by a way that you trust, and look at what is wrong";
 }

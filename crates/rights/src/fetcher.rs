@@ -63,6 +63,14 @@ pub static TABLE: Process = Process {
             why: "whom to trust, from the broker; read and closed",
         },
         Descriptor {
+            name: "keys",
+            kind: FdKind::Memory,
+            most: Most::N(1),
+            rights: &["READ", "SEEK"],
+            ioctls: &[],
+            why: "who must have signed the list of checksums, from the broker; read and closed",
+        },
+        Descriptor {
             name: "import",
             kind: FdKind::Pipe,
             most: Most::N(1),

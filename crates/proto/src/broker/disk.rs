@@ -80,7 +80,8 @@ pub struct DiskImport {
 }
 
 /// Starts to fetch an image from an address. Through the descriptor that comes with the answer go certificates of authorities (PEM, in the
-/// form of [`crate::upload`]) that are to be trusted in place of the host's; nothing but the end mark: the host's. A repeat gets none.
+/// form of [`crate::upload`]) that are to be trusted in place of the host's; nothing but the end mark: the host's. If it is `signed`, then
+/// public keys likewise, through a second one. A repeat gets none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskFetch {
     /// As it would be imported; its source is the address.
@@ -89,6 +90,10 @@ pub struct DiskFetch {
     pub url: Text<{ crate::fetch::MAX_URL }>,
     /// A list of checksums in which its file's must be.
     pub sums: Option<Text<{ crate::fetch::MAX_URL }>>,
+    /// One of the keys that come along must have signed that list.
+    pub signed: bool,
+    /// In a file of its own, which is there; none: in the list's.
+    pub signature: Option<Text<{ crate::fetch::MAX_URL }>>,
 }
 
 /// What is known of an image: a disk that machines are made from, which stays as it is.

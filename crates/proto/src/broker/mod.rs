@@ -37,7 +37,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 19, oldest 19, BrokerRequest {
+    Broker = "broker", version 20, oldest 20, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -113,7 +113,7 @@ protocol! {
         72 MachineLaunch [NoFds] => OperationView [UpTo<1>];
         73 MachineGdb [NoFds] => Done [OneFd];
         74 DiskExport [NoFds] => DiskView [OneFd];
-        75 DiskFetch [NoFds] => OperationView [UpTo<1>];
+        75 DiskFetch [NoFds] => OperationView [UpTo<2>];
         76 WholeCreate [NoFds] => WholeView [NoFds];
         77 WholeList [NoFds] => WholePage [NoFds];
         78 WholeRollBack [NoFds] => MachineView [NoFds];

@@ -189,7 +189,8 @@ fn disks(golden: &mut Golden) {
     };
     golden.call(import.clone(), operation());
     let (url, sums) = (parse("https://example.org/a.img"), Some(parse("https://example.org/SHA256SUMS")));
-    golden.call(DiskFetch { import, url, sums }, operation());
+    let signature = Some(parse("https://example.org/SHA256SUMS.gpg"));
+    golden.call(DiskFetch { import, url, sums, signed: true, signature }, operation());
     golden.call(
         DiskClone { disk: parse("root"), name: parse("copy"), image: Some(facts()), full: true, snapshot: Some(parse("before")) },
         operation(),

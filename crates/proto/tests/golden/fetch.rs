@@ -7,7 +7,12 @@ use skep_proto::{Reason, Refusal};
 #[test]
 fn bytes_of_image_fetcher_never_change() {
     let mut golden = Golden::new("image-fetcher");
-    let order = || FetchOrder { url: parse("https://example.org/a.img"), sums: Some(parse("https://example.org/SUMS")) };
+    let order = || FetchOrder {
+        url: parse("https://example.org/a.img"),
+        sums: Some(parse("https://example.org/SUMS")),
+        signed: true,
+        signature: Some(parse("https://example.org/SUMS.sig")),
+    };
     every!(golden, FetchTold {
         Begin(_) => FetchTold::Begin(order());
         Connected {} => FetchTold::Connected;

@@ -1,0 +1,3 @@
+untrusted comment: verify with signify.pub
+RWRomPcDTZxv06CzonzZZMR7Uj2SV03Ak5yg6HFaxWSH9vmDrhDfc53zyynseE2JtuYo3fWx0y2/nHdnJvIKV/1/YekHYlM4PAk=
+SHA256 (a.img) = b12f8a182d2929921c71c8951e602cbd6552ce7154375d0270737340c6d1bfaa
