@@ -2,7 +2,7 @@
 
 use crate::spec::Seat;
 use skep_machine as model;
-use skep_proto::broker::{Board, BoardDraft, Controller, FwCfg, Limits, LimitsDraft, Screen, ScreenDraft};
+use skep_proto::broker::{Board, BoardDraft, Controller, FwCfg, Limits, LimitsDraft, Screen, ScreenDraft, Topology};
 use skep_proto::storage::DiskKind;
 use skep_proto::{DiskRates, Share};
 
@@ -103,6 +103,12 @@ pub fn format(kind: DiskKind) -> model::Format {
     }
 }
 
+/// An arrangement of CPUs, as the engines read it.
+pub fn arranged(topology: Topology) -> model::Topology {
+    let Topology { sockets, cores, threads } = topology;
+    model::Topology { sockets, cores, threads }
+}
+
 /// A shared directory, as the engines read it.
 pub fn shared(share: &Share) -> model::Share {
     model::Share { name: share.name.as_str().to_owned(), read_only: share.read_only }
@@ -133,7 +139,8 @@ pub fn model_seat(seat: &Seat) -> model::Seat {
 /// The setting that a field of the model comes from.
 pub fn setting(field: &str) -> &str {
     match field {
-        "cpu.count" | "cpu.topology" => "cpus",
+        "cpu.count" => "cpus",
+        "cpu.topology" => "topology",
         "memory_mib" => "memory",
         "limits.cpu_percent" => "cpu_percent",
         channel if channel.starts_with("channels[") => "channels",

@@ -4,14 +4,15 @@ use crate::db::Fault;
 use crate::db::disks::DiskRow;
 use crate::layers::DiskLayers;
 use crate::parts::{
-    edit_board, edit_limits, edit_screen, format, item, model_board, model_controller, model_limits, model_rates, model_screen,
-    model_seat, setting, shared,
+    arranged, edit_board, edit_limits, edit_screen, format, item, model_board, model_controller, model_limits, model_rates,
+    model_screen, model_seat, setting, shared,
 };
 use crate::seats::{held, model_bus};
 use serde::{Deserialize, Serialize};
 use skep_machine::{self as model, Mac, MachineSpec};
 use skep_proto::broker::{
     Acceleration, Applies, Board, Bus, Controller, DiskFlags, DiskSeat, FwCfg, Gdb, Limits, NicModel, Place, Screen, Settings,
+    Topology,
 };
 use skep_proto::storage::DiskKind;
 use skep_proto::{BadPort, DiskId, DiskRates, Dsp, MachineId, NicId, Reason, Refusal, SerialPort, Share, Text};
@@ -72,6 +73,8 @@ pub struct Spec {
     pub layers: Vec<DiskLayers>,
     /// How much goes to and from its disks, by slot, of those that are held to something. Likewise.
     pub rates: Vec<(u8, DiskRates)>,
+    /// How its CPUs are arranged, if that was said.
+    pub topology: Option<Topology>,
 }
 
 /// A disk's place on a controller with a name.
@@ -162,6 +165,7 @@ impl Default for Spec {
             sound_in: None,
             layers: Vec::new(),
             rates: Vec::new(),
+            topology: None,
         }
     }
 }
@@ -179,6 +183,7 @@ impl Spec {
         use skep_proto::broker::BootDraft;
         let at = |field: &'static str| move |refusal: Refusal| refusal.field(field);
         self.cpus = settings.cpus.unwrap_or(self.cpus);
+        self.topology = settings.topology.unwrap_or(self.topology);
         self.memory_mib = settings.memory_mib.unwrap_or(self.memory_mib);
         self.acceleration = settings.acceleration.unwrap_or(self.acceleration);
         self.screen = settings.screen.unwrap_or(self.screen);
@@ -347,7 +352,7 @@ impl Spec {
         });
         Ok(MachineSpec {
             uuid: model::Uuid::from_u128(id.as_u128()),
-            cpu: model::Cpu { count: u16::try_from(self.cpus).map_err(|_| row())?, topology: None },
+            cpu: model::Cpu { count: u16::try_from(self.cpus).map_err(|_| row())?, topology: self.topology.map(arranged) },
             memory_mib: u32::try_from(self.memory_mib).map_err(|_| row())?,
             boot: match &self.boot {
                 Boot::Uefi => model::Boot::Uefi,

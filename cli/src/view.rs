@@ -57,6 +57,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "state": state(machine),
         "note": machine.note,
         "cpus": settings.cpus(),
+        "topology": settings.topology.filter(|t| t.sockets > 0).map(|t| json!({"sockets": t.sockets, "cores": t.cores, "threads": t.threads})),
         "memory_mib": settings.memory_mib(),
         "boot": boot,
         "acceleration": word(settings.acceleration().as_str_name(), "ACCELERATION_"),

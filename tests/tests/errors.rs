@@ -98,8 +98,14 @@ fn a_wiped_disk_has_nothing_of_what_was_in_it() -> Result<()> {
     let image = image.to_string_lossy().into_owned();
     suite.ok(&["disk", "import", "d", &image])?;
     suite.ok(&["disk", "rename", "d", "old"])?;
+    let before = suite.json(&["disk", "list"])?;
+    ensure!(before.len() == 1 && before[0]["name"] == "old" && before[0]["size"] == 1 << 20, "{before:?}");
     let shown = suite.json(&["disk", "wipe", "old"])?;
     ensure!(shown.iter().all(|d| d["size"] == 1 << 20 && d["sha256"] == ""), "{shown:?}");
+    // What it occupies: a hole is less than what was there, however that was packed.
+    let used = |disks: &[serde_json::Value]| disks[0]["allocated"].as_u64().context("no allocated");
+    let after = suite.json(&["disk", "show", "old"])?;
+    ensure!(used(&before)? > used(&after)?, "{before:?}, wiped: {after:?}");
     let mut files = std::fs::read_dir(suite.state.join("disks"))?;
     let file = std::fs::read(files.next().context("no file")??.path())?;
     ensure!(file.len() == 1 << 20 && file.iter().all(|byte| *byte == 0) && files.next().is_none());

@@ -47,7 +47,6 @@ fn limits_go_from_the_command_to_the_kernel() -> Result<()> {
 
     let cases = [
         ("pcpu", "50", "use cpu_percent"),
-        ("pin", "0:0", "use limits.cpus"),
         ("wired", "on", "mlockall(2)"),
         ("protect", "on", "CAP_SYS_RESOURCE"),
         ("priority", "-3", "CAP_SYS_NICE"),
@@ -66,6 +65,42 @@ fn limits_go_from_the_command_to_the_kernel() -> Result<()> {
         let (code, said) = suite.fails(&["vm", "set", "m", option, value])?;
         ensure!(code == 8 && said.contains(reason), "{option} {value}: {code} {said}");
     }
+    suite.finish()
+}
+
+#[test]
+fn a_virtual_cpu_keeps_to_its_cpu_of_the_host() -> Result<()> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    suite.import_guest()?;
+    let all = status("self", "Cpus_allowed_list:")?;
+    let cpu = all.split([',', '-']).next_back().context("no CPU")?;
+    suite.define("m", &["--cpus", "2", "--pin", &format!("1:{cpu}")])?;
+    // QEMU's threads have no names: one of them, and no other, is kept to that CPU.
+    let pinned = || -> Result<()> {
+        let [hypervisor] = suite.pids("hypervisor")?[..] else { anyhow::bail!("one hypervisor") };
+        let mut list = Vec::new();
+        for thread in std::fs::read_dir(format!("/proc/{hypervisor}/task"))? {
+            list.push(status(&format!("{hypervisor}/task/{}", thread?.file_name().to_string_lossy()), "Cpus_allowed_list:")?);
+        }
+        let (kept, free) = list.iter().partition::<Vec<_>, _>(|allowed| *allowed == cpu);
+        ensure!(kept.len() == 1 && free.iter().all(|allowed| **allowed == all), "{list:?}, of {all}");
+        Ok(())
+    };
+    if all == cpu {
+        skip!("this host has one CPU");
+    }
+    suite.boot("m")?;
+    pinned()?;
+    // Its successor, too.
+    suite.ok(&["vm", "reset", "m"])?;
+    suite.expect_anew("m", "skep-guest ready")?;
+    pinned().context("after a reset")?;
+    suite.ok(&["vm", "kill", "m"])?;
+    let (code, said) = suite.fails(&["vm", "set", "m", "--pin", "2:0"])?;
+    ensure!(code == 8 && said.contains("limits.pins"), "{code} {said}");
+    suite.ok(&["vm", "set", "m", "--pin", "0:1023"])?;
+    let (_, said) = suite.fails(&["vm", "start", "m"])?;
+    ensure!(said.contains("CPU 1023 is none of"), "{said}");
     suite.finish()
 }
 

@@ -3,7 +3,7 @@
 use super::{at_most, invalid, known, value, values, within};
 use skep_api::v1;
 use skep_proto::broker::{
-    Board, BoardDraft, Bus, BusKind, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Screen, ScreenDraft,
+    Board, BoardDraft, Bus, BusKind, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Screen, ScreenDraft, Topology,
 };
 use skep_proto::{BadPort, Refusal, SerialPort};
 
@@ -39,6 +39,28 @@ pub fn flags(disk: &v1::DiskAttachment) -> Result<DiskFlags, Refusal> {
         ejected: disk.ejected,
         eject_after_first_boot: disk.eject_after_first_boot,
     })
+}
+
+/// How CPUs are arranged; all zero: as usual.
+pub fn topology_view(topology: Option<Topology>) -> v1::CpuTopology {
+    let Some(Topology { sockets, cores, threads }) = topology else { return v1::CpuTopology::default() };
+    v1::CpuTopology { sockets: sockets.into(), cores: cores.into(), threads: threads.into() }
+}
+
+/// The same as it was given. The product is looked at where the number of CPUs is known.
+pub fn topology(given: &v1::CpuTopology) -> Result<Option<Topology>, Refusal> {
+    if *given == v1::CpuTopology::default() {
+        return Ok(None);
+    }
+    let number = |field: &str, number: u32| {
+        let wrong = |_| invalid("machine", field, format_args!("{number} is not 1 to 64"));
+        u16::try_from(number).ok().filter(|n| (1..=64).contains(n)).ok_or(()).map_err(wrong)
+    };
+    Ok(Some(Topology {
+        sockets: number("settings.topology.sockets", given.sockets)?,
+        cores: number("settings.topology.cores", given.cores)?,
+        threads: number("settings.topology.threads", given.threads)?,
+    }))
 }
 
 /// A screen's properties.

@@ -83,6 +83,7 @@ pub fn machine(view: MachineView) -> v1::Machine {
             serial: view.serial.iter().map(devices::port_view).collect(),
             gdb: Some(devices::gdb_view(view.gdb).into()),
             controllers: view.controllers.iter().map(devices::bus_view).collect(),
+            topology: Some(devices::topology_view(view.topology)),
         }),
         nics: view.nics.iter().map(nic).collect(),
         pending: strings(&view.pending),
@@ -259,6 +260,7 @@ fn settings(given: &v1::MachineSettings) -> Result<Settings, Refusal> {
         serial: devices::ports(&given.serial)?,
         gdb: given.gdb.map(devices::gdb).transpose()?,
         controllers: devices::buses(&given.controllers)?,
+        topology: given.topology.as_ref().map(devices::topology).transpose()?,
     })
 }
 
@@ -372,6 +374,7 @@ fn masked(mut from: Settings, mask: &[String]) -> Result<Settings, Refusal> {
             "serial" => take(path, &mut from.serial, &mut to.serial),
             "gdb" => take(path, &mut from.gdb, &mut to.gdb),
             "controllers" => take(path, &mut from.controllers, &mut to.controllers),
+            "topology" => take(path, &mut from.topology, &mut to.topology),
             _ => Err(invalid("machine", "update_mask", format_args!("there is no field settings.{path}"))),
         }?;
     }

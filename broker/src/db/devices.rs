@@ -7,7 +7,9 @@ use crate::spec::{Boot, Disk, Nic, Spec};
 use rusqlite::types::FromSqlError;
 use rusqlite::{Row, params};
 use serde::Deserialize;
-use skep_proto::broker::{Acceleration, Board, Bus, Controller, DiskFlags, FwCfg, Limits, NicModel, Place, Screen, Upkeep};
+use skep_proto::broker::{
+    Acceleration, Board, Bus, Controller, DiskFlags, FwCfg, Limits, NicModel, Place, Screen, Topology, Upkeep,
+};
 use skep_proto::storage::DiskKind;
 use skep_proto::{DiskId, Dsp, NicId, SerialPort, Share, Text, wire};
 
@@ -15,7 +17,7 @@ use skep_proto::{DiskId, Dsp, NicId, SerialPort, Share, Text, wire};
 pub(super) const COLUMNS: &str = "m.sound, m.tpm, m.channels, m.shares, m.bios, m.screen_width, m.screen_height, m.screen_wait,
     m.keyboard, m.tablet, m.local_time, m.acpi, m.amd_host_bridge, m.exit_on_halt, m.exit_on_pause, m.strict_msr, m.x2apic,
     m.fw_cfg, m.places, m.serial, m.gdb,
-    m.controllers, m.sound_out, m.sound_in";
+    m.controllers, m.sound_out, m.sound_in, m.topology";
 
 /// Devices of a row; all else is the default.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
@@ -48,6 +50,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
         controllers: text("controllers")?.split_whitespace().map(bus).collect::<Result<_, _>>()?,
         sound_out: row.get::<_, Option<u8>>("sound_out")?.map(Dsp),
         sound_in: row.get::<_, Option<u8>>("sound_in")?.map(Dsp),
+        topology: Some(text("topology")?).filter(|text| !text.is_empty()).map(|text| arrangement(&text)).transpose()?,
         ..Spec::default()
     })
 }
@@ -71,6 +74,13 @@ fn place(text: &str) -> Result<Place, FromSqlError> {
 
 fn port(text: &str) -> Result<SerialPort, FromSqlError> {
     text.parse().map_err(|_| FromSqlError::InvalidType)
+}
+
+/// `SOCKETS,CORES,THREADS`.
+fn arrangement(text: &str) -> Result<Topology, FromSqlError> {
+    let mut numbers = text.split(',').map(|number| number.parse::<u16>().map_err(|_| FromSqlError::InvalidType));
+    let mut next = || numbers.next().unwrap_or(Err(FromSqlError::InvalidType));
+    Ok(Topology { sockets: next()?, cores: next()?, threads: next()? })
 }
 
 /// `KIND:SLOT:NAME`.
@@ -101,6 +111,7 @@ impl Change<'_> {
             controllers,
             sound_out,
             sound_in,
+            topology,
             ..
         } = &machine.spec;
         let joined = |parts: Vec<String>, between: &str| parts.join(between);
@@ -116,9 +127,11 @@ impl Change<'_> {
         let serial = joined(serial.iter().map(ToString::to_string).collect(), " ");
         let bus = |bus: &Bus| format!("{}:{}:{}", bus_kind::number(bus.kind), bus.slot, bus.name);
         let controllers = joined(controllers.iter().map(bus).collect(), " ");
-        let sql = "UPDATE machines SET serial = ?, gdb = ?, controllers = ?, sound_out = ?, sound_in = ? WHERE id = ?";
+        let topology = topology.map(|t| format!("{},{},{}", t.sockets, t.cores, t.threads)).unwrap_or_default();
+        let sql =
+            "UPDATE machines SET serial = ?, gdb = ?, controllers = ?, sound_out = ?, sound_in = ?, topology = ? WHERE id = ?";
         let (gdb, [out, into]) = (gdb::number(*gdb), [sound_out, sound_in].map(|dsp| dsp.map(|dsp| dsp.0)));
-        self.prepare_cached(sql)?.execute(params![serial, gdb, controllers, out, into, Id(machine.id)])?;
+        self.prepare_cached(sql)?.execute(params![serial, gdb, controllers, out, into, topology, Id(machine.id)])?;
         let Screen { width, height, wait, keyboard, tablet } = screen_properties;
         let sql =
             "UPDATE machines SET screen_width = ?, screen_height = ?, screen_wait = ?, keyboard = ?, tablet = ? WHERE id = ?";
@@ -184,8 +197,8 @@ impl From<Before> for Spec {
 /// What a hypervisor was configured with. What an older broker wrote may lack fields at the end: zeros are the defaults of those.
 pub(super) fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
     const ADDED: usize = 17;
-    /// Since the flags of disks: serial ports, gdb, controllers, seats, two sound devices, layers, rates. Few enough that one from before those is not taken for one with them.
-    const SINCE: usize = 8;
+    /// Since the flags of disks: serial ports, gdb, controllers, seats, two sound devices, layers, rates, topology. Few enough that one from before those is not taken for one with them.
+    const SINCE: usize = 9;
     let mut longer = bytes.clone();
     for _ in 0..=SINCE {
         if let Ok(spec) = wire::decode(&longer) {

@@ -75,6 +75,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0024_tunnels.sql"),
     include_str!("../../migrations/0025_subnets6.sql"),
     include_str!("../../migrations/0026_iscsi.sql"),
+    include_str!("../../migrations/0027_topology.sql"),
 ];
 
 /// The open database.

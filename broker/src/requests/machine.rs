@@ -94,6 +94,7 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         serial,
         gdb: spec.gdb,
         controllers: spec.controllers.clone(),
+        topology: spec.topology,
     })
 }
 

@@ -39,6 +39,10 @@ pub enum Gdb {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Devices (`skep host show` says what this host has)")]
 pub struct DeviceArgs {
+    /// How its CPUs are arranged, like sockets=1,cores=2,threads=2; what is not named is 1, and --cpus may be left out. none: one socket with as many cores,
+    /// each of one thread [default of a new machine]
+    #[arg(long, value_name = "sockets=N,cores=N,threads=N|none")]
+    pub topology: Option<String>,
     /// Size of the screen in pixels, 640x480 to 3840x2160; before FreeBSD 15 to 1920x1200 [default of a new machine: 1024x768]
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     pub screen_size: Option<(u32, u32)>,

@@ -3,8 +3,8 @@
 use crate::args::{Clock, DeviceArgs, Gdb, HostBridge, Switched};
 use crate::error::Failure;
 use skep_api::v1::{
-    Controller, ControllerKind, DiskAttachment, DiskController, FwCfgItem, GdbStub, MachineBoard, PciPlace, ScreenProperties,
-    SerialPort,
+    Controller, ControllerKind, CpuTopology, DiskAttachment, DiskController, FwCfgItem, GdbStub, MachineBoard, PciPlace,
+    ScreenProperties, SerialPort,
 };
 use skep_proto::Reason;
 
@@ -19,6 +19,33 @@ fn wrong(object: impl std::fmt::Display, note: impl std::fmt::Display) -> Failur
 /// The name of a sound device as the API has it.
 pub fn sound(name: &str) -> String {
     if name == "none" { String::new() } else { name.to_owned() }
+}
+
+/// `sockets=N,cores=N,threads=N`, each at most once, or `none`.
+pub fn topology(text: &str) -> Result<CpuTopology, Failure> {
+    if text == "none" {
+        return Ok(CpuTopology::default());
+    }
+    let mut topology = CpuTopology { sockets: 0, cores: 0, threads: 0 };
+    let refuse = |part: &str| {
+        wrong(
+            "machine",
+            format_args!("--topology {text}: `{part}` is none of sockets=N, cores=N, threads=N, each once, N from 1 to 64"),
+        )
+    };
+    for part in text.split(',') {
+        let (name, number) = part.split_once('=').ok_or_else(|| refuse(part))?;
+        let place = match name {
+            "sockets" => &mut topology.sockets,
+            "cores" => &mut topology.cores,
+            "threads" => &mut topology.threads,
+            _ => return Err(refuse(part)),
+        };
+        let number = number.parse().ok().filter(|n| (1..=64).contains(n) && *place == 0);
+        *place = number.ok_or_else(|| refuse(part))?;
+    }
+    let CpuTopology { sockets, cores, threads } = topology;
+    Ok(CpuTopology { sockets: sockets.max(1), cores: cores.max(1), threads: threads.max(1) })
 }
 
 /// What was typed of the screen; none, if nothing was.
@@ -144,6 +171,17 @@ mod tests {
         assert_eq!((typed.no_cache, typed.sync, typed.slot), (true, false, 20));
         for text in ["root,sata", "root,slot=0", "root,slot=x", "root,"] {
             assert_eq!(disk(text).expect_err("refused").exit, 8, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_arrangement_of_cpus_is_typed_by_its_parts() {
+        let all = |sockets, cores, threads| CpuTopology { sockets, cores, threads };
+        let typed = |text: &str| topology(text).expect("valid");
+        assert_eq!(typed("sockets=2,cores=3,threads=4"), all(2, 3, 4));
+        assert_eq!((typed("threads=2"), typed("none")), (all(1, 1, 2), all(0, 0, 0)));
+        for text in ["", "2", "cores", "cores=0", "cores=65", "cores=x", "cores=1,cores=1", "dies=2", "cores=2,"] {
+            assert_eq!(topology(text).expect_err("refused").exit, 8, "{text}");
         }
     }
 

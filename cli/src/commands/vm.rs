@@ -147,8 +147,10 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         Acceleration::Tcg => v1::Acceleration::Tcg.into(),
         Acceleration::Kvm => v1::Acceleration::Kvm.into(),
     });
+    let topology = args.devices.topology.as_deref().map(devices::topology).transpose()?;
+    let product = topology.map(|t| [t.sockets, t.cores, t.threads].into_iter().fold(1, u32::saturating_mul)).filter(|n| *n > 0);
     Ok(MachineSettings {
-        cpus: args.cpus,
+        cpus: args.cpus.or(product),
         memory_mib: args.memory,
         boot: kind.map(|kind| Boot { kind: Some(kind) }),
         acceleration,
@@ -171,6 +173,7 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
         serial: args.devices.serial.iter().map(|text| devices::port(text)).collect::<Result<_, _>>()?,
         gdb: args.devices.gdb.map(|gdb| devices::gdb(gdb).into()),
         controllers: args.devices.controller.iter().map(|text| devices::controller(text)).collect::<Result<_, _>>()?,
+        topology,
     })
 }
 
@@ -261,6 +264,7 @@ fn mask(settings: &MachineSettings, none: [bool; 7]) -> Vec<String> {
         ("serial", no_serial || !settings.serial.is_empty()),
         ("gdb", settings.gdb.is_some()),
         ("controllers", no_controllers || !settings.controllers.is_empty()),
+        ("topology", settings.topology.is_some()),
     ];
     set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()).collect()
 }

@@ -20,6 +20,7 @@ pub use machine::{Error, Launch, boot_path, configure};
 pub use skep_machine::{Ended, Exit};
 
 use skep_machine::Uuid;
+use std::collections::BTreeMap;
 
 /// The program. It must be started under exactly this name: without /proc it finds its modules and firmware by it.
 pub const BINARY: &str = "/usr/bin/qemu-system-x86_64";
@@ -78,6 +79,11 @@ pub(crate) const KEYBOARD: &str = "# keyboard ";
 pub(crate) const WAIT: &str = "# wait";
 /// The line at the beginning of a configuration whose processor is emulated.
 pub(crate) const EMULATED: &str = "# emulated";
+/// Likewise, of one whose cores have threads.
+pub(crate) const THREADS: &str = "# threads";
+
+/// How a line at the beginning of a configuration begins that keeps a virtual CPU to one of the host's: `# pin VCPU-CPU`.
+pub(crate) const PIN: &str = "# pin ";
 
 /// What stands before the first group: what is meant for whoever starts QEMU, which passes over it.
 fn notes(config: &str) -> impl Iterator<Item = &str> {
@@ -89,15 +95,30 @@ pub fn waits(config: &str) -> bool {
     notes(config).any(|line| line == WAIT)
 }
 
+/// Virtual CPUs that are kept to one of the host's each: whoever starts QEMU does that, for QEMU does not.
+pub fn pins(config: &str) -> BTreeMap<u16, u16> {
+    let pin = |line: &str| {
+        let (vcpu, cpu) = line.strip_prefix(PIN)?.split_once('-')?;
+        Some((vcpu.parse().ok()?, cpu.parse().ok()?))
+    };
+    notes(config).filter_map(pin).collect()
+}
+
 /// The processor, as QEMU names it. A guest that is told of fast string instructions copies all its memory by them; emulated, each takes a
 /// byte at a time, and a copy two to three times as long as by others.
-pub const fn cpu(emulated: bool) -> &'static str {
-    if emulated { "max,erms=off,fsrm=off" } else { "max" }
+/// The processor that it emulates is one of AMD's, of a family that had no threads, so that guests find none; one of Intel's has them.
+pub const fn cpu(emulated: bool, threads: bool) -> &'static str {
+    match (emulated, threads) {
+        (true, false) => "max,erms=off,fsrm=off",
+        (true, true) => "max,erms=off,fsrm=off,vendor=GenuineIntel",
+        (false, _) => "max",
+    }
 }
 
 /// [`ARGV`], then the machine's identity, its processor, and the keyboard layout that the configuration names, if it does.
 pub fn argv(uuid: Uuid, config: &str) -> Vec<String> {
-    let cpu = cpu(notes(config).any(|line| line == EMULATED));
+    let noted = |word| notes(config).any(|line| line == word);
+    let cpu = cpu(noted(EMULATED), noted(THREADS));
     let own = ["-uuid".to_owned(), uuid.to_string(), "-cpu".to_owned(), cpu.to_owned()];
     let layout = notes(config).find_map(|line| line.strip_prefix(KEYBOARD));
     // With a path in it QEMU would read another file.

@@ -1,7 +1,7 @@
 //! Model to configuration.
 
 use crate::config::{Config, Group, Unwritable};
-use crate::{EMULATED, Fds, INITRD, KERNEL, KEYBOARD, UEFI_CODE, WAIT, argv, qmp};
+use crate::{EMULATED, Fds, INITRD, KERNEL, KEYBOARD, PIN, THREADS, UEFI_CODE, WAIT, argv, qmp};
 use skep_efivars::path as firmware_path;
 use skep_machine::{
     Acceleration, Board, Boot, BusKind, Channel, Clock, Controller, Device, Disk, DiskRates, Format, Gdb, Invalid, MachineSpec,
@@ -41,9 +41,6 @@ pub enum Error {
 /// caller's knowledge ([`skep_machine::HostCapabilities::resolve`]). Pure: equal arguments give equal bytes.
 pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     spec.validate()?;
-    if !spec.limits.pins.is_empty() {
-        return Err(Error::Unsupported("virtual CPUs bound to CPUs of the host"));
-    }
     if spec.limits.wired {
         return Err(Error::Unsupported("memory that stays in RAM"));
     }
@@ -58,8 +55,14 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     if spec.gdb == Gdb::Wait {
         c.comment(WAIT, "")?;
     }
+    for (vcpu, cpu) in &spec.limits.pins {
+        c.comment(PIN, &format!("{vcpu}-{cpu}"))?;
+    }
     if spec.acceleration != Acceleration::Kvm {
         c.comment(EMULATED, "")?;
+    }
+    if spec.cpu.topology().threads > 1 {
+        c.comment(THREADS, "")?;
     }
     board(&mut c, spec)?;
     lines(&mut c, spec, fds)?;

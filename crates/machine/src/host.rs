@@ -141,9 +141,6 @@ impl Limit {
             (Self::Rates, Hypervisor::Qemu) => {
                 "it needs a suite started by root, and the io and memory controllers in version 2 of control groups"
             }
-            (Self::Pins, Hypervisor::Qemu) => {
-                "QEMU names the threads of its virtual CPUs only once it runs, and nothing in a cell may place threads; use limits.cpus"
-            }
             (Self::Priority, Hypervisor::Qemu) => {
                 "without a control group of the cpu controller a nice value counts only among the machine's own threads"
             }
@@ -212,7 +209,7 @@ impl HostCapabilities {
             qcow2: true,
             screen: Some((3840, 2160)),
             local_time: false,
-            limits: BTreeSet::new(),
+            limits: BTreeSet::from([Limit::Pins]),
             virtio_scsi: true,
             tpm: false,
             shares: true,

@@ -64,7 +64,7 @@ impl Default for MachineSpec {
         Self {
             uuid: Uuid::default(),
             cpu: Cpu::default(),
-            memory_mib: 1024,
+            memory_mib: 512,
             boot: Boot::default(),
             acceleration: Acceleration::default(),
             disks: Vec::new(),

@@ -65,8 +65,8 @@ fn wrong() -> Vec<(Edit, &'static str)> {
         ),
         (|s| s.limits.cpu_percent = Some(0), "limits.cpu_percent is 0: it must be 1 to 25600"),
         (
-            |s| s.limits.memory_mib = Some(1024),
-            "limits.memory_mib is 1024: it must be at least 1152: the guest's 1024 and 128 for its hypervisor",
+            |s| s.limits.memory_mib = Some(512),
+            "limits.memory_mib is 512: it must be at least 640: the guest's 512 and 128 for its hypervisor",
         ),
         (|s| s.limits.pcpu = Some(0), "limits.pcpu is 0: it must be 1 to 25600"),
         (|s| s.limits.read_bps = Some(1), "limits.read_bps is 1: it must be 4096 to 1125899906842624"),

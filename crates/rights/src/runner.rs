@@ -7,6 +7,7 @@ use crate::table::*;
 pub(crate) const CALLS: &[Syscalls] = &[
     Syscalls { names: &["clone:process", "wait4"], why: "starts the hypervisor, reaps it" },
     Syscalls { names: &["pidfd_open", "pidfd_send_signal"], why: "awaits its end, kills it" },
+    Syscalls { names: &["sched_setaffinity"], why: "keeps a virtual CPU to one of the host's, before its guest runs" },
     Syscalls { names: &["prlimit64"], why: "the length of its hypervisor's files, when a disk becomes larger" },
     Syscalls {
         names: &["landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "capget", "capset", "setrlimit"],
@@ -37,6 +38,8 @@ pub(crate) const REMOTE_CALLS: &[Syscalls] = &joined::<{ TABLE_CALLS.len() + sup
 const PASSED: &[&str] =
     &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "IOCTL", "EVENT", "FPATHCONF", "MMAP_RW", "FCNTL"];
 const FILE: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "FTRUNCATE", "EVENT", "FPATHCONF", "MMAP_RW"];
+/// What a hypervisor does with a device that is its guest's disk.
+pub(crate) const DEVICE: &[&str] = &["READ", "WRITE", "SEEK", "FSYNC", "FSTAT", "IOCTL", "EVENT", "FPATHCONF"];
 /// FreeBSD's: DIOCGFLUSH, DIOCGDELETE, DIOCGMEDIASIZE, DIOCGSECTORSIZE, DIOCGSTRIPESIZE, DIOCGSTRIPEOFFSET, DIOCGIDENT, DIOCGATTR.
 pub(crate) const DISK_IOCTLS: &[u64] =
     &[0x2000_6487, 0x8010_6488, 0x4008_6481, 0x4004_6480, 0x4008_648b, 0x4008_648c, 0x4100_6489, 0xc148_648e];
@@ -99,6 +102,15 @@ const CONST_TABLE: Process = Process {
         Descriptor {
             ioctls: DISK_IOCTLS,
             ..passed("volume", FdKind::DeviceBelow("volumes"), Most::Many, "FreeBSD: a disk that is a ZFS volume, kept likewise")
+        },
+        Descriptor {
+            ioctls: DISK_IOCTLS,
+            ..passed(
+                "served disk",
+                FdKind::Device("skep/"),
+                Most::Many,
+                "FreeBSD: a disk that a disk-server serves, kept likewise",
+            )
         },
         Descriptor {
             ioctls: TAP_IOCTLS,

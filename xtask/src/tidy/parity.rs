@@ -9,11 +9,31 @@ const PAGE: &str = "docs/parity.md";
 /// The tables of which each row is a promise.
 const TABLES: [&str; 2] = ["## Calls", "## Fields"];
 
+/// The former manager's calls, each of which has a row.
+#[rustfmt::skip]
+const CALLS: [&str; 56] = [
+    "AddVM", "GetVMs", "GetVMConfig", "GetVMName", "GetVMID", "UpdateVM", "DeleteVM", "StartVM", "StopVM", "GetVMState",
+    "RequestStatus", "ClearUEFIState", "GetVersion", "GetNetInterfaces", "GetKeyboardLayouts", "GetISOs", "GetISOInfo",
+    "AddISO", "RemoveISO", "SetVMISOs", "GetVMISOs", "GetISOVMs", "UploadIso", "UploadDisk", "GetDisks", "GetDiskInfo",
+    "SetDiskInfo", "AddDisk", "RemoveDisk", "SetVMDisks", "GetVMDisks", "GetDiskVM", "GetDiskSizeUsage", "WipeDisk",
+    "GetSwitches", "GetSwitchInfo", "AddSwitch", "SetSwitchInfo", "RemoveSwitch", "SetSwitchUplink", "GetVMNicsAll",
+    "GetVMNicName", "GetVMNicID", "GetVMNicInfo", "AddVMNic", "UpdateVMNic", "RemoveVMNic", "SetVMNicSwitch", "GetVMNicVM",
+    "SetVMNics", "GetVMNics", "CloneVMNic", "Com1Interactive", "Com2Interactive", "Com3Interactive", "Com4Interactive",
+];
+
 pub fn check(sources: &[Source], problems: &mut Vec<String>) {
     let protos = sources.iter().filter(|source| source.path.extension().is_some_and(|end| end == "proto"));
     let api: Vec<&str> = protos.map(|source| source.text.as_str()).collect();
     let is_test = |name: &str| sources.iter().filter(|source| source.is_rust()).any(|source| has_test(source, name));
     judge(text_of(sources, PAGE), &api, is_test, problems);
+    problems.extend(missing(text_of(sources, PAGE)).map(|call| format!("{PAGE}: {call} has no row")));
+}
+
+/// Calls that no row names.
+fn missing(page: &str) -> impl Iterator<Item = &'static str> {
+    let theirs = page.lines().filter_map(|line| line.strip_prefix('|')?.split('|').next());
+    let named: Vec<&str> = theirs.flat_map(|cell| cell.split(',')).map(str::trim).collect();
+    CALLS.into_iter().filter(move |call| !named.contains(call))
 }
 
 fn judge(page: &str, api: &[&str], is_test: impl Fn(&str) -> bool, problems: &mut Vec<String>) {
@@ -86,5 +106,12 @@ mod tests {
             );
         }
         assert_eq!(problems(""), ["docs/parity.md: no rows"]);
+    }
+
+    #[test]
+    fn a_call_without_a_row_is_found() {
+        let row = format!("| {} | `x` | `y` |", CALLS.join(", "));
+        assert_eq!(missing(&row).count(), 0);
+        assert_eq!(missing(&row.replace("GetVMNics,", "")).collect::<Vec<_>>(), ["GetVMNics"]);
     }
 }

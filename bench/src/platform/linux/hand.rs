@@ -44,7 +44,7 @@ impl Hypervisor {
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
         command.args(["-machine", "q35", "-accel", accelerator, "-m", memory, "-smp", "1", "-device", "VGA"]);
         // The processor decides how fast an emulated guest copies.
-        command.args(["-cpu", skep_engine_qemu::cpu(accelerator == "tcg")]).args(more);
+        command.args(["-cpu", skep_engine_qemu::cpu(accelerator == "tcg", false)]).args(more);
         let mut child =
             command.env("PATH", PATH).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("qemu-system-x86_64")?;
         let said = BufReader::new(child.stdout.take().context("no output")?);

@@ -63,6 +63,10 @@ pub fn query_status(id: u64) -> String {
 pub fn query_block_stats(id: u64) -> String {
     command(id, "query-blockstats", Value::Null)
 }
+/// Asks for the threads of the virtual CPUs, which [`cpu_threads`] reads.
+pub fn query_cpus(id: u64) -> String {
+    command(id, "query-cpus-fast", Value::Null)
+}
 /// Names the descriptor that is sent along (`SCM_RIGHTS`, with the first byte of this line).
 pub fn getfd(id: u64, name: &str) -> String {
     command(id, "getfd", json!({ "fdname": name }))
@@ -199,6 +203,16 @@ pub struct BlockStats {
     pub read_ops: u64,
     /// Writes.
     pub write_ops: u64,
+}
+
+/// Reads the answer to [`query_cpus`]: the thread of each virtual CPU, by its number. What is not understood is left out.
+pub fn cpu_threads(answer: &Value) -> std::collections::BTreeMap<u16, i32> {
+    let number = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_u64);
+    let thread = |entry: &Value| {
+        let thread = i32::try_from(number(entry, "thread-id")?).ok().filter(|thread| *thread > 0)?;
+        Some((u16::try_from(number(entry, "cpu-index")?).ok()?, thread))
+    };
+    answer.as_array().into_iter().flatten().filter_map(thread).collect()
 }
 
 /// Reads the answer to [`query_block_stats`]: our disks, each once, by slot. What is not understood is left out.

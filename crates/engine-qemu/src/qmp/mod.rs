@@ -8,8 +8,8 @@ mod parse;
 
 pub use commands::{
     BlockStats, add_gdb_line, add_layer, add_layer_fd, add_vnc_client, block_stats, capabilities, channel, channel_id,
-    connect_channel, cont, device_id, disk_id, eject, getfd, has_gdb, limit_disk, nic_id, node_id, query_block_stats,
-    query_chardevs, query_status, quit, remove_gdb_line, remove_layer, remove_layer_fd, replace_serial, resize_disk, serial_id,
-    serve_gdb, set_link, stop, switch_disks, system_powerdown, system_reset,
+    connect_channel, cont, cpu_threads, device_id, disk_id, eject, getfd, has_gdb, limit_disk, nic_id, node_id,
+    query_block_stats, query_chardevs, query_cpus, query_status, quit, remove_gdb_line, remove_layer, remove_layer_fd,
+    replace_serial, resize_disk, serial_id, serve_gdb, set_link, stop, switch_disks, system_powerdown, system_reset,
 };
 pub use parse::{Bad, Event, LONGEST_LINE, Line, Reader, Reason, Reply, parse};

@@ -196,3 +196,14 @@ pub struct MachineEject {
     /// The disk that is its CD.
     pub disk: Ref,
 }
+
+/// How a machine's CPUs are arranged; the product of the three is their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// Sockets.
+    pub sockets: u16,
+    /// Cores of a socket.
+    pub cores: u16,
+    /// Threads of a core.
+    pub threads: u16,
+}

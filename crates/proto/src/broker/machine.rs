@@ -1,6 +1,6 @@
 //! Machines.
 
-use super::{Board, BoardDraft, Bus, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Ref, Screen, ScreenDraft};
+use super::{Board, BoardDraft, Bus, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Ref, Screen, ScreenDraft, Topology};
 use crate::{CpuList, CpuPins, DiskId, Dsp, MachineId, MachineName, NicId, SerialPort, Share, Text};
 use serde::{Deserialize, Serialize};
 
@@ -220,6 +220,8 @@ pub struct Settings {
     pub gdb: Option<Gdb>,
     /// Controllers with names, at most 4; default none.
     pub controllers: Option<Vec<Bus>>,
+    /// How its CPUs are arranged; default `None`: one socket with as many cores, each of one thread.
+    pub topology: Option<Option<Topology>>,
 }
 
 /// Defines a machine.
@@ -340,6 +342,8 @@ pub struct MachineView {
     pub gdb: Gdb,
     /// Controllers with names.
     pub controllers: Vec<Bus>,
+    /// How its CPUs are arranged, if that was said.
+    pub topology: Option<Topology>,
 }
 
 /// A disk as a machine has it.

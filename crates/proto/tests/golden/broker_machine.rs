@@ -63,6 +63,7 @@ fn settings() -> Settings {
         serial: Some(vec![parse("2,speed=9600,nolog")]),
         gdb: Some(Gdb::Wait),
         controllers: Some(vec![Bus { name: parse("sata"), kind: BusKind::Ahci, slot: 0 }]),
+        topology: Some(Some(Topology { sockets: 1, cores: 1, threads: 2 })),
     }
 }
 
@@ -137,6 +138,7 @@ fn view() -> MachineView {
         serial: vec![parse("1"), parse("2,speed=9600,nolog")],
         gdb: Gdb::On,
         controllers: vec![Bus { name: parse("sata"), kind: BusKind::Nvme, slot: 20 }],
+        topology: Some(Topology { sockets: 1, cores: 2, threads: 1 }),
     }
 }
 

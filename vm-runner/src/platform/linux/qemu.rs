@@ -4,6 +4,7 @@ use super::super::{Happening, Kit};
 use crate::runner::Words;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -13,6 +14,7 @@ use skep_ipc::Watch;
 use skep_proto::runner::{DiskStats, DiskSwitch};
 use skep_proto::{DiskRates, Reason, Refusal};
 use skep_sys::{linux, msg, sock};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -39,6 +41,8 @@ enum Stage {
     Greeting,
     /// Asked to leave the greeting mode.
     Capabilities,
+    /// Asked which threads its virtual CPUs are.
+    Threads,
     /// Told to let the guest run.
     Continue,
     /// Done.
@@ -62,6 +66,8 @@ pub struct Engine {
     pub words: Words,
     /// The guest is not let run at first.
     waits: bool,
+    /// Virtual CPUs that are kept to one of the host's.
+    pins: BTreeMap<u16, u16>,
 }
 
 impl Engine {
@@ -83,7 +89,8 @@ impl Engine {
         // Our side must never wait; its side may.
         skep_sys::fd::set_nonblocking(errors_theirs.as_fd(), false)?;
         // What the runner has written there just now.
-        let waits = skep_engine_qemu::waits(&std::fs::read_to_string(skep_engine_qemu::CONFIG)?);
+        let config = std::fs::read_to_string(skep_engine_qemu::CONFIG)?;
+        let (waits, pins) = (skep_engine_qemu::waits(&config), skep_engine_qemu::pins(&config));
         let pid = super::exec::spawn(kit, &theirs, &errors_theirs)?;
         Ok(Self {
             pid,
@@ -99,6 +106,7 @@ impl Engine {
             ended: false,
             words,
             waits,
+            pins,
         })
     }
 
@@ -395,20 +403,20 @@ impl Engine {
                     _ => {}
                 }
             }
-            (Line::Reply(id, reply), Stage::Capabilities | Stage::Continue) if id == self.last_id => match reply {
+            (Line::Reply(id, reply), Stage::Capabilities | Stage::Threads | Stage::Continue) if id == self.last_id => match reply
+            {
                 Reply::Refused(why) => self.give_up(&format!("QMP: {why}")),
                 Reply::Done(_) if self.stage == Stage::Capabilities => {
                     // It has read its files. They stay in its memory, not in the cell's.
                     for file in Self::FILES {
                         let _ = std::fs::remove_file(file);
                     }
-                    if self.waits {
-                        self.stage = Stage::Up;
-                        self.happened.push(Happening::Paused);
-                    } else {
-                        self.go_on(Stage::Continue, qmp::cont);
-                    }
+                    if self.pins.is_empty() { self.let_run() } else { self.go_on(Stage::Threads, qmp::query_cpus) }
                 }
+                Reply::Done(answer) if self.stage == Stage::Threads => match self.pin(&qmp::cpu_threads(&answer)) {
+                    Ok(()) => self.let_run(),
+                    Err(why) => self.give_up(&why),
+                },
                 Reply::Done(_) => {
                     self.stage = Stage::Up;
                     self.happened.push(Happening::Running);
@@ -417,6 +425,26 @@ impl Engine {
             (Line::Reply(id, reply), Stage::Up) => self.answer = Some((id, reply)),
             (Line::Reply(..), _) => self.give_up("QMP: an answer to nothing"),
         }
+    }
+
+    fn let_run(&mut self) {
+        if self.waits {
+            self.stage = Stage::Up;
+            self.happened.push(Happening::Paused);
+        } else {
+            self.go_on(Stage::Continue, qmp::cont);
+        }
+    }
+
+    /// QEMU may not do it itself. What it says of its threads is its word; whatever it names is in this cell, and could be no other's.
+    fn pin(&self, threads: &BTreeMap<u16, i32>) -> Result<(), String> {
+        for (vcpu, cpu) in &self.pins {
+            let thread = threads.get(vcpu).ok_or_else(|| format!("it has no thread for virtual CPU {vcpu}"))?;
+            let mut set = CpuSet::new();
+            let pinned = set.set(usize::from(*cpu)).and_then(|()| sched_setaffinity(Pid::from_raw(*thread), &set));
+            pinned.map_err(|e| format!("virtual CPU {vcpu} cannot be kept to CPU {cpu}: {e}"))?;
+        }
+        Ok(())
     }
 
     fn go_on(&mut self, stage: Stage, command: impl FnOnce(u64) -> String) {
