@@ -32,7 +32,7 @@ SYSUSERSDIR?=	$(PREFIX)/lib/sysusers.d
 TMPFILESDIR?=	$(PREFIX)/lib/tmpfiles.d
 
 SERVICES=	broker api-frontend storage-helper net-helper vm-runner
-PROGRAMS=	$(SERVICES) console-proxy guest-services image-fetcher iscsi-initiator
+PROGRAMS=	$(SERVICES) console-proxy guest-services image-fetcher iscsi-initiator disk-server
 RC=		skep_broker skep_api_frontend skep_storage_helper skep_net_helper skep_vm_runner skep_guests
 UNITS=		skep.target skep-prepare.service skep-guests.service skep-broker.service skep-api-frontend.service \
 		skep-storage-helper.service skep-net-helper.service skep-vm-runner.service
@@ -44,7 +44,7 @@ FILL=		sed -e 's|%%BINDIR%%|$(BINDIR)|g' -e 's|%%LIBEXECDIR%%|$(LIBEXECDIR)|g' -
 
 all:
 	$(CARGO) build $(CARGOFLAGS) --bins -p skep -p skep-broker -p skep-api-frontend -p skep-storage-helper -p skep-net-helper \
-		-p skep-vm-runner -p skep-console-proxy -p skep-guest-services -p skep-image-fetcher -p skep-iscsi-initiator
+		-p skep-vm-runner -p skep-console-proxy -p skep-guest-services -p skep-image-fetcher -p skep-iscsi-initiator -p skep-disk-server
 
 install: install-common install-$(OS)
 

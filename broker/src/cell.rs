@@ -6,6 +6,7 @@ use crate::db::disks::Disks;
 use crate::db::iscsi::Iscsi;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::Nics;
+use crate::disk_servers;
 use crate::helpers::{Lent, PATIENCE, ask};
 use crate::layers;
 use crate::life::{Found, Input};
@@ -23,7 +24,7 @@ use skep_proto::runner::{
     self, Configure, End, GrowDisk, Kill, Leave, LimitDisk, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status,
     SwitchDisks, TakePort, TakeSerial, Watch,
 };
-use skep_proto::storage::{DiskKind, LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
+use skep_proto::storage::{DiskKind, DiskOpened, LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
 use skep_proto::{Call, CpuList, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
@@ -91,6 +92,7 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
     host.limits.extend(found.limits.iter().filter_map(|name| skep_machine::Limit::named(name.as_str())));
     let mut model = spec.model(machine.id)?;
     model.firmware_order = spec.own_order;
+    disk_servers::hide(&mut model);
     if spec.boot == Boot::Uefi && !host.uefi {
         return Err(Refusal::new(Reason::FirmwareMissing, &object));
     }
@@ -179,10 +181,20 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         }
         let under = spec.layers.iter().find(|layers| layers.slot == slot);
         let top = under.map_or(disk.disk, |layers| layers.top);
-        let (file, most) = open(broker, who, OpenDisk { disk: top, ..OpenDisk::from(disk) }, name.as_str()).await?;
-        file_limit = file_limit.max(most);
+        let (file, opened) = open(broker, who, OpenDisk { disk: top, ..OpenDisk::from(disk) }, name.as_str()).await?;
+        let object = format!("disk {name}");
+        let below = layers::open(broker, who, under, disk.flags).await.map_err(|r| about(r, &object))?;
+        if disk_servers::serves(disk.kind) {
+            let place = (slot, disk);
+            let served = disk_servers::start(broker, who, &machine, spec, place, (file, opened), below).await;
+            parts.push((FdRole::Disk(slot), served.map_err(|r| about(r, &object))?));
+            continue;
+        }
+        if !disk.read_only {
+            file_limit = file_limit.max(opened.most);
+        }
         parts.push((FdRole::Disk(slot), file));
-        layers.extend(layers::open(broker, who, under, disk.flags).await.map_err(|r| about(r, &format!("disk {name}")))?);
+        layers.extend(below);
     }
     let log = OpenLogWriter { machine: id, log: LogKind::Hypervisor };
     let (_, [log, _]) = broker.storage.call(who, log).await.map_err(|r| about(r, &object))?;
@@ -281,12 +293,10 @@ impl From<&Disk> for OpenDisk {
     }
 }
 
-/// Opens a disk; gives the bytes that a guest may make of its file, too.
-async fn open(broker: &Broker, who: &Who, call: OpenDisk, name: &str) -> Result<(OwnedFd, u64), Refusal> {
-    let read_only = call.read_only;
-    let answer = broker.storage.call(who, call).await;
-    let (opened, [file]) = answer.map_err(|r| about(r, &format!("disk {name}")))?;
-    Ok((file, if read_only { 0 } else { opened.most }))
+/// Opens a disk.
+async fn open(broker: &Broker, who: &Who, call: OpenDisk, name: &str) -> Result<(OwnedFd, DiskOpened), Refusal> {
+    let (opened, [file]) = broker.storage.call(who, call).await.map_err(|r| about(r, &format!("disk {name}")))?;
+    Ok((file, opened))
 }
 
 async fn start_console(
@@ -447,10 +457,19 @@ pub async fn clear(
     let (mut kill, mut pause) = (!left, BACK_OFF.0);
     loop {
         let swept = async {
+            let row = broker.read(|db| db.machine(machine))?;
             if kill {
+                // One that waits for a disk cannot be killed.
+                if let Some(row) = &row {
+                    disk_servers::end(broker, who, row).await?;
+                }
                 broker.cells.call(who, KillCell { machine }).await?;
             }
-            broker.cells.call(who, SweepCell { machine }).await
+            broker.cells.call(who, SweepCell { machine }).await?;
+            match &row {
+                Some(row) => disk_servers::end(broker, who, row).await,
+                None => Ok(()),
+            }
         };
         match swept.await {
             Ok(_) => break,

@@ -6,6 +6,7 @@ mod actor;
 mod broker;
 mod cell;
 mod db;
+mod disk_servers;
 mod helpers;
 mod jobs;
 mod layers;

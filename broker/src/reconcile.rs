@@ -12,6 +12,7 @@ use crate::db::snapshots::Snapshots;
 use crate::db::switches::Switches;
 use crate::db::whole::{Whole, Wholes};
 use crate::db::{Fault, Who};
+use crate::disk_servers;
 use crate::life::{Found, Input};
 use crate::requests::machine_jobs::doom;
 use crate::requests::switch::{bridge, gateway};
@@ -113,6 +114,9 @@ impl Broker {
         for machine in alive.into_keys().filter(|cell| !self.fetches.has(*cell)) {
             // Begun by this broker, since it listed machines: it is known by now.
             if self.read(|db| db.machine(machine))?.is_some_and(|m| m.slot.is_some()) {
+                continue;
+            }
+            if disk_servers::has(self, machine)? {
                 continue;
             }
             self.warn(who.trace, format_args!("a cell of machine {machine}, which is not known to run: it is swept"));

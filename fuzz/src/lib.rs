@@ -5,6 +5,7 @@ mod guest;
 
 pub use guest::{event, guest};
 
+pub use skep_disk_server::fuzz_served as served;
 pub use skep_storage_helper::{fuzz_packed as packed, fuzz_vhd as vhd, fuzz_vhdx as vhdx, fuzz_vmdk as vmdk};
 
 use skep_proto::broker::{Broker, EventView};
@@ -35,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("fetch", fetch),
     ("signature", signature),
     ("iscsi", iscsi),
+    ("served", served),
     ("upload", upload),
     ("volumes", volumes),
     ("variables", variables),

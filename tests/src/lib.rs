@@ -12,6 +12,7 @@ pub mod host;
 pub mod https;
 pub mod iscsi;
 pub mod platform;
+pub mod qcow2;
 pub mod scene;
 pub mod shares;
 pub mod ssh;

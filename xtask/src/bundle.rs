@@ -121,6 +121,7 @@ fn check(dir: &Path) -> Result<()> {
         "skep-guest-services",
         "skep-image-fetcher",
         "skep-iscsi-initiator",
+        "skep-disk-server",
     ] {
         let bytes = fs::read(dir.join("bin").join(program)).with_context(|| program.to_owned())?;
         // The interpreter's name tells a FreeBSD program.

@@ -56,8 +56,11 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
 /// Who runs the machines.
 pub const HYPERVISOR: Hypervisor = Hypervisor::Bhyve;
 
-/// Whether disks can stand on layers: bhyve reads raw files and volumes.
+/// Whether any disk can stand on layers, and do so while its machine runs: bhyve reads raw files and volumes, and QCOW2 by a server alone.
 pub const LAYERS: bool = false;
+
+/// Whether QCOW2 disks are served to it by processes of their own.
+pub const SERVES: bool = true;
 
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {

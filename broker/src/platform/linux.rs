@@ -46,6 +46,9 @@ pub const HYPERVISOR: Hypervisor = Hypervisor::Qemu;
 /// Whether disks can stand on layers.
 pub const LAYERS: bool = true;
 
+/// Whether QCOW2 disks are served to it by processes of their own.
+pub const SERVES: bool = false;
+
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {
     HostCapabilities::qemu(memory_mib)

@@ -70,7 +70,9 @@ pub(super) fn plan(db: &impl Layers, from: &DiskRow, to: DiskId, size: u64, how:
     }
     // An ISO image is read as it is, by machines and people.
     let stays = (from.image.is_some() && !from.iso) || how.held;
-    if stays && !how.full && !how.reflink && platform::LAYERS && layers.len() <= LAYERS {
+    // bhyve has QCOW2 served, which costs: there a raw image is copied, and only what is QCOW2 anyhow stands on another.
+    let stands = platform::LAYERS || platform::SERVES && from.kind == DiskKind::Qcow2;
+    if stays && !how.full && !how.reflink && stands && layers.len() <= LAYERS {
         let size = size.next_multiple_of(512).max(SMALLEST);
         let call = CreateDisk { disk: to, kind: DiskKind::Qcow2, size };
         return Ok(Plan { kind: DiskKind::Qcow2, base: Some(top), way: Way::Upon(call) });

@@ -4,6 +4,7 @@ use crate::broker::Broker;
 use crate::cell;
 use crate::db::Who;
 use crate::db::disks::{DiskRow, Disks};
+use crate::disk_servers;
 use skep_machine::Ability;
 use skep_proto::broker::DiskRatesDraft;
 use skep_proto::{DiskRates, Reason, Refusal};
@@ -21,7 +22,8 @@ pub(super) fn edited(disk: &DiskRow, draft: DiskRatesDraft) -> Result<DiskRates,
     let object = format!("disk {}", disk.name);
     new.check().map_err(|bad| Refusal::new(Reason::InvalidValue, &object).field(&format!("rates.{}", bad.field)).note(bad))?;
     let host = crate::platform::capabilities(0);
-    if new != DiskRates::default() && !host.abilities.contains(&Ability::DiskRates) {
+    let held = host.abilities.contains(&Ability::DiskRates) || disk_servers::serves(disk.kind);
+    if new != DiskRates::default() && !held {
         let refusal = Refusal::new(Reason::Unsupported, object).field("rates");
         return Err(refusal.note(Ability::DiskRates.why(host.hypervisor)));
     }

@@ -375,6 +375,7 @@ impl Service<Cell> for FakeSpawner {
                 fds.into_iter().for_each(|[channel]| super::fetches::fetcher(channel));
                 Ok((cell::Started { pid: 4 }, []))
             }),
+            CellRequest::StartDiskServer(c) => act!(ask, c, fate, |_, _| Ok((cell::Started { pid: 5 }, [memory()]))),
             CellRequest::KillCell(c) => act!(ask, c, fate, |c: cell::KillCell, _| {
                 let mut state = world.lock();
                 state.cells.remove(&c.machine);

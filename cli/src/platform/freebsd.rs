@@ -69,6 +69,12 @@ pub fn checks(prefixes: &[&Path], root: bool) -> Vec<Check> {
         module("guests kept apart", c"ng_bpf", Found::Weaker),
         subnets(),
         Check::new(
+            "QCOW2 disks",
+            is(Path::new("/dev/ggctl").exists(), Found::Weaker),
+            "geom_gate(4)",
+            "kldload geom_gate; sysrc kld_list+=geom_gate",
+        ),
+        Check::new(
             "ZFS volumes",
             is(Path::new("/dev/zfs").exists(), Found::Weaker),
             "/dev/zfs",

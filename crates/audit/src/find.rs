@@ -5,7 +5,7 @@ use crate::platform::{Kernel, Listener};
 use crate::report::{Line, Process, Report, Verdict};
 use crate::{Error, Options, check};
 use skep_proto::MachineId;
-use skep_rights::{Process as Table, hypervisor, net, storage};
+use skep_rights::{Process as Table, disk, hypervisor, net, storage};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,8 @@ impl Subject {
         } else if self.table.name == storage::JOB.name {
             // A fork of its parent, in all that this one is in.
             storage::TABLE.name
+        } else if self.table.name == disk::READER.name {
+            disk::TABLE.name
         } else {
             self.table.name
         };
@@ -138,7 +140,7 @@ fn same_path(a: &Path, b: &Path) -> bool {
     a == b || a.file_name() == b.file_name() && real(a).is_some_and(|a| real(b) == Some(a))
 }
 
-/// Runners, their hypervisors, console-proxies, guest-services of switches, image-fetchers, and iscsi-initiators.
+/// Runners, their hypervisors, console-proxies, guest-services of switches, image-fetchers, iscsi-initiators, and disk-servers.
 fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects: &mut Vec<Subject>) -> Result<(), Error> {
     let ids = |below: &str| {
         let directory = options.run.join(below);
@@ -170,9 +172,17 @@ fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects
         };
         // A switch's, a fetch's and an iSCSI disk's have the place of a console-proxy, in a cell by their id. Their programs lie in a root that none can write to.
         let program = kernel.facts(pid)?.map(|facts| facts.program).unwrap_or_default();
-        let others = [&skep_rights::services::TABLE, &skep_rights::fetcher::TABLE, &skep_rights::initiator::TABLE];
+        use skep_rights::{fetcher, initiator, services};
+        let others = [&services::TABLE, &fetcher::TABLE, &initiator::TABLE, &disk::TABLE];
         let table = others.into_iter().find(|table| program.ends_with(table.program)).unwrap_or(&skep_rights::console::TABLE);
         subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes });
+        if table.name == disk::TABLE.name {
+            // One: another would hold what its table does not know.
+            for pid in kernel.cell_mates(pid)? {
+                let table = &disk::READER;
+                subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes: Vec::new() });
+            }
+        }
     }
     Ok(())
 }

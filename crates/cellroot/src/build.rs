@@ -24,7 +24,7 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
     let search = Search { prefixes };
     let (machine, missing) = machine_files(config, &search)?;
     let mut console = Files::new();
-    for program in [CONSOLE_PROXY, GUEST_SERVICES, IMAGE_FETCHER, ISCSI_INITIATOR] {
+    for program in [CONSOLE_PROXY, GUEST_SERVICES, IMAGE_FETCHER, ISCSI_INITIATOR].iter().chain(platform::SERVERS) {
         our_program(config, &search, &mut console, program)?;
     }
     let mut entries = Vec::new();

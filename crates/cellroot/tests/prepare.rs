@@ -16,7 +16,14 @@ fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
     let programs = dir.path().join("programs");
     fs::create_dir(&programs).unwrap();
-    for name in ["skep-vm-runner", "skep-console-proxy", "skep-guest-services", "skep-image-fetcher", "skep-iscsi-initiator"] {
+    for name in [
+        "skep-vm-runner",
+        "skep-console-proxy",
+        "skep-guest-services",
+        "skep-image-fetcher",
+        "skep-iscsi-initiator",
+        "skep-disk-server",
+    ] {
         fs::copy(std::env::current_exe().unwrap(), programs.join(name)).unwrap();
     }
     let config = Config { state: dir.path().join("state"), prefixes: vec![dir.path().join("prefix")], programs };

@@ -169,7 +169,7 @@ impl Ability {
                 "bhyve cannot pull a guest's cable, so that the guest would keep its former address; stop the machine first"
             }
             (Self::DiskRates, Hypervisor::Bhyve) => {
-                "bhyve holds no disk to a rate; `skep vm set --read-bps` and the like hold the whole machine (rctl)"
+                "bhyve holds no disk to a rate, but those of kind qcow2 are held to theirs by what serves them; `skep vm set --read-bps` and the like hold the whole machine (rctl)"
             }
             (Self::DiskGrowth, Hypervisor::Bhyve) => {
                 "bhyve's files keep the limit that they had at its start, whatever its guest is told; stop the machine first"

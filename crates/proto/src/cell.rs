@@ -1,8 +1,8 @@
 //! The spawner (`skep-vm-runner`): makes cells, starts runners, console-proxies, guest-services and iscsi-initiators in them, sweeps what is left.
 
 use crate::{
-    CpuList, DiskId, Dsp, MAX_FDS, MachineId, NoFds, OneFd, SerialPort, Share, ShareName, SoundDevice, SwitchId, UpTo,
-    names::Text, protocol::protocol,
+    CpuList, DiskId, DiskRates, Dsp, MAX_FDS, MachineId, NoFds, OneFd, SerialPort, Share, ShareName, SoundDevice, SwitchId, UpTo,
+    names::Text, protocol::protocol, storage::DiskKind,
 };
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +132,27 @@ pub struct StartInitiator {
     pub number: u16,
 }
 
+/// FreeBSD: makes a device of the host, and starts the process that serves a QCOW2 disk through it, in a cell of one process that counts as
+/// the console-proxy of a machine with the disk's id, as [`StartServices`]; with that cell the device goes. Descriptors: the disk's file,
+/// then what each stands on. The answer's is the device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartDiskServer {
+    /// Which disk.
+    pub disk: DiskId,
+    /// Number of its machine's uids: it gets that of the console-proxy.
+    pub slot: u16,
+    /// Bytes of the disk.
+    pub size: u64,
+    /// Whether nobody writes to it.
+    pub read_only: bool,
+    /// Bytes that its file may come to have.
+    pub file_limit: u64,
+    /// What it is held to.
+    pub rates: DiskRates,
+    /// How its files are kept, in the order of the descriptors.
+    pub kinds: Vec<DiskKind>,
+}
+
 /// A started process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
@@ -225,7 +246,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 7, oldest 7, CellRequest {
+    Cell = "vm-runner", version 8, oldest 8, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [UpTo<12>] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];
@@ -236,5 +257,6 @@ protocol! {
         7 StartServices [NoFds] => Started [NoFds];
         8 StartFetcher [OneFd] => Started [NoFds];
         9 StartInitiator [UpTo<1>] => Started [NoFds];
+        10 StartDiskServer [UpTo<MAX_FDS>] => Started [OneFd];
     }
 }

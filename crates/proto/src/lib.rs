@@ -13,6 +13,7 @@ pub mod broker;
 pub mod cell;
 pub mod console;
 mod cpus;
+mod disk_order;
 pub mod fetch;
 mod forward;
 pub mod ids;
@@ -37,6 +38,7 @@ pub mod vars;
 pub mod wire;
 
 pub use cpus::{BadCpus, CpuList, CpuPins};
+pub use disk_order::DiskOrder;
 pub use forward::{BadForward, Forward, Forwards, Port, Transport};
 pub use ids::{DiskId, GroupId, InstanceId, MachineId, NicId, OperationId, RequestId, SnapshotId, SwitchId, TraceId, UserId};
 pub use line::{BadPort, SPEEDS, SerialPort};

@@ -89,6 +89,14 @@ pub static TABLE: Process = Process {
             why: "FreeBSD: ZFS volumes that storage-helper opened, likewise",
         },
         Descriptor {
+            name: "served disk in passing",
+            kind: FdKind::Device("skep/"),
+            most: Most::Many,
+            rights: &["READ", "WRITE", "SEEK", "FSTAT", "FSYNC", "IOCTL", "EVENT", "FPATHCONF"],
+            ioctls: &[],
+            why: "FreeBSD: devices that disk-servers serve, likewise",
+        },
+        Descriptor {
             name: "tap in passing",
             kind: FdKind::Device("net/tun"),
             most: Most::Many,

@@ -244,6 +244,14 @@ const DESCRIPTORS: &[Descriptor] = &[
         why: "FreeBSD: a disk that is a ZFS volume, likewise",
     },
     Descriptor {
+        name: "served disk",
+        kind: FdKind::Device("skep/"),
+        most: Most::Many,
+        rights: super::runner::DEVICE,
+        ioctls: super::runner::DISK_IOCTLS,
+        why: "FreeBSD: a QCOW2 disk, served by a disk-server",
+    },
+    Descriptor {
         name: "variable store",
         kind: FdKind::File("firmware"),
         most: Most::N(2),

@@ -9,6 +9,7 @@ mod table;
 
 pub mod broker;
 pub mod console;
+pub mod disk;
 pub mod fetcher;
 pub mod frontend;
 pub mod hypervisor;
@@ -38,6 +39,8 @@ pub const ALL: &[&Process] = &[
     &services::TABLE,
     &fetcher::TABLE,
     &initiator::TABLE,
+    &disk::TABLE,
+    &disk::READER,
 ];
 
 /// What else is used in place of a table of [`ALL`], and when. Each has all that its table has.

@@ -28,6 +28,8 @@ const LOADER: &str = "/boot/loader.efi";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/shells";
 
+/// Prints `N in M cores`: how many CPUs the guest has.
+pub const COUNT_CPUS: &str = "echo $(sysctl -n kern.smp.cpus) in $(sysctl -n kern.smp.cores) cores";
 /// Why an ordinary user cannot have machines here; none: he can.
 pub const ORDINARY_USER: Option<&str> = Some("only root makes jails");
 /// Whether the hypervisor can be paused.
@@ -133,11 +135,12 @@ fn lines(program: &str, args: &[&str]) -> Result<Vec<String>> {
 /// See [`crate::Snapshot`].
 pub fn things(mark: &str, instance: &str) -> BTreeSet<String> {
     // What is asked, how, and by what a line of the answer is known as the suite's.
-    let asked: [(&str, &str, &[&str], String); 7] = [
+    let asked: [(&str, &str, &[&str], String); 8] = [
         ("link", "ifconfig", &["-l"], format!("sk{instance}")),
         ("mount", "mount", &["-p"], mark.to_owned()),
         ("jail", "jls", &["-d", "name"], format!("skep-{instance}")),
         ("vmm instance", "ls", &["/dev/vmm"], format!("sk{instance}")),
+        ("served disk", "ls", &["/dev/skep"], instance.to_owned()),
         ("limit", "rctl", &[], format!("skep-{instance}")),
         ("socket", "sockstat", &["-u"], mark.to_owned()),
         ("process", "ps", &["-axww", "-o", "args="], mark.to_owned()),

@@ -18,6 +18,8 @@ pub const POWER_OFF: &str = "poweroff -f";
 pub const POWERED_OFF: &str = "reboot: Power down";
 /// Prints `mem-N-`, where N is the guest's memory in units of 16 MiB: its kernel keeps some for itself.
 pub const MEMORY: &str = "echo mem-$(( ($(grep MemTotal /proc/meminfo | tr -dc 0-9) + 46000) / 16384 ))-";
+/// Prints `N in M cores`: how many CPUs the guest has.
+pub const COUNT_CPUS: &str = "echo $(grep -c ^processor /proc/cpuinfo) in $(cat /sys/devices/system/cpu/cpu*/topology/core_cpus_list | sort -u | grep -c .) cores";
 /// The hypervisor's name below a cell's root.
 pub const HYPERVISOR: &str = "usr/bin/qemu-system-x86_64";
 /// The firmware's name below a cell's root.

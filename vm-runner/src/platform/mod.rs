@@ -61,6 +61,16 @@ pub struct SharePlan {
     pub read_only: bool,
 }
 
+/// A device of the host that awaits whoever serves it.
+pub struct Gate {
+    /// Its number.
+    pub unit: u32,
+    /// What takes and answers its requests.
+    pub control: OwnedFd,
+    /// The device, open.
+    pub device: OwnedFd,
+}
+
 /// A started program.
 pub struct Made {
     /// Its process id on the host.
@@ -79,6 +89,8 @@ pub trait CellHost {
     fn look(&self, path: &str) -> io::Result<()>;
     /// Makes a cell and starts a program as its first process. After a refusal nothing is left.
     fn start(&mut self, plan: &Plan<'_>) -> Result<Made, Refusal>;
+    /// Makes a device of `size` bytes that goes with the cell `cell`; nothing of the host has looked at what will be in it.
+    fn gate(&mut self, cell: MachineId, size: u64, read_only: bool) -> io::Result<Gate>;
     /// Ends the process that listens at the other end of `socket`, and waits until it and its cell are gone.
     fn end(&mut self, machine: MachineId, socket: BorrowedFd<'_>) -> Result<(), Refusal>;
     /// Waits until the process that listens at the other end of `socket` ends by itself, a moment at most.

@@ -122,7 +122,7 @@ impl Spawner {
     }
 
     /// Starts what is no hypervisor, in a cell that holds little more than its program.
-    fn start_alone(
+    pub(super) fn start_alone(
         &mut self, machine: MachineId, program: &'static str, args: Vec<String>, identity: Option<u32>, fds: &[OwnedFd],
     ) -> Result<(Started, NoFds), Refusal> {
         let path = self.console_socket(machine);
@@ -159,7 +159,7 @@ impl Spawner {
     }
 
     /// The uid of a slot's hypervisor (0) or console-proxy (1).
-    fn identity(&self, slot: u16, which: u32) -> Result<Option<u32>, Refusal> {
+    pub(super) fn identity(&self, slot: u16, which: u32) -> Result<Option<u32>, Refusal> {
         if slot >= SLOTS {
             return Err(Refusal::new(Reason::InvalidValue, format_args!("slot {slot}")).note(format_args!("less than {SLOTS}")));
         }
@@ -215,7 +215,7 @@ fn bind(machine: MachineId, path: &std::path::Path) -> Result<OwnedFd, Refusal> 
     skep_sys::sock::bind_seqpacket(path, 0o660).map_err(|e| Refusal::io(object, "bind the socket", &e))
 }
 
-fn kind_of(machine: MachineId, fd: BorrowedFd<'_>) -> Result<SFlag, Refusal> {
+pub(super) fn kind_of(machine: MachineId, fd: BorrowedFd<'_>) -> Result<SFlag, Refusal> {
     let stat = fstat(fd).map_err(|e| Refusal::io(format_args!("machine {machine}"), "fstat", &e.into()))?;
     Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)
 }

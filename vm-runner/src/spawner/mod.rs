@@ -1,6 +1,7 @@
 //! The spawner: makes cells, starts console-proxies, sweeps what is left of them. Knows no hypervisor's flags.
 
 mod cells;
+mod disks;
 mod make;
 mod shares;
 
@@ -105,6 +106,7 @@ impl Service<Cell> for Spawner {
             CellRequest::StartServices(c) => ask.answer(c, |_, c, []| self.start_services(&c)),
             CellRequest::StartInitiator(c) => ask.answer(c, |_, c, fds| self.start_initiator(&c, fds)),
             CellRequest::StartFetcher(c) => ask.answer(c, |_, c, fds| self.start_fetcher(&c, &fds)),
+            CellRequest::StartDiskServer(c) => ask.answer(c, |_, c, fds| self.start_disk_server(c, fds)),
             CellRequest::KillCell(c) => ask.answer(c, |_, c, []| self.kill_cell(c.machine)),
             CellRequest::SweepCell(c) => ask.answer(c, |_, c, []| self.sweep_cell(c.machine)),
             CellRequest::ListCells(c) => ask.answer(c, |_, c, []| self.list_cells(c.after)),

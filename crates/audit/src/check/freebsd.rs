@@ -156,8 +156,8 @@ fn jail_shown(jail: &Jail) -> String {
 
 /// Whether the jail is one with a hypervisor.
 fn runs_guests(table: &Process) -> bool {
-    use skep_rights::{console, fetcher, initiator, services};
-    let others = [&console::TABLE, &services::TABLE, &fetcher::TABLE, &initiator::TABLE];
+    use skep_rights::{console, disk, fetcher, initiator, services};
+    let others = [&console::TABLE, &services::TABLE, &fetcher::TABLE, &initiator::TABLE, &disk::TABLE, &disk::READER];
     !others.iter().any(|other| other.name == table.name)
 }
 

@@ -9,6 +9,9 @@ use skep_rights::{Process, Root, Uid};
 use skep_service::{FETCHES, INITIATORS, Ids, Role, SWITCHES};
 use std::os::unix::fs::MetadataExt;
 
+/// What has a machine's second uid.
+const BESIDE: [&Process; 3] = [&skep_rights::console::TABLE, &skep_rights::disk::TABLE, &skep_rights::disk::READER];
+
 /// uid, gid, groups.
 pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Options) -> Line {
     let found = shown(facts);
@@ -34,14 +37,15 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
                     let first = SWITCHES + FETCHES;
                     (is_behind_machines(ids, own, first..first + INITIATORS), "iSCSI disk")
                 }
-                Uid::Own | Uid::PerMachine => {
-                    (is_machines(ids, own, subject.table.name == skep_rights::console::TABLE.name), "machine")
-                }
+                Uid::Own | Uid::PerMachine => (is_machines(ids, own, is_beside(subject.table)), "machine"),
             };
             if !right {
                 differences.push(format!("uid {own} is not one of a {whose}'s"));
             }
-            if others.iter().any(|other| other.uids.contains(&own)) {
+            // A machine's console-proxy and what serves its disks have one uid, in jails of their own.
+            let apart =
+                |other: &&&Facts| !(is_beside(subject.table) && other.program != facts.program && besides(&other.program));
+            if others.iter().filter(apart).any(|other| other.uids.contains(&own)) {
                 differences.push(format!("uid {own} is another process's, too"));
             }
             format!("one of its own from {}", ids.machines())
@@ -110,6 +114,16 @@ fn role(name: &str) -> Option<Role> {
 fn is_machines(ids: &Ids, uid: u32, proxy: bool) -> bool {
     let slots = 2 * u32::from(skep_service::SLOTS);
     uid.checked_sub(ids.machines()).is_some_and(|offset| offset < slots && (offset % 2 == 1) == proxy)
+}
+
+/// Whether it has a machine's second uid.
+fn is_beside(table: &Process) -> bool {
+    BESIDE.iter().any(|beside| beside.name == table.name)
+}
+
+/// Whether a program is that of a process which has a machine's second uid.
+fn besides(program: &str) -> bool {
+    BESIDE.iter().any(|beside| program.ends_with(beside.program))
 }
 
 /// Behind those of all slots.

@@ -19,6 +19,9 @@ const fn base(path: &'static str, what: &'static str, program: bool) -> Item {
 /// Whose keyboard layouts there are, and where.
 pub const LAYOUTS: (skep_machine::Hypervisor, &str) = (skep_machine::Hypervisor::Bhyve, "/usr/share/bhyve/kbdlayout");
 
+/// Programs of ours beside machines that only this host has: bhyve reads no QCOW2.
+pub const SERVERS: &[&str] = &["skep-disk-server"];
+
 /// Everything but our own programs.
 pub const ITEMS: &[Item] = &[
     base(HYPERVISOR, "hypervisor", true),

@@ -22,6 +22,9 @@ const fn rom(path: &'static str) -> Item {
 /// Whose keyboard layouts there are, and where.
 pub const LAYOUTS: (skep_machine::Hypervisor, &str) = (skep_machine::Hypervisor::Qemu, "/usr/share/qemu/keymaps");
 
+/// Programs of ours beside machines that only this host has.
+pub const SERVERS: &[&str] = &[];
+
 /// Everything but our own programs.
 pub const ITEMS: &[Item] = &[
     Item { path: HYPERVISOR, what: "hypervisor", package: PACKAGE, program: true, required: true },

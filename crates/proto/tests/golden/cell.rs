@@ -3,7 +3,8 @@
 use super::{Golden, every, parse};
 use skep_proto::cell::*;
 use skep_proto::console::{self, AttachPort, AttachScreen, AttachSerial, Attached, Console, ConsoleState};
-use skep_proto::{Dsp, MachineId, Share, SoundDevice};
+use skep_proto::storage::DiskKind;
+use skep_proto::{DiskRates, Dsp, MachineId, Share, SoundDevice};
 
 const MACHINE: MachineId = MachineId::from_u128(9);
 
@@ -39,6 +40,16 @@ fn bytes_of_the_spawner_never_change() {
     golden.call(StartServices { switch: skep_proto::SwitchId::from_u128(3), number: 2 }, Started { pid: 4713 });
     golden.call(StartFetcher { disk: skep_proto::DiskId::from_u128(7), slot: 3 }, Started { pid: 4714 });
     golden.call(StartInitiator { disk: skep_proto::DiskId::from_u128(7), number: 5 }, Started { pid: 4715 });
+    let served = StartDiskServer {
+        disk: skep_proto::DiskId::from_u128(7),
+        slot: 3,
+        size: 1 << 30,
+        read_only: false,
+        file_limit: 1 << 31,
+        rates: DiskRates { read_bps: 1 << 20, write_bps: 0, read_iops: 0, write_iops: 100 },
+        kinds: vec![DiskKind::Qcow2, DiskKind::Raw],
+    };
+    golden.call(served, Started { pid: 4716 });
     golden.call(
         StartConsole { machine: MACHINE, slot: 1, ports: vec![parse("1"), parse("3,speed=9600,nolog")] },
         Started { pid: 4712 },

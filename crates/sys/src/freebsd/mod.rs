@@ -9,6 +9,7 @@ pub mod ask;
 pub mod bpf;
 pub mod cpu;
 pub mod devfs;
+pub mod ggate;
 pub mod jail;
 pub mod process;
 pub mod rctl;

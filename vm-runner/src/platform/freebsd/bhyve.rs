@@ -248,7 +248,7 @@ impl Engine {
 
     /// bhyve holds no disk to a rate.
     pub fn limit_disk(&mut self, slot: u8, _rates: DiskRates) -> Result<(), Refusal> {
-        Err(Refusal::new(Reason::Unsupported, format_args!("disk {slot}")).note("bhyve holds no disk to a rate"))
+        Err(Refusal::new(Reason::Unsupported, format_args!("disk {slot}")).note("a rate is kept from its next start on"))
     }
 
     /// It would look at a file that grew (blockif_register_resize_callback), but the limit of its files stands.

@@ -1,12 +1,13 @@
 //! FreeBSD: a jail makes the cell, bhyve runs in it. Two kinds of cell (FREEBSD 13 and 15), chosen by asking the host.
 
 mod bhyve;
+mod gate;
 mod jail;
 mod mounts;
 
 pub use bhyve::Engine;
 
-use super::{CellHost, Made, Plan};
+use super::{CellHost, Gate, Made, Plan};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skep_proto::cell::{Limits, Usage};
@@ -105,6 +106,16 @@ impl Host {
     fn vm_name(&self, machine: MachineId) -> String {
         let machine: String = format!("{:032x}", machine.as_u128()).chars().take(26).collect();
         format!("sk{}{machine}", self.instance)
+    }
+
+    /// Of the device that a disk-server serves, below `/dev`.
+    fn gate_name(&self, cell: MachineId) -> String {
+        format!("skep/{}-{cell}", self.instance)
+    }
+
+    /// Before the process that serves it: whoever waits for that one would wait for good.
+    fn take_gate(&self, cell: MachineId) -> Result<(), Refusal> {
+        gate::take(&self.gate_name(cell)).map_err(|e| Refusal::io(format_args!("machine {cell}"), "take its device away", &e))
     }
 
     fn remove_jail(&self, name: &str, console: bool) -> io::Result<()> {
@@ -253,7 +264,12 @@ impl CellHost for Host {
         result
     }
 
+    fn gate(&mut self, cell: MachineId, size: u64, read_only: bool) -> io::Result<Gate> {
+        gate::make(&self.gate_name(cell), size, read_only)
+    }
+
     fn end(&mut self, machine: MachineId, _socket: BorrowedFd<'_>) -> Result<(), Refusal> {
+        self.take_gate(machine)?;
         for console in [false, true] {
             self.remove_jail(&self.jail_name(machine, console), console)
                 .map_err(|e| Refusal::io(format_args!("machine {machine}"), "remove its jail", &e))?;
@@ -268,6 +284,7 @@ impl CellHost for Host {
     }
 
     fn sweep(&mut self, machine: MachineId) -> Result<(), Refusal> {
+        self.take_gate(machine)?;
         for console in [true, false] {
             self.try_sweep(machine, console)
                 .map_err(|e| Refusal::io(format_args!("machine {machine}"), "remove its jail and mounts", &e))?;

@@ -7,7 +7,7 @@ mod qemu;
 
 pub use qemu::Engine;
 
-use super::{CellHost, Made, Plan};
+use super::{CellHost, Gate, Made, Plan};
 use cgroup::Cgroups;
 use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -129,6 +129,10 @@ impl CellHost for Host {
                 Err(refusal)
             }
         }
+    }
+
+    fn gate(&mut self, _: MachineId, _: u64, _: bool) -> io::Result<Gate> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn end(&mut self, machine: MachineId, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
