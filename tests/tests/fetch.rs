@@ -226,6 +226,15 @@ fn a_list_counts_if_one_of_the_keys_that_were_given_signed_it() -> Result<()> {
         suite.ok(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
         ensure!(holds(&suite, name, &noise(102_400))?, "{name}: other bytes");
     }
+    // Disks and ISO images come as images do.
+    for what in ["disk", "iso"] {
+        let mut args = args(&format!("other-{what}"), "/SHA256.sig", None, &openpgp);
+        what.clone_into(&mut args[0]);
+        let (_, message) = suite.fails(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+        ensure!(message.contains("none of those that were given"), "{what}: {message}");
+        signify.clone_into(args.last_mut().context("no key")?);
+        suite.ok(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    }
     // A list that is signed says what an image must be.
     server.put("/a.img", Page::File(noise(99_999)));
     let args = args("other", "/SHA256", Some("/SHA256.gpg"), &openpgp);
