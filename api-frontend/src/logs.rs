@@ -4,6 +4,7 @@ use crate::limits::Place;
 use crate::services::Call;
 use skep_api::CHUNK;
 use skep_proto::broker::LogOpened;
+use skep_proto::marks::{MAGIC, Marks, TABLE};
 use skep_proto::{Refusal, UpTo};
 use skep_sys::changes::{Change, Changes};
 use std::fs::File;
@@ -38,8 +39,8 @@ pub(crate) enum Order {
 pub(crate) struct Wanted {
     /// So many of the last lines; none: all.
     pub tail: Option<u32>,
-    /// Lines from this time on, written as in the log.
-    pub since: Option<String>,
+    /// What came at this time or later, in nanoseconds since 1970.
+    pub since: Option<i64>,
     /// What is written later, too.
     pub follow: bool,
 }
@@ -63,7 +64,13 @@ impl Log {
         let newer = files.next().ok_or_else(|| io::Error::other("no file came"))?;
         let older = files.next();
         let known = older.as_ref().map_or(Ok(0), length)?;
-        let begin = (older.is_none(), 0).max(since(older.as_ref(), &newer, wanted)?).max(tail(older.as_ref(), &newer, wanted)?);
+        let (former, live) = (older.as_ref(), &newer);
+        let since = match (wanted.since, order) {
+            (None, _) => (false, 0),
+            (Some(time), Order::Turns) => marked_since(former, live, time)?,
+            (Some(time), Order::Moves) => written_since(former, live, &skep_service::iso8601(time))?,
+        };
+        let begin = (older.is_none(), 0).max(since).max(tail(former, live, order, wanted)?);
         let (in_newer, place) = begin;
         let (left, at) = if in_newer { (None, place) } else { (Some(place), 0) };
         Ok(Self { older, newer, order, left, at, known })
@@ -72,6 +79,15 @@ impl Log {
     /// The next piece; empty: there is no more for now.
     fn next(&mut self) -> io::Result<Vec<u8>> {
         loop {
+            if self.order == Order::Turns {
+                // Times are not text.
+                if let (Some(0), Some(older)) = (self.left, &self.older) {
+                    self.left = Some(text(older)?);
+                }
+                if self.at == 0 {
+                    self.at = text(&self.newer)?;
+                }
+            }
             if let (Some(place), Some(older)) = (self.left, &self.older) {
                 let piece = read(older, place)?;
                 if !piece.is_empty() {
@@ -113,15 +129,51 @@ fn read(file: &File, at: u64) -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
+/// Where the text of a machine's log begins: within the file, whoever wrote it.
+fn text(file: &File) -> io::Result<u64> {
+    let mut head = [0; MAGIC.len()];
+    let got = file.read_at(&mut head, 0)?;
+    Ok(if got == head.len() && head == MAGIC && length(file)? >= TABLE { TABLE } else { 0 })
+}
+
+/// The times of a machine's log. None: it has none, or they cannot be: all of it counts then.
+fn times(file: &File) -> io::Result<Option<Marks>> {
+    let mut table = vec![0; TABLE as usize];
+    let got = file.read_at(&mut table, 0)?;
+    table.truncate(got);
+    Ok(Marks::parse(&table))
+}
+
 /// Bytes of a file in which the beginning is looked for, from its end: a log is shorter, unless whoever writes it has been taken over.
 const SEARCHED: u64 = 16 << 20;
 
 /// Where to begin: whether in the newer file, and at which place.
 type Begin = (bool, u64);
 
+/// The first byte of a machine's log that came at that time or later, as far as its times say.
+fn marked_since(older: Option<&File>, newer: &File, time: i64) -> io::Result<Begin> {
+    let of_newer = times(newer)?;
+    let first = of_newer.as_ref().and_then(Marks::first_ns);
+    if let Some(older) = older.filter(|_| first.is_none_or(|first| first >= time)) {
+        match times(older)? {
+            None => return Ok((false, 0)),
+            Some(marks) => {
+                // After the last mark it may be of any time.
+                let at = marks.since(time).unwrap_or(marks.end());
+                if at < length(older)? {
+                    return Ok((false, at));
+                }
+            }
+        }
+    }
+    match of_newer {
+        None => Ok((true, 0)),
+        Some(marks) => Ok((true, marks.since(time).unwrap_or(marks.end()).min(length(newer)?))),
+    }
+}
+
 /// The first line of that time or a later one.
-fn since(older: Option<&File>, newer: &File, wanted: &Wanted) -> io::Result<Begin> {
-    let Some(time) = &wanted.since else { return Ok((false, 0)) };
+fn written_since(older: Option<&File>, newer: &File, time: &str) -> io::Result<Begin> {
     let older = older.into_iter().map(|file| (false, file));
     for (is_newer, file) in older.chain([(true, newer)]) {
         let mut at = length(file)?.saturating_sub(SEARCHED);
@@ -150,7 +202,7 @@ fn since(older: Option<&File>, newer: &File, wanted: &Wanted) -> io::Result<Begi
 }
 
 /// The first of the last lines.
-fn tail(older: Option<&File>, newer: &File, wanted: &Wanted) -> io::Result<Begin> {
+fn tail(older: Option<&File>, newer: &File, order: Order, wanted: &Wanted) -> io::Result<Begin> {
     let Some(mut lines) = wanted.tail else { return Ok((false, 0)) };
     if lines == 0 {
         return Ok((true, length(newer)?));
@@ -159,9 +211,10 @@ fn tail(older: Option<&File>, newer: &File, wanted: &Wanted) -> io::Result<Begin
     let mut is_last = true;
     for (is_newer, file) in [(true, newer)].into_iter().chain(older.map(|file| (false, file))) {
         let mut end = length(file)?;
-        let least = end.saturating_sub(SEARCHED);
+        let first = if order == Order::Turns { text(file)? } else { 0 };
+        let least = end.saturating_sub(SEARCHED).max(first);
         while end > least {
-            let begin = end.saturating_sub(CHUNK as u64);
+            let begin = end.saturating_sub(CHUNK as u64).max(first);
             let mut piece = read(file, begin)?;
             piece.truncate(usize::try_from(end - begin).unwrap_or(CHUNK));
             for (place, byte) in piece.iter().enumerate().rev() {
@@ -175,7 +228,7 @@ fn tail(older: Option<&File>, newer: &File, wanted: &Wanted) -> io::Result<Begin
             }
             end = begin;
         }
-        if least > 0 {
+        if least > first {
             return Ok((is_newer, least));
         }
     }
@@ -261,15 +314,12 @@ mod tests {
         file
     }
 
+    fn rest_bytes(log: &mut Log) -> Vec<u8> {
+        std::iter::from_fn(|| Some(log.next().expect("read")).filter(|piece| !piece.is_empty())).flatten().collect()
+    }
+
     fn rest(log: &mut Log) -> String {
-        let mut all = Vec::new();
-        loop {
-            let piece = log.next().expect("read");
-            if piece.is_empty() {
-                return String::from_utf8(all).expect("text");
-            }
-            all.extend(piece);
-        }
+        String::from_utf8(rest_bytes(log)).expect("text")
     }
 
     fn open(files: &[&File], order: Order, wanted: &Wanted) -> Log {
@@ -289,7 +339,8 @@ mod tests {
             assert_eq!(count(Wanted { tail: Some(lines), ..Wanted::default() }), lines.min(21) as usize, "{lines}");
         }
         for (second, lines) in [(0, 21), (5, 16), (9, 12), (10, 11), (19, 2), (20, 0)] {
-            let since = || Some(format!("2026-01-31T12:00:{second:02}.000000Z"));
+            let at = format!("2026-01-31T12:00:{second:02}.000000Z").parse::<prost_types::Timestamp>().expect("a time");
+            let since = || Some(at.seconds * 1_000_000_000);
             assert_eq!(count(Wanted { since: since(), ..Wanted::default() }), lines, "{second}");
             assert_eq!(count(Wanted { since: since(), tail: Some(3), follow: false }), lines.min(3), "{second}");
         }
@@ -310,7 +361,7 @@ mod tests {
         hollow.set_len((1 << 40) - 64 + text.len() as u64).expect("cut");
         let all = |wanted: Wanted| rest(&mut open(&[&hollow], Order::Moves, &wanted));
         assert_eq!(all(Wanted { tail: Some(1), ..Wanted::default() }), "2026-01-31T12:00:02.000000Z last\n");
-        let since = Some("2026-01-31T12:00:01.000000Z".to_owned());
+        let since = Some(1_769_860_801_000_000_000);
         assert_eq!(all(Wanted { since, ..Wanted::default() }), "2026-01-31T12:00:02.000000Z last\n");
         assert!(all(Wanted { tail: Some(100), ..Wanted::default() }).len() as u64 <= SEARCHED);
     }
@@ -328,6 +379,58 @@ mod tests {
         assert_eq!(rest(&mut log), "last of b\nfirst of a\n");
         b.set_len(0).and_then(|()| b.rewind()).and_then(|()| b.write_all(b"b\n")).expect("written");
         assert_eq!(rest(&mut log), "b\n");
+    }
+
+    /// A half as a machine's log has it: lines that came at these seconds.
+    fn half(lines: &[(i64, &str)]) -> File {
+        let file = tempfile::tempfile().expect("a file");
+        let mut timed = skep_service::Timed::open(file.try_clone().expect("a file").into());
+        lines.iter().for_each(|(second, line)| assert_eq!(timed.add(line.as_bytes(), second * 1_000_000_000), line.len()));
+        file
+    }
+
+    #[test]
+    fn what_came_since_a_time_is_found_in_both_halves() {
+        let (a, b) = (half(&[(10, "a\n"), (20, "b\n"), (30, "c\n")]), half(&[(40, "d\n"), (50, "e\n")]));
+        let all = |files: &[&File], wanted: Wanted| rest(&mut open(files, Order::Turns, &wanted));
+        let since = |second: i64| Wanted { since: Some(second * 1_000_000_000), ..Wanted::default() };
+        assert_eq!(all(&[&a, &b], Wanted::default()), "a\nb\nc\nd\ne\n");
+        for (second, text) in
+            [(0, "a\nb\nc\nd\ne\n"), (20, "b\nc\nd\ne\n"), (31, "d\ne\n"), (40, "d\ne\n"), (41, "e\n"), (51, "")]
+        {
+            assert_eq!(all(&[&a, &b], since(second)), text, "{second}");
+        }
+        assert_eq!(all(&[&a, &b], Wanted { tail: Some(1), ..since(20) }), "e\n");
+        assert_eq!(all(&[&a, &b], Wanted { tail: Some(4), ..since(31) }), "d\ne\n");
+        assert_eq!(all(&[&a, &b], Wanted { tail: Some(4), ..Wanted::default() }), "b\nc\nd\ne\n");
+        assert_eq!(all(&[&a, &b], Wanted { tail: Some(99), ..Wanted::default() }), "a\nb\nc\nd\ne\n");
+        // The half that was begun anew, and one that was never written.
+        assert_eq!(all(&[&half(&[]), &b], since(41)), "e\n");
+        assert_eq!(all(&[&b], since(41)), "e\n");
+        // What is not marked is of unknown time.
+        a.write_all_at(b"?\n", length(&a).expect("a length")).expect("written");
+        assert_eq!(all(&[&a, &b], since(31)), "?\nd\ne\n");
+        assert_eq!(all(&[&a, &b], since(41)), "e\n");
+        // Times that cannot be, and text of a former version, hide nothing.
+        b.write_all_at(&[0xff; 20], 16).expect("written");
+        assert_eq!(all(&[&b], since(51)), "d\ne\n");
+        assert_eq!(all(&[&file("former\n")], since(51)), "former\n");
+        // A table that was cut off is text, too, and ends nothing.
+        b.set_len(100).expect("cut");
+        assert_eq!(rest_bytes(&mut open(&[&b], Order::Turns, &since(51))).len(), 100);
+    }
+
+    #[test]
+    fn a_follower_gets_no_times() {
+        let (a, b) = (half(&[(1, "a\n")]), half(&[(2, "b\n")]));
+        let mut log = open(&[&a, &b], Order::Turns, &Wanted { since: Some(2_000_000_000), ..Wanted::default() });
+        assert_eq!(rest(&mut log), "b\n");
+        let mut timed = skep_service::Timed::open(a.try_clone().expect("a file").into());
+        timed.restart();
+        timed.add(b"again\n", 3_000_000_000);
+        assert_eq!(rest(&mut log), "again\n");
+        timed.add(b"more\n", 9_000_000_000);
+        assert_eq!(rest(&mut log), "more\n");
     }
 
     #[test]

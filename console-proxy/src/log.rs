@@ -1,18 +1,18 @@
-//! The log of the line: two files that take turns. What could not be written is counted, and marked where it is missing.
+//! The log of the line: two files that take turns, each with the times of what it holds. What could not be written is counted, and marked where it
+//! is missing.
 
 use nix::sys::stat::fstat;
-use nix::unistd::{Whence, ftruncate, lseek, write};
+use skep_service::{Timed, now_ns};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Bytes in a half.
+/// Bytes of text in a half.
 const HALF: u64 = 1 << 20;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Log {
-    halves: [OwnedFd; 2],
+    halves: [Timed; 2],
     second: bool,
-    written: u64,
     /// Bytes missing since the last mark.
     gap: u64,
     /// Bytes missing in all.
@@ -26,9 +26,7 @@ impl Log {
         // An empty half was never written, whatever its time.
         let time = |fd: &OwnedFd| fstat(fd).ok().filter(|s| s.st_size > 0).map(|s| (s.st_mtime, s.st_mtime_nsec));
         let second = time(second) > time(first);
-        let mut log = Self { halves, second, written: 0, gap: 0, unlogged: 0 };
-        log.written = lseek(log.half(), 0, Whence::SeekEnd).ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-        log
+        Self { halves: halves.map(Timed::open), second, gap: 0, unlogged: 0 }
     }
 
     /// Both files.
@@ -36,55 +34,42 @@ impl Log {
         self.halves.iter().map(AsFd::as_fd)
     }
 
-    fn half(&self) -> &OwnedFd {
-        let [first, second] = &self.halves;
+    fn half(&mut self) -> &mut Timed {
+        let [first, second] = &mut self.halves;
         if self.second { second } else { first }
     }
 
     /// Appends.
     pub fn add(&mut self, bytes: &[u8]) {
-        if self.written >= HALF {
+        if self.half().text() >= HALF {
             self.second = !self.second;
-            // If this fails, the half is overwritten from where it stands; it stays bounded by the file's own limit.
-            let _ = ftruncate(self.half(), 0);
-            let _ = lseek(self.half(), 0, Whence::SeekSet);
-            self.written = 0;
+            // If this fails, the half is overwritten; it stays bounded by the file's own limit.
+            self.half().restart();
         }
+        let now = now_ns();
         if self.gap > 0 {
             let mark = format!("\n[skep: {} bytes were not logged]\n", self.gap);
-            if self.put(mark.as_bytes()) == mark.len() {
+            if self.half().add(mark.as_bytes(), now) == mark.len() {
                 self.gap = 0;
             }
         }
-        let done = if self.gap == 0 { self.put(bytes) } else { 0 };
+        let done = if self.gap == 0 { self.half().add(bytes, now) } else { 0 };
         let lost = (bytes.len() - done) as u64;
         self.gap += lost;
         self.unlogged += lost;
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> usize {
-        let mut done = 0;
-        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            match write(self.half(), rest) {
-                Ok(n) if n > 0 => done += n,
-                Err(nix::errno::Errno::EINTR) => {}
-                _ => break,
-            }
-        }
-        self.written += done as u64;
-        done
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Seek};
+    use skep_proto::marks::TABLE;
+    use std::io::{Read, Seek, SeekFrom};
 
-    fn text(fd: &OwnedFd) -> String {
-        let mut file = std::fs::File::from(fd.try_clone().unwrap());
+    fn text(half: &Timed) -> String {
+        let mut file = std::fs::File::from(half.as_fd().try_clone_to_owned().unwrap());
         let mut text = String::new();
-        file.rewind().unwrap();
+        file.seek(SeekFrom::Start(TABLE)).unwrap();
         file.read_to_string(&mut text).unwrap();
         text
     }
@@ -135,7 +120,7 @@ mod tests {
         log.second = false;
         log.add(b"lost");
         assert_eq!(log.unlogged, 4);
-        log.halves[0] = good;
+        log.halves[0] = Timed::open(good);
         log.add(b"kept");
         assert_eq!(text(&log.halves[0]), "\n[skep: 4 bytes were not logged]\nkept");
     }

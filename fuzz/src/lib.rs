@@ -38,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("iscsi", iscsi),
     ("served", served),
     ("upload", upload),
+    ("marks", marks),
     ("volumes", volumes),
     ("variables", variables),
     ("guest", guest),
@@ -107,6 +108,18 @@ pub fn upload(bytes: &[u8]) {
         Pieces::new(&one[..]).read_to_end(&mut again).expect("whole");
         assert_eq!(again, all);
     }
+}
+
+/// Times at the beginning of a machine's log: what is read is written again as the same, and goes on.
+pub fn marks(bytes: &[u8]) {
+    use skep_proto::marks::{MAGIC, Marks, TABLE};
+    let mut table = MAGIC.to_vec();
+    table.extend(bytes);
+    table.resize(usize::try_from(TABLE).unwrap_or_default(), 0);
+    let Some(mut marks) = Marks::parse(&table) else { return };
+    assert_eq!(marks.table(), table);
+    assert!(marks.since(i64::MIN).is_none_or(|at| at == TABLE));
+    marks.note(u64::MAX, i64::MAX);
 }
 
 /// Packed lists of ZFS: what is read is packed again, and means the same.

@@ -4,6 +4,7 @@ use crate::guard::Guard;
 use crate::{Snapshot, is_root, platform, programs};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use skep_proto::marks::{MAGIC, TABLE};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -220,6 +221,8 @@ impl Suite {
         for path in entries.filter(|path| path.is_file() && !path.to_string_lossy().contains(".serial")) {
             let all = std::fs::read(&path).unwrap_or_default();
             if !all.is_empty() {
+                // What is before the text of a machine's are its times.
+                let all = if all.starts_with(&MAGIC) { all.get(TABLE as usize..).unwrap_or_default() } else { &all };
                 let from = all.len().saturating_sub(3000);
                 text += &format!("--- {}\n{}\n", path.display(), String::from_utf8_lossy(&all[from..]));
             }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use skep_tests::{Mode, Suite, is_root};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 /// A command that goes on, and the lines that it prints.
 struct Following {
@@ -37,6 +38,29 @@ impl Drop for Following {
     }
 }
 
+/// Seconds between two outputs of the guest.
+const BETWEEN: Duration = Duration::from_secs(10);
+
+/// `42-told` has been seen: what comes 10 s later is told apart from it by its time.
+fn since_a_time(suite: &Suite, serial: &mut Following) -> Result<()> {
+    let told = Instant::now();
+    suite.guest_runs("web1", &format!("sleep {}; echo $((6*7))-later", BETWEEN.as_secs()), "42-later")?;
+    serial.until("42-later")?;
+    loop {
+        // When this begins is known as exactly as the command is fast.
+        let age = Duration::from_secs((told.elapsed() - BETWEEN / 2).as_secs());
+        let text = suite.ok(&["vm", "log", "web1", "--since", &format!("{}s", age.as_secs())])?;
+        ensure!(!text.contains("42-told"), "{text}");
+        if told.elapsed() - age < BETWEEN {
+            ensure!(text.contains("42-later"), "{text}");
+            break;
+        }
+    }
+    let all = suite.ok(&["vm", "log", "web1", "--since", "1h"])?;
+    ensure!(all.contains("42-told") && all == suite.ok(&["vm", "log", "web1"])?, "{all}");
+    Ok(())
+}
+
 #[test]
 fn logs_are_cut_and_followed() -> Result<()> {
     let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
@@ -50,6 +74,7 @@ fn logs_are_cut_and_followed() -> Result<()> {
     serial.until("skep-guest ready")?;
     suite.guest_runs("web1", "echo $((6*7))-told", "42-told")?;
     serial.until("42-told")?;
+    since_a_time(&suite, &mut serial)?;
     let line = broker.until("MachineAct")?;
     let line: serde_json::Value = serde_json::from_str(&line)?;
     ensure!(line["service"] == "broker" && line["time"].as_str().is_some_and(|time| time.len() == 27), "{line}");

@@ -38,7 +38,7 @@ impl Host for Api {
             let wrong = || convert::invalid("log", "service", why());
             let ask = HostLog { service: service.ok_or_else(wrong)?, follow: request.follow };
             let since = request.since.map(|time| convert::nanoseconds("log", "since", &time)).transpose()?;
-            let wanted = Wanted { tail: request.tail, since: since.map(skep_service::iso8601), follow: request.follow };
+            let wanted = Wanted { tail: request.tail, since, follow: request.follow };
             let place = call.peer.log_place(request.follow)?;
             let opened = call.read(ask).await?;
             logs::stream(call.clone(), place, opened, logs::Order::Moves, &wanted, |data| ServiceLogChunk { data })

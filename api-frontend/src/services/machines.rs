@@ -293,7 +293,8 @@ impl Machines for Api {
         call.run(async {
             let ask = machine::log(&request)?;
             let place = call.peer.log_place(request.follow)?;
-            let wanted = Wanted { tail: request.tail, since: None, follow: request.follow };
+            let since = request.since.map(|time| convert::nanoseconds("log", "since", &time)).transpose()?;
+            let wanted = Wanted { tail: request.tail, since, follow: request.follow };
             let opened = call.read(ask).await?;
             logs::stream(call.clone(), place, opened, logs::Order::Turns, &wanted, |data| MachineLogChunk { data })
         })

@@ -134,6 +134,9 @@ pub enum VmCommand {
         /// Only the last lines
         #[arg(short = 'n', long, alias = "lines", value_name = "N")]
         tail: Option<u32>,
+        /// Only what came since: `10m`
+        #[arg(long, value_name = "TIME", value_parser = size::duration)]
+        since: Option<Duration>,
         /// Go on with what is written later, until the machine is deleted or ^C
         #[arg(short, long)]
         follow: bool,

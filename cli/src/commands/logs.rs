@@ -17,6 +17,7 @@ use skep_proto::Reason;
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -50,16 +51,20 @@ pub fn run(at: &At, args: LogArgs, output: Output) -> Result<u8, Failure> {
     for service in wanted {
         add(&mut lines, service, &on_host(&at.places, service)?);
     }
-    let since = args.since.map(|_| skep_service::iso8601(since_ns(&args)));
+    let since = args.since.map(|age| skep_service::iso8601(ago(age)));
     lines.retain(|(time, ..)| since.as_ref().is_none_or(|since| time >= since));
     print(lines, &args, output);
     Ok(0)
 }
 
-/// When `--since` begins.
-fn since_ns(args: &LogArgs) -> i64 {
-    let age = args.since.map_or(0, |age| i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
-    skep_service::now_ns().saturating_sub(age).max(0)
+/// When `--since` begins, in nanoseconds since 1970.
+fn ago(age: Duration) -> i64 {
+    skep_service::now_ns().saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)).max(0)
+}
+
+fn since(age: Duration) -> Timestamp {
+    let ns = ago(age);
+    Timestamp { seconds: ns / 1_000_000_000, nanos: i32::try_from(ns % 1_000_000_000).unwrap_or(0) }
 }
 
 /// Lines of a text. One without a time (a panic's, say) belongs to the one before.
@@ -113,9 +118,7 @@ fn on_host(places: &Places, service: &str) -> Result<String, Failure> {
 }
 
 async fn over_api(ctx: Ctx, args: LogArgs, wanted: Vec<&'static str>) -> Result<u8, Failure> {
-    let ns = since_ns(&args);
-    let nanos = i32::try_from(ns % 1_000_000_000).unwrap_or(0);
-    let since = args.since.map(|_| Timestamp { seconds: ns / 1_000_000_000, nanos });
+    let since = args.since.map(since);
     let request = |service: &str, follow| ServiceLogRequest {
         service: service.into(),
         // With a trace, its lines are counted here.
@@ -224,7 +227,9 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// `skep vm log`: bytes as they are; on a terminal, and as JSON, lines of harmless text.
-pub async fn machine(ctx: &Ctx, machine: String, port: Option<u32>, tail: Option<u32>, follow: bool) -> Result<(), Failure> {
+pub async fn machine(
+    ctx: &Ctx, machine: String, port: Option<u32>, tail: Option<u32>, age: Option<Duration>, follow: bool,
+) -> Result<(), Failure> {
     let log = match port {
         None => MachineLog::Hypervisor,
         Some(2) => MachineLog::Serial2,
@@ -232,7 +237,7 @@ pub async fn machine(ctx: &Ctx, machine: String, port: Option<u32>, tail: Option
         Some(4) => MachineLog::Serial4,
         Some(_) => MachineLog::Serial,
     };
-    let request = MachineLogRequest { machine, log: log.into(), tail, follow };
+    let request = MachineLogRequest { machine, log: log.into(), tail, follow, since: age.map(since) };
     let mut stream = ctx.api.machines().log(request).await?.into_inner();
     let as_lines = ctx.output.json || std::io::stdout().is_terminal();
     let say = |line: &str| if ctx.output.json { ctx.output.line(json!({"line": line})) } else { ctx.output.line(harmless(line)) };

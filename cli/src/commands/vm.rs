@@ -79,9 +79,9 @@ pub async fn run(ctx: Ctx, command: VmCommand) -> Result<u8, Failure> {
         }
         VmCommand::Vnc { machine, listen, path } => return vnc::run(ctx, machine, listen, path).await,
         VmCommand::Firmware(command) => return firmware::run(ctx, command).await,
-        VmCommand::Log { machine, port, hypervisor, tail, follow } => {
+        VmCommand::Log { machine, port, hypervisor, tail, since, follow } => {
             let port = (!hypervisor).then_some(port);
-            logs::machine(&ctx, machine, port, tail, follow).await?;
+            logs::machine(&ctx, machine, port, tail, since, follow).await?;
         }
         VmCommand::Stats { machine, watch, interval } => stats::run(&ctx, machine, watch.then_some(interval)).await?,
         VmCommand::Snapshot(command) => whole::run(ctx, command).await?,

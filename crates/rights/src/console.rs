@@ -53,9 +53,9 @@ pub static TABLE: Process = Process {
             name: "log",
             kind: FdKind::File("logs"),
             most: Most::N(8),
-            rights: &["WRITE", "SEEK", "FTRUNCATE", "FSTAT"],
+            rights: &["READ", "WRITE", "SEEK", "FTRUNCATE", "FSTAT"],
             ioctls: &[],
-            why: "both halves of each line's log, opened by storage-helper",
+            why: "both halves of each line's log, opened by storage-helper; the times of what was logged before are read",
         },
         Descriptor {
             name: "alarm",

@@ -10,6 +10,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod time;
+mod timed;
 
 pub use act::ActLog;
 pub use journal::{Journal, SharedJournal, is_quiet};
@@ -17,6 +18,7 @@ pub use kept::{FULL, Kept, make, turn};
 pub use shares::{shares, shares_text};
 pub use start::{FETCHES, INITIATORS, Ids, Role, SLOTS, SWITCHES, Start, StartError, UIDS};
 pub use time::{iso8601, now_ns};
+pub use timed::Timed;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -1,10 +1,10 @@
 //! What a hypervisor writes to its standard error: into the log, and the end of it kept for whoever asks why it ended.
 
-use nix::unistd::{Whence, ftruncate, lseek};
 use skep_proto::Text;
+use skep_service::{Timed, now_ns};
 use std::os::fd::OwnedFd;
 
-/// Bytes in the log before it begins anew.
+/// Bytes of text in the log before it begins anew.
 const LOG: u64 = 1 << 20;
 /// Bytes that are kept.
 const KEPT: usize = 4096;
@@ -12,27 +12,24 @@ const KEPT: usize = 4096;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Words {
-    log: Option<OwnedFd>,
-    written: u64,
+    log: Option<Timed>,
     tail: Vec<u8>,
 }
 
 impl Words {
     /// Goes on in `log`, where it ends.
     pub fn new(log: Option<OwnedFd>) -> Self {
-        let written = log.as_ref().and_then(|fd| lseek(fd, 0, Whence::SeekEnd).ok()).and_then(|n| u64::try_from(n).ok());
-        Self { log, written: written.unwrap_or(0), tail: Vec::new() }
+        Self { log: log.map(Timed::open), tail: Vec::new() }
     }
 
     /// Takes note of some.
     pub fn add(&mut self, bytes: &[u8]) {
-        if let Some(log) = &self.log {
-            if self.written > LOG && ftruncate(log, 0).is_ok() && lseek(log, 0, Whence::SeekSet).is_ok() {
-                self.written = 0;
+        if let Some(log) = &mut self.log {
+            if log.text() > LOG {
+                log.restart();
             }
             // A full disk loses words, not machines.
-            let _ = nix::unistd::write(log, bytes);
-            self.written = self.written.saturating_add(bytes.len() as u64);
+            let _ = log.add(bytes, now_ns());
         }
         self.tail.extend_from_slice(bytes);
         let much = self.tail.len().saturating_sub(KEPT);
