@@ -66,6 +66,30 @@ fn the_power_button_is_obeyed() {
 }
 
 #[test]
+fn the_power_button_is_pressed_once_a_run() {
+    let mut spawner = spawner!("the_power_button_is_pressed_once_a_run");
+    let machine = Machine::new("");
+    let (mut runner, mut terminal) = machine.boot(&mut spawner);
+    let mut events = Events::of(&mut runner);
+    terminal.until("skep-guest ready");
+    // Nobody listens to it; the kernel counts.
+    let count = "cat /sys/firmware/acpi/interrupts/ff_pwr_btn";
+    terminal.line("killall dd; echo $((6*7))-deaf");
+    terminal.until("42-deaf");
+    for press in ["first", "second"] {
+        ask(&mut runner, runner::PowerButton {}, []).unwrap();
+        terminal.line(&format!("set -- $({count}); echo {press}-$1-presses"));
+        terminal.until(&format!("{press}-1-presses"));
+    }
+    // A run anew has a button anew.
+    ask(&mut runner, runner::Reset {}, []).unwrap();
+    assert_eq!(events.until_end(), End::Reset);
+    terminal.until("skep-guest ready");
+    ask(&mut runner, runner::PowerButton {}, []).unwrap();
+    assert_eq!(events.until_end(), End::PowerOff);
+}
+
+#[test]
 fn killed_it_ends_at_once() {
     let mut spawner = spawner!("killed_it_ends_at_once");
     let machine = Machine::new("");

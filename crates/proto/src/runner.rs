@@ -61,7 +61,7 @@ pub struct RunnerState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {}
 
-/// Presses the power button, once.
+/// Presses the power button, unless it was pressed since the hypervisor's last start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PowerButton {}
 

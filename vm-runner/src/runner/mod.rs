@@ -58,6 +58,8 @@ pub struct Runner {
     phase: Phase,
     starts: u32,
     started: Instant,
+    /// The power button was pressed since the hypervisor's last start.
+    pressed: bool,
     /// Ends that came too soon, in a row.
     quick: u32,
     last_end: Option<End>,
@@ -162,6 +164,7 @@ fn acquire(args: RunnerArgs, report: Rc<OwnedFd>) -> Result<Acquired, Error> {
         phase: Phase::Ready,
         starts: 0,
         started: Instant::now(),
+        pressed: false,
         quick: 0,
         last_end: None,
         switched: BTreeMap::new(),

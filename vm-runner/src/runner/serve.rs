@@ -36,7 +36,7 @@ impl Service<runner::Runner> for Runner {
         let answered = match request {
             RunnerRequest::Status(c) => ask.answer(c, |_, _, []| Ok((self.state(), []))),
             RunnerRequest::Start(c) => ask.answer(c, |_, _, []| self.start()),
-            RunnerRequest::PowerButton(c) => ask.answer(c, |_, _, []| self.with(Engine::power_button)),
+            RunnerRequest::PowerButton(c) => ask.answer(c, |_, _, []| self.power_button()),
             RunnerRequest::Kill(c) => ask.answer(c, |_, _, []| self.kill()),
             RunnerRequest::Reset(c) => ask.answer(c, |_, _, []| self.reset()),
             RunnerRequest::Pause(c) => ask.answer(c, |_, _, []| self.with(Engine::pause)),
@@ -130,6 +130,7 @@ impl Runner {
             Engine::start(&self.kit, Words::new(log)).map_err(|e| Refusal::io(object(self), "start the hypervisor", &e))?;
         self.engine = Some(engine);
         self.starts = self.starts.saturating_add(1);
+        self.pressed = false;
         self.started = Instant::now();
         let _ = self.alarm.set(START);
         self.enter(Phase::Starting);
@@ -160,6 +161,19 @@ impl Runner {
     fn with<T>(&mut self, act: impl FnOnce(&mut Engine) -> Result<T, Refusal>) -> Answer<Done> {
         self.engine_up()?;
         self.engine.as_mut().map_or_else(|| Err(Refusal::new(Reason::WrongState, "hypervisor")), act)?;
+        Ok((Done {}, []))
+    }
+
+    /// Presses it, unless it was pressed since the hypervisor's start, whoever asked: a guest that is shutting down may take a second press for
+    /// something else, and bhyve for an order to end at once.
+    fn power_button(&mut self) -> Answer<Done> {
+        self.engine_up()?;
+        if !self.pressed {
+            let pressed = self.with(Engine::power_button);
+            // One that was late with its answer has heard it.
+            self.pressed = pressed.as_ref().err().is_none_or(|refusal| refusal.reason == Reason::Timeout);
+            return pressed;
+        }
         Ok((Done {}, []))
     }
 
