@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use skep_tests::{Mode, PATIENCE, Suite, is_root, platform};
 
 fn booted() -> Result<Suite> {
@@ -65,10 +66,22 @@ fn all_that_run_are_stopped_at_once_and_whoever_does_not_listen_is_ended() -> Re
     suite.finish()
 }
 
+/// What is told of machines after this event, to the next one that runs.
+fn until_running(suite: &Suite, token: &str) -> Result<Vec<Value>> {
+    suite.json(&["events", "--object", "machine", "--after", token, "--until", "running", "--timeout", PATIENCE])
+}
+
+/// The time of an event, in seconds since midnight.
+fn second_of_day(event: &Value) -> Result<f64> {
+    let time = event["time"].as_str().and_then(|time| time.split_once('T')).context("no time")?.1;
+    let parts = time.trim_end_matches('Z').split(':').map(|part| Ok(part.parse::<f64>()?)).collect::<Result<Vec<_>>>()?;
+    Ok(parts.iter().fold(0.0, |all, part| all * 60.0 + part))
+}
+
 #[test]
 fn one_that_dies_is_started_again_and_those_that_start_with_the_host_have_their_turns() -> Result<()> {
     let suite = booted()?;
-    suite.define("first", &["--autostart", "on", "--start-order", "1"])?;
+    suite.define("first", &["--autostart", "on", "--start-order", "1", "--start-delay", "3s"])?;
     suite.define("second", &["--autostart", "on", "--start-order", "2"])?;
     // Whatever was defined otherwise does not start, and one that cannot start keeps no other from it.
     suite.define("broken", &["--autostart", "on", "--tpm", "on"])?;
@@ -79,13 +92,20 @@ fn one_that_dies_is_started_again_and_those_that_start_with_the_host_have_their_
     kill(Pid::from_raw(pid), Signal::SIGKILL)?;
     let told = suite.json(&["events", "--after", "0", "--until", "again in 1 s", "--timeout", PATIENCE])?;
     let token = told.last().and_then(|event| event["token"].as_u64()).context("an event has no token")?.to_string();
-    suite.ok(&["events", "--after", &token, "--until", "running", "--timeout", PATIENCE])?;
+    let token = until_running(&suite, &token)?.last().map(|event| event["token"].to_string()).context("no event")?;
     suite.ok(&["vm", "kill", "m"])?;
     ensure!(suite.state_of("m")? == "stopped", "what its user ends stays so");
     let (code, message) = suite.fails(&["vm", "start", "--autostart"])?;
     ensure!(code != 0 && message.contains("broken") && message.contains("tpm"), "{code} {message}");
     let states = ["m", "first", "second", "broken"].map(|name| suite.state_of(name).unwrap_or_default());
     ensure!(states == ["stopped", "running", "running", "stopped"], "{states:?}");
+    // From the one's running to the next one's turn its delay passes.
+    let first = until_running(&suite, &token)?.pop().context("no event")?;
+    let events = until_running(&suite, &first["token"].to_string())?;
+    let turn = events.iter().find(|event| event["detail"] == "starting").context("no turn")?;
+    ensure!(first["name"] == "first" && turn["name"] == "second", "{first} {events:?}");
+    let waited = (second_of_day(turn)? - second_of_day(&first)?).rem_euclid(86_400.0);
+    ensure!((3.0..43_200.0).contains(&waited), "{waited} s from {first} to {turn}");
     suite.expect("second", "skep-guest ready")?;
     let out = suite.ok(&["vm", "stop", "--all", "--timeout", "120s"])?;
     let at = |text: &str| out.find(text).with_context(|| out.clone());

@@ -1,7 +1,7 @@
 //! Counters of machines, as the command and Prometheus read them, with the whole suite.
 
 use anyhow::{Context, Result, ensure};
-use skep_tests::{Mode, Suite, is_root};
+use skep_tests::{Mode, Suite, is_root, platform};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
@@ -22,6 +22,15 @@ fn sample(page: &str, begin: &str) -> Result<f64> {
     Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
 }
 
+/// Bytes that a cell takes beside its guest's memory, at most.
+const BESIDE: f64 = 512.0 * 1048576.0;
+
+/// A page that was made after this was called: the last one may be a second old.
+fn later_page(address: &str) -> Result<String> {
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    Ok(http(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")?.1)
+}
+
 #[test]
 fn counters_are_watched_and_scraped() -> Result<()> {
     let suite = Suite::prepare(if is_root() { Mode::Root } else { Mode::User })?;
@@ -30,7 +39,13 @@ fn counters_are_watched_and_scraped() -> Result<()> {
     let address = format!("127.0.0.1:{port}");
     suite.ok(&["up", "--metrics", &address])?;
     suite.import_guest()?;
-    suite.define("web1", &[])?;
+    match platform::WRITE {
+        Some(_) => {
+            suite.ok(&["disk", "create", "data", "--size", "8M"])?;
+            suite.define("web1", &["--disk", "data"])?;
+        }
+        None => suite.define("web1", &[])?,
+    }
     if is_root() {
         suite.ok(&["switch", "create", "lan"])?;
         suite.ok(&["nic", "create", "web1-0", "--switch", "lan", "--machine", "web1"])?;
@@ -54,9 +69,38 @@ fn counters_are_watched_and_scraped() -> Result<()> {
     }
     let table = suite.ok(&["vm", "stats", "web1"])?;
     ensure!(table.starts_with("OF") && table.contains("cpu"), "{table}");
-    // The last page may be a second old.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
-    let page = http(&address, get)?.1;
+    let before = later_page(&address)?;
+    // Somebody asks for an address that nobody has, and a disk is written to.
+    if is_root() {
+        suite.guest_runs("web1", &platform::set_address("10.9.9.1/24"), "set-0")?;
+        suite.guest_runs("web1", &platform::ask_for("10.9.9.2"), "asked-42")?;
+    }
+    if let Some(write) = platform::WRITE {
+        suite.guest_runs("web1", write, "wrote-0")?;
+    }
+    let page = later_page(&address)?;
+    let of = |page: &str, what: &str, last: &str| {
+        sample(page, &format!(r#"skep_machine_{what}{{machine="web1",group="default"{last}}}"#))
+    };
+    let risen = |what: &str, last: &str| -> Result<f64> { Ok(of(&page, what, last)? - of(&before, what, last)?) };
+    if is_root() {
+        // Frames of at least 42 bytes: who has this address?
+        let nic = r#",nic="web1-0""#;
+        ensure!(
+            risen("network_transmit_bytes_total", nic)? >= 42.0 && risen("network_transmit_packets_total", nic)? >= 1.0,
+            "{page}"
+        );
+    }
+    // FreeBSD counts it where its administrator says so.
+    if is_root() && (platform::WRITE.is_some() || page.contains("skep_machine_memory_used_bytes{")) {
+        // What its guest has, and what hypervisor and runner need beside.
+        let (used, has) = (of(&page, "memory_used_bytes", "")?, of(&page, "memory_size_bytes", "")?);
+        ensure!(used > has / 8.0 && used < has + BESIDE, "{used} bytes are used, the guest has {has}");
+    }
+    if platform::WRITE.is_some() {
+        let disk = r#",slot="0""#;
+        ensure!(risen("disk_written_bytes_total", disk)? >= 1048576.0 && risen("disk_writes_total", disk)? >= 1.0, "{page}");
+    }
     ensure!(sample(&page, r#"skep_machine_cpu_seconds_total{machine="web1""#)? > 0.0);
     ensure!((sample(&page, r#"skep_machine_memory_size_bytes{machine="web1""#)? / 1048576.0).fract() == 0.0);
     if is_root() {

@@ -19,6 +19,8 @@ pub const POWER_OFF: &str = "sysctl kern.consmute=0; reboot -qnp";
 pub const POWERED_OFF: &str = "acpi0: Powering system off";
 /// Prints `mem-N-`, where N is the guest's memory in units of 16 MiB, as its loader gave it.
 pub const MEMORY: &str = "echo mem-$(( $(sysctl -n hw.realmem) / 16777216 ))-";
+/// Writes to the guest's first disk; the last word is `wrote-0`. None: the hypervisor does not count that.
+pub const WRITE: Option<&str> = None;
 /// The hypervisor's name below a cell's root.
 pub const HYPERVISOR: &str = "usr/sbin/bhyve";
 /// The firmware's name below a cell's root.
@@ -69,6 +71,11 @@ pub fn set_address(address: &str) -> String {
 /// Pings an address from the guest; the last word is `ping-0` if it answered.
 pub fn ping(address: &str) -> String {
     format!("ping -c 3 -t 30 {address}; echo ping-$?")
+}
+
+/// Looks for an address from the guest for a moment; the last word is `asked-42`.
+pub fn ask_for(address: &str) -> String {
+    format!("ping -c 1 -t 2 {address}; echo asked-$((6*7))")
 }
 
 /// A socket that sends frames over an interface.

@@ -20,6 +20,8 @@ pub const POWERED_OFF: &str = "reboot: Power down";
 pub const MEMORY: &str = "echo mem-$(( ($(grep MemTotal /proc/meminfo | tr -dc 0-9) + 46000) / 16384 ))-";
 /// Prints `N in M cores`: how many CPUs the guest has.
 pub const COUNT_CPUS: &str = "echo $(grep -c ^processor /proc/cpuinfo) in $(cat /sys/devices/system/cpu/cpu*/topology/core_cpus_list | sort -u | grep -c .) cores";
+/// Writes 1 MiB to the guest's first disk; the last word is `wrote-0`. None: the hypervisor does not count that.
+pub const WRITE: Option<&str> = Some("dd if=/dev/zero of=/dev/vda bs=64k count=16 conv=fsync 2>/dev/null; echo wrote-$?");
 /// The hypervisor's name below a cell's root.
 pub const HYPERVISOR: &str = "usr/bin/qemu-system-x86_64";
 /// The firmware's name below a cell's root.
@@ -61,6 +63,11 @@ pub fn set_address(address: &str) -> String {
 /// Pings an address from the guest; the last word is `ping-0` if it answered.
 pub fn ping(address: &str) -> String {
     format!("ping -c 3 -w 20 {address}; echo ping-$?")
+}
+
+/// Looks for an address from the guest for a moment; the last word is `asked-42`.
+pub fn ask_for(address: &str) -> String {
+    format!("ping -c 1 -w 2 {address}; echo asked-$((6*7))")
 }
 
 /// A socket that sends frames over an interface.
