@@ -136,7 +136,7 @@ def main():
     first, second = next(readings), next(readings)
     assert second.read_time.ToNanoseconds() > first.read_time.ToNanoseconds(), (first, second)
     readings.cancel()
-    log = b"".join(chunk.data for chunk in machines.Log(machines_pb2.MachineLogRequest(machine="py", tail=20)))
+    log = b"".join(chunk.data for chunk in machines.Log(stats_pb2.MachineLogRequest(machine="py", tail=20)))
     assert b"42-answer" in log, log
 
     done(machines.Stop(machines_pb2.MachineActRequest(machine="py")))

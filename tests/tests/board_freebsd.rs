@@ -52,6 +52,7 @@ fn a_guest_waits_for_its_viewer_and_shows_him_a_screen_of_the_size_that_was_said
     suite.finish()
 }
 
+/// FreeBSD's own kernel does not start without tables: what it says is that it found none.
 #[test]
 fn a_guest_finds_no_tables_where_none_were_wanted() -> Result<()> {
     if !is_root() {
@@ -59,14 +60,9 @@ fn a_guest_finds_no_tables_where_none_were_wanted() -> Result<()> {
     }
     let suite = Suite::start(Mode::Root)?;
     suite.import_guest()?;
-    suite.define("m", &[])?;
-    let tables = "[ $(sysctl -n hw.acpi.handle_reboot 2>/dev/null) ] && echo tables-$((6*7)) || echo none-$((6*7))";
-    suite.boot("m")?;
-    suite.guest_runs("m", tables, "tables-42")?;
-    suite.ok(&["vm", "kill", "m"])?;
-    suite.ok(&["vm", "set", "m", "--acpi", "off", "--exit-on-halt", "off", "--strict-msr", "on"])?;
-    suite.boot("m")?;
-    suite.guest_runs("m", tables, "none-42")?;
+    suite.define("m", &["--acpi", "off"])?;
+    suite.ok(&["vm", "start", "m"])?;
+    suite.expect("m", "requires a local APIC")?;
     suite.ok(&["vm", "kill", "m"])?;
     suite.finish()
 }

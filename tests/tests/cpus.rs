@@ -1,14 +1,17 @@
 //! Virtual CPUs, as many and arranged as was said, with a real guest.
 
 use anyhow::{Result, ensure};
-use skep_tests::{Mode, Suite, is_root, platform};
+use skep_tests::{Mode, Suite, is_root, platform, skip};
 
 #[test]
 fn a_guest_has_the_cpus_that_were_said_arranged_as_was_said() -> Result<()> {
     if !is_root()
         && let Some(why) = platform::ORDINARY_USER
     {
-        skep_tests::skip!("{why}");
+        skip!("{why}");
+    }
+    if let Some(why) = platform::no_more_cpus() {
+        skip!("{why}");
     }
     let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
     suite.import_guest()?;

@@ -45,7 +45,7 @@ fn in_its_place(mode: Mode, shares: &[&str], iscsi: bool) -> Result<()> {
     let facts = |place: &str, own: &str, host: &str| {
         format!(
             "probe-begin where={place} secret={} state={} self={own} port={} abstract={name} broker={} pid={pid} address={address} \
-             host={host} shm=4243 queue=skep-q-{pid} probe-end ",
+             host={host} shm={pid} queue=skep-q-{pid} probe-end ",
             secret.display(),
             suite.state.display(),
             port.local_addr().map(|a| a.port()).unwrap_or(0),
@@ -55,7 +55,7 @@ fn in_its_place(mode: Mode, shares: &[&str], iscsi: bool) -> Result<()> {
     // Outside: the same program as root. Shared memory and a message queue for it to find.
     let file = suite.dir().join("facts");
     std::fs::write(&file, facts("outside", &probe.to_string_lossy(), "probe"))?;
-    let ipc = Command::new("python3").args(["-c", IPC, "make", &format!("/skep-q-{pid}")]).status()?;
+    let ipc = Command::new("python3").args(["-c", IPC, "make", &format!("/skep-q-{pid}"), &pid.to_string()]).status()?;
     ensure!(ipc.success(), "shared memory for the probe to find");
     let disk = suite.dir().join("disk");
     let script = format!("exec 9</usr 8<>{}; exec {} {}", disk.display(), probe.display(), file.display());
@@ -80,7 +80,7 @@ fn in_its_place(mode: Mode, shares: &[&str], iscsi: bool) -> Result<()> {
     suite.ok(&args)?;
     let (_, message) = suite.fails(&["vm", "start", "m"])?;
     let inside = suite.ok(&["vm", "log", "m", "--hypervisor"])?;
-    let _ = Command::new("python3").args(["-c", IPC, "remove", &format!("/skep-q-{pid}")]).status();
+    let _ = Command::new("python3").args(["-c", IPC, "remove", &format!("/skep-q-{pid}"), &pid.to_string()]).status();
     victim.kill()?;
     victim.wait()?;
 
@@ -95,9 +95,9 @@ const IPC: &str = r#"
 import ctypes, sys
 libc = ctypes.CDLL(None, use_errno=True); rt = ctypes.CDLL("librt.so.1", use_errno=True)
 if sys.argv[1] == "make":
-    ok = libc.shmget(4243, 4096, 0o1600) >= 0 and rt.mq_open(sys.argv[2].encode(), 0o102, 0o600, None) >= 0
+    ok = libc.shmget(int(sys.argv[3]), 4096, 0o1600) >= 0 and rt.mq_open(sys.argv[2].encode(), 0o102, 0o600, None) >= 0
 else:
-    ok = libc.shmctl(libc.shmget(4243, 0, 0), 0, None) >= 0 and rt.mq_unlink(sys.argv[2].encode()) >= 0
+    ok = libc.shmctl(libc.shmget(int(sys.argv[3]), 0, 0), 0, None) >= 0 and rt.mq_unlink(sys.argv[2].encode()) >= 0
 sys.exit(not ok)
 "#;
 

@@ -40,6 +40,7 @@ const FILES: &[&str] = &[
     "scripts/guest-freebsd",
     "scripts/guest-init",
     "scripts/state.sh",
+    "docs/devices.md",
     "docs/escape-freebsd.md",
     "LICENSE",
     "README.md",
