@@ -67,7 +67,7 @@ pub enum VmCommand {
     },
     /// Start it, or all that start with the host
     Start(StartArgs),
-    /// Press its power button and wait until it is off
+    /// Press its power button, once for each run of its guest, and wait until it is off; --timeout ends one that does not listen
     Stop(StopArgs),
     /// End it at once
     Kill(ActArgs),

@@ -110,6 +110,26 @@ pub const SYSLOG: Descriptor = Descriptor {
     why: "warnings, where a syslogd listens",
 };
 
+/// The standard three of what the spawner starts.
+pub(crate) const NULL: Descriptor = Descriptor {
+    name: "null",
+    kind: FdKind::Null,
+    most: Most::N(3),
+    rights: &["READ", "WRITE"],
+    ioctls: &[],
+    why: "standard ones",
+};
+
+/// Where it tells the spawner that it serves.
+pub(crate) const REPORT: Descriptor = Descriptor {
+    name: "report",
+    kind: FdKind::Unix,
+    most: Most::N(1),
+    rights: &["WRITE"],
+    ioctls: &[],
+    why: "tells that it is ready; then closed",
+};
+
 /// The socket that a service serves on.
 pub const LISTENER: Descriptor = Descriptor {
     name: "listener",

@@ -1,6 +1,6 @@
 //! The rights of a console-proxy: the process that reads what guests send.
 
-use crate::base::{CONNECTION, LISTENER};
+use crate::base::{CONNECTION, LISTENER, NULL, REPORT};
 use crate::table::*;
 
 const STREAM: &[&str] = &["READ", "WRITE", "EVENT", "SHUTDOWN"];
@@ -25,22 +25,8 @@ pub static TABLE: Process = Process {
     descriptors: &[
         LISTENER,
         CONNECTION,
-        Descriptor {
-            name: "null",
-            kind: FdKind::Null,
-            most: Most::N(3),
-            rights: &["READ", "WRITE"],
-            ioctls: &[],
-            why: "standard ones",
-        },
-        Descriptor {
-            name: "report",
-            kind: FdKind::Unix,
-            most: Most::N(1),
-            rights: &["WRITE"],
-            ioctls: &[],
-            why: "tells that it is ready; then closed",
-        },
+        NULL,
+        REPORT,
         Descriptor {
             name: "serial line",
             kind: FdKind::Line,

@@ -1,6 +1,6 @@
 //! The rights of disk-server: two processes that serve one QCOW2 disk as a device of the host, for bhyve.
 
-use crate::base::LISTENER;
+use crate::base::{LISTENER, NULL, REPORT};
 use crate::table::*;
 
 /// `G_GATE_CMD_START` and `G_GATE_CMD_DONE` (sys/geom/gate/g_gate.h): takes a request, and answers it. None that makes, changes or takes
@@ -17,15 +17,6 @@ const STREAM: Descriptor = Descriptor {
     why: "requests go from the gate to the reader, results back",
 };
 
-const NULL: Descriptor = Descriptor {
-    name: "null",
-    kind: FdKind::Null,
-    most: Most::N(3),
-    rights: &["READ", "WRITE"],
-    ioctls: &[],
-    why: "standard ones",
-};
-
 /// The gate.
 pub static TABLE: Process = Process {
     name: "disk-server",
@@ -39,14 +30,7 @@ pub static TABLE: Process = Process {
         LISTENER,
         NULL,
         STREAM,
-        Descriptor {
-            name: "report",
-            kind: FdKind::Unix,
-            most: Most::N(1),
-            rights: &["WRITE"],
-            ioctls: &[],
-            why: "tells that it is ready; then closed",
-        },
+        REPORT,
         Descriptor {
             name: "control",
             kind: FdKind::Device("ggctl"),

@@ -1,6 +1,6 @@
 //! The rights of image-fetcher: the process that fetches one image over https.
 
-use crate::base::LISTENER;
+use crate::base::{LISTENER, NULL, REPORT};
 use crate::table::*;
 
 /// See the module.
@@ -22,22 +22,8 @@ pub static TABLE: Process = Process {
     network: Network::None,
     descriptors: &[
         LISTENER,
-        Descriptor {
-            name: "null",
-            kind: FdKind::Null,
-            most: Most::N(3),
-            rights: &["READ", "WRITE"],
-            ioctls: &[],
-            why: "standard ones",
-        },
-        Descriptor {
-            name: "report",
-            kind: FdKind::Unix,
-            most: Most::N(1),
-            rights: &["WRITE"],
-            ioctls: &[],
-            why: "tells that it is ready; then closed",
-        },
+        NULL,
+        REPORT,
         Descriptor {
             name: "channel",
             kind: FdKind::Unix,

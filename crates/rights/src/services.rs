@@ -1,6 +1,6 @@
 //! The rights of guest-services: the process that answers guests' DHCP, DNS and metadata, and advertises IPv6 networks.
 
-use crate::base::{CONNECTION, LISTENER};
+use crate::base::{CONNECTION, LISTENER, NULL, REPORT};
 use crate::table::*;
 
 /// FreeBSD's: BIOCGBLEN (net/bpf.h), by which a bpf(4) device is told from any other, and which says how much a read gives.
@@ -26,22 +26,8 @@ pub static TABLE: Process = Process {
     descriptors: &[
         LISTENER,
         CONNECTION,
-        Descriptor {
-            name: "null",
-            kind: FdKind::Null,
-            most: Most::N(3),
-            rights: &["READ", "WRITE"],
-            ioctls: &[],
-            why: "standard ones",
-        },
-        Descriptor {
-            name: "report",
-            kind: FdKind::Unix,
-            most: Most::N(1),
-            rights: &["WRITE"],
-            ioctls: &[],
-            why: "tells that it is ready; then closed",
-        },
+        NULL,
+        REPORT,
         Descriptor {
             name: "frames",
             kind: FdKind::Packet,
