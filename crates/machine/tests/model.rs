@@ -5,6 +5,7 @@ mod support;
 
 use proptest::prelude::*;
 use skep_machine::*;
+use std::collections::BTreeSet;
 use support::{at, channel, item, share, sound};
 
 #[test]
@@ -134,7 +135,21 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     assert_eq!((why.field.as_str(), why.what.as_str()), ("shares[1].read_only", "the directory out to write to"));
     shared.shares.truncate(1);
     bhyve.check(&shared).unwrap();
+    spec.disks[1] = Disk { slot: 3, controller: Controller::AhciCd, format: Format::Qcow2, ..Disk::default() };
+    assert_eq!(linux.check(&spec).unwrap_err().to_string(), "disks[3].format asks for a QCOW2 CD: a CD is a raw image");
     spec.disks.clear();
+    spec.screen = Some(Screen { width: 2560, height: 1440, ..Screen::default() });
+    linux.check(&spec).unwrap();
+    let why = bhyve.check(&spec).unwrap_err().to_string();
+    assert_eq!(why, "screen asks for 2560x1440: bhyve on this host has at most 1920x1200");
+    let none = HostCapabilities { screen: None, ..linux.clone() };
+    let why = none.check(&spec).unwrap_err().to_string();
+    assert_eq!(why, "screen asks for 2560x1440: QEMU cannot show a screen out of a cell on this host");
+    spec.screen = None;
+    spec.boot = Boot::Direct { cmdline: String::new(), initrd: false };
+    let why = bhyve.check(&spec).unwrap_err().to_string();
+    assert_eq!(why, "boot asks for a kernel of its own: bhyve cannot boot one; use UEFI");
+    spec.boot = Boot::Uefi;
     spec.acceleration = Acceleration::Tcg;
     assert_eq!(bhyve.check(&spec).unwrap_err().field, "acceleration");
     assert_eq!(bhyve.resolve(Acceleration::Auto), Acceleration::Kvm);
@@ -242,7 +257,7 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
         HostCapabilities { uefi: true, kvm: true, ..found }
     };
     let screen = |edit: fn(&mut Screen), spec: &mut MachineSpec| edit(spec.screen.get_or_insert_default());
-    let cases: [(Edit, Hypervisor, &str); 13] = [
+    let cases: [(Edit, Hypervisor, &str); 17] = [
         (|s| s.board.acpi = false, Hypervisor::Qemu, "board.acpi asks for no ACPI tables"),
         (|s| s.boot = Boot::Bios, Hypervisor::Bhyve, "boot asks for a BIOS"),
         (|s| s.fw_cfg = vec![item("opt/a", "b")], Hypervisor::Bhyve, "fw_cfg asks for items of fw_cfg"),
@@ -268,16 +283,40 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
             Hypervisor::Bhyve,
             "screen.keyboard asks for the layout en-gb",
         ),
+        (
+            |s| {
+                s.controllers = vec![Bus { name: "fast".into(), kind: BusKind::Nvme, slot: 20 }];
+                let on = |slot| Disk {
+                    slot,
+                    controller: Controller::Nvme,
+                    seat: Some(Seat { controller: 0, port: slot }),
+                    ..Disk::default()
+                };
+                s.disks = vec![on(0), on(1)];
+            },
+            Hypervisor::Bhyve,
+            "controllers[0] asks for several disks on fast: bhyve's NVMe controller has one namespace",
+        ),
+        (|s| s.disks[0].rates.read_bps = Some(1 << 20), Hypervisor::Bhyve, "disks asks for limits of a disk"),
+        (|s| s.disks[0].format = Format::Remote, Hypervisor::Bhyve, "disks asks for an iSCSI disk"),
+        (|s| s.gdb = Gdb::Wait, Hypervisor::Bhyve, "gdb asks for a debugger's stub"),
     ];
+    let mut reached = BTreeSet::new();
     for (edit, cannot, want) in cases {
         let mut spec = sound();
         edit(&mut spec);
         spec.validate().unwrap();
-        let said = host(cannot).check(&spec).unwrap_err().to_string();
-        assert!(said.starts_with(want) && said.len() < 256, "{said}");
+        let refused = host(cannot).check(&spec).unwrap_err();
+        let said = refused.to_string();
+        assert!(said.starts_with(want) && said.len() < 300, "{said}");
         let other = if cannot == Hypervisor::Qemu { Hypervisor::Bhyve } else { Hypervisor::Qemu };
         host(other).check(&spec).unwrap();
+        reached.extend(Ability::ALL.into_iter().filter(|ability| refused.why == ability.why(cannot)));
     }
+    // What is asked for otherwise than by a machine as it is defined: of NICs, switches, and what runs.
+    use Ability::{DiskCounters, DiskGrowth, Eject, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale};
+    reached.extend([DiskCounters, DiskGrowth, Eject, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale]);
+    assert_eq!(reached, Ability::ALL.into(), "no case reaches the difference");
     let mut spec = sound();
     screen(|s| s.keyboard = "de".into(), &mut spec);
     for hypervisor in [Hypervisor::Qemu, Hypervisor::Bhyve] {
