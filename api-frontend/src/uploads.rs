@@ -119,6 +119,11 @@ impl Uploads {
         }
     }
 
+    /// The operation of one was cancelled: nobody goes on with it.
+    pub fn cancelled(&self, operation: OperationId) {
+        self.map().retain(|_, upload| upload.operation != operation);
+    }
+
     /// The client of one has left: it is kept for a while, and then cancelled unless another stream has come.
     pub fn leave(&self, key: Key, upload: &Arc<Upload>, sent: &mut Sent) {
         sent.turn += 1;

@@ -25,36 +25,51 @@ use zeroize::Zeroizing;
 /// How long a frontend that is being restarted is waited for.
 const RESTART: Duration = Duration::from_secs(10);
 
+/// gRPC writes at most eight digits, of hours here.
+const LONGEST: Duration = Duration::from_secs(99_999_999 * 3600);
+
 /// A connected client.
 #[derive(Clone)]
 pub struct Api {
     channel: Channel,
-    bearer: Bearer,
+    bearing: Bearing,
     places: Places,
     login: Option<Login>,
 }
 
-/// Shows the token with each call.
+/// What each call bears.
 #[derive(Clone, Default)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+pub struct Bearing {
+    token: Option<MetadataValue<Ascii>>,
+    /// How long its answer may take.
+    within: Option<Duration>,
+}
 
-impl Interceptor for Bearer {
+impl Interceptor for Bearing {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
+        if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());
         }
+        limit(&mut request, self.within);
         Ok(request)
     }
 }
 
-type Authorised = InterceptedService<Channel, Bearer>;
+/// Gives a call its deadline.
+pub fn limit<T>(request: &mut Request<T>, within: Option<Duration>) {
+    if let Some(within) = within {
+        request.set_timeout(within.min(LONGEST));
+    }
+}
+
+type Authorised = InterceptedService<Channel, Bearing>;
 
 macro_rules! services {
     ($($name:ident: $client:ident;)*) => {
         impl Api {
             $(#[doc = concat!("Client of the service of that name.")]
             pub fn $name(&self) -> $client<Authorised> {
-                $client::with_interceptor(self.channel.clone(), self.bearer.clone()).max_decoding_message_size(2 * skep_api::MAX_MESSAGE)
+                $client::with_interceptor(self.channel.clone(), self.bearing.clone()).max_decoding_message_size(2 * skep_api::MAX_MESSAGE)
             })*
         }
     };
@@ -75,22 +90,30 @@ services! {
 impl Api {
     /// Connects to the suite here.
     pub async fn connect(places: &Places) -> Result<Self, Failure> {
-        Self::connect_to(places, None).await
+        Self::connect_to(places, None, None).await
     }
 
     /// Connects to the suite of a login, or to the one here. A socket that does not answer while the suite is up is tried again
-    /// for a moment: it is being restarted.
-    pub async fn connect_to(places: &Places, login: Option<Login>) -> Result<Self, Failure> {
+    /// for a moment: it is being restarted. Each call, and connecting, too, may take as long as `within` says; none: as it takes.
+    pub async fn connect_to(places: &Places, login: Option<Login>, within: Option<Duration>) -> Result<Self, Failure> {
+        let connected = Self::dial(places, login, within);
+        match within {
+            None => connected.await,
+            Some(within) => tokio::time::timeout(within, connected).await.unwrap_or_else(|_| Err(Failure::late("connect"))),
+        }
+    }
+
+    async fn dial(places: &Places, login: Option<Login>, within: Option<Duration>) -> Result<Self, Failure> {
         let until = Instant::now() + RESTART;
         let mut pause = Duration::from_millis(10);
-        let bearer = login.as_ref().map(bearer).transpose()?.unwrap_or_default();
+        let bearing = Bearing { token: login.as_ref().map(token).transpose()?, within };
         loop {
             let dialled = match &login {
                 Some(login) => dial_tls(&login.address, &login.fingerprint).await,
                 None => dial(places).await,
             };
             match dialled {
-                Ok(channel) => return Ok(Self { channel, bearer, places: places.clone(), login }),
+                Ok(channel) => return Ok(Self { channel, bearing, places: places.clone(), login }),
                 Err(failure) => {
                     let up = login.is_none() && failure.is_unavailable() && up::is_up(places);
                     if !up || Instant::now() + pause > until {
@@ -105,17 +128,17 @@ impl Api {
 
     /// Connects anew, to the same.
     pub async fn again(&self) -> Result<Self, Failure> {
-        Self::connect_to(&self.places, self.login.clone()).await
+        Self::connect_to(&self.places, self.login.clone(), self.bearing.within).await
     }
 }
 
-fn bearer(login: &Login) -> Result<Bearer, Failure> {
+fn token(login: &Login) -> Result<MetadataValue<Ascii>, Failure> {
     let wrong = |_| {
         Failure::new(Reason::InvalidValue, format_args!("login {}", login.address), "its token is none").advice("log in again")
     };
     let mut value: MetadataValue<Ascii> = Zeroizing::new(format!("Bearer {}", *login.token)).parse().map_err(wrong)?;
     value.set_sensitive(true);
-    Ok(Bearer(Some(value)))
+    Ok(value)
 }
 
 fn endpoint() -> Result<Endpoint, tonic::transport::Error> {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use skep_api::v1;
 use skep_proto::{Reason, Refusal};
+use std::error::Error;
 use std::fmt;
 use std::io;
 use tonic::{Code, Status};
@@ -67,9 +68,25 @@ impl Failure {
         Self { exit: INTERRUPTED, reason, message, advice: advice.to_string(), ..Self::default() }
     }
 
+    /// The time that the command gives its calls is over, and no answer was there.
+    pub fn late(object: impl fmt::Display) -> Self {
+        let failure = Self::new(Reason::Timeout, object, "the time that --request-timeout gives is over");
+        failure.advice("what was asked may be done all the same: look at it before you ask again")
+    }
+
+    /// Whether this is why.
+    pub fn is(&self, reason: Reason) -> bool {
+        self.reason == reason.row().name
+    }
+
+    /// Whether the time that a call had is over.
+    pub fn is_late(&self) -> bool {
+        self.is(Reason::Timeout)
+    }
+
     /// Whether trying again soon may help.
     pub fn is_unavailable(&self) -> bool {
-        self.reason == Reason::Unavailable.row().name
+        self.is(Reason::Unavailable)
     }
 
     /// For programs.
@@ -119,6 +136,14 @@ impl From<Refusal> for Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
+        // tonic's own clock, which calls it cancelled, may be the first.
+        let mut cause = status.source();
+        while let Some(this) = cause {
+            if this.is::<tonic::TimeoutExpired>() {
+                return Self::late("api-frontend");
+            }
+            cause = this.source();
+        }
         let details = status.get_error_details();
         let Some(info) = details.error_info() else { return without_details(&status) };
         let get = |name: &str| info.metadata.get(name).cloned().unwrap_or_default();

@@ -58,12 +58,17 @@ pub async fn finish(api: &Api, output: Output, begun: Operation, interrupt: Inte
                 api = api.again().await?;
                 continue;
             }
+            Err(failure) if failure.is_late() => return Err(failure.advice(goes_on(&last.id))),
             Err(failure) => return Err(failure),
         }
         until = Instant::now() + PATIENCE;
     }
     shown.finish_and_clear();
     if last.state() == OperationState::Done { Ok(last) } else { Err(last.into()) }
+}
+
+fn goes_on(id: &str) -> String {
+    format!("it goes on: `skep op show {id}`, or `skep op cancel {id}`")
 }
 
 async fn follow(api: &Api, last: &mut Operation, shown: &ProgressBar, interrupt: Interrupt) -> Result<(), Failure> {
@@ -74,8 +79,7 @@ async fn follow(api: &Api, last: &mut Operation, shown: &ProgressBar, interrupt:
             next = stream.message() => next?,
             _ = tokio::signal::ctrl_c() => match interrupt {
                 Interrupt::Leaves => {
-                    let advice = format!("it goes on: `skep op show {id}`, or `skep op cancel {id}`");
-                    return Err(Failure::interrupted(advice));
+                    return Err(Failure::interrupted(goes_on(&id)));
                 }
                 Interrupt::Cancels => {
                     api.operations().cancel(CancelOperationRequest { operation: id.clone() }).await?;

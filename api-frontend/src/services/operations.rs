@@ -45,7 +45,9 @@ impl Operations for Api {
         let (call, request) = self.enter("Operations.Cancel", request)?;
         call.run(async {
             let id = convert::value("operation", "operation", &request.operation)?;
-            Ok(event::operation(call.act(OperationCancel { id }).await?.0))
+            let (cancelled, []) = call.act(OperationCancel { id }).await?;
+            call.api.uploads.cancelled(id);
+            Ok(event::operation(cancelled))
         })
         .await
     }

@@ -31,6 +31,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use skep_proto::Reason;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Virtual machines, each in a cell of its own.
 #[derive(Debug, Parser)]
@@ -66,6 +67,17 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub remote: Option<Address>,
+    /// How long the API may take for each call that the command makes, one that waits or streams, too; exit code 10 after that. `up`,
+    /// `ready` and `down` go by times of their own [default: as long as it takes]
+    #[arg(
+        long,
+        global = true,
+        env = "SKEP_REQUEST_TIMEOUT",
+        value_name = "TIME",
+        value_parser = crate::size::duration,
+        help_heading = "Global options"
+    )]
+    pub request_timeout: Option<Duration>,
     /// Print one JSON object a line; errors, too, on standard error
     #[arg(long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
     pub json: bool,

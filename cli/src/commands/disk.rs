@@ -4,7 +4,7 @@ use super::pages::pages;
 use super::{Ctx, export, fetch};
 use crate::args::{DiskCommand, Format, IscsiArgs, Kind, Packed, ReadArgs, SnapshotCommand};
 use crate::client::Api;
-use crate::error::Failure;
+use crate::error::{Failure, INTERRUPTED};
 use crate::operation::bar;
 use crate::secret;
 use crate::view;
@@ -13,12 +13,12 @@ use skep_api::CHUNK;
 use skep_api::v1::disks_client::DisksClient;
 use skep_api::v1::import_disk_request::Kind as Part;
 use skep_api::v1::{
-    CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest, Disk, DiskKind,
-    DiskRates, GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest, IscsiDisk,
-    ListDisksRequest, ListSnapshotsRequest, Operation, Packing, RenameSnapshotRequest, ResizeDiskRequest, RollBackDiskRequest,
-    UpdateDiskRequest, WipeDiskRequest,
+    CancelOperationRequest, CloneDiskRequest, CreateDiskRequest, CreateSnapshotRequest, DeleteDiskRequest, DeleteSnapshotRequest,
+    Disk, DiskKind, DiskRates, GetDiskRequest, GetUploadRequest, ImageFormat, ImportDiskEnd, ImportDiskHeader, ImportDiskRequest,
+    IscsiDisk, ListDisksRequest, ListSnapshotsRequest, Operation, Packing, RenameSnapshotRequest, ResizeDiskRequest,
+    RollBackDiskRequest, UpdateDiskRequest, WaitOperationRequest, WipeDiskRequest,
 };
-use skep_proto::RequestId;
+use skep_proto::{Reason, RequestId};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -173,8 +173,11 @@ pub async fn list(ctx: &Ctx, iso: Option<bool>, image: Option<bool>) -> Result<V
     Ok(pages!(api.list, disks, ListDisksRequest { iso: iso, image: image }))
 }
 
+/// How often an upload begins anew, at most, whose keeper has gone.
+const ANEW: u32 = 5;
+
 /// Sends an image. ^C ends the stream early, and what came is thrown away. Where the connection breaks, a file is gone on with from the byte
-/// that the suite wants next.
+/// that the suite wants next; and sent anew where the process is gone that kept what had come, and with it all that had.
 pub async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Result<Operation, Failure> {
     let failed = |what: &str, e: &std::io::Error| Failure::io(format_args!("file {}", file.display()), what, e);
     let mut again = false;
@@ -191,7 +194,7 @@ pub async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Res
         header.request_id = RequestId::random().to_string();
     }
     let shown = bar(ctx.output, format!("disk {}: import", header.name), header.expect_bytes);
-    let (mut api, mut until) = (ctx.api.clone(), Instant::now() + super::AGAIN);
+    let (mut api, mut until, mut anew) = (ctx.api.clone(), Instant::now() + super::AGAIN, 0);
     let begun = loop {
         let mut source: Box<dyn Read + Send> = Box::new(std::io::stdin());
         if file != Path::new("-") {
@@ -202,9 +205,17 @@ pub async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Res
             source = Box::new(opened);
         }
         let failure = match send(&api, header.clone(), source, file, &shown).await {
+            // Begun anew while the former was not yet at its end, it is answered with that.
+            Ok(begun) if anew > 0 && anew < ANEW && broke_off(&begun) => {
+                anew += 1;
+                continue;
+            }
             Ok(begun) => break Ok(begun),
             Err(failure) => failure,
         };
+        if again && (failure.is_late() || failure.exit == INTERRUPTED) {
+            let _ = give_up(&api, &header.request_id).await;
+        }
         if !again || !failure.is_unavailable() || Instant::now() > until {
             break Err(failure);
         }
@@ -220,15 +231,42 @@ pub async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Res
             }
             Err(status) => {
                 let other = Failure::from(status);
-                // The process that kept it is another one by now, and so is the upload.
-                if !other.is_unavailable() {
+                if other.is_unavailable() {
+                    continue;
+                }
+                // The process that kept it is another one by now: what had come was thrown away with the end of its pipe.
+                if !other.is(Reason::NotFound) || anew == ANEW {
                     break Err(failure);
                 }
+                anew += 1;
+                ctx.output
+                    .remark(format_args!("disk {}: what had come is lost with the process that kept it; once more", header.name));
+                header.offset_bytes = 0;
+                shown.set_position(0);
+                until = Instant::now() + super::AGAIN;
             }
         }
     };
     shown.finish_and_clear();
     begun
+}
+
+/// Whether it has ended as one does whose stream broke off.
+fn broke_off(operation: &Operation) -> bool {
+    operation.failure.as_ref().is_some_and(|failure| failure.reason == Reason::Cancelled.row().name)
+}
+
+/// Has the suite throw away what came of an upload, since nobody will go on with it, and waits for that. Where this does not arrive, time
+/// does it.
+async fn give_up(api: &Api, request_id: &str) -> Result<(), Failure> {
+    // The connection may be what nothing comes through any more.
+    let api = api.again().await?;
+    let kept = api.disks().get_upload(GetUploadRequest { request_id: request_id.to_owned() }).await?.into_inner();
+    let operation = kept.operation.unwrap_or_default().id;
+    api.operations().cancel(CancelOperationRequest { operation: operation.clone() }).await?;
+    let mut ends = api.operations().wait(WaitOperationRequest { operation }).await?.into_inner();
+    while ends.message().await?.is_some() {}
+    Ok(())
 }
 
 async fn send(

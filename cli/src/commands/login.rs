@@ -2,7 +2,7 @@
 
 use super::block_on;
 use crate::args::LoginArgs;
-use crate::client::{Api, dial_tls};
+use crate::client::{Api, dial_tls, limit};
 use crate::error::Failure;
 use crate::output::Output;
 use crate::places::Places;
@@ -12,9 +12,10 @@ use serde_json::json;
 use skep_api::v1::users_client::UsersClient;
 use skep_api::v1::{DeleteTokenRequest, LoginRequest, LoginResponse};
 use skep_proto::{Reason, TraceId};
+use std::time::Duration;
 
 /// Exchanges a password for a token, and keeps that with the certificate's fingerprint.
-pub fn login(args: &LoginArgs, output: Output) -> Result<u8, Failure> {
+pub fn login(args: &LoginArgs, within: Option<Duration>, output: Output) -> Result<u8, Failure> {
     let logins = Logins::read()?;
     let address = &args.address;
     block_on(async {
@@ -37,6 +38,8 @@ pub fn login(args: &LoginArgs, output: Output) -> Result<u8, Failure> {
             token: name.clone(),
             lifetime: Some(prost_types::Duration { seconds: lifetime, nanos: 0 }),
         };
+        let mut request = tonic::Request::new(request);
+        limit(&mut request, within);
         let LoginResponse { token, user, expire_time } = users.login(request).await?.into_inner();
         let expires = view::time(expire_time.as_ref()).as_str().unwrap_or_default().to_owned();
         let login = Login { address: address.clone(), fingerprint, user, name, token: token.into(), expires };
@@ -73,7 +76,7 @@ async fn trusted(address: &Address) -> Result<String, Failure> {
 }
 
 /// Has the token deleted, and forgets it.
-pub fn logout(address: Option<Address>, output: Output) -> Result<u8, Failure> {
+pub fn logout(address: Option<Address>, within: Option<Duration>, output: Output) -> Result<u8, Failure> {
     let logins = Logins::read()?;
     let found = match &address {
         Some(address) => logins.of(address),
@@ -87,7 +90,7 @@ pub fn logout(address: Option<Address>, output: Output) -> Result<u8, Failure> {
     let (address, name) = (login.address.clone(), login.name.clone());
     let places = Places::new(None, None, None).map_err(crate::up::UpError::from)?;
     let ended = block_on(async {
-        let api = Api::connect_to(&places, Some(login)).await?;
+        let api = Api::connect_to(&places, Some(login), within).await?;
         api.host().delete_token(DeleteTokenRequest { name, user: String::new() }).await?;
         Ok(())
     });

@@ -4,7 +4,7 @@
 
 use super::{At, Ctx, with_api};
 use crate::args::LogArgs;
-use crate::client::Bearer;
+use crate::client::Bearing;
 use crate::error::Failure;
 use crate::output::{Output, harmless};
 use crate::places::Places;
@@ -173,7 +173,7 @@ async fn follow(
     Ok(0)
 }
 
-type Host = HostClient<InterceptedService<Channel, Bearer>>;
+type Host = HostClient<InterceptedService<Channel, Bearing>>;
 type Came = (&'static str, Result<String, tonic::Status>);
 
 async fn follow_one(mut host: Host, service: &'static str, mut request: ServiceLogRequest, to: mpsc::Sender<Came>) {

@@ -134,6 +134,8 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 struct At {
     places: Places,
     remote: Option<Address>,
+    /// How long each call may take.
+    within: Option<Duration>,
 }
 
 /// Connects, and does what a command does.
@@ -141,14 +143,14 @@ fn with_api<F: Future<Output = Result<u8, Failure>>>(
     at: &At, output: Output, work: impl FnOnce(Ctx) -> F,
 ) -> Result<u8, Failure> {
     let login = remote::choose(at.remote.as_ref(), &at.places)?;
-    block_on(async { work(Ctx { api: Api::connect_to(&at.places, login).await?, output }).await })
+    block_on(async { work(Ctx { api: Api::connect_to(&at.places, login, at.within).await?, output }).await })
 }
 
 /// Runs a command.
 pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
     let global = args.global;
     let places = Places::new(global.state, global.run, global.socket).map_err(up::UpError::from)?;
-    let at = At { places: places.clone(), remote: global.remote };
+    let at = At { places: places.clone(), remote: global.remote, within: global.request_timeout };
     match args.command {
         Command::Up(args) => suite::up(&places, &args, output),
         Command::Down(args) => suite::down(&places, &args, output),
@@ -170,8 +172,8 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Nic(command) => with_api(&at, output, |ctx| nic::run(ctx, command)),
         Command::Events(args) => with_api(&at, output, |ctx| events::run(ctx, args)),
         Command::Op(command) => with_api(&at, output, |ctx| op::run(ctx, command)),
-        Command::Login(args) => login::login(&args, output),
-        Command::Logout(args) => login::logout(args.address.or(at.remote), output),
+        Command::Login(args) => login::login(&args, at.within, output),
+        Command::Logout(args) => login::logout(args.address.or(at.remote), at.within, output),
         Command::User(command) => with_api(&at, output, |ctx| access::user(ctx, command)),
         Command::Token(command) => with_api(&at, output, |ctx| access::token(ctx, command)),
         Command::Group(command) => with_api(&at, output, |ctx| access::group(ctx, command)),
