@@ -53,6 +53,23 @@ impl Beyond {
     pub fn run(&self, line: &str) -> Result<String> {
         run(&format!("ip netns exec {} {line}", self.name))
     }
+
+    /// `skep up` there, with its interface as uplink: a suite's network is the one that it is started in.
+    pub fn starts(&self, suite: &Suite) -> Result<()> {
+        let up = suite.command(&["up", "--uplinks", &format!("{}b", self.name)]);
+        // Not `ip netns exec`, which mounts another /sys, without cgroups.
+        let mut there = Command::new("nsenter");
+        there.arg(format!("--net=/run/netns/{}", self.name)).arg(up.get_program()).args(up.get_args());
+        for (name, value) in up.get_envs() {
+            match value {
+                Some(value) => there.env(name, value),
+                None => there.env_remove(name),
+            };
+        }
+        let output = there.output()?;
+        ensure!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), suite.logs());
+        Ok(())
+    }
 }
 
 impl Drop for Beyond {

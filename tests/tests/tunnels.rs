@@ -71,6 +71,21 @@ fn a_guest_shares_a_switch_with_another_host() -> Result<()> {
     let audit = suite.skep(&["audit"])?;
     ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
 
+    // A suite of skep's on the other host, in place of that: a guest there and the one here reach each other, with frames in pieces, too.
+    beyond.run("ip link delete vx0")?;
+    let other = Suite::prepare(Mode::Root)?;
+    beyond.starts(&other)?;
+    other.ok(&["switch", "create", "near", "--vni", &vni, "--local", &beyond.address, "--peer", &beyond.host])?;
+    other.import_guest()?;
+    other.define("n", &[])?;
+    other.ok(&["nic", "create", "n", "--switch", "near", "--machine", "n"])?;
+    other.boot("n")?;
+    other.guest_runs("n", &set_address("10.77.1.3/24"), "set-0")?;
+    answered(&other, "n", "10.77.1.1")?;
+    answered(&suite, "m", "-s1472 10.77.1.3")?;
+    other.ok(&["vm", "kill", "n"])?;
+    other.finish()?;
+
     suite.ok(&["vm", "kill", "m"])?;
     suite.ok(&["vm", "delete", "m"])?;
     suite.ok(&["nic", "delete", "m"])?;
