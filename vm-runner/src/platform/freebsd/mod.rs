@@ -230,7 +230,7 @@ impl Host {
         if self.counts {
             rctl::remove(&format!("jail:{name}"))?;
         }
-        mounts::clear(&place, &self.cells.with_file_name("volumes"))?;
+        mounts::clear(&place)?;
         devfs::give(self.dev.as_fd(), &self.mark(machine, console))?;
         match std::fs::remove_dir(place) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),

@@ -78,19 +78,17 @@ pub fn share(plan: &SharePlan, number: usize, place: &Path) -> io::Result<()> {
 
 /// Unmounts everything, innermost first; `EBUSY` if something stays: its ruleset must stay, too. The mount point does: it says that there
 /// is something to sweep.
-///
-/// `volumes`: where a devfs shows the suite's volumes, if there is one.
-pub fn clear(place: &Path, volumes: &Path) -> io::Result<()> {
+pub fn clear(place: &Path) -> io::Result<()> {
     if !place.exists() {
         return Ok(());
     }
     for below in ["share/3", "share/2", "share/1", "share/0", "tmp", "run", "dev/fd", "dev", ""] {
         let at = if below.is_empty() { place.to_owned() } else { place.join(below) };
-        // A dying jail's devices keep it busy until each devfs that has seen them is read once more (FREEBSD.md 48); then the kernel needs a
-        // moment.
+        // A dying jail's devices keep it busy until each devfs that has seen them is read once more, whosever it is (FREEBSD.md 48); then
+        // the kernel needs a moment.
         for round in 0..200u8 {
-            for devices in [Path::new("/dev"), &place.join("dev"), volumes] {
-                let _ = std::fs::read_dir(devices).map(Iterator::count);
+            for devices in skep_sys::freebsd::ask::mounts()?.iter().filter(|mounted| mounted.kind == "devfs") {
+                let _ = std::fs::read_dir(&devices.at).map(Iterator::count);
             }
             let flags = if round < 100 { MntFlags::empty() } else { MntFlags::MNT_FORCE };
             match unmount(&at, flags) {
