@@ -1,7 +1,10 @@
 //! Templates: how to get an image and what its machines need, as TOML files. Whoever runs the command reads them, with his own rights; the
 //! suite never sees one.
 
+pub mod install;
+
 use crate::size;
+use install::Install;
 use serde::Deserialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -39,6 +42,8 @@ pub struct Template {
     /// What there is to know, or to do first.
     #[serde(default)]
     pub note: String,
+    /// How it is installed from an ISO image.
+    pub install: Option<Install>,
 }
 
 /// By what guests learn what they are told.
@@ -111,9 +116,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// The file with the key that its image's list is to be signed by, if it names one; or why it is not there.
-    pub fn key(&self) -> Option<Result<PathBuf, String>> {
-        let image = self.template.as_ref().ok()?.image.as_ref()?;
+    /// The file with the key that the list of one of its images is to be signed by, if that names one; or why it is not there.
+    pub fn key(&self, image: &Image) -> Option<Result<PathBuf, String>> {
         let name = Some(&image.key).filter(|key| !key.is_empty())?;
         let beside = self.path.parent().unwrap_or(Path::new("."));
         let mut places = [beside.join(name), beside.join("keys").join(name)].into_iter();
@@ -192,21 +196,36 @@ fn parse(text: &str) -> Result<Template, String> {
     long("os", &template.os, 63)?;
     long("user", &template.user, 32)?;
     long("note", &template.note, 1024)?;
-    let Some(image) = &template.image else { return Ok(template) };
-    for (what, url) in [("image.url", &image.url), ("image.sums", &image.sums), ("image.signature", &image.signature)] {
-        long(what, url, 2048)?;
-        let good = url.starts_with("https://") || what != "image.url" && url.is_empty();
-        if !good {
-            return Err(format!("{what}: https:// is expected"));
-        }
+    let of_install = template.install.as_ref().and_then(|install| install.iso.as_ref());
+    for (what, image) in [("image", template.image.as_ref()), ("install.iso", of_install)] {
+        image.map_or(Ok(()), |image| image.check().map_err(|(field, why)| format!("{what}.{field}: {why}")))?;
     }
-    long("image.key", &image.key, 255)?;
-    // What is signed must not be taken unsigned because something was forgotten.
-    match (image.sums.is_empty(), image.key.is_empty(), image.signature.is_empty()) {
-        (_, true, false) => Err("image.signature: image.key is missing, whose signature it is".into()),
-        (true, false, _) => Err("image.key: image.sums is missing, the list that is signed".into()),
-        _ if image.key.contains('/') || image.key.starts_with('.') => Err("image.key: the name of a file is expected".into()),
-        _ => Ok(template),
+    template.install.as_ref().map_or(Ok(()), Install::check)?;
+    Ok(template)
+}
+
+impl Image {
+    /// Says which field is wrong, and what with it.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        for (what, url) in [("url", &self.url), ("sums", &self.sums), ("signature", &self.signature)] {
+            let text = url.len() > 2048 || url.chars().any(char::is_control);
+            if text || !(url.starts_with("https://") || what != "url" && url.is_empty()) {
+                return Err((what, "https:// and at most 2048 bytes without control characters are expected".into()));
+            }
+        }
+        // What is signed must not be taken unsigned because something was forgotten.
+        match (self.sums.is_empty(), self.key.is_empty(), self.signature.is_empty()) {
+            (_, true, false) => Err(("signature", "`key` is missing, whose signature it is".into())),
+            (true, false, _) => Err(("key", "`sums` is missing, the list that is signed".into())),
+            _ if self.key.contains('/')
+                || self.key.starts_with('.')
+                || self.key.len() > 255
+                || self.key.chars().any(char::is_control) =>
+            {
+                Err(("key", "the name of a file is expected".into()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -238,6 +257,8 @@ mod tests {
             ("[machine]", "sums = \"https://a/l\"\nkey = \"../a.key\"\n[machine]"),
             ("[machine]", "sums = \"https://a/l\"\nkey = \".\"\n[machine]"),
             ("[machine]", "sums = \"https://a/l\"\nkey = \"a.key\"\nsignature = \"http://a/s\"\n[machine]"),
+            ("[machine]", "[install]\nanswers = \"a\"\nvolume = \"A\"\n[install.iso]\nurl = \"http://a/i\"\n[machine]"),
+            ("[machine]", "[install]\nanswers = \"a\"\n[machine]"),
         ] {
             assert!(parse(&GOOD.replacen(from, to, 1)).is_err(), "{to}");
         }
@@ -248,12 +269,19 @@ mod tests {
         // A bundle brings them along.
         let root = std::env::var_os("SKEP_ROOT").map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/..").into(), PathBuf::from);
         let all = list(&[root.join("packaging/templates")]);
+        let mut keys = 0;
         for found in &all {
             assert!(found.template.is_ok(), "{}: {:?}", found.path.display(), found.template);
-            assert!(found.key().is_none_or(|key| key.is_ok()), "{}", found.path.display());
+            let template = found.template.as_ref().unwrap();
+            let isos = template.install.as_ref().and_then(|install| install.iso.as_ref());
+            for image in template.image.iter().chain(isos) {
+                assert!(found.key(image).is_none_or(|key| key.is_ok()), "{}", found.path.display());
+                keys += usize::from(!image.key.is_empty());
+            }
         }
         assert!(all.len() >= 7, "{}", all.len());
-        assert!(all.iter().filter(|found| found.key().is_some()).count() >= 1);
+        assert!(keys >= 1);
+        assert!(all.iter().filter(|found| found.template.as_ref().is_ok_and(|t| t.install.is_some())).count() >= 4);
     }
 
     #[test]
@@ -261,7 +289,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.toml");
         std::fs::write(&path, GOOD.replacen("[machine]", "sums = \"https://a/l\"\nkey = \"a.key\"\n[machine]", 1)).unwrap();
-        let key = || find(&[dir.path().to_owned()], "a").unwrap().key().unwrap();
+        let key = || {
+            let found = find(&[dir.path().to_owned()], "a").unwrap();
+            found.key(found.template.as_ref().unwrap().image.as_ref().unwrap()).unwrap()
+        };
         assert!(key().unwrap_err().contains("a.key is neither in"));
         let in_keys = dir.path().join("keys").join("a.key");
         std::fs::create_dir(dir.path().join("keys")).unwrap();

@@ -10,6 +10,7 @@ pub mod guard;
 pub mod held;
 pub mod host;
 pub mod https;
+pub mod installer;
 pub mod iscsi;
 pub mod platform;
 pub mod qcow2;

@@ -5,6 +5,7 @@ mod devices;
 mod disk;
 mod firmware;
 mod image;
+mod install;
 mod iso;
 mod network;
 mod steps;
@@ -18,6 +19,7 @@ pub use devices::*;
 pub use disk::*;
 pub use firmware::*;
 pub use image::*;
+pub use install::*;
 pub use iso::*;
 pub use network::*;
 pub use steps::*;
@@ -108,6 +110,9 @@ pub enum Command {
     Host(HostCommand),
     /// Make a machine from an image and start it: with an address, a name, SSH keys and user data
     Launch(Box<LaunchArgs>),
+    /// Install a system from its vendor's ISO image by a file with answers, and make an image and a template of it
+    #[command(long_about = INSTALL)]
+    Install(Box<InstallArgs>),
     /// Machines
     #[command(subcommand)]
     Vm(Box<VmCommand>),

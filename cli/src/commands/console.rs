@@ -22,10 +22,13 @@ use tonic::Streaming;
 const RESTART: Duration = Duration::from_secs(10);
 
 /// An attached console.
-struct Attached {
-    to: mpsc::Sender<ConsoleInput>,
-    from: Streaming<ConsoleOutput>,
-    given: ConsoleAttached,
+pub struct Attached {
+    /// What is typed.
+    pub to: mpsc::Sender<ConsoleInput>,
+    /// What comes.
+    pub from: Streaming<ConsoleOutput>,
+    /// What was given.
+    pub given: ConsoleAttached,
 }
 
 /// Attaches; by a script, or by a person.
@@ -58,21 +61,27 @@ async fn within(
 }
 
 /// A serial line that is to be joined.
-struct Line {
-    machine: String,
-    port: u32,
-    write: bool,
-    take: bool,
+pub struct Line {
+    /// Whose it is.
+    pub machine: String,
+    /// Its number, from 1 on.
+    pub port: u32,
+    /// Whether something is to be typed.
+    pub write: bool,
+    /// Whether whoever has the keyboard loses it.
+    pub take: bool,
 }
 
 impl Line {
-    fn name(&self) -> String {
+    /// What messages call it.
+    pub fn name(&self) -> String {
         let port = if self.port > 1 { format!(" port {}", self.port) } else { String::new() };
         format!("console {}{port}", self.machine)
     }
 }
 
-async fn attach(ctx: &Ctx, args: &Line) -> Result<Attached, Failure> {
+/// Joins it; one that is being restarted is waited for.
+pub async fn attach(ctx: &Ctx, args: &Line) -> Result<Attached, Failure> {
     let until = Instant::now() + RESTART;
     let mut pause = Duration::from_millis(20);
     loop {
@@ -108,12 +117,13 @@ fn print(ctx: &Ctx, data: &[u8]) -> Result<(), Failure> {
     out.write_all(data).and_then(|()| out.flush()).map_err(|e| Failure::io("standard output", "write", &e))
 }
 
-fn typed(data: Vec<u8>) -> ConsoleInput {
+/// As it is sent.
+pub fn typed(data: Vec<u8>) -> ConsoleInput {
     ConsoleInput { kind: Some(console_input::Kind::Data(data.into())) }
 }
 
 /// Where a step stands in its script.
-fn place(stage: &Stage) -> String {
+pub fn place(stage: &Stage) -> String {
     stage.line.map_or_else(String::new, |line| format!(", line {line}"))
 }
 

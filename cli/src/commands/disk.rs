@@ -20,8 +20,9 @@ use skep_api::v1::{
 };
 use skep_proto::{Reason, RequestId};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -176,19 +177,67 @@ pub async fn list(ctx: &Ctx, iso: Option<bool>, image: Option<bool>) -> Result<V
 /// How often an upload begins anew, at most, whose keeper has gone.
 const ANEW: u32 = 5;
 
+/// What is sent.
+#[derive(Clone)]
+pub enum Origin<'a> {
+    /// A file; `-`: standard input.
+    File(&'a Path),
+    /// Bytes that are here already, and what they are called.
+    Bytes(&'a Path, Arc<[u8]>),
+}
+
+impl Origin<'_> {
+    fn name(&self) -> &Path {
+        match self {
+            Origin::File(path) | Origin::Bytes(path, _) => path,
+        }
+    }
+
+    fn failed(&self, what: &str, e: &std::io::Error) -> Failure {
+        Failure::io(format_args!("file {}", self.name().display()), what, e)
+    }
+
+    /// How many bytes it has, if it can be read again.
+    fn length(&self) -> Result<Option<u64>, Failure> {
+        match self {
+            Origin::Bytes(_, bytes) => Ok(Some(bytes.len() as u64)),
+            Origin::File(file) if *file == Path::new("-") => Ok(None),
+            Origin::File(file) => {
+                let meta = std::fs::metadata(file).map_err(|e| self.failed("look at", &e))?;
+                if meta.is_dir() {
+                    return Err(self.failed("read", &std::io::ErrorKind::IsADirectory.into()));
+                }
+                Ok(meta.is_file().then_some(meta.len()))
+            }
+        }
+    }
+
+    /// Opens it at a byte.
+    fn open(&self, offset: u64) -> Result<Box<dyn Read + Send>, Failure> {
+        match self {
+            Origin::Bytes(_, bytes) => {
+                let mut cursor = Cursor::new(Arc::clone(bytes));
+                cursor.set_position(offset);
+                Ok(Box::new(cursor))
+            }
+            Origin::File(file) if *file == Path::new("-") => Ok(Box::new(std::io::stdin())),
+            Origin::File(file) => {
+                let mut opened = File::open(file).map_err(|e| self.failed("open", &e))?;
+                if offset > 0 {
+                    opened.seek(SeekFrom::Start(offset)).map_err(|e| self.failed("read", &e))?;
+                }
+                Ok(Box::new(opened))
+            }
+        }
+    }
+}
+
 /// Sends an image. ^C ends the stream early, and what came is thrown away. Where the connection breaks, a file is gone on with from the byte
 /// that the suite wants next; and sent anew where the process is gone that kept what had come, and with it all that had.
-pub async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Result<Operation, Failure> {
-    let failed = |what: &str, e: &std::io::Error| Failure::io(format_args!("file {}", file.display()), what, e);
-    let mut again = false;
-    if file != Path::new("-") {
-        let meta = std::fs::metadata(file).map_err(|e| failed("look at", &e))?;
-        if meta.is_dir() {
-            return Err(failed("read", &std::io::ErrorKind::IsADirectory.into()));
-        }
-        again = meta.is_file();
-        header.expect_bytes = if again { meta.len() } else { 0 };
-    }
+pub async fn import(ctx: &Ctx, mut header: ImportDiskHeader, origin: Origin<'_>) -> Result<Operation, Failure> {
+    let length = origin.length()?;
+    let again = length.is_some();
+    header.expect_bytes = length.unwrap_or(0);
     header.resumable = again;
     if again {
         header.request_id = RequestId::random().to_string();
@@ -196,15 +245,8 @@ pub async fn import(ctx: &Ctx, mut header: ImportDiskHeader, file: &Path) -> Res
     let shown = bar(ctx.output, format!("disk {}: import", header.name), header.expect_bytes);
     let (mut api, mut until, mut anew) = (ctx.api.clone(), Instant::now() + super::AGAIN, 0);
     let begun = loop {
-        let mut source: Box<dyn Read + Send> = Box::new(std::io::stdin());
-        if file != Path::new("-") {
-            let mut opened = File::open(file).map_err(|e| failed("open", &e))?;
-            if header.offset_bytes > 0 {
-                opened.seek(SeekFrom::Start(header.offset_bytes)).map_err(|e| failed("read", &e))?;
-            }
-            source = Box::new(opened);
-        }
-        let failure = match send(&api, header.clone(), source, file, &shown).await {
+        let source = origin.open(header.offset_bytes)?;
+        let failure = match send(&api, header.clone(), source, origin.name(), &shown).await {
             // Begun anew while the former was not yet at its end, it is answered with that.
             Ok(begun) if anew > 0 && anew < ANEW && broke_off(&begun) => {
                 anew += 1;

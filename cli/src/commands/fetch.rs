@@ -23,7 +23,7 @@ pub async fn take_in(ctx: &Ctx, header: ImportDiskHeader, file: &Path, from: &Fe
             let refusal = Refusal::new(Reason::InvalidValue, file.display());
             return Err(refusal.field("--sums, --ca").note("they are about what comes from an address").into());
         }
-        None => disk::import(ctx, header, file).await?,
+        None => disk::import(ctx, header, disk::Origin::File(file)).await?,
     };
     let ended = operation::finish(&ctx.api, ctx.output, begun, Interrupt::Cancels).await?;
     if ctx.output.json {

@@ -14,6 +14,7 @@ mod fetch;
 mod firmware;
 mod host;
 mod image;
+mod install;
 mod iso;
 mod launch;
 mod login;
@@ -25,7 +26,7 @@ mod pages;
 mod plain;
 mod relay;
 mod rfb;
-mod script;
+pub mod script;
 mod service;
 mod sound;
 mod starting;
@@ -163,6 +164,7 @@ pub fn run(args: Args, output: Output) -> Result<u8, Failure> {
         Command::Log(args) => logs::run(&at, args, output),
         Command::Host(command) => with_api(&at, output, |ctx| host::run(ctx, command)),
         Command::Launch(args) => with_api(&at, output, |ctx| launch::run(ctx, *args)),
+        Command::Install(args) => with_api(&at, output, |ctx| install::run(ctx, *args)),
         Command::Vm(command) => with_api(&at, output, |ctx| vm::run(ctx, *command)),
         Command::Disk(command) => with_api(&at, output, |ctx| disk::run(ctx, command)),
         Command::Image(command) => with_api(&at, output, |ctx| image::run(ctx, command)),

@@ -30,7 +30,7 @@ pub fn read(path: &Path) -> Result<Vec<Stage>, Failure> {
 }
 
 /// The steps, or the number of the first wrong line and what is wrong.
-fn parse(text: &str) -> Result<Vec<Stage>, (u32, String)> {
+pub fn parse(text: &str) -> Result<Vec<Stage>, (u32, String)> {
     let mut stages = Vec::new();
     let mut limit = None;
     for (line, text) in (1..).zip(text.lines()) {

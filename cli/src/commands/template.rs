@@ -4,7 +4,7 @@ use super::{Ctx, fetch};
 use crate::args::{FetchArgs, TemplateCommand};
 use crate::error::Failure;
 use crate::output::{Column, Output};
-use crate::templates::{self, Firmware, Found, Seed, Template};
+use crate::templates::{self, Firmware, Found, Image, Seed, Template};
 use serde_json::{Value, json};
 use skep_api::v1::{BiosBoot, Boot, Disk, GetDiskRequest, ImageFacts, ImportDiskHeader, MachineSettings, UefiBoot, boot};
 use skep_proto::{Reason, Refusal};
@@ -32,7 +32,7 @@ pub fn run(output: Output, command: TemplateCommand) -> Result<u8, Failure> {
 }
 
 /// What it says, if its file is good.
-fn good(found: &Found) -> Result<&Template, Failure> {
+pub fn good(found: &Found) -> Result<&Template, Failure> {
     let wrong = |why: &String| {
         Refusal::new(Reason::InvalidValue, format_args!("template {}", found.name))
             .note(format_args!("{}: {why}", found.path.display()))
@@ -47,13 +47,19 @@ fn value(found: &Found) -> Value {
         Err(why) => return json!({"name": found.name, "file": file, "wrong": why}),
     };
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let of_image = |image: &Image| json!({"url": image.url, "sums": text(&image.sums), "signature": text(&image.signature), "key": text(&image.key)});
     json!({
         "name": found.name,
         "description": template.description,
         "os": template.os,
         "user": text(&template.user),
-        "image": template.image.as_ref().map(|image| {
-            json!({"url": image.url, "sums": text(&image.sums), "signature": text(&image.signature), "key": text(&image.key)})
+        "image": template.image.as_ref().map(of_image),
+        "install": template.install.as_ref().map(|install| {
+            json!({
+                "iso": install.iso.as_ref().map(of_image), "kernel": text(&install.kernel), "initrd": text(&install.initrd),
+                "cmdline": text(&install.cmdline), "answers": install.answers, "volume": text(&install.volume),
+                "network": install.network, "steps": install.script.lines().filter(|line| !line.trim().is_empty()).count(),
+            })
         }),
         "seed": if template.seed == Seed::None { "none" } else { "nocloud" },
         "min_disk": (template.min_disk > 0).then_some(template.min_disk),
@@ -115,16 +121,18 @@ pub async fn image(ctx: &Ctx, name: &str, from: &FetchArgs, group: Option<String
         description: template.description.clone(),
         ..ImportDiskHeader::default()
     };
-    let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    let signed_by = match found.key().transpose() {
-        Ok(key) => key,
-        Err(why) => {
-            return Err(Refusal::new(Reason::NotFound, format_args!("template {name}")).field("image.key").note(why).into());
-        }
-    };
-    let from = FetchArgs { sums: said(&image.sums), signature: said(&image.signature), signed_by, ca: from.ca.clone() };
+    let from = source(&found, image, from)?;
     fetch::take_in(ctx, header, Path::new(&image.url), &from).await?;
     Ok(Some(template.clone()))
+}
+
+/// How one of a template's images is fetched: held against its list, and that against its key.
+pub fn source(found: &Found, image: &Image, from: &FetchArgs) -> Result<FetchArgs, Failure> {
+    let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let object = || format!("template {}", found.name);
+    let missing = |why| Failure::from(Refusal::new(Reason::NotFound, object()).field("key").note(why));
+    let signed_by = found.key(image).transpose().map_err(missing)?;
+    Ok(FetchArgs { sums: said(&image.sums), signature: said(&image.signature), signed_by, ca: from.ca.clone() })
 }
 
 /// What a machine of this template has, where nobody says otherwise.

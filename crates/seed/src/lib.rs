@@ -37,18 +37,25 @@ pub fn phone_home() -> Vec<u8> {
 
 /// A disk that holds all of it.
 pub fn disk(document: &Document) -> io::Result<Vec<u8>> {
+    let meta = meta_data(document);
+    let mut files =
+        vec![("meta-data", meta.as_bytes()), ("user-data", &document.user_data), ("vendor-data", &document.vendor_data)];
+    if !document.network.is_empty() {
+        files.push(("network-config", document.network.as_bytes()));
+    }
+    volume(LABEL, &files)
+}
+
+/// A disk of [`SIZE`] bytes that is one FAT volume with this label, padded with spaces, and these files.
+pub fn volume(label: [u8; 11], contents: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; SIZE];
-    let options = FormatVolumeOptions::new().fat_type(FatType::Fat12).volume_label(LABEL).volume_id(0x534b_4550);
+    let options = FormatVolumeOptions::new().fat_type(FatType::Fat12).volume_label(label).volume_id(0x534b_4550);
     fatfs::format_volume(Cursor::new(&mut bytes), options)?;
     {
         let files = FileSystem::new(Cursor::new(&mut bytes), FsOptions::new())?;
         let root = files.root_dir();
-        let write = |name: &str, text: &[u8]| root.create_file(name)?.write_all(text);
-        write("meta-data", meta_data(document).as_bytes())?;
-        write("user-data", &document.user_data)?;
-        write("vendor-data", &document.vendor_data)?;
-        if !document.network.is_empty() {
-            write("network-config", document.network.as_bytes())?;
+        for (name, text) in contents {
+            root.create_file(name)?.write_all(text)?;
         }
         drop(root);
         files.unmount()?;

@@ -179,9 +179,10 @@ fn furnish(kvm: bool, shares: &[SharePlan]) -> Result<(), Failed> {
     attach(root.as_fd(), c".").map_err(at("mount the root"))?;
     fchdir(&root).map_err(at("enter the mounted root"))?;
     let locked = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // Configuration, and kernel and initial RAM disk while the hypervisor reads them: in huge pages, where the kernel has them.
+    // Configuration, and kernel and initial RAM disk while the hypervisor reads them: in huge pages, where the kernel has them. Those of
+    // an installer have some 100 MiB.
     let run = |options: &str| mount(Some("tmpfs"), "run", Some("tmpfs"), locked, Some(options));
-    let options = "size=64m,nr_inodes=16,mode=700";
+    let options = "size=256m,nr_inodes=16,mode=700";
     run(&format!("{options},huge=within_size")).or_else(|_| run(options)).map_err(at("mount /run"))?;
     let no_exec = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), "dev", Some("tmpfs"), no_exec, Some("size=4k,nr_inodes=8,mode=755")).map_err(at("mount /dev"))?;
