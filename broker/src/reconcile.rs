@@ -214,7 +214,9 @@ impl Broker {
             name.as_str().strip_prefix(&prefix)?.strip_suffix(end)?.parse::<u16>().ok()
         };
         for name in &strays {
-            let result = if let Some(number) = number(name, 'v', "").filter(|number| !tunnels.contains(number)) {
+            // What is beneath a tunnel goes with it, and may be there without.
+            let tunnel = number(name, 'v', "").or_else(|| number(name, 'w', ""));
+            let result = if let Some(number) = tunnel.filter(|number| !tunnels.contains(number)) {
                 self.net.call(&who, DeleteTunnel { number }).await
             } else if let Some(number) = number(name, 'p', "a") {
                 self.net.call(&who, DeletePair { number }).await

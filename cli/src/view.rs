@@ -310,8 +310,8 @@ pub fn switch(switch: &v1::Switch) -> Value {
     })
 }
 
-fn tunnel(v1::Tunnel { vni, local, remote, port, interface }: &v1::Tunnel) -> Value {
-    json!({"vni": vni, "local": local, "remote": remote, "port": port, "group_interface": interface})
+fn tunnel(v1::Tunnel { vni, local, remote, port, interface, peer_key }: &v1::Tunnel) -> Value {
+    json!({"vni": vni, "local": local, "remote": remote, "port": port, "group_interface": interface, "peer_key": peer_key})
 }
 
 /// Columns of a list of switches.

@@ -2,6 +2,7 @@
 //! operation is a function in [`ops`], which checks, acts through [`platform::NetHost`], and undoes what it did when a step fails.
 #![forbid(unsafe_code)]
 
+pub mod key;
 pub mod ops;
 pub mod platform;
 pub mod serve;

@@ -1,6 +1,7 @@
 //! acquire → limit → enter → serve.
 #![forbid(unsafe_code)]
 
+use skep_net_helper::key::PrivateKey;
 use skep_net_helper::platform::{Host, HostError, other_role};
 use skep_net_helper::serve::Given;
 use skep_net_helper::{Acquired, serve};
@@ -36,7 +37,7 @@ fn start() -> Result<(), Error> {
     let mut scene = start.scene(Role::Net);
     let mut host = Host::acquire(&mut scene.identity)?;
     if start.ids.is_some() {
-        host = host.with_outside(&std::env::current_exe()?, start.instance, &uplinks)?;
+        host = host.with_outside(&std::env::current_exe()?, start.instance, &uplinks)?.with_key(PrivateKey::of(&start.state));
     }
     let acquired = Acquired { listener: start.bind(Role::Net, Role::Broker)?, host, journal: start.journal(TABLE.name)? };
     let inside = enter(limit(acquired, &TABLE)?, &scene)?;

@@ -71,6 +71,7 @@ impl<H: NetHost> Service<Net> for NetHelper<H> {
                 let uplinks = self.uplinks.clone();
                 Ok((tunnel::create(self.acting()?, &uplinks, &c)?, []))
             }),
+            R::HostKey(c) => ask.answer(c, |_, _, []| Ok((tunnel::host_key(self.acting()?)?, []))),
             R::DeleteTunnel(c) => ask.answer(c, |_, c, []| Ok((tunnel::delete(self.acting()?, &c)?, []))),
             R::CreatePair(c) => ask.answer(c, |_, c, []| Ok((pair::create(self.acting()?, &c)?, []))),
             R::CreateGraphSwitch(c) => ask.answer(c, |_, c, []| {

@@ -20,7 +20,7 @@ const OTHER: &str = "192.0.2.2";
 
 fn tunnel_to(far: &str) -> Tunnel {
     let far = Far::Host(far.parse().unwrap());
-    Tunnel { vni: "7".parse().unwrap(), local: HERE.parse().unwrap(), far, port: 4789.try_into().unwrap() }
+    Tunnel { vni: "7".parse().unwrap(), local: HERE.parse().unwrap(), far, port: 4789.try_into().unwrap(), peer_key: None }
 }
 
 /// Indices aside: what is made anew has another.

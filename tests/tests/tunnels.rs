@@ -36,8 +36,13 @@ fn a_guest_shares_a_switch_with_another_host() -> Result<()> {
     let (_, message) = suite.fails(&[&create[..7], &["--peer", "127.0.0.1"]].concat())?;
     ensure!(message.contains("remote"), "{message}");
     let made = suite.json(&create)?;
-    let tunnel = serde_json::json!({"vni": vni.parse::<u32>()?, "local": beyond.host, "remote": beyond.address, "port": 4789, "group_interface": ""});
+    let tunnel = serde_json::json!({"vni": vni.parse::<u32>()?, "local": beyond.host, "remote": beyond.address, "port": 4789, "group_interface": "", "peer_key": ""});
     ensure!(made[0]["kind"] == "vxlan" && made[0]["tunnel"] == tunnel, "{made:?}");
+    // Through WireGuard only with the other host's key, and where the kernel has it.
+    let own = suite.json(&["host", "show"])?[0]["wireguard_key"].as_str().context("a key, or none")?.to_owned();
+    let key = if own.is_empty() { "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=" } else { &own };
+    let (_, message) = suite.fails(&[&["switch", "create", "safe"], &create[3..], &["--peer-key", key]].concat())?;
+    ensure!(message.contains(if own.is_empty() { "WireGuard" } else { "own key" }), "{message}");
     let (_, message) = suite.fails(&["switch", "set", "far", "--uplink", "eth0"])?;
     ensure!(message.contains("no uplink"), "{message}");
 

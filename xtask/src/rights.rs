@@ -172,6 +172,7 @@ fn kind(kind: FdKind) -> String {
         FdKind::Line => "UNIX socket (FreeBSD: terminal)".into(),
         FdKind::Netlink => "netlink socket".into(),
         FdKind::SockDiag => "sock_diag socket".into(),
+        FdKind::GenericNetlink => "generic netlink socket".into(),
         FdKind::Netfilter => "netfilter socket".into(),
         FdKind::Netgraph => "netgraph control socket".into(),
         FdKind::Inet => "internet socket".into(),

@@ -96,6 +96,7 @@ pub fn host_info(view: HostView) -> v1::HostInfo {
         inabilities: strings(&view.inabilities),
         keyboards: strings(&view.keyboards),
         uplinks: view.uplinks.iter().map(interface).collect(),
+        wireguard_key: view.wireguard_key.map(|key| key.to_string()).unwrap_or_default(),
         sound_devices: view.sound.iter().map(sound_device).collect(),
         // The frontend's own.
         certificate: String::new(),

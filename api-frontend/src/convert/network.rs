@@ -3,7 +3,7 @@
 use super::{devices, given, invalid, known, maybe_named, named, not, optional, strings, time, value, within};
 use skep_api::v1;
 use skep_proto::broker::{NicCreate, NicSet, NicView, SwitchCreate, SwitchKind, SwitchView};
-use skep_proto::tunnel::{Far, PORT, Tunnel, Vni};
+use skep_proto::tunnel::{Far, PORT, Tunnel, Vni, WIREGUARD_PORT};
 use skep_proto::{Forwards, Rate, Rates, Refusal};
 use std::num::NonZeroU16;
 
@@ -27,17 +27,20 @@ pub fn switch(view: SwitchView) -> v1::Switch {
 }
 
 fn tunnel_view(tunnel: Tunnel) -> v1::Tunnel {
-    let Tunnel { vni, local, far, port } = tunnel;
+    let Tunnel { vni, local, far, port, peer_key } = tunnel;
+    let peer_key = peer_key.map(|key| key.to_string()).unwrap_or_default();
     let (remote, interface) = match far {
         Far::Host(address) => (address.to_string(), String::new()),
         Far::Group { address, uplink } => (address.to_string(), uplink.to_string()),
     };
-    v1::Tunnel { vni: vni.get(), local: local.to_string(), remote, port: port.get().into(), interface }
+    v1::Tunnel { vni: vni.get(), local: local.to_string(), remote, port: port.get().into(), interface, peer_key }
 }
 
 /// A tunnel to be.
 fn tunnel(asked: &v1::Tunnel) -> Result<Tunnel, Refusal> {
-    let port = if asked.port == 0 { PORT.into() } else { within("switch", "tunnel.port", asked.port, &(1..=u16::MAX.into()))? };
+    let peer_key = optional("switch", "tunnel.peer_key", &asked.peer_key)?;
+    let usual = if peer_key.is_some() { WIREGUARD_PORT } else { PORT };
+    let port = if asked.port == 0 { usual.into() } else { within("switch", "tunnel.port", asked.port, &(1..=u16::MAX.into()))? };
     let port = u16::try_from(port).ok().and_then(NonZeroU16::new);
     let far = match optional("switch", "tunnel.interface", &asked.interface)? {
         None => Far::Host(value("switch", "tunnel.remote", &asked.remote)?),
@@ -48,6 +51,7 @@ fn tunnel(asked: &v1::Tunnel) -> Result<Tunnel, Refusal> {
         local: value("switch", "tunnel.local", &asked.local)?,
         far,
         port: port.ok_or_else(|| invalid("switch", "tunnel.port", "1 to 65535 is expected"))?,
+        peer_key,
     })
 }
 

@@ -5,7 +5,7 @@ use crate::db::machines::{Machines, Which};
 use crate::db::switches::Switches;
 use skep_machine::Ability;
 use skep_proto::broker::{Done, HostRest, HostShow, HostView, RequestKey, Uplink};
-use skep_proto::net::{DeleteSwitch, Interface, ListInterfaces};
+use skep_proto::net::{DeleteSwitch, HostKey, Interface, ListInterfaces};
 use skep_proto::storage::Space;
 use skep_proto::{Reason, Refusal, Text};
 
@@ -23,6 +23,15 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
     let given = ListInterfaces { own: false, after: 0 };
     let uplinks = if broker.net.is_up() { broker.net.call(who, given).await.ok() } else { None };
     let uplinks = uplinks.map(|(page, [])| page.interfaces).unwrap_or_default();
+    let key = if broker.net.is_up() {
+        broker.net.call(who, HostKey {}).await
+    } else {
+        Err(Refusal::new(Reason::Unavailable, "net-helper"))
+    };
+    let (wireguard_key, no_wireguard) = match key {
+        Ok((keyed, [])) => (Some(keyed.key), None),
+        Err(refusal) => (None, Some(Text::lossy(&format!("wireguard: {}", said(&refusal))))),
+    };
     let uplink = |i: Interface| Uplink { name: i.name, up: i.up, mtu: i.mtu, bridge: i.bridge };
     // Beside what the cell enforces: what the hypervisor does itself.
     let host = crate::platform::capabilities(0);
@@ -42,15 +51,25 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         uplinks: uplinks.into_iter().take(UPLINKS).map(uplink).collect(),
         sound: cell.as_ref().map(|c| c.sound.clone()).unwrap_or_default(),
         shares: cell.map(|c| c.shares).unwrap_or_default(),
-        abilities: host.abilities.iter().map(|ability| Text::lossy(ability.name())).collect(),
+        abilities: (host.abilities.iter().map(|ability| ability.name()))
+            .chain(wireguard_key.map(|_| "wireguard"))
+            .map(Text::lossy)
+            .collect(),
+        wireguard_key,
         inabilities: Ability::ALL
             .iter()
             .filter(|ability| !host.abilities.contains(ability))
             .map(|ability| Text::lossy(&format!("{}: {}", ability.name(), ability.why(host.hypervisor))))
+            .chain(no_wireguard)
             .collect(),
         keyboards: host.keyboards.iter().map(|name| Text::lossy(name)).collect(),
         helpers: helpers.iter().filter(|(_, up)| *up).map(|(name, _)| Text::lossy(name)).collect(),
     })
+}
+
+/// Why the host's key of WireGuard was not had.
+fn said(refusal: &Refusal) -> String {
+    if refusal.note.as_str().is_empty() { refusal.to_string() } else { refusal.note.to_string() }
 }
 
 /// `HostRest`: the database keeps the switches, so reconciliation makes their bridges anew.

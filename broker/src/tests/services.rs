@@ -311,6 +311,9 @@ impl Service<Net> for FakeNet {
                 world.lock().tunnels.insert(c.number, c.tunnel);
                 Ok((Named { name: IfName::tunnel(instance, c.number) }, []))
             }),
+            NetRequest::HostKey(c) => {
+                act!(ask, c, fate, |_: net::HostKey, _| { Err(Refusal::new(Reason::Unsupported, "wireguard").note("none here")) })
+            }
             NetRequest::DeleteTunnel(c) => act!(ask, c, fate, |c: net::DeleteTunnel, _| {
                 world.lock().tunnels.remove(&c.number);
                 Ok((net::Done {}, []))

@@ -88,12 +88,15 @@ pub struct TunnelArgs {
     /// Of a vxlan switch: the other host's address, or with --group-interface a group's
     #[arg(long, value_name = "ADDRESS", requires = "vni")]
     pub peer: Option<String>,
-    /// Of a vxlan switch: UDP port, the same on every host [default: 4789]
+    /// Of a vxlan switch: UDP port, the same on every host [default: 4789, with --peer-key 51820]
     #[arg(long, value_name = "PORT", requires = "vni", value_parser = clap::value_parser!(u32).range(1..=65_535))]
     pub port: Option<u32>,
     /// Of a vxlan switch: the host's interface on which the group is joined
     #[arg(long, value_name = "INTERFACE", requires = "vni")]
     pub group_interface: Option<String>,
+    /// Of a vxlan switch: the other host's public key, which `skep host show` there tells: through WireGuard, encrypted
+    #[arg(long, value_name = "KEY", requires = "vni", conflicts_with = "group_interface")]
+    pub peer_key: Option<String>,
 }
 
 /// What a switch is.

@@ -42,6 +42,7 @@ fn view(host: &v1::HostInfo) -> Value {
         "abilities": host.abilities,
         "inabilities": host.inabilities,
         "keyboards": host.keyboards,
+        "wireguard_key": host.wireguard_key,
         "uplinks": host.uplinks.iter().map(uplink).collect::<Vec<_>>(),
         "sound_devices": host.sound_devices.iter().map(sound_device).collect::<Vec<_>>(),
         "certificate": host.certificate,

@@ -24,13 +24,14 @@ fn number(kind: Option<SwitchKind>) -> i32 {
 }
 
 fn made_of(tunnel: TunnelArgs) -> Option<v1::Tunnel> {
-    let TunnelArgs { vni, local, peer, port, group_interface } = tunnel;
+    let TunnelArgs { vni, local, peer, port, group_interface, peer_key } = tunnel;
     Some(v1::Tunnel {
         vni: vni?,
         local: local.unwrap_or_default(),
         remote: peer.unwrap_or_default(),
         port: port.unwrap_or_default(),
         interface: group_interface.unwrap_or_default(),
+        peer_key: peer_key.unwrap_or_default(),
     })
 }
 
@@ -53,7 +54,15 @@ pub async fn run(ctx: Ctx, command: SwitchCommand) -> Result<u8, Failure> {
         }
         SwitchCommand::Show { switch } => {
             let switch = api.get(GetSwitchRequest { switch }).await?.into_inner();
-            ctx.output.object(&view::switch(&switch));
+            let mut shown = view::switch(&switch);
+            // The key that the other host is to be told belongs to this host, and all its switches.
+            if switch.tunnel.is_some_and(|tunnel| !tunnel.peer_key.is_empty())
+                && let Some(tunnel) = shown.get_mut("tunnel").and_then(serde_json::Value::as_object_mut)
+            {
+                let host = ctx.api.host().show(v1::ShowHostRequest {}).await?.into_inner();
+                tunnel.insert("key".into(), host.wireguard_key.into());
+            }
+            ctx.output.object(&shown);
         }
         SwitchCommand::Rename { switch, name } => {
             let request = UpdateSwitchRequest { switch, name: Some(name), ..Default::default() };

@@ -71,6 +71,8 @@ pub enum Kind {
     Netfilter,
     /// A socket of sock_diag.
     SockDiag,
+    /// A socket of generic netlink (Linux).
+    GenericNetlink,
     /// A control socket of netgraph.
     Netgraph,
     /// An internet socket, its protocol.

@@ -122,6 +122,15 @@ impl IfName {
     pub fn tunnel(instance: InstanceId, number: u16) -> Self {
         Self(format!("sk{instance}v{number}"))
     }
+    /// An interface of WireGuard that is there for a moment, to learn this host's key: `sk<instance>key`.
+    pub fn keying(instance: InstanceId) -> Self {
+        Self(format!("sk{instance}key"))
+    }
+    /// The interface of WireGuard that this tunnel goes through: `sk<instance>w<number>`.
+    pub fn beneath(&self) -> Self {
+        // Behind the last of its letters is its number.
+        Self(self.0.rsplit_once('v').map_or_else(|| self.0.clone(), |(front, number)| format!("{front}w{number}")))
+    }
     /// The ends of the pair with this number: `sk<instance>p<number>a` and `b`.
     pub fn pair(instance: InstanceId, number: u16) -> [Self; 2] {
         ["a", "b"].map(|end| Self(format!("sk{instance}p{number}{end}")))

@@ -1,8 +1,10 @@
 //! net-helper: bridges, taps, tunnels and pairs of this instance, by netlink or ioctl.
 
 use crate::{
-    Forward, IfName, MachineId, NicId, NoFds, OneFd, Rates, Subnet, Subnet6, SwitchId, UpTo, names::Text, protocol::protocol,
-    tunnel::Tunnel,
+    Forward, IfName, MachineId, NicId, NoFds, OneFd, Rates, Subnet, Subnet6, SwitchId, UpTo,
+    names::Text,
+    protocol::protocol,
+    tunnel::{PublicKey, Tunnel},
 };
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
@@ -67,6 +69,17 @@ pub struct CreateTunnel {
     pub number: u16,
     /// From where to where.
     pub tunnel: Tunnel,
+}
+
+/// Asks for this host's key of WireGuard, which is the same for all tunnels. Refused as unsupported where the kernel has none of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKey {}
+
+/// See [`HostKey`]; the private one stays in the helper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKeyed {
+    /// The public one.
+    pub key: PublicKey,
 }
 
 /// Deletes a switch's tunnel. One that is not there is no error.
@@ -297,7 +310,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of net-helper; its only client is the broker.
-    Net = "net-helper", version 9, oldest 9, NetRequest {
+    Net = "net-helper", version 10, oldest 10, NetRequest {
         0 CreateSwitch [NoFds] => Named [NoFds];
         1 DeleteSwitch [NoFds] => Done [NoFds];
         2 CreateTap [NoFds] => Named [OneFd];
@@ -317,5 +330,6 @@ protocol! {
         16 LimitTap [NoFds] => Done [NoFds];
         17 ConnectServer [NoFds] => Done [OneFd];
         18 CheckPort [NoFds] => Done [NoFds];
+        19 HostKey [NoFds] => HostKeyed [NoFds];
     }
 }

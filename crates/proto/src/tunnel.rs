@@ -1,20 +1,27 @@
 //! What a tunnel between hosts is made of (VXLAN, RFC 7348): each part is valid by construction, and checked again when it is decoded.
 
 use crate::names::IfName;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::{fmt, str::FromStr};
 
 /// The port that IANA gave to VXLAN; Linux's own default, 8472, is older than that.
 pub const PORT: u16 = 4789;
+/// The port that WireGuard's own documents have.
+pub const WIREGUARD_PORT: u16 = 51_820;
 
 /// A part of a tunnel that is not acceptable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadTunnel {
     /// Rules of its text.
-    #[error("a tunnel is written as VNI LOCAL FAR PORT, and the interface if FAR is a group")]
+    #[error("a tunnel is written as VNI LOCAL FAR PORT, and the interface if FAR is a group, or key=KEY")]
     Text,
+    /// Rules of keys.
+    #[error("a public key of WireGuard is 32 bytes in base64, as `wg pubkey` and `skep host show` write it")]
+    Key,
     /// Rules of network numbers.
     #[error("a VXLAN network has a number from 1 to 16777215")]
     Vni,
@@ -90,6 +97,55 @@ checked!(GroupAddress, IpAddr, BadTunnel::Group, |address| match address {
     IpAddr::V6(v6) => v6.is_multicast() && v6.octets()[1] & 0xf > 2,
 });
 
+/// A public key of WireGuard, written in base64. Whoever has the private one is the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// If it is one: nothing but zeroes is what the kernels say where there is none.
+    pub fn new(bytes: [u8; 32]) -> Result<Self, BadTunnel> {
+        if bytes == [0; 32] { Err(BadTunnel::Key) } else { Ok(Self(bytes)) }
+    }
+
+    /// Its bytes.
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The address that whoever has it has inside of WireGuard: link-local, so that the kernels take what is for it on that interface
+    /// alone, and made of the key, so that nobody has to choose one.
+    pub fn address(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h])
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64_STANDARD.encode(self.0))
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = BadTunnel;
+    fn from_str(text: &str) -> Result<Self, BadTunnel> {
+        let bytes = BASE64_STANDARD.decode(text).map_err(|_| BadTunnel::Key)?;
+        Self::new(bytes.try_into().map_err(|_| BadTunnel::Key)?)
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::new(<[u8; 32]>::deserialize(d)?).map_err(D::Error::custom)
+    }
+}
+
 /// Where a tunnel leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Far {
@@ -114,6 +170,9 @@ impl Far {
     }
 }
 
+/// What a key begins with in a tunnel's text.
+const KEY: &str = "key=";
+
 /// A tunnel of one network. Frames of a guest are up to 50 bytes (IPv6: 70) longer in it: where the network between the hosts carries
 /// 1500, guests of a switch with a group should use 1450 (1430); to a single host long packets are sent in pieces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,8 +183,10 @@ pub struct Tunnel {
     pub local: HostAddress,
     /// The other end.
     pub far: Far,
-    /// UDP port, the same at both ends.
+    /// UDP port, the same at both ends: of WireGuard, if the tunnel goes through that.
     pub port: NonZeroU16,
+    /// The other host's key: what goes between both is encrypted by WireGuard, and nobody else can send. None to a group.
+    pub peer_key: Option<PublicKey>,
 }
 
 impl Tunnel {
@@ -135,13 +196,13 @@ impl Tunnel {
     }
 }
 
-/// `VNI LOCAL FAR PORT`, and the interface if it leads to a group.
+/// `VNI LOCAL FAR PORT`, and the interface if it leads to a group, or `key=KEY` if it goes through WireGuard.
 impl fmt::Display for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { vni, local, far, port } = self;
+        let Self { vni, local, far, port, peer_key } = self;
         write!(f, "{vni} {local} {} {port}", far.address())?;
         match far {
-            Far::Host(_) => Ok(()),
+            Far::Host(_) => peer_key.iter().try_for_each(|key| write!(f, " {KEY}{key}")),
             Far::Group { uplink, .. } => write!(f, " {uplink}"),
         }
     }
@@ -151,7 +212,11 @@ impl FromStr for Tunnel {
     type Err = BadTunnel;
     fn from_str(text: &str) -> Result<Self, BadTunnel> {
         let words: Vec<&str> = text.split(' ').collect();
-        let ([vni, local, far, port], uplink) = match &words[..] {
+        let (words, peer_key) = match words.split_last().map(|(last, rest)| (last.strip_prefix(KEY), rest)) {
+            Some((Some(key), rest)) if rest.len() == 4 => (rest, Some(key.parse()?)),
+            _ => (&words[..], None),
+        };
+        let ([vni, local, far, port], uplink) = match words {
             [vni, local, far, port] => ([vni, local, far, port], None),
             [vni, local, far, port, uplink] => ([vni, local, far, port], Some(uplink)),
             _ => return Err(BadTunnel::Text),
@@ -160,15 +225,16 @@ impl FromStr for Tunnel {
             None => Far::Host(far.parse()?),
             Some(uplink) => Far::Group { address: far.parse()?, uplink: uplink.parse().map_err(|_| BadTunnel::Text)? },
         };
-        Ok(Self { vni: vni.parse()?, local: local.parse()?, far, port: port.parse().map_err(|_| BadTunnel::Text)? })
+        Ok(Self { vni: vni.parse()?, local: local.parse()?, far, port: port.parse().map_err(|_| BadTunnel::Text)?, peer_key })
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{BadTunnel, GroupAddress, HostAddress, Tunnel, Vni};
+    use super::{BadTunnel, GroupAddress, HostAddress, PublicKey, Tunnel, Vni};
     use std::fmt::Debug;
+    use std::net::Ipv6Addr;
     use std::str::FromStr;
 
     fn only<T: FromStr<Err = BadTunnel> + Debug>(good: &[&str], bad: &[&str]) {
@@ -204,9 +270,22 @@ mod tests {
         only::<GroupAddress>(&["239.1.2.3", "224.0.0.251", "ff05::1", "ff0e::9"], &["192.0.2.1", "ff02::1", "ff01::1", "::", ""]);
     }
 
+    /// Of wg(8)'s manual.
+    const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+    #[test]
+    fn a_key_is_32_bytes_in_base64() {
+        let zeroes = "A".repeat(43) + "=";
+        let bad = [&KEY[..43], &KEY[..40], "", &zeroes, "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8D=="];
+        only::<PublicKey>(&[KEY], &bad);
+        let key: PublicKey = KEY.parse().unwrap();
+        assert_eq!(key.address(), "fe80::c532:103:9adb:a14b".parse::<Ipv6Addr>().unwrap());
+    }
+
     #[test]
     fn a_tunnel_is_text() {
-        for text in ["42 192.0.2.1 198.51.100.2 4789", "16777215 2001:db8::1 ff05::7 8472 eth1"] {
+        let keyed = format!("7 192.0.2.1 198.51.100.2 51820 key={KEY}");
+        for text in ["42 192.0.2.1 198.51.100.2 4789", "16777215 2001:db8::1 ff05::7 8472 eth1", &keyed] {
             assert_eq!(text.parse::<Tunnel>().unwrap().to_string(), text);
         }
         let wrong = [
@@ -219,6 +298,9 @@ mod tests {
             "42 192.0.2.1 239.1.1.1 4789 eth1 eth2",
             "42 127.0.0.1 198.51.100.2 4789",
             "0 192.0.2.1 198.51.100.2 4789",
+            "7 192.0.2.1 198.51.100.2 51820 key=",
+            "7 192.0.2.1 198.51.100.2 51820 key=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            "7 192.0.2.1 239.1.1.1 51820 eth1 key=xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
         ];
         for text in wrong {
             assert!(text.parse::<Tunnel>().is_err(), "{text}");

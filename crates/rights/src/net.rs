@@ -50,6 +50,14 @@ pub static TABLE: Process = Process {
             why: "Linux: sock_diag, connected to the kernel: which ports the host itself listens on",
         },
         Descriptor {
+            name: "generic",
+            kind: FdKind::GenericNetlink,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT"],
+            ioctls: &[],
+            why: "Linux: generic netlink, connected to the kernel: keys of WireGuard",
+        },
+        Descriptor {
             name: "interfaces",
             kind: FdKind::Unix,
             most: Most::N(1),
@@ -63,7 +71,15 @@ pub static TABLE: Process = Process {
             most: Most::N(1),
             rights: &["IOCTL"],
             ioctls: ADDRESS_IOCTLS,
-            why: "FreeBSD: the same, about IPv4 addresses of switches, which take a socket of that family",
+            why: "FreeBSD: the same, about IPv4 addresses of switches and keys of WireGuard, which take a socket of that family",
+        },
+        Descriptor {
+            name: "addresses6",
+            kind: FdKind::Inet,
+            most: Most::N(1),
+            rights: &["IOCTL"],
+            ioctls: ADDRESS6_IOCTLS,
+            why: "FreeBSD: the same, about the link-local addresses inside of WireGuard",
         },
         Descriptor {
             name: "pf",
@@ -141,12 +157,17 @@ pub static TABLE: Process = Process {
         Operation { name: "ListInterfaces", does: "reads the list of interfaces", test: "interfaces_are_listed_in_pages" },
         Operation {
             name: "CreateTunnel",
-            does: "makes a VXLAN interface from an address of an uplink, a member of a bridge, up, and rules that keep strangers from it",
+            does: "makes a VXLAN interface from an address of an uplink, or over one of WireGuard with this host's key, a member of a bridge, up, and rules that keep strangers from it",
             test: "a_tunnel_joins_its_switch_and_is_made_anew_when_it_should_differ",
         },
         Operation {
+            name: "HostKey",
+            does: "says this host's public key of WireGuard, which an interface that is there for a moment makes of the private one",
+            test: "a_tunnel_goes_through_wireguard_where_the_kernel_has_it",
+        },
+        Operation {
             name: "DeleteTunnel",
-            does: "deletes a VXLAN interface and its rules",
+            does: "deletes a VXLAN interface, the one of WireGuard beneath it, and its rules",
             test: "a_tunnel_joins_its_switch_and_is_made_anew_when_it_should_differ",
         },
         Operation {
@@ -344,6 +365,8 @@ const IFREQ: u64 = 32;
 const IFCONF: u64 = 16;
 const IFDRV: u64 = 40;
 const IFGROUPREQ: u64 = 40;
+/// Of `struct wg_data_io`.
+const WG: u64 = 32;
 
 /// Requests about interfaces (FreeBSD, sys/sockio.h).
 pub const INTERFACE_IOCTLS: &[u64] = &[
@@ -365,8 +388,17 @@ pub const INTERFACE_IOCTLS: &[u64] = &[
     request(IN, b'i', 137, IFGROUPREQ),       // SIOCDIFGROUP
 ];
 
-/// Requests about IPv4 addresses of interfaces: SIOCDIFADDR, SIOCGIFNETMASK, SIOCAIFADDR (`struct ifaliasreq`).
-pub const ADDRESS_IOCTLS: &[u64] = &[request(IN, b'i', 25, IFREQ), request(IN | OUT, b'i', 37, IFREQ), request(IN, b'i', 43, 68)];
+/// Requests about IPv4 addresses of interfaces, and those of WireGuard, which take a socket of that family, too.
+pub const ADDRESS_IOCTLS: &[u64] = &[
+    request(IN, b'i', 25, IFREQ),       // SIOCDIFADDR
+    request(IN | OUT, b'i', 37, IFREQ), // SIOCGIFNETMASK
+    request(IN, b'i', 43, 68),          // SIOCAIFADDR (`struct ifaliasreq`)
+    request(IN | OUT, b'i', 210, WG),   // SIOCSWG
+    request(IN | OUT, b'i', 211, WG),   // SIOCGWG
+];
+
+/// Those about IPv6 addresses: SIOCAIFADDR_IN6 (`struct in6_aliasreq`).
+pub const ADDRESS6_IOCTLS: &[u64] = &[request(IN, b'i', 27, 136)];
 
 /// Sizes of `struct pfioc_nv`, `pfioc_rule`, `pfioc_pooladdr`, `pfioc_ruleset` and `pfioc_trans`.
 const PF: [u64; 5] = [24, 3040, 1136, 1092, 16];

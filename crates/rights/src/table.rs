@@ -178,6 +178,8 @@ pub enum FdKind {
     Netfilter,
     /// A socket of sock_diag (Linux).
     SockDiag,
+    /// A socket of generic netlink (Linux).
+    GenericNetlink,
     /// A control socket of netgraph.
     Netgraph,
     /// An internet socket.

@@ -74,8 +74,15 @@ impl<'a> Attempt<'a> {
 
     fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), Refusal> {
         self.host.make_tunnel(name, tunnel).map_err(refused(name))?;
+        // What is pushed last is done first.
+        self.done.extend(tunnel.peer_key.map(|_| Undo::Delete(name.beneath())));
         self.done.push(Undo::Delete(name.clone()));
         Ok(())
+    }
+
+    /// Deletes what is left of WireGuard beneath a tunnel that is gone.
+    fn delete_beneath(&mut self, link: &Link) -> Result<(), Refusal> {
+        self.host.delete(&link.name).map_err(refused(&link.name))
     }
 
     /// Deletes a tunnel, a member of `bridge`. What it was set to is known if it was something of ours; else it does not come back.
@@ -200,7 +207,7 @@ fn is_of_any_instance(name: &IfName) -> bool {
     let Some((instance, rest)) = name.as_str().strip_prefix("sk").and_then(|rest| rest.split_at_checked(4)) else { return false };
     let number = match rest.strip_prefix('p') {
         Some(pair) => pair.strip_suffix(['a', 'b']),
-        None => rest.strip_prefix(['b', 't', 'v']),
+        None => rest.strip_prefix(['b', 't', 'v', 'w']),
     };
     instance.parse::<InstanceId>().is_ok() && number.is_some_and(|n| n.parse::<u16>().is_ok())
 }

@@ -1,21 +1,29 @@
 //! Tunnels: at most one a switch, by which it spans several hosts.
 
 use super::{Attempt, Place, bridge_of, find, foreign, refused, unlisted};
-use crate::platform::NetHost;
-use skep_proto::net::{CreateTunnel, DeleteTunnel, Done, Named};
+use crate::platform::{Link, NetHost};
+use skep_proto::net::{CreateTunnel, DeleteTunnel, Done, HostKeyed, Named};
 use skep_proto::tunnel::{Far, Tunnel};
-use skep_proto::{IfName, Reason, Refusal};
+use skep_proto::{IfName, InstanceId, Reason, Refusal};
+
+/// What is beneath a tunnel.
+const WIREGUARD: &str = "interface of WireGuard";
 
 /// Brings a tunnel to the wanted state: there, set to what is asked, a member of its switch's bridge, up. One that is set to something
 /// else is made anew, since what it is set to cannot be changed while it is up.
 pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateTunnel) -> Result<Named, Refusal> {
     let name = IfName::tunnel(instance, call.number);
     check(host, uplinks, call)?;
+    check_key(host, instance, call)?;
     let bridge = bridge_of(host, instance, call.number)?;
     let links = host.links().map_err(unlisted)?;
     let former = find(&links, &name);
     if let Some(link) = former.filter(|link| !link.is_tunnel()) {
         return Err(foreign(link, "tunnel"));
+    }
+    let beneath = find(&links, &name.beneath());
+    if let Some(link) = beneath.filter(|link| !link.is_wireguard()) {
+        return Err(foreign(link, WIREGUARD));
     }
     let settings = if former.is_some() { host.tunnel(&name).map_err(refused(&name))? } else { None };
     let kept = former.filter(|_| settings.as_ref() == Some(&call.tunnel));
@@ -26,6 +34,9 @@ pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateTunn
             if let Some(former) = former {
                 let on = links.iter().find(|link| Some(link.index) == former.bridge);
                 attempt.delete_tunnel(former, settings, on)?;
+            }
+            if let Some(beneath) = beneath {
+                attempt.delete_beneath(beneath)?;
             }
             attempt.make_tunnel(&name, &call.tunnel)?;
         }
@@ -46,16 +57,42 @@ pub fn create((host, instance): Place<'_>, uplinks: &[IfName], call: &CreateTunn
     })
 }
 
-/// Deletes a tunnel; its bridge stays.
+/// Deletes a tunnel, and what is beneath it; its bridge stays.
 pub fn delete((host, instance): Place<'_>, call: &DeleteTunnel) -> Result<Done, Refusal> {
     let name = IfName::tunnel(instance, call.number);
-    match host.link(&name).map_err(refused(&name))? {
-        Some(link) if !link.is_tunnel() => return Err(foreign(&link, "tunnel")),
-        Some(_) => host.delete(&name).map_err(refused(&name))?,
-        None => {}
+    let links = host.links().map_err(unlisted)?;
+    let (above, beneath) = (find(&links, &name), find(&links, &name.beneath()));
+    for (link, is, wanted) in [(above, Link::is_tunnel as fn(&Link) -> bool, "tunnel"), (beneath, Link::is_wireguard, WIREGUARD)]
+    {
+        if let Some(link) = link.filter(|link| !is(link)) {
+            return Err(foreign(link, wanted));
+        }
+    }
+    for link in [above, beneath].into_iter().flatten() {
+        host.delete(&link.name).map_err(refused(&link.name))?;
     }
     host.guard_tunnel(&name, None).map_err(refused(&name))?;
     Ok(Done {})
+}
+
+/// This host's public key of WireGuard.
+pub fn host_key((host, instance): Place<'_>) -> Result<HostKeyed, Refusal> {
+    let key = host.host_key(instance).map_err(refused(&IfName::keying(instance)))?;
+    Ok(HostKeyed { key })
+}
+
+/// That this host has WireGuard, if the tunnel goes through it.
+fn check_key(host: &mut dyn NetHost, instance: InstanceId, call: &CreateTunnel) -> Result<(), Refusal> {
+    let Some(peer) = call.tunnel.peer_key else { return Ok(()) };
+    let refuse =
+        |note| Refusal::new(Reason::InvalidValue, format_args!("tunnel of switch {}", call.number)).field("peer_key").note(note);
+    if matches!(call.tunnel.far, Far::Group { .. }) {
+        return Err(refuse("WireGuard leads to one host, not to a group"));
+    }
+    if host_key((host, instance))?.key == peer {
+        return Err(refuse("that is this host's own key; the other host's is expected, `skep host show` there tells it"));
+    }
+    Ok(())
 }
 
 /// That this host can have such a tunnel: it leaves from an address, and to a group through an interface, of those that the host's

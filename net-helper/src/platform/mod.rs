@@ -13,7 +13,7 @@ pub use linux::{Host, other_role};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 use skep_proto::net::{Gateway, Own, PortForward};
-use skep_proto::tunnel::Tunnel;
+use skep_proto::tunnel::{PublicKey, Tunnel};
 use skep_proto::{Forward, IfName, InstanceId, Rates, Subnet6, Text, Transport};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -65,6 +65,10 @@ impl Link {
     pub fn is_tunnel(&self) -> bool {
         self.kind.as_str() == "vxlan"
     }
+    /// Whether it is an interface of WireGuard: FreeBSD calls them `wg`.
+    pub fn is_wireguard(&self) -> bool {
+        matches!(self.kind.as_str(), "wireguard" | "wg")
+    }
     /// Whether it is an end of a pair: FreeBSD calls them `epair`.
     pub fn is_end(&self) -> bool {
         matches!(self.kind.as_str(), "veth" | "epair")
@@ -78,6 +82,22 @@ pub enum Switch {
     Bridge,
     /// A bridge of netgraph's: no interface, so that the host itself is not on it.
     Netgraph,
+}
+
+/// MTU of interfaces of WireGuard beneath tunnels, in bytes: a guest's 1500 in VXLAN over IPv6. What is too long for the network between
+/// the hosts is cut there, as without WireGuard.
+const WIREGUARD_MTU: u32 = 1570;
+
+/// What an interface of WireGuard beneath a tunnel is for, as its note: the kernel does not know all of it.
+fn written(name: &IfName, tunnel: &Tunnel) -> String {
+    format!("{name}: {tunnel}")
+}
+
+/// The same, back.
+fn wrote(name: &IfName, note: &str) -> Option<(Tunnel, PublicKey)> {
+    let tunnel: Tunnel = note.strip_prefix(name.as_str())?.strip_prefix(": ")?.parse().ok()?;
+    let key = tunnel.peer_key?;
+    Some((tunnel, key))
 }
 
 /// What has gone through an interface, as the host sees it.
@@ -156,7 +176,12 @@ pub trait NetHost {
     /// Makes a tap, down, and opens it. On Linux it ends with the descriptor.
     fn make_tap(&mut self, name: &IfName) -> Result<OwnedFd, HostError>;
 
-    /// Makes a tunnel, down.
+    /// This host's public key of WireGuard.
+    fn host_key(&mut self, _instance: InstanceId) -> Result<PublicKey, HostError> {
+        Err(HostError::step("make an interface of WireGuard")(Errno::EOPNOTSUPP))
+    }
+
+    /// Makes a tunnel, down, with the interface of WireGuard beneath it, up, if it has one.
     fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError>;
 
     /// Has a tunnel take nothing but what is from its other end, whether or not it is there yet; or takes that back.

@@ -2,10 +2,11 @@
 
 use super::{Net7, bridge};
 use crate::support::frames::{frame, hear, receive, send};
-use crate::support::{GUARDS_TUNNELS, INDICES_RETURN, KINDS, ask, instance};
+use crate::support::{GUARDS_TUNNELS, INDICES_RETURN, KINDS, Served, ask, host as the_host, instance};
+use skep_net_helper::key::PrivateKey;
 use skep_net_helper::platform::{NetHost, Switch};
-use skep_proto::net::{CreatePair, CreateTunnel, DeletePair, DeleteSwitch, DeleteTap, DeleteTunnel};
-use skep_proto::tunnel::{Far, Tunnel};
+use skep_proto::net::{CreatePair, CreateTunnel, DeletePair, DeleteSwitch, DeleteTap, DeleteTunnel, HostKey};
+use skep_proto::tunnel::{Far, PublicKey, Tunnel};
 use skep_proto::{IfName, Reason, Refusal, SwitchId};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
@@ -23,7 +24,7 @@ fn vxlan(number: u16) -> String {
 
 fn tunnel(vni: u32, far: Far) -> Tunnel {
     let local = HERE.to_string().parse().unwrap();
-    Tunnel { vni: vni.to_string().parse().unwrap(), local, far, port: PORT.try_into().unwrap() }
+    Tunnel { vni: vni.to_string().parse().unwrap(), local, far, port: PORT.try_into().unwrap(), peer_key: None }
 }
 
 fn host(far: Ipv4Addr) -> Far {
@@ -112,6 +113,82 @@ fn a_tunnel_joins_its_switch_and_is_made_anew_when_it_should_differ() {
         ask(&mut net.client, DeleteSwitch { number }).unwrap();
     }
     assert_eq!(net.links().len(), before);
+}
+
+#[test]
+fn a_tunnel_goes_through_wireguard_where_the_kernel_has_it() {
+    let Some(mut net) = Net7::new() else { return };
+    let state = tempfile::tempdir().unwrap();
+    let keyed = || the_host().with_key(PrivateKey::of(state.path()));
+    let served = Served::new(keyed(), true);
+    (net.client, net.host) = (served.client(), keyed());
+    let _outside = net.underlay();
+    net.switch(0, None).unwrap();
+    let on = net.link(&bridge(0)).unwrap().index;
+    let before = net.links();
+    let peer: PublicKey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap();
+    let through = |peer| Tunnel { peer_key: Some(peer), ..tunnel(7, host(THERE)) };
+    let own = match ask(&mut net.client, HostKey {}) {
+        Ok((keyed, [])) => keyed.key,
+        Err(refusal) => {
+            assert_eq!(refusal.reason, Reason::Unsupported, "{refusal}");
+            let of_tunnel = net.refused(Reason::Unsupported, |n| n.tunnel(0, through(peer)).map(drop));
+            for refusal in [&refusal, &of_tunnel] {
+                assert!(refusal.note.as_str().contains("WireGuard"), "{refusal}");
+            }
+            println!("SKIP a_tunnel_goes_through_wireguard_where_the_kernel_has_it: {refusal}");
+            return;
+        }
+    };
+    assert_eq!(net.links(), before, "the interface of a moment stayed");
+    net.refused(Reason::InvalidValue, |n| n.tunnel(0, through(own)).map(drop));
+    net.refused(Reason::InvalidValue, |n| n.tunnel(0, Tunnel { far: group(), ..through(peer) }).map(drop));
+    let name = net.tunnel(0, through(peer)).unwrap();
+    let beneath = name.beneath();
+    let both = |n: &mut Net7| (n.link(name.as_str()).unwrap(), n.link(beneath.as_str()).unwrap());
+    let (above, under) = both(&mut net);
+    assert!(above.up && above.is_tunnel() && above.bridge == Some(on), "{above:?}");
+    assert!(under.up && under.is_wireguard() && under.bridge.is_none() && under.mtu == 1570, "{under:?}");
+    assert_eq!(net.host.tunnel(&name).unwrap(), Some(through(peer)));
+    assert_eq!(net.host.owners(own.address().into()).unwrap(), std::slice::from_ref(&beneath));
+    net.tunnel(0, through(peer)).unwrap();
+    let again = both(&mut net);
+    assert_eq!((again.0.index, again.1.index), (above.index, under.index), "it was made anew without need");
+    // Whatever a helper that was killed left is no tunnel, and is made whole: not said to be finished; nothing above; down; nothing beneath.
+    for left in 0..4 {
+        match left {
+            0 => net.host.mark(&beneath, "skep makes it").unwrap(),
+            1 => net.host.delete(&name).unwrap(),
+            2 => net.host.set_up(&beneath, false).unwrap(),
+            _ => net.host.delete(&beneath).unwrap(),
+        }
+        if left != 1 && net.link(name.as_str()).is_some() {
+            assert_eq!(net.host.tunnel(&name).unwrap(), None, "{left}");
+        }
+        net.tunnel(0, through(peer)).unwrap();
+        assert_eq!(net.host.tunnel(&name).unwrap(), Some(through(peer)), "{left}");
+    }
+    // Another host, and one without WireGuard, beneath which nothing stays; and back.
+    let other = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=".parse().unwrap();
+    for wanted in [through(other), tunnel(7, host(THERE)), through(peer)] {
+        net.tunnel(0, wanted.clone()).unwrap();
+        assert_eq!(net.link(beneath.as_str()).is_some(), wanted.peer_key.is_some());
+        assert_eq!(net.host.tunnel(&name).unwrap(), Some(wanted));
+    }
+    // What another has cannot be had, and the former is there again.
+    net.switch(1, None).unwrap();
+    net.tunnel(1, Tunnel { port: 4791.try_into().unwrap(), ..through(peer) }).unwrap();
+    let refusal = net.tunnel(1, through(peer)).unwrap_err();
+    assert_eq!(refusal.reason, Reason::InUse, "{refusal}");
+    let former = Tunnel { port: 4791.try_into().unwrap(), ..through(peer) };
+    assert_eq!(net.host.tunnel(&IfName::tunnel(instance(), 1)).unwrap(), Some(former));
+    // What is beneath goes with it, and alone.
+    net.host.delete(&IfName::tunnel(instance(), 1)).unwrap();
+    for number in [0, 1, 0] {
+        ask(&mut net.client, DeleteTunnel { number }).unwrap();
+        ask(&mut net.client, DeleteSwitch { number }).unwrap();
+    }
+    assert_eq!(net.links().len(), before.len() - 1);
 }
 
 /// What kernels make of the settings of a tunnel between IPv6 addresses comes back the same.

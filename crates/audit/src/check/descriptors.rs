@@ -163,6 +163,7 @@ impl Places {
             | (FdKind::Netlink, Kind::Netlink)
             | (FdKind::Netfilter, Kind::Netfilter)
             | (FdKind::SockDiag, Kind::SockDiag)
+            | (FdKind::GenericNetlink, Kind::GenericNetlink)
             | (FdKind::Packet, Kind::Packet)
             | (FdKind::Inet, Kind::Inet(_))
             | (FdKind::Nameless(_), Kind::Nameless)

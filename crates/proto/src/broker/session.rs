@@ -121,6 +121,8 @@ pub struct HostView {
     pub sound: Vec<SoundDevice>,
     /// The host's interfaces that switches may have as uplinks, the first 32.
     pub uplinks: Vec<Uplink>,
+    /// This host's key of WireGuard; none: it has none of it, which is one of `inabilities`.
+    pub wireguard_key: Option<crate::tunnel::PublicKey>,
 }
 
 /// Opens the log of a service for reading: the former file, if there is one, and the present one; then perhaps a watcher.

@@ -2,7 +2,7 @@
 
 use super::{Golden, parse};
 use skep_proto::net::*;
-use skep_proto::tunnel::{Far, Tunnel};
+use skep_proto::tunnel::{Far, PublicKey, Tunnel};
 use skep_proto::{MachineId, NicId, SwitchId};
 
 #[test]
@@ -17,11 +17,15 @@ fn bytes_of_net_helper_never_change() {
     let interface =
         Interface { index: 5, name: parse("skabcdt1"), up: true, bridge: Some(parse("skabcdb0")), mtu: 1500, kind: parse("tun") };
     golden.call(ListInterfaces { own: true, after: 4 }, InterfacePage { interfaces: vec![interface] });
-    let tunnel = |local, far| Tunnel { vni: parse("70000"), local: parse(local), far, port: 4789.try_into().unwrap() };
+    let tunnel =
+        |local, far| Tunnel { vni: parse("70000"), local: parse(local), far, port: 4789.try_into().unwrap(), peer_key: None };
     let host = tunnel("192.0.2.1", Far::Host(parse("198.51.100.2")));
-    golden.call(CreateTunnel { switch: SwitchId::from_u128(3), number: 300, tunnel: host }, named());
+    golden.call(CreateTunnel { switch: SwitchId::from_u128(3), number: 300, tunnel: host.clone() }, named());
     let group = tunnel("2001:db8::1", Far::Group { address: parse("ff05::7"), uplink: parse("eth0") });
     golden.value("Tunnel to a group", &group);
+    let key: PublicKey = parse("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=");
+    golden.value("Tunnel through WireGuard", &Tunnel { peer_key: Some(key), ..host.clone() });
+    golden.call(HostKey {}, HostKeyed { key });
     golden.call(DeleteTunnel { number: 300 }, Done {});
     let ends = [parse("skabcdp1a"), parse("skabcdp1b")];
     golden.call(CreatePair { number: 1, switches: [Some(300), None] }, PairNamed { ends });

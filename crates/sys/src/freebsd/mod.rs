@@ -4,6 +4,7 @@ pub mod net;
 pub mod netgraph;
 pub mod pf;
 pub mod vxlan;
+pub mod wg;
 
 pub mod ask;
 pub mod bpf;

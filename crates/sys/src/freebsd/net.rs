@@ -6,10 +6,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-const IN: c_ulong = 0x8000_0000;
-const OUT: c_ulong = 0x4000_0000;
+pub(super) const IN: c_ulong = 0x8000_0000;
+pub(super) const OUT: c_ulong = 0x4000_0000;
 
-const fn request<T>(direction: c_ulong, number: u8) -> c_ulong {
+pub(super) const fn request<T>(direction: c_ulong, number: u8) -> c_ulong {
     direction | (size_of::<T>() as c_ulong) << 16 | (b'i' as c_ulong) << 8 | number as c_ulong
 }
 
@@ -44,7 +44,7 @@ const SIOCDIFADDR: c_ulong = request::<ifreq>(IN, 25);
 const SIOCGIFNETMASK: c_ulong = request::<ifreq>(IN | OUT, 37);
 
 /// Every request that net-helper makes on a socket of `AF_INET`.
-pub const ADDRESS_REQUESTS: [c_ulong; 3] = [SIOCDIFADDR, SIOCGIFNETMASK, SIOCAIFADDR];
+pub const ADDRESS_REQUESTS: [c_ulong; 5] = [SIOCDIFADDR, SIOCGIFNETMASK, SIOCAIFADDR, super::wg::SIOCSWG, super::wg::SIOCGWG];
 
 /// Every request that net-helper makes: what a limited socket must be left with.
 pub const REQUESTS: [c_ulong; 16] = [
@@ -165,7 +165,7 @@ fn with_buffer(interface: &str, buffer: &mut [u8]) -> io::Result<ifreq> {
 
 /// One request. `T` is the struct that `number` is made for, and every pointer in it leads to as much live memory as it says there.
 pub(super) fn control<T>(socket: BorrowedFd<'_>, number: c_ulong, argument: &mut T) -> io::Result<()> {
-    // SAFETY: see above; all callers are in this file and vxlan.rs.
+    // SAFETY: see above; all callers are in this file, vxlan.rs and wg.rs.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), number, std::ptr::from_mut(argument)) };
     if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -353,7 +353,18 @@ pub fn addresses(socket: BorrowedFd<'_>) -> io::Result<Vec<(String, Option<IpAdd
 fn ip(sockaddr: &[u8]) -> Option<IpAddr> {
     match i32::from(*sockaddr.get(1)?) {
         libc::AF_INET => Some(Ipv4Addr::from(*sockaddr.get(4..)?.first_chunk::<4>()?).into()),
-        libc::AF_INET6 => Some(Ipv6Addr::from(*sockaddr.get(8..)?.first_chunk::<16>()?).into()),
+        libc::AF_INET6 => {
+            let [a, b, mut c, mut d, rest @ ..] = *sockaddr.get(8..)?.first_chunk::<16>()?;
+            // The kernel keeps the interface's index in a link-local one.
+            if (a, b & 0xc0) == (0xfe, 0x80) {
+                (c, d) = (0, 0);
+            }
+            let mut octets = [0; 16];
+            for (to, from) in octets.iter_mut().zip([a, b, c, d].into_iter().chain(rest)) {
+                *to = from;
+            }
+            Some(Ipv6Addr::from(octets).into())
+        }
         _ => None,
     }
 }

@@ -66,17 +66,24 @@ const _: () = {
 impl Address {
     const NONE: Self = Self { length: 0, family: 0, port: [0; 2], rest: [0; 24] };
 
-    fn new(address: IpAddr) -> Self {
+    /// `scope`: the interface of a link-local address.
+    fn new(address: IpAddr, scope: u32) -> Self {
         let mut rest = [0; 24];
         let (length, family, at, octets) = match address {
             IpAddr::V4(v4) => (16, libc::AF_INET, 0, v4.octets().to_vec()),
             // After the flow.
             IpAddr::V6(v6) => (28, libc::AF_INET6, 4, v6.octets().to_vec()),
         };
+        let octets = octets.into_iter().chain(scope.to_ne_bytes());
         for (to, from) in rest.iter_mut().skip(at).zip(octets) {
             *to = from;
         }
         Self { length, family: family as u8, port: [0; 2], rest }
+    }
+
+    fn scope(&self) -> u32 {
+        let scope = self.rest.last_chunk().filter(|_| i32::from(self.family) == libc::AF_INET6);
+        scope.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
     }
 
     fn get(&self) -> Option<IpAddr> {
@@ -102,6 +109,8 @@ pub struct Vxlan {
     pub local_port: u16,
     /// UDP port at the other.
     pub remote_port: u16,
+    /// Index of the interface of both addresses, if they are link-local; else 0.
+    pub scope: u32,
 }
 
 /// Makes one; says what it is called. A `group` is joined on that interface once this one is set up.
@@ -110,8 +119,8 @@ pub fn create(socket: BorrowedFd<'_>, vxlan: &Vxlan, group: Option<&str>) -> io:
     let mut parameters = Parameters {
         with: with::VNI | with::PORTS | of(vxlan.local, with::LOCAL) | of(vxlan.remote, with::REMOTE),
         vni: vxlan.vni,
-        local: Address::new(vxlan.local),
-        remote: Address::new(vxlan.remote),
+        local: Address::new(vxlan.local, vxlan.scope),
+        remote: Address::new(vxlan.remote, vxlan.scope),
         local_port: vxlan.local_port,
         remote_port: vxlan.remote_port,
         ports: [0; 2],
@@ -146,7 +155,7 @@ pub fn settings(socket: BorrowedFd<'_>, interface: &str) -> io::Result<Option<(V
     driver(socket, SIOCGDRVSPEC, interface, VXLAN_CMD_GET_CONFIG, &mut settings)?;
     let port = |address: &Address| u16::from_be_bytes(address.port);
     let (Some(local), Some(remote)) = (settings.local.get(), settings.remote.get()) else { return Ok(None) };
-    let vxlan =
-        Vxlan { vni: settings.vni, local, remote, local_port: port(&settings.local), remote_port: port(&settings.remote) };
+    let (local_port, remote_port) = (port(&settings.local), port(&settings.remote));
+    let vxlan = Vxlan { vni: settings.vni, local, remote, local_port, remote_port, scope: settings.local.scope() };
     Ok(Some((vxlan, settings.multicast_if)))
 }

@@ -98,6 +98,22 @@ impl List {
         whole
     }
 
+    /// With an array of lists, at least one.
+    #[must_use]
+    pub fn lists(self, name: &str, lists: Vec<Self>) -> Self {
+        // The pair of an array says nothing of its bytes.
+        let mut whole = self.pair(NVLISTS, name, lists.len(), &[]);
+        for list in lists {
+            let begin = whole.bytes.len();
+            whole.headers.extend(list.headers.into_iter().map(|header| begin + header));
+            whole.bytes.extend(list.bytes);
+            whole.bytes.push(NEXT);
+            whole.bytes.extend(1u16.to_le_bytes());
+            whole.bytes.resize(whole.bytes.len() + 17, 0);
+        }
+        whole
+    }
+
     /// As the kernel takes it.
     pub fn pack(self) -> Vec<u8> {
         let Self { mut bytes, headers } = self;
@@ -112,13 +128,14 @@ impl List {
     }
 }
 
-/// What a packed list has by a name, not looking into lists within it: its type and bytes.
-fn find<'b>(packed: &'b [u8], wanted: &str) -> Option<(u8, &'b [u8])> {
+/// Shows every value of a packed list that is no list: names of the lists that it is in and its own, its type and bytes. None at last: the
+/// list is cut, or lies.
+fn each<'b>(packed: &'b [u8], mut show: impl FnMut(&[&'b [u8]], u8, &'b [u8])) -> Option<()> {
     /// Deeper than any that is given.
     const DEEPEST: usize = 16;
     let mut rest = packed.get(LIST..)?;
-    // Of each list that we are in, how many follow it in its array.
-    let mut within: Vec<u64> = Vec::new();
+    // Of each list that we are in, its name, and how many follow it in its array.
+    let (mut names, mut within): (Vec<&[u8]>, Vec<u64>) = Default::default();
     while !rest.is_empty() {
         let word = |at: usize| Some(u64::from_le_bytes(*rest.get(at..)?.first_chunk()?));
         let (kind, name) = (*rest.first()?, usize::from(u16::from_le_bytes(*rest.get(1..)?.first_chunk()?)));
@@ -130,33 +147,62 @@ fn find<'b>(packed: &'b [u8], wanted: &str) -> Option<(u8, &'b [u8])> {
                 if within.len() >= DEEPEST {
                     return None;
                 }
+                names.push(called);
                 within.push(if kind == NVLISTS { items.checked_sub(1)? } else { 0 });
                 rest = data.get(LIST..)?;
             }
-            UP => {
+            NEXT if *within.last()? > 0 => {
+                within.last_mut().map(|more| *more -= 1)?;
+                rest = data.get(LIST..)?;
+            }
+            UP | NEXT => {
+                names.pop();
                 within.pop()?;
                 rest = data;
             }
-            NEXT => match within.last_mut()? {
-                0 => {
-                    within.pop();
-                    rest = data;
-                }
-                more => {
-                    *more -= 1;
-                    rest = data.get(LIST..)?;
-                }
-            },
             _ => {
                 let (value, next) = data.split_at_checked(size)?;
-                if within.is_empty() && called == wanted.as_bytes() {
-                    return Some((kind, value));
-                }
+                names.push(called);
+                show(&names, kind, value);
+                names.pop();
                 rest = next;
             }
         }
     }
-    None
+    Some(())
+}
+
+/// What a packed list has by a name, not looking into lists within it: its type and bytes.
+fn find<'b>(packed: &'b [u8], wanted: &str) -> Option<(u8, &'b [u8])> {
+    let mut found = None;
+    let _ = each(packed, |names, kind, value| {
+        if found.is_none() && names == [wanted.as_bytes()] {
+            found = Some((kind, value));
+        }
+    });
+    found
+}
+
+/// Bytes of a packed list.
+pub fn find_bytes<'b>(packed: &'b [u8], name: &str) -> Option<&'b [u8]> {
+    find(packed, name).filter(|(kind, _)| *kind == BINARY).map(|(_, value)| value)
+}
+
+/// A number of a packed list.
+pub fn find_number(packed: &[u8], name: &str) -> Option<u64> {
+    let (kind, value) = find(packed, name)?;
+    value.try_into().ok().filter(|_| kind == NUMBER).map(u64::from_le_bytes)
+}
+
+/// Bytes called `name` of every list in the array `lists` of a packed list.
+pub fn all_bytes<'b>(packed: &'b [u8], lists: &str, name: &str) -> Vec<&'b [u8]> {
+    let mut found = Vec::new();
+    let _ = each(packed, |names, kind, value| {
+        if kind == BINARY && names == [lists.as_bytes(), name.as_bytes()] {
+            found.push(value);
+        }
+    });
+    found
 }
 
 /// A text of a packed list.
@@ -209,7 +255,6 @@ mod tests {
         assert_eq!(find_text(&packed, "call").as_deref(), Some("skep/*"));
         assert_eq!(find_text(&packed, "nr"), None);
         assert_eq!(find_bool(&packed, "call"), None);
-        // An array of lists, which we never pack.
         let mut array = header();
         let pair = |kind: u8, name: &str, items: u64, size: u64| {
             let mut bytes = vec![kind];
@@ -229,6 +274,27 @@ mod tests {
         array.extend(pair(BOOL, "on", 0, 1));
         array.push(1);
         assert_eq!(find_bool(&array, "on"), Some(true));
+    }
+
+    /// As wg(4) is asked for another end.
+    #[test]
+    fn arrays_of_lists_are_packed_and_found() {
+        let inside = || List::default().bytes("ipv6", &[7; 16]).number("cidr", 128);
+        let peer = |key| List::default().bytes("public-key", &[key; 32]).lists("allowed-ips", vec![inside()]);
+        let packed =
+            List::default().number("listen-port", 51_820).lists("peers", vec![peer(1), peer(2)]).bytes("key", &[3]).pack();
+        assert_eq!(find_number(&packed, "listen-port"), Some(51_820));
+        assert_eq!(all_bytes(&packed, "peers", "public-key"), [[1; 32], [2; 32]]);
+        assert_eq!((find_bytes(&packed, "key"), find_bytes(&packed, "public-key")), (Some(&[3][..]), None));
+        // Of the array: type, name, no size, two; then a header that says how much is left of everything.
+        let at = LIST + PAIR + 12 + 8;
+        assert_eq!(packed[at..at + PAIR + 6], [&[11, 6, 0][..], &[0; 8], &[2, 0, 0, 0, 0, 0, 0, 0], b"peers\0"].concat());
+        let first = at + PAIR + 6;
+        let left = (packed.len() - first - LIST) as u64;
+        assert_eq!((packed[first], &packed[first + 11..first + 19]), (MAGIC, &left.to_le_bytes()[..]));
+        for end in 0..packed.len() {
+            assert_eq!(find_bytes(&packed[..end], "key"), None);
+        }
     }
 
     #[test]

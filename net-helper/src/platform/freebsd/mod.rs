@@ -17,20 +17,21 @@
 pub mod outside;
 pub mod rules;
 mod subnets;
+mod tunnels;
 
 use super::{Counters, HostError, Link, NetHost, Route, Switch};
+use crate::key::{KeyError, PrivateKey};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use outside::Outside;
 use skep_proto::net::{Gateway, Own, PortForward};
-use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
+use skep_proto::tunnel::{PublicKey, Tunnel};
 use skep_proto::{Forward, IfName, InstanceId, Text, Transport};
-use skep_rights::net::{ADDRESS_IOCTLS, INTERFACE_IOCTLS, PF_IOCTLS};
-use skep_sys::freebsd::{net, pf, vxlan};
+use skep_rights::net::{ADDRESS_IOCTLS, ADDRESS6_IOCTLS, INTERFACE_IOCTLS, PF_IOCTLS};
+use skep_sys::freebsd::{net, pf, wg};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -56,6 +57,7 @@ const fn same(mut allowed: &[u64], mut made: &[nix::libc::c_ulong]) -> bool {
 }
 const _: () = assert!(same(INTERFACE_IOCTLS, &net::REQUESTS));
 const _: () = assert!(same(ADDRESS_IOCTLS, &net::ADDRESS_REQUESTS));
+const _: () = assert!(same(ADDRESS6_IOCTLS, &wg::ADDRESS6_REQUESTS));
 const _: () = assert!(same(PF_IOCTLS, &pf::REQUESTS));
 
 /// The network of the jail, or host, that this process began in.
@@ -64,6 +66,11 @@ pub struct Host {
     socket: OwnedFd,
     /// For addresses of IPv4, which take a socket of that family.
     addresses: OwnedFd,
+    /// For those of IPv6; none: the kernel does not speak it.
+    addresses6: Option<OwnedFd>,
+    /// This host's key of WireGuard, or why there is none.
+    key: Result<PrivateKey, String>,
+    public: Option<PublicKey>,
     outside: Option<Outside>,
     /// /dev/pf, once it was needed.
     rules: Option<OwnedFd>,
@@ -78,7 +85,14 @@ impl Host {
         let open = |family| socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
         let of = |family| open(family).map_err(HostError::step("open a socket"));
         let (socket, addresses) = (of(AddressFamily::Unix)?, of(AddressFamily::Inet)?);
-        Ok(Self { socket, addresses, outside: None, rules: None, own: BTreeMap::new() })
+        let (addresses6, key) = (open(AddressFamily::Inet6).ok(), Err(KeyError::None.to_string()));
+        Ok(Self { socket, addresses, addresses6, key, public: None, outside: None, rules: None, own: BTreeMap::new() })
+    }
+
+    /// With this host's key of WireGuard, or without.
+    #[must_use]
+    pub fn with_key(self, key: Result<PrivateKey, KeyError>) -> Self {
+        Self { key: key.map_err(|why| why.to_string()), ..self }
     }
 
     fn outside(&self) -> Result<&Outside, HostError> {
@@ -118,6 +132,7 @@ impl Host {
     /// Lines of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
         let mut held = vec![("interfaces", self.socket.as_fd()), ("addresses", self.addresses.as_fd())];
+        held.extend(self.addresses6.iter().map(|socket| ("addresses6", socket.as_fd())));
         held.extend(self.outside.iter().map(|outside| ("outside", outside.as_fd())));
         held
     }
@@ -202,25 +217,7 @@ pub fn other_role(arguments: &[String]) -> Option<Result<(), outside::sender::Er
 }
 
 /// What requests of ours can make.
-const KINDS: [&str; 4] = ["bridge", "tap", "vxlan", "epair"];
-
-fn as_vxlan(tunnel: &Tunnel) -> vxlan::Vxlan {
-    let port = tunnel.port.get();
-    let (local, remote) = (tunnel.local.get(), tunnel.far.address());
-    vxlan::Vxlan { vni: tunnel.vni.get(), local, remote, local_port: port, remote_port: port }
-}
-
-/// The same, back; none if it is nothing that we would make. A group without the interface on which it was joined is none, either: the
-/// tunnel does not run.
-fn as_tunnel(vxlan: &vxlan::Vxlan, uplink: Option<IfName>) -> Option<Tunnel> {
-    let far = if vxlan.remote.is_multicast() {
-        Far::Group { address: GroupAddress::new(vxlan.remote).ok()?, uplink: uplink? }
-    } else {
-        Far::Host(HostAddress::new(vxlan.remote).ok()?)
-    };
-    let port = NonZeroU16::new(vxlan.local_port).filter(|port| port.get() == vxlan.remote_port)?;
-    Some(Tunnel { vni: Vni::new(vxlan.vni).ok()?, local: HostAddress::new(vxlan.local).ok()?, far, port })
-}
+const KINDS: [&str; 5] = ["bridge", "tap", "vxlan", "epair", "wg"];
 
 /// The failure to make an interface. Of a kind that the kernel does not know, because the module is not loaded, it says `EINVAL`.
 fn unmade(step: &'static str, missing: &'static str) -> impl FnOnce(io::Error) -> HostError {
@@ -267,27 +264,15 @@ impl NetHost for Host {
     }
 
     fn make_tunnel(&mut self, name: &IfName, tunnel: &Tunnel) -> Result<(), HostError> {
-        let group = if let Far::Group { uplink, .. } = &tunnel.far { Some(uplink.as_str()) } else { None };
-        let made = vxlan::create(self.socket.as_fd(), &as_vxlan(tunnel), group);
-        let made = made.map_err(unmade("make a tunnel", "make a tunnel (kldload if_vxlan)"))?;
-        self.adopt(&made, name).inspect_err(|_| self.discard(&made))
+        self.make_a_tunnel(name, tunnel)
     }
 
     fn tunnel(&mut self, name: &IfName) -> Result<Option<Tunnel>, HostError> {
-        let read = || -> io::Result<Option<Tunnel>> {
-            let socket = self.socket.as_fd();
-            let Some((vxlan, joined)) = vxlan::settings(socket, name.as_str())? else { return Ok(None) };
-            // Only the index of the interface with the group is told.
-            let uplink = if joined == 0 {
-                None
-            } else {
-                let found =
-                    net::list(socket)?.into_iter().find(|name| net::index(socket, name).is_ok_and(|index| index == joined));
-                found.and_then(|name| name.parse().ok())
-            };
-            Ok(as_tunnel(&vxlan, uplink))
-        };
-        read().map_err(HostError::step("look at the tunnel"))
+        self.look_at_tunnel(name)
+    }
+
+    fn host_key(&mut self, instance: InstanceId) -> Result<PublicKey, HostError> {
+        self.public_key(instance)
     }
 
     fn make_pair(&mut self, ends: &[IfName; 2]) -> Result<(), HostError> {
@@ -331,6 +316,7 @@ impl NetHost for Host {
                 _ => {}
             }
         }
+        left.push(IfName::keying(instance));
         left.iter().try_for_each(|name| self.delete(name))?;
         self.sweep_rules(instance)
     }

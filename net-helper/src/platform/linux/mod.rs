@@ -8,8 +8,10 @@ mod node;
 mod rates;
 mod rules;
 mod vxlan;
+mod wireguard;
 
 use super::{Counters, HostError, Link, NetHost, Route, Switch};
+use crate::key::{KeyError, PrivateKey};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
@@ -21,7 +23,7 @@ use netlink_packet_route::link::{
 };
 use nix::errno::Errno;
 use skep_proto::net::{Gateway, Own, PortForward};
-use skep_proto::tunnel::{Far, Tunnel};
+use skep_proto::tunnel::{Far, PORT, PublicKey, Tunnel};
 use skep_proto::{Forward, HOST_LINK_LOCAL, IfName, InstanceId, Rates, Subnet6, Text, Transport};
 use std::fs::File;
 use std::io;
@@ -39,6 +41,10 @@ pub struct Host {
     route: netlink::Route,
     filter: Option<netlink::Filter>,
     listeners: listeners::Listeners,
+    generic: Option<wireguard::Generic>,
+    /// This host's key of WireGuard, or why there is none.
+    key: Result<PrivateKey, String>,
+    public: Option<PublicKey>,
 }
 
 impl Host {
@@ -51,7 +57,14 @@ impl Host {
         let route = netlink::Route::open().map_err(HostError::step("open the netlink socket"))?;
         // A kernel without it has no switches that are subnets.
         let listeners = listeners::Listeners::open().map_err(HostError::step("open the netlink socket of sock_diag"))?;
-        Ok(Self { route, filter: netlink::Filter::open().ok(), listeners })
+        let (filter, generic) = (netlink::Filter::open().ok(), wireguard::Generic::open().ok());
+        Ok(Self { route, filter, listeners, generic, key: Err(KeyError::None.to_string()), public: None })
+    }
+
+    /// With this host's key of WireGuard, or without.
+    #[must_use]
+    pub fn with_key(self, key: Result<PrivateKey, KeyError>) -> Self {
+        Self { key: key.map_err(|why| why.to_string()), ..self }
     }
 
     /// This kernel has no netgraph.
@@ -63,7 +76,8 @@ impl Host {
     /// Lines of the table.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
         let filter = self.filter.iter().map(|filter| ("rules", filter.as_fd()));
-        filter.chain([("netlink", self.route.as_fd()), ("listeners", self.listeners.as_fd())]).collect()
+        let generic = self.generic.iter().map(|generic| ("generic", generic.as_fd()));
+        filter.chain(generic).chain([("netlink", self.route.as_fd()), ("listeners", self.listeners.as_fd())]).collect()
     }
 
     /// Changes the interface called `name`.
@@ -174,7 +188,18 @@ impl NetHost for Host {
         const STEP: &str = "make a tunnel";
         // To one host all goes there, whoever says that somebody is elsewhere.
         let group = matches!(tunnel.far, Far::Group { .. });
-        let mut data = vec![InfoVxlan::Id(tunnel.vni.get()), InfoVxlan::Port(tunnel.port.get()), InfoVxlan::Learning(group)];
+        let mut data = vec![InfoVxlan::Id(tunnel.vni.get()), InfoVxlan::Learning(group)];
+        if let Some(peer) = &tunnel.peer_key {
+            let (own, index) = wireguard::make(self, name, tunnel, peer)?;
+            data.extend([InfoVxlan::Port(PORT), InfoVxlan::Local6(own.address()), InfoVxlan::Group6(peer.address())]);
+            data.push(InfoVxlan::Link(index));
+            let made = self.make(name, InfoKind::Vxlan, InfoData::Vxlan(data), STEP);
+            return made.and_then(|()| wireguard::finish(self, name, tunnel)).inspect_err(|_| {
+                let _ = self.delete(name);
+                let _ = self.delete(&name.beneath());
+            });
+        }
+        data.push(InfoVxlan::Port(tunnel.port.get()));
         data.push(match tunnel.local.get() {
             IpAddr::V4(v4) => InfoVxlan::Local(v4),
             IpAddr::V6(v6) => InfoVxlan::Local6(v6),
@@ -192,6 +217,7 @@ impl NetHost for Host {
 
     fn guard_tunnel(&mut self, name: &IfName, tunnel: Option<&Tunnel>) -> Result<(), HostError> {
         let messages = match tunnel {
+            Some(tunnel) if tunnel.peer_key.is_some() => rules::tunnel::guard_beneath(name),
             Some(tunnel) => rules::tunnel::guard(name, tunnel),
             None if self.filter.is_none() => return Ok(()),
             None => rules::tunnel::no_guard(name),
@@ -211,7 +237,14 @@ impl NetHost for Host {
             None => None,
             Some(index) => self.links()?.into_iter().find(|link| link.index == index).map(|link| link.name),
         };
+        if uplink.as_ref() == Some(&name.beneath()) {
+            return wireguard::tunnel(self, name, &settings);
+        }
         Ok(settings.tunnel(uplink))
+    }
+
+    fn host_key(&mut self, instance: InstanceId) -> Result<PublicKey, HostError> {
+        wireguard::host_key(self, instance)
     }
 
     fn make_pair(&mut self, ends: &[IfName; 2]) -> Result<(), HostError> {
@@ -334,6 +367,7 @@ impl NetHost for Host {
     }
 
     fn sweep(&mut self, instance: InstanceId) -> Result<(), HostError> {
+        self.delete(&IfName::keying(instance))?;
         if self.filter.is_none() {
             return Ok(());
         }

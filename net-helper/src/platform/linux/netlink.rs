@@ -97,7 +97,7 @@ impl Filter {
 }
 
 impl<M: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<M> {
-    fn connect(protocol: isize) -> io::Result<Self> {
+    pub(super) fn connect(protocol: isize) -> io::Result<Self> {
         let socket = Socket::new(protocol)?;
         socket.connect(&SocketAddr::new(0, 0))?;
         // The kernel answers before send(2) returns; should an answer be lost, we do not wait for ever.

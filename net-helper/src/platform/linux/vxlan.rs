@@ -3,7 +3,7 @@
 use netlink_packet_route::link::InfoVxlan;
 use skep_proto::IfName;
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, Tunnel, Vni};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 /// What matters of a VXLAN interface's settings.
@@ -44,6 +44,12 @@ impl Settings {
             _ => return None,
         };
         let (vni, local) = (Vni::new(self.vni?).ok()?, HostAddress::new(self.local?).ok()?);
-        Some(Tunnel { vni, local, far, port: NonZeroU16::new(self.port?)? })
+        Some(Tunnel { vni, local, far, port: NonZeroU16::new(self.port?)?, peer_key: None })
+    }
+
+    /// Whether it is this network, from one of these addresses to the other.
+    pub fn is(&self, vni: Vni, local: Ipv6Addr, far: Ipv6Addr, port: u16) -> bool {
+        let Self { vni: number, local: from, far: to, port: by, link: _ } = *self;
+        (number, from, to, by) == (Some(vni.get()), Some(local.into()), Some(far.into()), Some(port))
     }
 }

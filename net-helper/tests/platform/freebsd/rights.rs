@@ -7,11 +7,12 @@ use crate::support::{any_socket, host, instance};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use skep_net_helper::key::PrivateKey;
 use skep_net_helper::ops::{gateway, list, pair, switch, tap, tunnel};
 use skep_net_helper::platform::{Host, NetHost, Switch};
 use skep_proto::net::*;
 use skep_proto::tunnel::{Far, Tunnel};
-use skep_proto::{IfName, MachineId, NicId, Refusal, SwitchId};
+use skep_proto::{IfName, MachineId, NicId, Reason, Refusal, SwitchId};
 use skep_rights::net::TABLE;
 use skep_rights::{Descriptor, Process};
 use skep_sandbox::{Held, Scene, enter, limit};
@@ -88,13 +89,20 @@ fn worker() {
     let Ok(without) = std::env::var(WITHOUT) else { return };
     let table = table(&without);
     let scene = Scene { state: "/".into(), run: "/".into(), identity: None, in_cell: false, with_parent: true };
-    let host = host();
+    let key = PrivateKey::of(tempfile::tempdir().unwrap().path());
+    let host = host().with_key(key);
     let mut host = enter(limit(Only(host), table).unwrap(), &scene).unwrap().into_inner().0;
     let place = &mut host as &mut dyn NetHost;
     let of = instance();
     let (switch, machine, nic) = (SwitchId::random(), MachineId::random(), NicId::random());
     let far = Far::Host("192.0.2.2".parse().unwrap());
-    let to = Tunnel { vni: "7".parse().unwrap(), local: HERE.to_string().parse().unwrap(), far, port: 4791.try_into().unwrap() };
+    let to = Tunnel {
+        vni: "7".parse().unwrap(),
+        local: HERE.to_string().parse().unwrap(),
+        far,
+        port: 4791.try_into().unwrap(),
+        peer_key: None,
+    };
     let input = std::io::stdin();
     let mut lines = input.lock().lines();
     let mut step = |what: String| {
@@ -121,7 +129,7 @@ fn worker() {
     };
     step(said);
     step(shown("MoveTap", tap::move_to((place, of), &MoveTap { number: 0, switch: None, isolated: false }).map(drop)));
-    let call = CreateTunnel { switch, number: 0, tunnel: to };
+    let call = CreateTunnel { switch, number: 0, tunnel: to.clone() };
     step(shown("CreateTunnel", tunnel::create((place, of), &["up0".parse().unwrap()], &call).map(drop)));
     // Once more: what it is set to is read.
     step(shown("CreateTunnel again", tunnel::create((place, of), &["up0".parse().unwrap()], &call).map(drop)));
@@ -145,6 +153,18 @@ fn worker() {
     }
     step(shown("DeletePair", pair::delete((place, of), &DeletePair { number: 0 }).map(drop)));
     step(shown("DeleteTunnel", tunnel::delete((place, of), &DeleteTunnel { number: 0 }).map(drop)));
+    let keyed = tunnel::host_key((place, of)).map(drop);
+    // Without its module there is no WireGuard.
+    if keyed.as_ref().is_ok() || keyed.as_ref().is_err_and(|refusal| refusal.reason != Reason::Unsupported) {
+        step(shown("HostKey", keyed));
+        let peer_key = Some("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap());
+        let call = CreateTunnel { switch, number: 0, tunnel: Tunnel { peer_key, ..to } };
+        for again in ["", " again"] {
+            let made = tunnel::create((place, of), &["up0".parse().unwrap()], &call).map(drop);
+            step(shown(&format!("CreateTunnel through WireGuard{again}"), made));
+        }
+        step(shown("DeleteTunnel through WireGuard", tunnel::delete((place, of), &DeleteTunnel { number: 0 }).map(drop)));
+    }
     drop(held);
     step("closed the tap".into());
     step(shown("DeleteTap", tap::delete((place, of), &DeleteTap { number: 0 }).map(drop)));
@@ -259,8 +279,12 @@ fn each_request_of_the_table_is_needed_and_no_other_is_granted() {
     let subnets = said.iter().any(|line| line == "SetGateway: ok");
     let lines: &[&str] = if subnets { &["interfaces", "addresses", "outside"] } else { &["interfaces", "outside"] };
     let mut superfluous = Vec::new();
+    // Nor without if_wg keys (SIOCSWG, SIOCGWG).
+    let keys = said.iter().any(|line| line == "HostKey: ok");
+    let lines = [lines, if keys { &["addresses6"] } else { &[] }].concat();
     for line in TABLE.descriptors.iter().filter(|line| lines.contains(&line.name)) {
-        let ioctls = line.ioctls.iter().map(|number| format!("ioctl {} {number}", line.name));
+        let ioctls = line.ioctls.iter().filter(|number| keys || !matches!(**number & 0xff, 210 | 211));
+        let ioctls = ioctls.map(|number| format!("ioctl {} {number}", line.name));
         // IOCTL comes with the list above, which is as good as none without it.
         let rights = line.rights.iter().filter(|right| **right != "IOCTL").map(|right| format!("right {} {right}", line.name));
         for what in ioctls.chain(rights) {

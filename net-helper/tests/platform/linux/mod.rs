@@ -4,6 +4,7 @@ mod rates;
 mod sandboxed;
 mod servers;
 mod six;
+mod wireguard;
 
 use crate::acts::Net7;
 use crate::support::frames::{frame, hear, receive, send};

@@ -10,10 +10,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// `NETLINK_ROUTE`, `NETLINK_SOCK_DIAG` and `NETLINK_NETFILTER` (linux/netlink.h).
+/// `NETLINK_ROUTE`, `NETLINK_SOCK_DIAG`, `NETLINK_NETFILTER` and `NETLINK_GENERIC` (linux/netlink.h).
 const ROUTE: u32 = 0;
 const SOCK_DIAG: u32 = 4;
 const NETFILTER: u32 = 12;
+const GENERIC: u32 = 16;
 
 /// All that are open now; one that is closed meanwhile is left out.
 pub fn read(pid: i32, sockets: &Sockets, cell: &Path) -> io::Result<Vec<Open>> {
@@ -113,6 +114,7 @@ fn socket(path: &Path, inode: u64, sockets: &Sockets) -> io::Result<(Kind, Strin
         "NETLINK" if sockets.netlink(inode) == Some(ROUTE) => Kind::Netlink,
         "NETLINK" if sockets.netlink(inode) == Some(NETFILTER) => Kind::Netfilter,
         "NETLINK" if sockets.netlink(inode) == Some(SOCK_DIAG) => Kind::SockDiag,
+        "NETLINK" if sockets.netlink(inode) == Some(GENERIC) => Kind::GenericNetlink,
         "PACKET" => Kind::Packet,
         inet if ["TCP", "UDP", "RAW", "PING", "MPTCP", "SCTP"].iter().any(|p| inet.starts_with(p)) => Kind::Inet(inet.to_owned()),
         _ => Kind::Other,

@@ -3,7 +3,7 @@
 use super::{FILTER, Messages, NETWORK_HEADER, NFPROTO_IPV4, Operator, Rule, SOURCE, TRANSPORT_HEADER, Table, none, whole};
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{InetHookNumber, MetaKey};
-use skep_proto::tunnel::{Far, Tunnel};
+use skep_proto::tunnel::{Far, PORT, Tunnel};
 use skep_proto::{IfName, Transport};
 use std::net::IpAddr;
 
@@ -29,6 +29,19 @@ pub fn guard(name: &IfName, tunnel: &Tunnel) -> Messages {
     };
     Table::new(NetfilterProtoFamily::Inet, name.as_str())
         .chain("input", "filter", InetHookNumber::LocalIn, FILTER, vec![strangers.drop()])
+        .messages
+}
+
+/// Of what came out of WireGuard, which is from the other host, only what is for the tunnel comes to this one.
+pub fn guard_beneath(name: &IfName) -> Messages {
+    /// `IPPROTO_UDP`, and where a datagram has the port that it goes to.
+    const UDP: u8 = 17;
+    const TO: u32 = 2;
+    let inside = || Rule::default().from(&name.beneath());
+    let others = inside().meta(MetaKey::L4Proto, Operator::NotEqual, vec![UDP]);
+    let elsewhere = inside().at(TRANSPORT_HEADER, TO, 2).compare(Operator::NotEqual, PORT.to_be_bytes().to_vec());
+    Table::new(NetfilterProtoFamily::Inet, name.as_str())
+        .chain("input", "filter", InetHookNumber::LocalIn, FILTER, vec![others.drop(), elsewhere.drop()])
         .messages
 }
 
