@@ -43,8 +43,15 @@ pub fn iso(guest: &Path, to: &Path) -> Result<()> {
     let used = partition.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     cpio(&mut initrd, "system", 0o100_644, partition.get(..used).unwrap_or_default());
     cpio(&mut initrd, "TRAILER!!!", 0, &[]);
-    std::fs::write(to, iso9660(&[("KERNEL.;1", &read("kernel")?), ("INITRD.;1", &initrd)])?)?;
+    std::fs::write(to, iso9660(&[("KERNEL.;1", &read("kernel")?), ("INITRD.;1", &initrd)], None)?)?;
     Ok(())
+}
+
+/// Makes an ISO image that UEFI boots by itself: a live system, the guest's own.
+pub fn live(guest: &Path, to: &Path) -> Result<()> {
+    let disk = std::fs::read(guest.join("disk.img"))?;
+    let partition = disk.get(PARTITION).context("a disk that small")?;
+    Ok(std::fs::write(to, iso9660(&[("BOOT.IMG;1", partition)], Some(0))?)?)
 }
 
 /// An entry of an archive for an initial RAM disk: cpio(5), `newc`.
@@ -72,14 +79,16 @@ fn record(name: &[u8], sector: u32, bytes: u32, directory: bool) -> Result<Vec<u
     Ok(record)
 }
 
-/// An ISO 9660 file system with these files in a directory `BOOT`.
-fn iso9660(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+/// An ISO 9660 file system with these files in a directory `BOOT`. One of them may be what UEFI boots: a FAT file system (El Torito).
+fn iso9660(files: &[(&str, &[u8])], bootable: Option<usize>) -> Result<Vec<u8>> {
     const SECTOR: usize = 2048;
-    let (root, boot) = (18, 19);
-    let mut image = vec![0; 20 * SECTOR];
+    let (root, boot, catalogue) = (19, 20, 21_u32);
+    let mut image = vec![0; 22 * SECTOR];
+    let mut sectors_of = Vec::new();
     let mut listed = [record(&[0], boot, 2048, true)?, record(&[1], root, 2048, true)?].concat();
     for (name, data) in files {
         let sector = u32::try_from(image.len() / SECTOR)?;
+        sectors_of.push(sector);
         listed.extend(record(name.as_bytes(), sector, u32::try_from(data.len())?, false)?);
         image.extend_from_slice(data);
         image.resize(image.len().next_multiple_of(SECTOR), 0);
@@ -91,7 +100,17 @@ fn iso9660(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     put(16 * SECTOR + 80, &[sectors.to_le_bytes(), sectors.to_be_bytes()].concat());
     put(16 * SECTOR + 156, &record(&[0], root, 2048, true)?);
     put(17 * SECTOR, b"\xffCD001\x01");
-    put(18 * SECTOR, &of_root);
-    put(19 * SECTOR, &listed);
+    if let Some(sector) = bootable.and_then(|number| sectors_of.get(number)) {
+        put(17 * SECTOR, b"\0CD001\x01EL TORITO SPECIFICATION");
+        put(17 * SECTOR + 0x47, &catalogue.to_le_bytes());
+        put(18 * SECTOR, b"\xffCD001\x01");
+        // For UEFI (0xef), with a sum of zero; then what is booted, without emulation, up to the end.
+        put(21 * SECTOR, &[1, 0xef]);
+        put(21 * SECTOR + 28, &[0xaa, 0x66, 0x55, 0xaa]);
+        put(21 * SECTOR + 32, &[0x88, 0, 0, 0, 0, 0, 1, 0]);
+        put(21 * SECTOR + 40, &sector.to_le_bytes());
+    }
+    put(19 * SECTOR, &of_root);
+    put(20 * SECTOR, &listed);
     Ok(image)
 }

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use skep_tests::{Mode, Suite, installer, is_root, skip};
+use skep_tests::{Mode, Suite, installer, is_root, platform, skip};
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -155,10 +155,46 @@ fn an_installation_that_is_broken_off_leaves_nothing_or_is_gone_on_with() -> Res
     child.wait()?;
     let mut child = scene.begin(&args("vendor", &answers))?;
     said(&mut child, "waits-42")?;
+    // Whatever else ends meanwhile is started again, and joined again.
+    for process in ["console-proxy", "api-frontend", "broker"] {
+        let pids = suite.pids(process)?;
+        ensure!(!pids.is_empty(), "no {process}");
+        pids.into_iter().try_for_each(platform::end)?;
+    }
+    // Its terminal echoes; by then the broker has found the machine.
+    suite.guest_runs("install-made", "echoed", "echoed")?;
     suite.ok(&["vm", "stop", "install-made"])?;
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     ensure!(suite.json(&["vm", "list"])?.is_empty() && scene.templates.join("made.toml").exists());
+    suite.ok(&["image", "delete", "made"])?;
+    scene.is_clean()?;
+    scene.suite.finish()
+}
+
+#[test]
+fn an_iso_image_boots_by_uefi_and_its_shell_is_typed_into() -> Result<()> {
+    if !is_root() {
+        skip!("needs root");
+    }
+    let scene = Scene::set()?;
+    let suite = &scene.suite;
+    installer::live(&skep_tests::guest()?, &scene.iso)?;
+    let script = "timeout 300s\nexpect \"skep-guest ready\"\nexpect \"# \"\nsend \"mount -t vfat -o ro,iocharset=ascii /dev/vdb /mnt && \
+                  dd if=/mnt/answers.cfg of=/dev/vda conv=fsync && poweroff -f\"\n";
+    let text = format!(
+        "description = \"Of the tests\"\nos = \"Ours 1\"\n[install]\nanswers = \"answers.cfg\"\nvolume = \"ANSWERS\"\ndisk = \"1M\"\nmemory = \"256M\"\n\
+         script = '''\n{script}'''\n"
+    );
+    std::fs::write(scene.templates.join("live.toml"), text)?;
+    let answers = scene.answers("of-the-answers\n")?;
+    let (good, said) = scene.install(&["live", "made", "--answers", &answers, "--iso", &scene.iso.to_string_lossy()])?;
+    ensure!(good, "{said}");
+    let out = suite.dir().join("out");
+    suite.ok(&["image", "export", "made", &out.to_string_lossy()])?;
+    ensure!(std::fs::read(&out)?.starts_with(b"of-the-answers\n"));
+    let made = std::fs::read_to_string(scene.templates.join("made.toml"))?;
+    ensure!(made.contains("firmware = \"uefi\"") && made.contains("seed = \"none\""), "{made}");
     suite.ok(&["image", "delete", "made"])?;
     scene.is_clean()?;
     scene.suite.finish()

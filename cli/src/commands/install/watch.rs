@@ -59,14 +59,14 @@ impl News {
         Ok(Self { stream: follow(ctx, None).await?, last: None })
     }
 
-    /// The next one.
-    async fn next(&mut self, ctx: &Ctx) -> Result<Event, Failure> {
+    /// The next one; none: the stream was begun anew, and some may have been missed.
+    async fn next(&mut self, ctx: &Ctx) -> Result<Option<Event>, Failure> {
         let mut until = None;
         loop {
             let failure = match self.stream.message().await {
                 Ok(Some(event)) => {
                     self.last = Some(event.token);
-                    return Ok(event);
+                    return Ok(Some(event));
                 }
                 Ok(None) => Failure::new(Reason::Unavailable, "events", "the stream ended"),
                 Err(status) => status.into(),
@@ -77,9 +77,10 @@ impl News {
             }
             // A process of the suite is being restarted.
             tokio::time::sleep(Duration::from_millis(100)).await;
-            let api = ctx.api.again().await?;
+            let Ok(api) = ctx.api.again().await else { continue };
             if let Ok(stream) = follow(&Ctx { api, output: ctx.output }, self.last).await {
                 self.stream = stream;
+                return Ok(None);
             }
         }
     }
@@ -241,8 +242,20 @@ impl<'a> Talking<'a> {
     }
 }
 
+/// What it is doing; a suite that is being restarted is asked again.
 async fn get(ctx: &Ctx, id: &str) -> Result<Machine, Failure> {
-    Ok(ctx.api.again().await?.machines().get(GetMachineRequest { machine: id.to_owned() }).await?.into_inner())
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let asked = async {
+            let api = ctx.api.again().await?;
+            Ok::<_, Failure>(api.machines().get(GetMachineRequest { machine: id.to_owned() }).await?.into_inner())
+        };
+        match asked.await {
+            Err(failure) if failure.is_unavailable() && Instant::now() < until => {}
+            got => return got,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Whether it is off, or why that is none of an installation's end.
@@ -302,10 +315,10 @@ pub async fn run(
             },
             event = news.next(ctx) => {
                 let event = event?;
-                if event.id != machine.id || event.what != "state" {
+                if event.as_ref().is_some_and(|event| event.id != machine.id || event.what != "state") {
                     continue;
                 }
-                if event.detail == "rebooted" {
+                if event.is_some_and(|event| event.detail == "rebooted") {
                     let failure = Failure::new(Reason::WrongState, format_args!("machine {}", machine.name), "its guest rebooted");
                     return Err(failure.advice("have the answers power it off at the end (docs/install.md): a reboot would only install it again"));
                 }
