@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 
 /// How long the kernel may take to end a killed one.
 const END: Duration = Duration::from_secs(10);
+/// How long it may take until it listens, and between two looks.
+const LISTENS: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_millis(5);
 const CONFIG: &str = "/run/machine.conf";
 const LOADER: &str = "/usr/sbin/bhyveload";
 const SCREEN: &str = "/tmp/vnc.sock";
@@ -51,6 +54,8 @@ struct Facts {
     wired: bool,
     /// bhyveload fills the memory, as there is no boot ROM.
     loader: bool,
+    /// The ends of its lines: which devices and sockets it has.
+    values: Vec<String>,
 }
 
 impl Facts {
@@ -63,6 +68,7 @@ impl Facts {
             memory: value("memory.size").ok_or_else(|| missing("memory.size"))?,
             wired: value("memory.wired").is_some_and(|v| v == "true"),
             loader: value("bootrom").or_else(|| value("lpc.bootrom")).is_none(),
+            values: text.lines().filter_map(|line| line.split_once('=')).map(|(_, value)| value.to_owned()).collect(),
         })
     }
 }
@@ -205,29 +211,37 @@ impl Engine {
 
     /// Connects to the socket that bhyve listens on in the cell.
     pub fn connect_screen(&mut self) -> Result<OwnedFd, Refusal> {
-        let connected = if self.release < BhyveRelease::V15 {
-            TcpStream::connect(LOOPBACK).map(OwnedFd::from)
-        } else {
-            UnixStream::connect(SCREEN).map(OwnedFd::from)
-        };
-        match connected {
-            Ok(stream) => Ok(stream),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                Err(Refusal::new(Reason::WrongState, "screen").note("the machine has none"))
-            }
-            Err(e) => Err(Refusal::io("screen", "connect", &e)),
-        }
+        let tcp = self.release < BhyveRelease::V15;
+        self.connect("screen", "fbuf", || match tcp {
+            true => TcpStream::connect(LOOPBACK).map(OwnedFd::from),
+            false => UnixStream::connect(SCREEN).map(OwnedFd::from),
+        })
     }
 
     /// Connects to the socket of a channel. bhyve serves one client, and closes the connection of another at once.
     pub fn connect_channel(&mut self, port: u8) -> Result<OwnedFd, Refusal> {
         let object = format!("channel {port}");
-        let missing = || Refusal::new(Reason::WrongState, &object).note("the machine runs without it");
-        let path = Names::standard(&self.facts.name).channels.into_iter().nth(port.into()).ok_or_else(missing)?;
-        match UnixStream::connect(path) {
-            Ok(stream) => Ok(stream.into()),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Err(missing()),
-            Err(e) => Err(Refusal::io(object, "connect", &e)),
+        let path = Names::standard(&self.facts.name).channels.into_iter().nth(port.into()).unwrap_or_default();
+        self.connect(&object, &path, || UnixStream::connect(&path).map(OwnedFd::from))
+    }
+
+    /// Connects to what bhyve listens on if its configuration has `value`. It does so some time after it was started, and tells nobody.
+    fn connect(&mut self, object: &str, value: &str, to: impl Fn() -> io::Result<OwnedFd>) -> Result<OwnedFd, Refusal> {
+        if !self.facts.values.iter().any(|one| one == value) {
+            return Err(Refusal::new(Reason::WrongState, object).note("the machine runs without it"));
+        }
+        let deadline = Instant::now() + LISTENS;
+        loop {
+            match to() {
+                Ok(stream) => return Ok(stream),
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                    if self.step_until(deadline.min(Instant::now() + MOMENT), |engine| engine.ended) || Instant::now() > deadline
+                    {
+                        return Err(Refusal::new(Reason::WrongState, object).note("bhyve does not listen on it"));
+                    }
+                }
+                Err(e) => return Err(Refusal::io(object, "connect", &e)),
+            }
         }
     }
 
