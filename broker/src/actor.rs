@@ -6,6 +6,7 @@ use crate::cell;
 use crate::db::disks::Stage;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::{Change, Who};
+use crate::disk_servers;
 use crate::layers;
 use crate::life::{Effect, Input, Life, word};
 use crate::operations::Operation;
@@ -379,7 +380,9 @@ impl Actor {
             };
             cell::listen(&broker, id, port, tell).await;
         }));
-        let disks = remote::keepers(&self.broker, self.id).into_iter().map(|keeper| Task(tokio::task::spawn_local(keeper)));
+        let remote = remote::keepers(&self.broker, self.id).into_iter().map(tokio::task::spawn_local);
+        let disks = disk_servers::keepers(&self.broker, self.id).into_iter().map(tokio::task::spawn_local);
+        let disks = remote.chain(disks).map(Task);
         // Listening is the last: whoever clears the cell away waits for its end.
         self.keepers = [console].into_iter().chain(disks).chain([listening]).collect();
     }

@@ -7,7 +7,7 @@ use crate::db::iscsi::Iscsi;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::nics::Nics;
 use crate::disk_servers;
-use crate::helpers::{Lent, PATIENCE, ask};
+use crate::helpers::{BACK_OFF, Lent, PATIENCE, ask};
 use crate::layers;
 use crate::life::{Found, Input};
 use crate::platform;
@@ -39,8 +39,6 @@ const START: Duration = Duration::from_secs(60);
 const LEAVE: Duration = Duration::from_secs(5);
 /// Between two events of one runner.
 const BREATH: Duration = Duration::from_millis(5);
-/// Between two starts of a console-proxy that does not stay.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 impl Broker {
     async fn runner<C: Call<Helper = runner::Runner>>(
@@ -176,7 +174,16 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     }
     let mut layers = Vec::new();
     for (slot, (disk, name)) in (0..).zip(spec.disks.iter().zip(&machine.disk_names)) {
-        if disk.flags.ejected || disk.kind == DiskKind::Iscsi {
+        if disk.flags.ejected {
+            continue;
+        }
+        if disk_servers::serves(disk.kind) {
+            let served = disk_servers::start(broker, who, &machine, spec, (slot, disk)).await;
+            let served = served.map_err(|r| if disk.kind == DiskKind::Iscsi { noting(r, name.as_str()) } else { r });
+            parts.push((FdRole::Disk(slot), served.map_err(|r| about(r, &format!("disk {name}")))?));
+            continue;
+        }
+        if disk.kind == DiskKind::Iscsi {
             continue;
         }
         let under = spec.layers.iter().find(|layers| layers.slot == slot);
@@ -184,12 +191,6 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         let (file, opened) = open(broker, who, OpenDisk { disk: top, ..OpenDisk::from(disk) }, name.as_str()).await?;
         let object = format!("disk {name}");
         let below = layers::open(broker, who, under, disk.flags).await.map_err(|r| about(r, &object))?;
-        if disk_servers::serves(disk.kind) {
-            let place = (slot, disk);
-            let served = disk_servers::start(broker, who, &machine, spec, place, (file, opened), below).await;
-            parts.push((FdRole::Disk(slot), served.map_err(|r| about(r, &object))?));
-            continue;
-        }
         if !disk.read_only {
             file_limit = file_limit.max(opened.most);
         }
@@ -238,7 +239,7 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     let serial = spec.ports().iter().map(|port| port.port()).collect();
     let sound_in = spec.sound_in.filter(|dsp| spec.sound_out != Some(*dsp));
     let sound = [spec.sound_out, sound_in].into_iter().flatten().filter(|_| spec.sound).collect();
-    let (remotes, shares) = (remote::of(spec), spec.shares.clone());
+    let (remotes, shares) = (if platform::SERVES { Vec::new() } else { remote::of(spec) }, spec.shares.clone());
     let remote = remotes.iter().map(|(slot, _)| *slot).collect();
     let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit, shares, serial, sound, remote };
     // First, so that a broker that comes back to a running machine knows with what.
@@ -264,18 +265,20 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         layers::keep(who, &mut runner, layers).await?;
         start_console(broker, who, id, slot, &mut runner).await?;
         for (slot, disk) in &remotes {
-            let name = machine.disk_names.get(usize::from(*slot)).map(|name| format!("disk {name}")).unwrap_or_default();
-            let served = remote::serve(broker, who, id, &mut runner, *slot, disk).await;
-            served.map_err(|refusal| {
-                let note = format!("{name}: {}", refusal.note);
-                refusal.note(note)
-            })?;
+            let name = machine.disk_names.get(usize::from(*slot)).map_or("", |name| name.as_str());
+            remote::serve(broker, who, id, &mut runner, *slot, disk).await.map_err(|refusal| noting(refusal, name))?;
         }
         let (_, [events]) = runner.ask(who, Watch {}, [], PATIENCE).await?;
         watch(Port::new(events).map_err(|e| Refusal::io(&object, "watch its runner", &e))?);
         runner.ask(who, runner::Start {}, [], START).await
     };
     begin.await.map(|_| ()).map_err(|r| about(r, &object))
+}
+
+/// Which disk it is, where the object is its target.
+fn noting(refusal: Refusal, disk: &str) -> Refusal {
+    let note = format!("disk {disk}: {}", refusal.note);
+    refusal.note(note)
 }
 
 /// Users know names, helpers ids.

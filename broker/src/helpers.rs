@@ -17,8 +17,10 @@ use tokio::time::{sleep, timeout};
 
 /// How long a call waits for a helper that is being restarted.
 const GRACE: Duration = Duration::from_secs(5);
+/// Between two starts of a process that does not stay, at first and at most.
+pub const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Between two tries to connect, at first and at most.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+const CONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 /// How long a helper may take for what it does at once.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -124,7 +126,7 @@ async fn attend<H: Helper>(
     run: RunDir, mut queue: mpsc::UnboundedReceiver<Job<H>>, up: watch::Sender<u64>, note: impl Fn(String),
 ) {
     let path = format!("{}.sock", H::NAME);
-    let mut pause = BACK_OFF.0;
+    let mut pause = CONNECT.0;
     let mut told = false;
     loop {
         let connected = match run.connect(&path) {
@@ -139,11 +141,11 @@ async fn attend<H: Helper>(
                     told = true;
                 }
                 sleep(pause).await;
-                pause = (pause * 2).min(BACK_OFF.1);
+                pause = (pause * 2).min(CONNECT.1);
                 continue;
             }
         };
-        (pause, told) = (BACK_OFF.0, false);
+        (pause, told) = (CONNECT.0, false);
         note(format!("{} is connected", H::NAME));
         up.send_modify(|n| *n += 1);
         loop {

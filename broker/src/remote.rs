@@ -1,4 +1,5 @@
-//! iSCSI disks: a process for each that a running machine has, between its hypervisor and the target (`crates/proto/src/iscsi.rs`).
+//! iSCSI disks: a process for each that a running machine has, between its hypervisor and the target (`crates/proto/src/iscsi.rs`). The hypervisor
+//! connects to it over a socket of its cell, or has a device whose server asks it (bhyve).
 //!
 //! It may be killed at any time, and the target may go: what the hypervisor asks waits, and is asked again of who comes next.
 
@@ -7,24 +8,23 @@ use crate::cell;
 use crate::db::Who;
 use crate::db::disks::Disks;
 use crate::db::iscsi::{Iscsi, IscsiRow};
-use crate::helpers::{Lent, PATIENCE, ask};
+use crate::helpers::{BACK_OFF, Lent, PATIENCE, ask};
+use crate::platform;
 use crate::spec::{Disk, Spec};
 use skep_ipc::aio::Port;
-use skep_proto::cell::{KillCell, StartInitiator, SweepCell};
+use skep_proto::cell::{KillCell, StartDiskServer, StartInitiator, SweepCell};
 use skep_proto::iscsi::{Attach, Attached, IscsiName, LinkEvent, LoginOrder, Watch};
 use skep_proto::net::ConnectServer;
 use skep_proto::runner::{Phase, Runner, Status, TakeDoor};
 use skep_proto::storage::DiskKind;
-use skep_proto::{DiskId, MachineId, Reason, Refusal, Text, UpTo, wire};
+use skep_proto::{DiskId, DiskRates, MachineId, Reason, Refusal, Text, UpTo, wire};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::time::{sleep, timeout};
 
-/// Between two logins that fail, and two starts of a process that does not stay.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-
-fn path(disk: DiskId) -> String {
+/// Where a disk's process listens.
+pub fn path(disk: DiskId) -> String {
     format!("console/{}.sock", disk.cell())
 }
 
@@ -67,18 +67,37 @@ async fn sweep(broker: &Broker, who: &Who, disk: DiskId) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// Starts the process anew.
-async fn start(
-    broker: &Broker, who: &Who, disk: DiskId, machine: Option<MachineId>, door: Option<OwnedFd>,
-) -> Result<(), Refusal> {
+/// The number of a process that is to be: its disk's, as long as it lives.
+fn begin(broker: &Broker, who: &Who, disk: DiskId, machine: Option<MachineId>) -> Result<u16, Refusal> {
     let most = skep_service::INITIATORS;
     let number = broker.change(who, |change| change.begin_iscsi(disk, machine, most))?;
     let full =
         || Refusal::new(Reason::LimitReached, "").note(format_args!("{most} iSCSI disks are at work, and more there cannot be"));
-    let number = number.ok_or_else(full)?;
+    number.ok_or_else(full)
+}
+
+/// Starts the process anew.
+async fn start(
+    broker: &Broker, who: &Who, disk: DiskId, machine: Option<MachineId>, door: Option<OwnedFd>,
+) -> Result<(), Refusal> {
+    let number = begin(broker, who, disk, machine)?;
     sweep(broker, who, disk).await?;
     broker.cells.call_with(who, StartInitiator { disk, number }, UpTo(door.into_iter().collect())).await?;
     Ok(())
+}
+
+/// Starts it behind a device of the host, of such a size, in such blocks. With `again` a machine has that device already.
+async fn start_behind(
+    broker: &Broker, who: &Who, machine: MachineId, disk: &Disk, rates: DiskRates, (size, block): (u64, u32), again: bool,
+) -> Result<OwnedFd, Refusal> {
+    let slot = begin(broker, who, disk.disk, Some(machine))?;
+    if !again {
+        sweep(broker, who, disk.disk).await?;
+    }
+    let (read_only, kinds) = (disk.read_only, vec![DiskKind::Iscsi]);
+    let call = StartDiskServer { disk: disk.disk, slot, size, block, read_only, file_limit: 0, rates, kinds, again };
+    let (_, [device]) = broker.cells.call_with(who, call, UpTo(Vec::new())).await?;
+    Ok(device)
 }
 
 /// Ends the process, if there is one.
@@ -118,12 +137,48 @@ pub async fn serve(
 ) -> Result<(), Refusal> {
     let (_, [door]) = runner.ask(who, TakeDoor { slot }, [], PATIENCE).await?;
     start(broker, who, disk.disk, Some(machine), Some(door)).await?;
-    let size = attach(broker, who, disk.disk, disk.read_only).await?.size;
-    let known = broker.read(|db| db.disk(disk.disk))?.map(|row| row.size);
-    if known != Some(size) {
-        broker.change(who, |change| Ok::<_, Refusal>(change.disk_ready(disk.disk, size, 0, None)?))?;
+    served(broker, who, disk).await.map(drop)
+}
+
+/// Logs in for a machine; what the target says of the disk's size is kept.
+async fn served(broker: &Broker, who: &Who, disk: &Disk) -> Result<Attached, Refusal> {
+    let attached = attach(broker, who, disk.disk, disk.read_only).await?;
+    if size(broker, disk.disk)? != Some(attached.size) {
+        broker.change(who, |change| Ok::<_, Refusal>(change.disk_ready(disk.disk, attached.size, 0, None)?))?;
     }
-    Ok(())
+    Ok(attached)
+}
+
+fn size(broker: &Broker, disk: DiskId) -> Result<Option<u64>, Refusal> {
+    Ok(broker.read(|db| db.disk(disk))?.map(|row| row.size))
+}
+
+/// Has a disk be served as a device of the host, before the machine's cell is made; gives the device. Its size is what the target said last time, in
+/// blocks as most have them: if it says something else now, the device is made once more.
+pub async fn through_device(
+    broker: &Broker, who: &Who, machine: MachineId, disk: &Disk, rates: DiskRates,
+) -> Result<OwnedFd, Refusal> {
+    let mut shape = (size(broker, disk.disk)?.unwrap_or_default(), 512);
+    for _ in 0..2 {
+        let device = start_behind(broker, who, machine, disk, rates, shape, false).await?;
+        let Attached { size, block } = served(broker, who, disk).await?;
+        if (size, block) == shape {
+            return Ok(device);
+        }
+        shape = (size, block);
+    }
+    Err(Refusal::new(Reason::Conflict, format_args!("disk {}", disk.disk)).note("its size changes while it is looked at"))
+}
+
+/// Another process, for a machine that runs.
+async fn restart(broker: &Broker, who: &Who, machine: MachineId, slot: u8, disk: &Disk) -> Result<(), Refusal> {
+    if platform::SERVES {
+        let rates = cell::applied(broker, machine).map(|applied| applied.rates_of(slot)).unwrap_or_default();
+        let shape = (size(broker, disk.disk)?.unwrap_or_default(), 512);
+        return start_behind(broker, who, machine, disk, rates, shape, true).await.map(drop);
+    }
+    let (_, [door]) = broker.ask_runner(who, machine, TakeDoor { slot }).await?;
+    start(broker, who, disk.disk, Some(machine), Some(door)).await
 }
 
 /// Keeps a disk of a running machine served: the process, and its session. Ends with the runner.
@@ -143,11 +198,7 @@ pub async fn keep(broker: Rc<Broker>, machine: MachineId, slot: u8, disk: Disk) 
             return;
         }
         broker.warn(who.trace, format_args!("disk {}: its iscsi-initiator is gone; another one is started", disk.disk));
-        let restarted = async {
-            let (_, [door]) = broker.ask_runner(&who, machine, TakeDoor { slot }).await?;
-            start(&broker, &who, disk.disk, Some(machine), Some(door)).await
-        };
-        if let Err(refusal) = restarted.await {
+        if let Err(refusal) = restart(&broker, &who, machine, slot, &disk).await {
             broker.warn(who.trace, format_args!("disk {}: iscsi-initiator: {refusal}", disk.disk));
         }
         sleep(pause).await;
@@ -194,7 +245,7 @@ async fn listen(broker: &Broker, who: &Who, disk: &Disk, port: Port) {
 }
 
 /// Writes an event of the disk.
-fn note(broker: &Broker, who: &Who, disk: DiskId, what: &str, why: &str) {
+pub fn note(broker: &Broker, who: &Who, disk: DiskId, what: &str, why: &str) {
     let noted = broker.change(who, |change| {
         let Some(row) = change.disk(disk)? else { return Ok(()) };
         Ok::<_, Refusal>(change.event("disk", disk, &row.name, what, Text::<200>::lossy(why))?)

@@ -1,8 +1,7 @@
 //! The reader: an image and what it stands on, opened from descriptors alone.
 
 use crate::qcow2::{Place, Qcow2, read_or_zeros};
-use crate::stream::{Act, Request, send_opened, send_result};
-use nix::errno::Errno;
+use skep_nbd::{Client, Geometry, Over, Request, error};
 use skep_proto::storage::DiskKind;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -119,46 +118,69 @@ impl Image {
         Ok(())
     }
 
-    fn act(&mut self, request: &Request, bytes: &mut [u8]) -> io::Result<()> {
-        let size = self.chain.first().map_or(0, Qcow2::size);
-        if request.offset.checked_add(request.length).is_none_or(|end| end > size) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        match request.act {
-            Act::Read => self.read(0, bytes, request.offset),
-            Act::Write => self.write(bytes, request.offset),
-            Act::Flush => self.chain.first().map_or(Ok(()), |top| top.file().sync_data()),
+    fn size(&self) -> u64 {
+        self.chain.first().map_or(0, Qcow2::size)
+    }
+
+    fn act(&mut self, request: Request, client: &mut Client) {
+        let mut read = Vec::new();
+        let (handle, done) = match request {
+            Request::Read { handle, at, length } => {
+                read.resize(length as usize, 0);
+                (handle, self.read(0, &mut read, at))
+            }
+            Request::Write { handle, at, data, now } => {
+                let written = self.write(&data, at);
+                (handle, if now { written.and_then(|()| self.flush()) } else { written })
+            }
+            Request::Flush { handle } => (handle, self.flush()),
+        };
+        match done {
+            Ok(()) => client.answer(handle, 0, &read),
+            Err(e) => client.answer(handle, number(&e), &[]),
         }
     }
 
-    /// Answers the gate until it has no more requests.
-    pub fn serve(opened: Result<Self, Unusable>, stream: &mut (impl Read + Write)) -> io::Result<()> {
-        let mut image = match opened {
-            Ok(image) => image,
-            Err(why) => return send_opened(stream, Err(why.to_string())),
-        };
-        send_opened(stream, Ok(()))?;
-        let mut buffer = Vec::new();
-        while let Some(request) = Request::receive(stream)? {
-            let length = usize::try_from(request.length).map_err(io::Error::other)?;
-            let length = if matches!(request.act, Act::Read | Act::Write) { length } else { 0 };
-            if buffer.len() < length {
-                buffer.resize(length, 0);
-            }
-            let bytes = buffer.get_mut(..length).unwrap_or_default();
-            if request.act == Act::Write {
-                stream.read_exact(bytes)?;
-            }
-            let result = image.act(&request, bytes);
-            let number = result.err().map_or(0, |e| match e.kind() {
-                io::ErrorKind::Unsupported => Errno::EOPNOTSUPP as i32,
-                _ => e.raw_os_error().unwrap_or(Errno::EIO as i32),
-            });
-            send_result(stream, number)?;
-            if request.act == Act::Read && number == 0 {
-                stream.write_all(bytes)?;
+    fn flush(&self) -> io::Result<()> {
+        self.chain.first().map_or(Ok(()), |top| top.file().sync_data())
+    }
+
+    /// Does what is asked over the stream, until it ends.
+    pub fn serve(mut self, stream: &mut (impl Read + Write)) -> io::Result<()> {
+        let mut client = Client::new(Geometry { blocks: self.size() / BLOCK, block: BLOCK as u32 }, self.read_only);
+        let mut buffer = vec![0; GULP];
+        loop {
+            stream.write_all(client.pending())?;
+            client.sent(client.pending().len());
+            let length = match stream.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(length) => length,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
+                Err(e) => return Err(e),
+            };
+            client.feed(buffer.get(..length).unwrap_or_default());
+            loop {
+                match client.asked() {
+                    Ok(Some(request)) => self.act(request, &mut client),
+                    Ok(None) => break,
+                    Err(Over::Goodbye) => return Ok(()),
+                    Err(over @ Over::Strange) => return Err(io::Error::new(io::ErrorKind::InvalidData, over)),
+                }
             }
         }
-        Ok(())
+    }
+}
+
+/// Bytes of a block of the device.
+const BLOCK: u64 = 512;
+/// Bytes that are read of the stream at a time.
+const GULP: usize = 256 << 10;
+
+/// What an error is called over the stream.
+fn number(error: &io::Error) -> u32 {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => error::PERM,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => error::NOSPC,
+        _ => error::IO,
     }
 }

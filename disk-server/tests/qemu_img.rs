@@ -3,10 +3,9 @@
 
 use proptest::prelude::*;
 use skep_disk_server::image::{Image, Unusable};
-use skep_disk_server::stream::{Act, Request, receive_opened, receive_result};
+use skep_nbd::Export;
 use skep_proto::storage::DiskKind;
 use std::fs::File;
-use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +17,7 @@ fn qemu_img(args: &[&str]) {
 
 /// The other end of a served image.
 struct Served {
-    stream: UnixStream,
+    export: Export<UnixStream>,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -31,28 +30,17 @@ fn open(files: &[(&Path, DiskKind)], size: u64, read_only: bool) -> Result<Image
 }
 
 impl Served {
-    fn new(files: &[(&Path, DiskKind)], size: u64, read_only: bool) -> Result<Self, String> {
-        let opened = open(files, size, read_only);
-        let (mut stream, mut theirs) = UnixStream::pair().unwrap();
-        let thread = std::thread::spawn(move || Image::serve(opened, &mut theirs).unwrap());
-        receive_opened(&mut stream).unwrap()?;
-        Ok(Self { stream, thread })
-    }
-
-    fn ask(&mut self, act: Act, offset: u64, bytes: &mut [u8]) -> i32 {
-        Request { act, offset, length: bytes.len() as u64 }.send(&mut self.stream).unwrap();
-        if act == Act::Write {
-            self.stream.write_all(bytes).unwrap();
-        }
-        let result = receive_result(&mut self.stream).unwrap();
-        if act == Act::Read && result == 0 {
-            self.stream.read_exact(bytes).unwrap();
-        }
-        result
+    fn new(files: &[(&Path, DiskKind)], size: u64, read_only: bool) -> Result<Self, Unusable> {
+        let image = open(files, size, read_only)?;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let thread = std::thread::spawn(move || image.serve(&mut theirs).unwrap());
+        let export = Export::open(ours).unwrap();
+        assert_eq!(export.size(), size);
+        Ok(Self { export, thread })
     }
 
     fn end(self) {
-        drop(self.stream);
+        drop(self.export);
         self.thread.join().unwrap();
     }
 }
@@ -107,23 +95,23 @@ proptest! {
         let mut served = Served::new(&kinds(&files), SIZE, false).unwrap();
         for (sector, count, byte) in writes {
             let (from, to) = ((sector * 512) as usize, ((sector + count) * 512).min(SIZE) as usize);
-            let mut bytes = vec![byte; to - from];
-            prop_assert_eq!(served.ask(Act::Write, from as u64, &mut bytes), 0);
+            let bytes = vec![byte; to - from];
+            prop_assert_eq!(served.export.write(&bytes, from as u64).unwrap(), 0);
             expected[from..to].copy_from_slice(&bytes);
         }
         let mut seen = vec![1; SIZE as usize];
-        prop_assert_eq!(served.ask(Act::Read, 0, &mut seen), 0);
+        prop_assert_eq!(served.export.read(&mut seen, 0).unwrap(), 0);
         prop_assert!(seen == expected);
         // Without its end: whoever kills it now loses nothing.
         prop_assert!(read_by_qemu(dir.path(), &files) == expected);
-        prop_assert_eq!(served.ask(Act::Flush, 0, &mut []), 0);
-        prop_assert!(served.ask(Act::Read, SIZE - 512, &mut [0; 1024]) != 0);
+        prop_assert_eq!(served.export.flush().unwrap(), 0);
+        prop_assert!(served.export.read(&mut [0; 1024], SIZE - 512).unwrap() != 0);
         served.end();
         prop_assert!(read_by_qemu(dir.path(), &files) == expected);
         let mut again = Served::new(&kinds(&files), SIZE, true).unwrap();
-        prop_assert_eq!(again.ask(Act::Read, 0, &mut seen), 0);
+        prop_assert_eq!(again.export.read(&mut seen, 0).unwrap(), 0);
         prop_assert!(seen == expected);
-        prop_assert!(again.ask(Act::Write, 0, &mut [0; 512]) != 0);
+        prop_assert!(again.export.write(&[0; 512], 0).unwrap() != 0);
         again.end();
     }
 
@@ -148,8 +136,8 @@ proptest! {
             let Ok(mut served) = Served::new(&[(&path, DiskKind::Qcow2)], SIZE, false) else { return };
             for sector in reads {
                 let mut bytes = vec![5; 512];
-                served.ask(Act::Read, sector * 512, &mut bytes);
-                served.ask(Act::Write, sector * 512, &mut bytes);
+                let _ = served.export.read(&mut bytes, sector * 512);
+                let _ = served.export.write(&bytes, sector * 512);
             }
             served.end();
         });

@@ -186,8 +186,9 @@ pub fn signature(bytes: &[u8]) {
 /// What targets and hypervisors send to iscsi-initiator: the first byte chooses what it is taken for.
 pub fn iscsi(bytes: &[u8]) {
     use skep_iscsi_initiator::login::{Agreed, Login, Step};
-    use skep_iscsi_initiator::scsi::{Ask, Geometry};
-    use skep_iscsi_initiator::{nbd::Client, pdu::Reader, session::Session};
+    use skep_iscsi_initiator::scsi::Ask;
+    use skep_iscsi_initiator::{pdu::Reader, session::Session};
+    use skep_nbd::{Client, Geometry};
     use skep_proto::iscsi::LoginOrder;
     let Some((kind, bytes)) = bytes.split_first() else { return };
     match kind {

@@ -3,9 +3,9 @@
 //! What was under way when a session broke is asked again in the next one: reads and writes of blocks may be repeated. The next login has the
 //! same session id, so the target ends what is left of the former before it takes anything new.
 
-use crate::nbd::{Client, Over, Request, error};
-use crate::scsi::{Ask, Geometry, Status};
+use crate::scsi::{Ask, Status};
 use crate::session::{Broken, COMMANDS, Session};
+use skep_nbd::{Client, Geometry, Over, Request, error};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How often something is asked again at once, and later.

@@ -4,7 +4,6 @@
 
 pub mod bridge;
 pub mod login;
-pub mod nbd;
 pub mod pdu;
 pub mod scsi;
 pub mod session;

@@ -1,8 +1,8 @@
 //! iscsi-initiator: one for each iSCSI disk that a running machine has, or that is being looked at.
 //!
 //! It has no network of its own: the broker gives it a connection to the disk's portal each time that it needs one, over which it logs in. What
-//! the machine's hypervisor asks comes over a socket of the machine's cell, in NBD. It keeps nothing that could be lost: what is under way when it
-//! dies, the hypervisor asks its successor again.
+//! the machine's hypervisor asks comes over a socket of the machine's cell, in NBD; bhyve's, through a disk-server, which is in one cell with it. It
+//! keeps nothing that could be lost: what is under way when it dies, its successor is asked again.
 #![forbid(unsafe_code)]
 
 mod serve;
@@ -19,9 +19,11 @@ use std::process::ExitCode;
 /// Descriptors as the spawner numbers them.
 const REPORT: i32 = 3;
 const LISTENER: i32 = 4;
-const DOOR: i32 = 5;
-/// The argument that says that a door is there.
+const SOCKET: i32 = 5;
+/// The argument that says that a socket is there which the hypervisor connects to.
 const WITH_DOOR: &str = "--door";
+/// The argument that says that a connection is there, whose end is ours. A disk-server's.
+const WITH_CLIENT: &str = "--client";
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -65,7 +67,12 @@ fn acquire() -> Result<Acquired, Error> {
     let take = |number| fd::inherited(number).map_err(|e| Error::Step("take over descriptors", e));
     let listener = take(LISTENER)?;
     sock::listen(listener.as_fd()).map_err(|e| Error::Step("listen", e))?;
-    let door = if std::env::args().any(|word| word == WITH_DOOR) { Some(take(DOOR)?) } else { None };
-    let initiator = Initiator::new(door).map_err(|e| Error::Step("make a timer", e))?;
+    let has = |argument: &str| std::env::args().any(|word| word == argument);
+    let (door, client) = match (has(WITH_DOOR), has(WITH_CLIENT)) {
+        (true, _) => (Some(take(SOCKET)?), None),
+        (false, true) => (None, Some(take(SOCKET)?)),
+        (false, false) => (None, None),
+    };
+    let initiator = Initiator::new(door, client).map_err(|e| Error::Step("make a timer", e))?;
     Ok(Acquired { report: take(REPORT)?, listener, initiator })
 }

@@ -1,5 +1,7 @@
 //! SCSI commands for disks (SBC, SPC), and what a target says of how they ended. Pure.
 
+use skep_nbd::Geometry;
+
 /// A command's bytes.
 pub type Cdb = [u8; 16];
 
@@ -117,29 +119,13 @@ fn sensed(sense: &[u8]) -> Status {
     }
 }
 
-/// A logical unit's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
-    /// Blocks.
-    pub blocks: u64,
-    /// Bytes of a block: 512 or 4096.
-    pub block: u32,
-}
-
-impl Geometry {
-    /// From an answer to [`Ask::Capacity`].
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let last = u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
-        let block = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
-        let blocks = last.checked_add(1)?;
-        let size = blocks.checked_mul(u64::from(block))?;
-        ([512, 4096].contains(&block) && size <= i64::MAX as u64).then_some(Self { blocks, block })
-    }
-
-    /// Bytes.
-    pub fn size(self) -> u64 {
-        self.blocks.saturating_mul(u64::from(self.block))
-    }
+/// A logical unit's size, in blocks of 512 or 4096 bytes, from an answer to [`Ask::Capacity`].
+pub fn geometry(bytes: &[u8]) -> Option<Geometry> {
+    let last = u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
+    let block = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
+    let blocks = last.checked_add(1)?;
+    let size = blocks.checked_mul(u64::from(block))?;
+    ([512, 4096].contains(&block) && size <= i64::MAX as u64).then_some(Geometry { blocks, block })
 }
 
 /// Whether an answer to [`Ask::Inquiry`] is a disk's. `None`: there is no such logical unit.
@@ -186,10 +172,10 @@ mod tests {
         let mut bytes = [0; 32];
         bytes[7] = 0xff;
         bytes[10] = 2;
-        assert_eq!(Geometry::parse(&bytes), Some(Geometry { blocks: 256, block: 512 }));
+        assert_eq!(geometry(&bytes), Some(Geometry { blocks: 256, block: 512 }));
         bytes[..8].fill(0xff);
-        assert_eq!(Geometry::parse(&bytes), None);
-        assert_eq!(Geometry::parse(&bytes[..9]), None);
+        assert_eq!(geometry(&bytes), None);
+        assert_eq!(geometry(&bytes[..9]), None);
         assert_eq!((is_disk(&[0]), is_disk(&[5]), is_disk(&[0x7f]), is_disk(&[])), (Some(true), Some(false), None, None));
     }
 }

@@ -6,10 +6,10 @@ use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt};
 use skep_ipc::{Answered, Ask, ProtocolError, Service, Watch};
 use skep_iscsi_initiator::bridge::{self, Bridge};
 use skep_iscsi_initiator::login::{Login, Step};
-use skep_iscsi_initiator::nbd::Client;
 use skep_iscsi_initiator::pdu::Reader;
-use skep_iscsi_initiator::scsi::{self, Geometry, Status};
+use skep_iscsi_initiator::scsi::{self, Status};
 use skep_iscsi_initiator::session::{Done as Ended, Session};
+use skep_nbd::{Client, Geometry};
 use skep_proto::iscsi::{Attach, Attached, Done, Initiator as Protocol, InitiatorRequest, LinkEvent, LoginOrder};
 use skep_proto::{NoFds, OneFd, Reason, Refusal, Text, wire};
 use skep_rights::initiator::TABLE;
@@ -44,7 +44,10 @@ pub struct Initiator {
     /// Listens in the machine's cell; none: the target is only looked at.
     door: Option<OwnedFd>,
     bridge: Bridge,
+    /// The hypervisor, or who asks for it.
     client: Option<OwnedFd>,
+    /// It was there from the start, and its end is ours.
+    bound: bool,
     target: Option<OwnedFd>,
     geometry: Option<Geometry>,
     read_only: bool,
@@ -60,11 +63,12 @@ type Answer<T, F = NoFds> = Result<(T, F), Refusal>;
 
 impl Initiator {
     /// One that is not attached.
-    pub fn new(door: Option<OwnedFd>) -> io::Result<Self> {
+    pub fn new(door: Option<OwnedFd>, client: Option<OwnedFd>) -> io::Result<Self> {
         Ok(Self {
             door,
             bridge: Bridge::default(),
-            client: None,
+            bound: client.is_some(),
+            client,
             target: None,
             geometry: None,
             read_only: true,
@@ -79,7 +83,8 @@ impl Initiator {
     /// What it holds.
     pub fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
         let door = self.door.iter().map(|door| ("door", door.as_fd()));
-        door.chain([("alarm", self.alarm.as_fd())]).collect()
+        let client = self.client.iter().map(|client| ("hypervisor", client.as_fd()));
+        door.chain(client).chain([("alarm", self.alarm.as_fd())]).collect()
     }
 
     fn attach(&mut self, order: &LoginOrder, read_only: bool, [socket]: OneFd) -> Answer<Attached> {
@@ -87,12 +92,8 @@ impl Initiator {
         if getsockopt(&socket, sockopt::SockType).ok() != Some(SockType::Stream) {
             return Err(Refusal::new(Reason::InvalidValue, object()).note("a stream's socket is expected"));
         }
-        let failed = |e: io::Error| Refusal::io(object(), "take over the connection", &e);
-        fd::set_nonblocking(socket.as_fd(), true).map_err(failed)?;
         skep_sandbox::limit_one(&TABLE, "target", socket.as_fd())
             .map_err(|e| Refusal::new(Reason::Internal, object()).note(e))?;
-        // Commands are small, and each is waited for.
-        let _ = nix::sys::socket::setsockopt(&socket, sockopt::TcpNoDelay, &true);
         // The former one goes first: this one has its session id.
         self.lose("another session takes its place");
         let mut line = Line { socket: &socket, order, until: Instant::now() + LOGIN };
@@ -102,10 +103,14 @@ impl Initiator {
             let note = format!("it has {} bytes now; the machine knows it with {}", geometry.size(), known.size());
             return Err(Refusal::new(Reason::Conflict, object()).note(note));
         }
-        if self.client.is_none() || self.geometry.is_none() {
+        // Who asks already was told of another.
+        if self.bridge.client.is_none() || self.geometry.is_none() {
             self.geometry = Some(geometry);
         }
         self.read_only = read_only;
+        if self.bound && self.bridge.client.is_none() {
+            self.bridge.take(Client::new(geometry, read_only));
+        }
         self.bridge.begin(session);
         self.target = Some(socket);
         let _ = self.alarm.set(SILENCE);
@@ -357,7 +362,7 @@ impl Line<'_> {
         let odd = || {
             self.refuse(Reason::Unsupported, format_args!("its LUN {lun} does not say its size in blocks of 512 or 4096 bytes"))
         };
-        Geometry::parse(&capacity.data).filter(|_| capacity.status == Status::Good).ok_or_else(odd)
+        scsi::geometry(&capacity.data).filter(|_| capacity.status == Status::Good).ok_or_else(odd)
     }
 }
 
@@ -403,6 +408,10 @@ impl Service<Protocol> for Initiator {
             // It is gone: a watcher never says anything.
             _ => self.watchers.retain(|(number, _)| *number != token),
         }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.bound || self.client.is_some()
     }
 
     fn closed(&mut self, _: Peer, _: &ProtocolError) {}

@@ -2,16 +2,10 @@
 #![cfg(target_os = "freebsd")]
 
 use anyhow::{Context, Result, ensure};
+use skep_tests::platform::served_disks;
 use skep_tests::{Mode, Suite, guest, is_root, platform, qcow2, skip};
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// Devices of a suite's disks.
-fn devices(suite: &Suite) -> usize {
-    let all = std::fs::read_dir("/dev/skep").into_iter().flatten().filter_map(Result::ok);
-    let instance = std::fs::read_to_string(suite.state.join("instance")).unwrap_or_default();
-    all.filter(|entry| entry.file_name().to_string_lossy().starts_with(instance.trim())).count()
-}
 
 #[test]
 fn a_machine_boots_from_a_qcow2_disk_upon_an_image() -> Result<()> {
@@ -34,7 +28,7 @@ fn a_machine_boots_from_a_qcow2_disk_upon_an_image() -> Result<()> {
     suite.ok(&["vm", "set", "a", "--disk", "a", "--disk", "data"])?;
     suite.boot("a")?;
     suite.boot("b")?;
-    ensure!(devices(&suite) == 3, "{} devices", devices(&suite));
+    ensure!(served_disks(&suite) == 3, "{} devices", served_disks(&suite));
     let audit = suite.ok(&["audit"])?;
     ensure!(audit.contains(" 0 differ"), "{audit}");
     ensure!(audit.matches("disk-server").count() >= 3 && audit.matches("disk-reader").count() >= 3, "{audit}");
@@ -44,11 +38,11 @@ fn a_machine_boots_from_a_qcow2_disk_upon_an_image() -> Result<()> {
     suite.guest_runs("a", &write("kept"), "wrote-0")?;
     suite.ok(&["down", "--keep-machines"])?;
     suite.ok(&["up"])?;
-    ensure!(suite.state_of("a")? == "running" && devices(&suite) == 3);
+    ensure!(suite.state_of("a")? == "running" && served_disks(&suite) == 3);
     suite.guest_runs("a", read, "read:kept")?;
     // Nothing waits for who serves it when the machine is killed, nor is anything left.
     suite.ok(&["vm", "kill", "a"])?;
-    ensure!(devices(&suite) == 1, "{} devices", devices(&suite));
+    ensure!(served_disks(&suite) == 1, "{} devices", served_disks(&suite));
 
     suite.ok(&["disk", "set", "data", "--write-bps", "1M"])?;
     suite.boot("a")?;
@@ -57,20 +51,24 @@ fn a_machine_boots_from_a_qcow2_disk_upon_an_image() -> Result<()> {
     suite.guest_runs("a", "dd if=/dev/zero of=/dev/vtbd1 bs=1m count=6 oseek=1 2>/dev/null; echo wrote-$?", "wrote-0")?;
     ensure!(begun.elapsed() > Duration::from_secs(4), "{:?}", begun.elapsed());
 
-    // Its server dies: its machine loses a disk, and goes at once when it is told; the other's goes on.
-    for pid in suite.pids("disk-server")? {
-        let shown = Command::new("ps").args(["-o", "args=", "-p", &pid.to_string()]).output()?;
-        if String::from_utf8_lossy(&shown.stdout).contains(&(64u64 << 20).to_string()) {
-            platform::end(pid)?;
-            break;
-        }
+    // Either of those that serve it dies while the guest writes: it waits until others have taken over.
+    for who in ["disk-server", "disk-reader"] {
+        let data = suite.pids(who)?.into_iter().find(|pid| {
+            let shown = Command::new("ps").args(["-o", "args=", "-p", &pid.to_string()]).output();
+            shown.is_ok_and(|shown| String::from_utf8_lossy(&shown.stdout).contains(&(64u64 << 20).to_string()))
+        });
+        // Three seconds, at its rate.
+        let busy = "dd if=/dev/zero of=/dev/vtbd1 bs=1m count=3 oseek=1 2>/dev/null";
+        let busy = format!("({busy}; echo {who}-$?-$((6*7))) & echo begun-{who}-$((6*7))");
+        suite.guest_runs("a", &busy, &format!("begun-{who}-42"))?;
+        platform::end(data.with_context(|| format!("no {who}"))?)?;
+        suite.expect("a", &format!("{who}-0-42"))?;
+        ensure!(served_disks(&suite) == 3, "{} devices", served_disks(&suite));
     }
+    suite.guest_runs("a", read, "read:kept").context("after its server's death")?;
     suite.guest_runs("b", "echo alive-$((6*7))", "alive-42")?;
     suite.ok(&["vm", "kill", "a"])?;
     suite.ok(&["vm", "kill", "b"])?;
-    ensure!(devices(&suite) == 0, "{} devices", devices(&suite));
-    suite.boot("a")?;
-    suite.guest_runs("a", read, "read:kept").context("after its server's death")?;
-    suite.ok(&["vm", "kill", "a"])?;
+    ensure!(served_disks(&suite) == 0, "{} devices", served_disks(&suite));
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::platform::{Kernel, Listener};
 use crate::report::{Line, Process, Report, Verdict};
 use crate::{Error, Options, check};
 use skep_proto::MachineId;
-use skep_rights::{Process as Table, disk, hypervisor, net, storage};
+use skep_rights::{Process as Table, disk, hypervisor, initiator, net, storage};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,8 @@ impl Subject {
         } else if self.table.name == storage::JOB.name {
             // A fork of its parent, in all that this one is in.
             storage::TABLE.name
-        } else if self.table.name == disk::READER.name {
+        } else if [disk::READER.name, initiator::TABLE.name].contains(&self.table.name) {
+            // What serves one disk.
             disk::TABLE.name
         } else {
             self.table.name
@@ -172,16 +173,18 @@ fn machines(kernel: &Kernel, listeners: &[Listener], options: &Options, subjects
         };
         // A switch's, a fetch's and an iSCSI disk's have the place of a console-proxy, in a cell by their id. Their programs lie in a root that none can write to.
         let program = kernel.facts(pid)?.map(|facts| facts.program).unwrap_or_default();
-        use skep_rights::{fetcher, initiator, services};
+        use skep_rights::{fetcher, services};
         let others = [&services::TABLE, &fetcher::TABLE, &initiator::TABLE, &disk::TABLE];
         let table = others.into_iter().find(|table| program.ends_with(table.program)).unwrap_or(&skep_rights::console::TABLE);
         subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes });
-        if table.name == disk::TABLE.name {
-            // One: another would hold what its table does not know.
-            for pid in kernel.cell_mates(pid)? {
-                let table = &disk::READER;
-                subjects.push(Subject { table, name: table.name.into(), machine: Some(machine), pid, notes: Vec::new() });
-            }
+        let beside = match table.name {
+            name if name == disk::TABLE.name => &disk::READER,
+            name if name == initiator::TABLE.name => &disk::TABLE,
+            _ => continue,
+        };
+        // One, where there are disk-servers: another would hold what its table does not know.
+        for pid in kernel.cell_mates(pid)? {
+            subjects.push(Subject { table: beside, name: beside.name.into(), machine: Some(machine), pid, notes: Vec::new() });
         }
     }
     Ok(())

@@ -133,6 +133,7 @@ impl Ability {
                 Self::X2apic,
                 Self::AhciPlace,
                 Self::NicIsolation,
+                Self::IscsiDisks,
             ]
             .into(),
         }
@@ -169,7 +170,7 @@ impl Ability {
                 "bhyve cannot pull a guest's cable, so that the guest would keep its former address; stop the machine first"
             }
             (Self::DiskRates, Hypervisor::Bhyve) => {
-                "bhyve holds no disk to a rate, but those of kind qcow2 are held to theirs by what serves them; `skep vm set --read-bps` and the like hold the whole machine (rctl)"
+                "bhyve holds no disk to a rate, but those of kinds qcow2 and iscsi are held to theirs by what serves them; `skep vm set --read-bps` and the like hold the whole machine (rctl)"
             }
             (Self::DiskGrowth, Hypervisor::Bhyve) => {
                 "bhyve's files keep the limit that they had at its start, whatever its guest is told; stop the machine first"
@@ -182,9 +183,6 @@ impl Ability {
                 "whoever may open netmap(4), by which VALE is reached, may take over the host's network cards, and bhyve opens it by name: no cell has it; use bridged, internal or netgraph"
             }
             (Self::SwitchVale, Hypervisor::Qemu) => "VALE is a part of netmap(4), which is FreeBSD's; use bridged or internal",
-            (Self::IscsiDisks, Hypervisor::Bhyve) => {
-                "bhyve has no disk that is a socket, and skep does not lead the kernel's initiator (iscsictl(8)) so far; log in by that, and have a guest's disk on a ZFS pool made of it"
-            }
             _ => "this host does not have it",
         }
     }

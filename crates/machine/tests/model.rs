@@ -257,7 +257,7 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
         HostCapabilities { uefi: true, kvm: true, ..found }
     };
     let screen = |edit: fn(&mut Screen), spec: &mut MachineSpec| edit(spec.screen.get_or_insert_default());
-    let cases: [(Edit, Hypervisor, &str); 17] = [
+    let cases: [(Edit, Hypervisor, &str); 16] = [
         (|s| s.board.acpi = false, Hypervisor::Qemu, "board.acpi asks for no ACPI tables"),
         (|s| s.boot = Boot::Bios, Hypervisor::Bhyve, "boot asks for a BIOS"),
         (|s| s.fw_cfg = vec![item("opt/a", "b")], Hypervisor::Bhyve, "fw_cfg asks for items of fw_cfg"),
@@ -298,7 +298,6 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
             "controllers[0] asks for several disks on fast: bhyve's NVMe controller has one namespace",
         ),
         (|s| s.disks[0].rates.read_bps = Some(1 << 20), Hypervisor::Bhyve, "disks asks for limits of a disk"),
-        (|s| s.disks[0].format = Format::Remote, Hypervisor::Bhyve, "disks asks for an iSCSI disk"),
         (|s| s.gdb = Gdb::Wait, Hypervisor::Bhyve, "gdb asks for a debugger's stub"),
     ];
     let mut reached = BTreeSet::new();
@@ -313,9 +312,9 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
         host(other).check(&spec).unwrap();
         reached.extend(Ability::ALL.into_iter().filter(|ability| refused.why == ability.why(cannot)));
     }
-    // What is asked for otherwise than by a machine as it is defined: of NICs, switches, and what runs.
-    use Ability::{DiskCounters, DiskGrowth, Eject, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale};
-    reached.extend([DiskCounters, DiskGrowth, Eject, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale]);
+    // What is asked for otherwise than by a machine as it is defined: of NICs, switches, and what runs. And what both can.
+    use Ability::{DiskCounters, DiskGrowth, Eject, IscsiDisks, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale};
+    reached.extend([DiskCounters, DiskGrowth, Eject, IscsiDisks, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale]);
     assert_eq!(reached, Ability::ALL.into(), "no case reaches the difference");
     let mut spec = sound();
     screen(|s| s.keyboard = "de".into(), &mut spec);

@@ -132,25 +132,31 @@ pub struct StartInitiator {
     pub number: u16,
 }
 
-/// FreeBSD: makes a device of the host, and starts the process that serves a QCOW2 disk through it, in a cell of one process that counts as
+/// FreeBSD: makes a device of the host, and starts the process that serves a QCOW2 or an iSCSI disk through it, in a cell that counts as
 /// the console-proxy of a machine with the disk's id, as [`StartServices`]; with that cell the device goes. Descriptors: the disk's file,
-/// then what each stands on. The answer's is the device.
+/// then what each stands on; an iSCSI disk has none, and in the cell is its iscsi-initiator, which gets what it logs in to from the broker, as that of
+/// [`StartInitiator`]. The answer's is the device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartDiskServer {
     /// Which disk.
     pub disk: DiskId,
-    /// Number of its machine's uids: it gets that of the console-proxy.
+    /// Number of its machine's uids: it gets that of the console-proxy. Of an iSCSI disk, its own number, as in [`StartInitiator`].
     pub slot: u16,
     /// Bytes of the disk.
     pub size: u64,
+    /// Bytes of a block of it: 512 or 4096.
+    pub block: u32,
     /// Whether nobody writes to it.
     pub read_only: bool,
-    /// Bytes that its file may come to have.
+    /// Bytes that a QCOW2 disk's file may come to have.
     pub file_limit: u64,
     /// What it is held to.
     pub rates: DiskRates,
-    /// How its files are kept, in the order of the descriptors.
+    /// How its files are kept, in the order of the descriptors; of an iSCSI disk, that it is one.
     pub kinds: Vec<DiskKind>,
+    /// Whether a machine has the device already, and another process is to serve it: what a former one left undone is done by this one. After a
+    /// refusal its requests wait on.
+    pub again: bool,
 }
 
 /// A started process.
@@ -246,7 +252,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 8, oldest 8, CellRequest {
+    Cell = "vm-runner", version 9, oldest 9, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [UpTo<12>] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];

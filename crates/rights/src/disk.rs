@@ -1,4 +1,5 @@
-//! The rights of disk-server: two processes that serve one QCOW2 disk as a device of the host, for bhyve.
+//! The rights of disk-server: two processes that serve one disk as a device of the host, for bhyve. Of an iSCSI disk, the second is
+//! iscsi-initiator.
 
 use crate::base::{LISTENER, NULL, REPORT};
 use crate::table::*;
@@ -14,14 +15,14 @@ const STREAM: Descriptor = Descriptor {
     most: Most::N(1),
     rights: &["READ", "WRITE"],
     ioctls: &[],
-    why: "requests go from the gate to the reader, results back",
+    why: "requests go from the gate to the reader (an iSCSI disk: to iscsi-initiator), results back",
 };
 
 /// The gate.
 pub static TABLE: Process = Process {
     name: "disk-server",
     program: "skep-disk-server",
-    task: "FreeBSD: takes the kernel's requests for one QCOW2 disk, holds them to its rates, and has its reader do them; parses nothing",
+    task: "FreeBSD: takes the kernel's requests for one disk, holds them to its rates, and has its reader or its iscsi-initiator do them; parses nothing",
     uid: Uid::PerMachine,
     namespaces: &[],
     capabilities: &[],
@@ -56,7 +57,7 @@ pub static TABLE: Process = Process {
     freebsd: FreeBsd {
         capability_mode: true,
         root: Root::Never,
-        note: "with the uid of its machine's console-proxy, in a jail of its own",
+        note: "with the uid of its machine's console-proxy, or of its disk's iscsi-initiator, in a jail of its own",
     },
 };
 
@@ -67,6 +68,7 @@ pub static READER: Process = Process {
     descriptors: &[
         NULL,
         STREAM,
+        REPORT,
         Descriptor {
             name: "file",
             kind: FdKind::File("disks"),

@@ -36,12 +36,18 @@ pub static TABLE: Process = Process {
             LISTENER.rights,
             "in the machine's cell; the runner made it, the hypervisor connects to it",
         ),
-        made("hypervisor", FdKind::Unix, Most::N(1), &["READ", "WRITE", "EVENT"], "accepted from the door"),
+        made(
+            "hypervisor",
+            FdKind::Unix,
+            Most::N(1),
+            &["READ", "WRITE", "EVENT"],
+            "accepted from the door; FreeBSD: from its disk-server, through which it is asked",
+        ),
         made(
             "target",
             FdKind::Inet,
             Most::N(2),
-            &["READ", "WRITE", "EVENT", "GETSOCKOPT", "SETSOCKOPT", "GETPEERNAME"],
+            &["READ", "WRITE", "EVENT", "GETSOCKOPT", "GETPEERNAME"],
             "a TCP socket to the disk's portal, made by net-helper; the next one while the former goes",
         ),
         made("watcher", FdKind::Unix, Most::N(4), UNLIMITED, "told when the session is lost"),
@@ -71,6 +77,6 @@ pub static TABLE: Process = Process {
     freebsd: FreeBsd {
         capability_mode: true,
         root: Root::Never,
-        note: "refused there so far: bhyve has no disk that is a socket, and net-helper makes no connections in capability mode",
+        note: "bhyve has no disk that is a socket: it is asked by a disk-server, in one jail with it, and ends with that",
     },
 };

@@ -11,7 +11,7 @@ pub use freebsd::{Host, other_role};
 pub use linux::{Host, other_role};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
 use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::{PublicKey, Tunnel};
 use skep_proto::{Forward, IfName, InstanceId, Rates, Subnet6, Text, Transport};
@@ -149,6 +149,10 @@ fn begin(transport: Transport, to: SocketAddr) -> io::Result<OwnedFd> {
         Transport::Tcp => SockType::Stream,
     };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    if transport == Transport::Tcp {
+        // What is sent is small, and each is waited for. Whoever gets it may set nothing.
+        let _ = setsockopt(&socket, sockopt::TcpNoDelay, &true);
+    }
     match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),

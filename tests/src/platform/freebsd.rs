@@ -118,6 +118,13 @@ pub fn define(suite: &Suite, name: &str, more: &[&str]) -> Result<()> {
     suite.ok(&[&args[..], more].concat()).map(drop)
 }
 
+/// Devices of a suite's disks that processes serve.
+pub fn served_disks(suite: &Suite) -> usize {
+    let all = std::fs::read_dir("/dev/skep").into_iter().flatten().filter_map(Result::ok);
+    let instance = std::fs::read_to_string(suite.state.join("instance")).unwrap_or_default();
+    all.filter(|entry| entry.file_name().to_string_lossy().starts_with(instance.trim())).count()
+}
+
 /// Kills a process and waits until it has ended.
 pub fn end(pid: i32) -> Result<()> {
     let queue = Kqueue::new()?;

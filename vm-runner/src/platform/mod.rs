@@ -89,8 +89,10 @@ pub trait CellHost {
     fn look(&self, path: &str) -> io::Result<()>;
     /// Makes a cell and starts a program as its first process. After a refusal nothing is left.
     fn start(&mut self, plan: &Plan<'_>) -> Result<Made, Refusal>;
-    /// Makes a device of `size` bytes that goes with the cell `cell`; nothing of the host has looked at what will be in it.
-    fn gate(&mut self, cell: MachineId, size: u64, read_only: bool) -> io::Result<Gate>;
+    /// Makes a device of `size` bytes, in blocks of `block`, that goes with the cell `cell`; nothing of the host has looked at what will be in it.
+    fn gate(&mut self, cell: MachineId, size: u64, block: u32, read_only: bool) -> io::Result<Gate>;
+    /// The same device again, whose requests wait: whoever serves it ends, if somebody does. `None`: there is none.
+    fn gate_again(&mut self, cell: MachineId, read_only: bool) -> io::Result<Option<Gate>>;
     /// Ends the process that listens at the other end of `socket`, and waits until it and its cell are gone.
     fn end(&mut self, machine: MachineId, socket: BorrowedFd<'_>) -> Result<(), Refusal>;
     /// Waits until the process that listens at the other end of `socket` ends by itself, a moment at most.

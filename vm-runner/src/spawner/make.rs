@@ -5,7 +5,7 @@ use crate::handover::RunnerArgs;
 use crate::platform::{CellHost, Plan};
 use nix::sys::stat::{SFlag, fstat};
 use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, StartFetcher, StartInitiator, StartServices, Started};
-use skep_proto::{CpuList, Dsp, MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
+use skep_proto::{CpuList, DiskId, Dsp, MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -105,18 +105,13 @@ impl Spawner {
     }
 
     pub(super) fn start_initiator(&mut self, c: &StartInitiator, UpTo(fds): UpTo<1>) -> Result<(Started, NoFds), Refusal> {
-        let object = format!("disk {}", c.disk);
-        if c.number >= skep_service::INITIATORS {
-            let refusal = Refusal::new(Reason::LimitReached, object).field("number");
-            return Err(refusal.note(format_args!("{} iSCSI disks at most are at work at a time", skep_service::INITIATORS)));
-        }
+        let identity = self.initiator(c.disk, c.number)?;
         for door in &fds {
             if kind_of(c.disk.cell(), door.as_fd())? != SFlag::S_IFSOCK {
-                return Err(Refusal::new(Reason::InvalidValue, object).field("door").note("a socket is expected"));
+                let refusal = Refusal::new(Reason::InvalidValue, format_args!("disk {}", c.disk)).field("door");
+                return Err(refusal.note("a socket is expected"));
             }
         }
-        let behind = 2 * u32::from(SLOTS) + u32::from(skep_service::SWITCHES) + u32::from(skep_service::FETCHES);
-        let identity = self.machines.map(|first| first.saturating_add(behind + u32::from(c.number)));
         let args = fds.iter().map(|_| "--door".to_owned()).collect();
         self.start_alone(c.disk.cell(), "/skep/skep-iscsi-initiator", args, identity, &fds)
     }
@@ -164,6 +159,16 @@ impl Spawner {
             return Err(Refusal::new(Reason::InvalidValue, format_args!("slot {slot}")).note(format_args!("less than {SLOTS}")));
         }
         Ok(self.machines.map(|first| first.saturating_add(2 * u32::from(slot) + which)))
+    }
+
+    /// The uid of an iSCSI disk.
+    pub(super) fn initiator(&self, disk: DiskId, number: u16) -> Result<Option<u32>, Refusal> {
+        if number >= skep_service::INITIATORS {
+            let refusal = Refusal::new(Reason::LimitReached, format_args!("disk {disk}")).field("number");
+            return Err(refusal.note(format_args!("{} iSCSI disks at most are at work at a time", skep_service::INITIATORS)));
+        }
+        let behind = 2 * u32::from(SLOTS) + u32::from(skep_service::SWITCHES) + u32::from(skep_service::FETCHES);
+        Ok(self.machines.map(|first| first.saturating_add(behind + u32::from(number))))
     }
 
     /// What the kernels would pass over, or tell the hypervisor only.

@@ -33,11 +33,11 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
             let (right, whose) = match whose {
                 Uid::PerSwitch => (is_behind_machines(ids, own, 0..SWITCHES), "switch"),
                 Uid::PerFetch => (is_behind_machines(ids, own, SWITCHES..SWITCHES + FETCHES), "fetch"),
-                Uid::PerInitiator => {
-                    let first = SWITCHES + FETCHES;
-                    (is_behind_machines(ids, own, first..first + INITIATORS), "iSCSI disk")
+                Uid::PerInitiator => (is_initiators(ids, own), "iSCSI disk"),
+                Uid::Own | Uid::PerMachine => {
+                    let other = subject.table.name == skep_rights::disk::TABLE.name && is_initiators(ids, own);
+                    (is_machines(ids, own, is_beside(subject.table)) || other, "machine")
                 }
-                Uid::Own | Uid::PerMachine => (is_machines(ids, own, is_beside(subject.table)), "machine"),
             };
             if !right {
                 differences.push(format!("uid {own} is not one of a {whose}'s"));
@@ -124,6 +124,12 @@ fn is_beside(table: &Process) -> bool {
 /// Whether a program is that of a process which has a machine's second uid.
 fn besides(program: &str) -> bool {
     BESIDE.iter().any(|beside| program.ends_with(beside.program))
+}
+
+/// Of the iscsi-initiator of a disk.
+fn is_initiators(ids: &Ids, uid: u32) -> bool {
+    let first = SWITCHES + FETCHES;
+    is_behind_machines(ids, uid, first..first + INITIATORS)
 }
 
 /// Behind those of all slots.

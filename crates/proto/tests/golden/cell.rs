@@ -44,10 +44,12 @@ fn bytes_of_the_spawner_never_change() {
         disk: skep_proto::DiskId::from_u128(7),
         slot: 3,
         size: 1 << 30,
+        block: 4096,
         read_only: false,
         file_limit: 1 << 31,
         rates: DiskRates { read_bps: 1 << 20, write_bps: 0, read_iops: 0, write_iops: 100 },
         kinds: vec![DiskKind::Qcow2, DiskKind::Raw],
+        again: true,
     };
     golden.call(served, Started { pid: 4716 });
     golden.call(

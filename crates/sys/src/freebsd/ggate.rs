@@ -37,6 +37,14 @@ struct Destroy {
 }
 
 #[repr(C)]
+struct Cancel {
+    version: u32,
+    unit: libc::c_int,
+    seq: usize,
+    name: [u8; NAME],
+}
+
+#[repr(C)]
 struct Io {
     version: u32,
     unit: libc::c_int,
@@ -54,10 +62,11 @@ const fn request(number: u64, size: usize) -> u64 {
 
 const CREATE: u64 = request(0, size_of::<Create>());
 const DESTROY: u64 = request(2, size_of::<Destroy>());
+const CANCEL: u64 = request(3, size_of::<Cancel>());
 const START: u64 = request(4, size_of::<Io>());
 const DONE: u64 = request(5, size_of::<Io>());
 // What the table of rights lets a server do, and what the headers come to.
-const _: () = assert!(CREATE == 0xca30_6d00 && DESTROY == 0xc10c_6d02);
+const _: () = assert!(CREATE == 0xca30_6d00 && DESTROY == 0xc10c_6d02 && CANCEL == 0xc110_6d03);
 const _: () = assert!(START == 0xc038_6d04 && DONE == 0xc038_6d05);
 
 fn named(name: &str) -> io::Result<[u8; NAME]> {
@@ -67,16 +76,16 @@ fn named(name: &str) -> io::Result<[u8; NAME]> {
     Ok(bytes)
 }
 
-/// Makes the device `/dev/NAME`, of `size` bytes, whose requests wait until somebody serves them; gives its number. One that nobody answers
-/// fails after `timeout` seconds.
-pub fn create(control: BorrowedFd<'_>, name: &str, size: u64, read_only: bool, timeout: u32) -> io::Result<u32> {
+/// Makes the device `/dev/NAME`, of `size` bytes in blocks of `block`, whose requests wait until somebody serves them; gives its number.
+pub fn create(control: BorrowedFd<'_>, name: &str, size: u64, block: u32, read_only: bool) -> io::Result<u32> {
     let mut call = Create {
         version: VERSION,
         size: i64::try_from(size).map_err(io::Error::other)?,
-        sector: 512,
+        sector: block,
         flags: if read_only { READ_ONLY } else { 0 },
         queue: QUEUE,
-        timeout,
+        // The kernel's does not give each request so much time: whenever it has passed, all that are 5 s old fail (`g_gate_guard`).
+        timeout: 0,
         name: named(name)?,
         info: [0; 2048],
         read_from: [0; NAME],
@@ -99,6 +108,19 @@ pub fn destroy(control: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     }
     match io::Error::last_os_error() {
         e if e.raw_os_error() == Some(libc::ENXIO) => Ok(()),
+        e => Err(e),
+    }
+}
+
+/// Whoever took requests of a device is gone: they wait to be served again, in their order. Gives the device's number; `None`: it is not there.
+pub fn take_back(control: BorrowedFd<'_>, name: &str) -> io::Result<Option<u32>> {
+    let mut call = Cancel { version: VERSION, unit: NAME_GIVEN, seq: 0, name: named(name)? };
+    // SAFETY: the request is given the structure whose size it encodes, as a live local.
+    if unsafe { libc::ioctl(control.as_raw_fd(), CANCEL, &raw mut call) } == 0 {
+        return u32::try_from(call.unit).map(Some).map_err(io::Error::other);
+    }
+    match io::Error::last_os_error() {
+        e if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
         e => Err(e),
     }
 }

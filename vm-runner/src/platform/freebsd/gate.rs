@@ -1,4 +1,4 @@
-//! Devices of geom_gate(4), for what serves QCOW2 disks. Only root may make them; who serves one gets no more than the right to answer.
+//! Devices of geom_gate(4), for what serves QCOW2 and iSCSI disks. Only root may make them; who serves one gets no more than the right to answer.
 
 use crate::platform::Gate;
 use skep_rights::vm_runner::TABLE;
@@ -11,9 +11,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const CONTROL: &str = "/dev/ggctl";
-/// Seconds that a request may take: whoever waits for a disk whose server is gone goes on then. The slowest rate that a disk can be held to
-/// takes less for all that bhyve asks for at a time.
-const PATIENCE: u32 = 300;
 /// Bytes that who looks at a new device asks for at a time.
 const ROOM: usize = 1 << 20;
 
@@ -24,20 +21,34 @@ fn control() -> io::Result<File> {
 /// Makes one. The host looks at each new device for labels, mirrors and file systems of its own, and finds zeros: were it the guest's disk,
 /// a guest could pass it off as one of the host's. It looks again whenever nobody has it open for writing any more; who serves it
 /// keeps it so.
-pub fn make(name: &str, size: u64, read_only: bool) -> io::Result<Gate> {
+pub fn make(name: &str, size: u64, block: u32, read_only: bool) -> io::Result<Gate> {
     let control = control()?;
-    let unit = ggate::create(control.as_fd(), name, size, read_only, PATIENCE)?;
-    let made = looked_at(control.as_fd(), unit, name, read_only).and_then(|device| {
-        let limited = |line, fd: BorrowedFd<'_>| limit_one(&TABLE, line, fd).map_err(|e| io::Error::other(e.to_string()));
-        let serves: OwnedFd = control.try_clone()?.into();
-        limited("control", serves.as_fd())?;
-        limited("served disk", device.as_fd())?;
-        Ok(Gate { unit, control: serves, device })
-    });
+    let unit = ggate::create(control.as_fd(), name, size, block, read_only)?;
+    let made = looked_at(control.as_fd(), unit, name, read_only).and_then(|device| limited(unit, control.as_fd(), device));
     if made.is_err() {
         let _ = ggate::destroy(control.as_fd(), name);
     }
     made
+}
+
+/// One that is there, for another process to serve, after its former one has ended. Its machine has it open: nobody looks at it.
+pub fn again(name: &str, read_only: bool) -> io::Result<Option<Gate>> {
+    let control = control()?;
+    let Some(unit) = ggate::take_back(control.as_fd(), name)? else { return Ok(None) };
+    limited(unit, control.as_fd(), open(name, read_only)?).map(Some)
+}
+
+/// As others get it.
+fn limited(unit: u32, control: BorrowedFd<'_>, device: OwnedFd) -> io::Result<Gate> {
+    let limit = |line, fd: BorrowedFd<'_>| limit_one(&TABLE, line, fd).map_err(|e| io::Error::other(e.to_string()));
+    let serves = control.try_clone_to_owned()?;
+    limit("control", serves.as_fd())?;
+    limit("served disk", device.as_fd())?;
+    Ok(Gate { unit, control: serves, device })
+}
+
+fn open(name: &str, read_only: bool) -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new().read(true).write(!read_only).open(format!("/dev/{name}"))?.into())
 }
 
 /// Has a child answer with zeros until everybody has looked; gives the device, open.
@@ -49,9 +60,9 @@ fn looked_at(control: BorrowedFd<'_>, unit: u32, name: &str, read_only: bool) ->
         }
         Forked::Parent(child) => {
             ggate::settle()?;
-            let device = OpenOptions::new().read(true).write(!read_only).open(format!("/dev/{name}"))?;
+            let device = open(name, read_only)?;
             drop(child);
-            Ok(device.into())
+            Ok(device)
         }
     }
 }

@@ -264,8 +264,21 @@ impl CellHost for Host {
         result
     }
 
-    fn gate(&mut self, cell: MachineId, size: u64, read_only: bool) -> io::Result<Gate> {
-        gate::make(&self.gate_name(cell), size, read_only)
+    fn gate(&mut self, cell: MachineId, size: u64, block: u32, read_only: bool) -> io::Result<Gate> {
+        gate::make(&self.gate_name(cell), size, block, read_only)
+    }
+
+    fn gate_again(&mut self, cell: MachineId, read_only: bool) -> io::Result<Option<Gate>> {
+        let (name, deadline) = (self.jail_name(cell, true), Instant::now() + END);
+        self.remove_jail(&name, true)?;
+        // One that is about to end could do once more what it was asked last, after who comes next has done what was asked later.
+        while skep_sys::freebsd::jail::find_dying(&name)?.is_some() {
+            if Instant::now() > deadline {
+                return Err(io::Error::from(io::ErrorKind::TimedOut));
+            }
+            let _ = poll(&mut [], 5u8);
+        }
+        gate::again(&self.gate_name(cell), read_only)
     }
 
     fn end(&mut self, machine: MachineId, _socket: BorrowedFd<'_>) -> Result<(), Refusal> {

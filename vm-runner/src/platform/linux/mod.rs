@@ -131,7 +131,11 @@ impl CellHost for Host {
         }
     }
 
-    fn gate(&mut self, _: MachineId, _: u64, _: bool) -> io::Result<Gate> {
+    fn gate(&mut self, _: MachineId, _: u64, _: u32, _: bool) -> io::Result<Gate> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn gate_again(&mut self, _: MachineId, _: bool) -> io::Result<Option<Gate>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -1,33 +1,13 @@
-//! The server's side of NBD, as QEMU speaks it: one export, simple replies. What comes is a hypervisor's, which may be its guest's by now. Pure.
-//!
-//! Source: the NBD project's doc/proto.md.
+//! The server's side. What comes is a hypervisor's, which may be its guest's by now. Pure.
 
-use crate::scsi::Geometry;
+use crate::{EXPORT_NAME, FLUSH, GOODBYE, GREETING, Geometry, MOST, OPTION, READ, REPLY, REQUEST, WRITE, error};
 
-/// Bytes of one request.
-pub const MOST: u32 = 1 << 20;
 /// Bytes of an option of the handshake.
 const LONGEST_OPTION: usize = 8 << 10;
 /// Options in a handshake.
 const OPTIONS: u32 = 32;
 
-const GREETING: &[u8] = b"NBDMAGICIHAVEOPT\x00\x03";
-const OPTION: &[u8] = b"IHAVEOPT";
 const OPTION_REPLY: u64 = 0x0003_e889_0455_65a9;
-const REQUEST: u32 = 0x2560_9513;
-const REPLY: u32 = 0x6744_6698;
-
-/// Numbers of errors on the wire.
-pub mod error {
-    /// Not permitted.
-    pub const PERM: u32 = 1;
-    /// Input or output failed.
-    pub const IO: u32 = 5;
-    /// No such thing can be asked.
-    pub const INVAL: u32 = 22;
-    /// No room.
-    pub const NOSPC: u32 = 28;
-}
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,8 +178,8 @@ impl Client {
         self.options += 1;
         let size = self.geometry.size();
         match option {
-            // Export: no answer but what it is, and whatever its name.
-            1 => {
+            // No answer but what it is, and whatever its name.
+            EXPORT_NAME => {
                 self.out.extend_from_slice(&size.to_be_bytes());
                 self.out.extend_from_slice(&self.export_flags().to_be_bytes());
                 if self.zeroes {
@@ -233,7 +213,7 @@ impl Client {
     fn request(&mut self) -> Result<Option<Option<Request>>, Over> {
         let (Some(magic), Some(word), Some(handle)) = (self.u32_at(0), self.u32_at(4), self.u64_at(8)) else { return Ok(None) };
         let (Some(at), Some(length)) = (self.u64_at(16), self.u32_at(24)) else { return Ok(None) };
-        let (flags, kind) = (word >> 16, word & 0xffff);
+        let (flags, kind) = (word >> 16, (word & 0xffff) as u16);
         if magic != REQUEST {
             return Err(Over::Strange);
         }
@@ -241,8 +221,8 @@ impl Client {
         let fits = at.checked_add(length.into()).is_some_and(|end| end <= self.geometry.size());
         let good = fits && (1..=MOST).contains(&length) && at.is_multiple_of(block) && u64::from(length).is_multiple_of(block);
         let request = match kind {
-            0 if good && flags == 0 => Request::Read { handle, at, length },
-            1 => {
+            READ if good && flags == 0 => Request::Read { handle, at, length },
+            WRITE => {
                 if length > MOST {
                     // What follows cannot be told from requests.
                     return Err(Over::Strange);
@@ -256,8 +236,8 @@ impl Client {
                 }
                 return Ok(Some(Some(Request::Write { handle, at, data, now: flags == 1 })));
             }
-            2 => return Err(Over::Goodbye),
-            3 if length == 0 => Request::Flush { handle },
+            GOODBYE => return Err(Over::Goodbye),
+            FLUSH if length == 0 => Request::Flush { handle },
             _ => {
                 self.at += 28;
                 self.answer(handle, error::INVAL, &[]);
