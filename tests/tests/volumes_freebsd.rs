@@ -83,6 +83,9 @@ fn a_machine_lives_on_a_volume() -> Result<()> {
     suite.guest_runs("m", &write("second"), "wrote-0")?;
     let (code, said) = suite.fails(&["disk", "snapshot", "rollback", "data", "before"])?;
     ensure!(code == 5 && said.contains("machine m runs"), "{code} {said}");
+    // As it was, while it is written.
+    suite.ok(&["disk", "clone", "data", "then", "--snapshot", "before"])?;
+    ensure!(pool.first_bytes(&suite, "then", 7)? == *b"first\n\0");
     // Whatever dies: the machine keeps its volumes, and nobody else gets them.
     let [helper] = suite.pids("storage-helper")?[..] else { anyhow::bail!("one storage-helper") };
     skep_tests::platform::end(helper)?;
@@ -110,8 +113,15 @@ fn a_machine_lives_on_a_volume() -> Result<()> {
     ensure!(code == 5, "{code} {said}");
     let listed = suite.ok(&["disk", "snapshot", "list", "data"])?;
     ensure!(listed.contains("before"), "{listed}");
+    suite.ok(&["disk", "snapshot", "create", "data", "later"])?;
+    suite.ok(&["disk", "snapshot", "delete", "data", "later"])?;
     suite.ok(&["disk", "snapshot", "delete", "data", "before"])?;
+    let listed = suite.ok(&["disk", "snapshot", "list", "data"])?;
+    ensure!(!listed.contains("before"), "{listed}");
+    // Both go, and the copy of it stays.
     suite.ok(&["vm", "delete", "m", "--disks"])?;
+    ensure!(pool.first_bytes(&suite, "then", 7)? == *b"first\n\0");
+    suite.ok(&["disk", "delete", "then"])?;
     ensure!(pool.below()? == 0);
     suite.finish()
 }

@@ -1,6 +1,6 @@
 //! Disks.
 
-use super::copies::{self, How, Plan};
+use super::copies::{self, How, Plan, Source};
 use super::{Cx, find_disk, group, iscsi, pace, said, taken};
 use crate::broker::Broker;
 use crate::db::disks::{DiskRow, Disks, Stage};
@@ -233,17 +233,20 @@ pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
     if let Some(id) = cx.before(operation)? {
         return broker.operation(id);
     }
-    let mut from = broker.read(|db| find_disk(db, c.disk.as_str()))?;
-    iscsi::kept(&from)?;
-    match &c.snapshot {
-        Some(snapshot) => from = super::file_snapshots::as_it_was(broker, who, from, snapshot.as_str(), c.full).await?,
-        None => broker.read(|db| still(broker, &from, db))?,
-    }
-    let how = How { held: c.snapshot.is_some(), ..How::ask(broker, who, c.full).await? };
+    let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
+    iscsi::kept(&disk)?;
+    let source = match &c.snapshot {
+        Some(snapshot) => super::file_snapshots::as_it_was(broker, who, disk, snapshot.as_str(), c.full).await?,
+        None => {
+            broker.read(|db| still(broker, &disk, db))?;
+            Source { disk, snapshot: None }
+        }
+    };
+    let (from, how) = (&source.disk, How::ask(broker, who, c.full).await?);
     let begin = Operation::begin(broker, who, from.group, "clone", format_args!("disk {}", c.name), |change| {
         let image = c.image.map(|facts| ImageFacts { source: Text::lossy(&format!("disk {}", from.name)), ..facts });
         let mut row = DiskRow { iso: from.iso && image.is_none(), image, ..new_row(&c.name, from.kind, from.size, from.group) };
-        let Plan { kind, base, way } = copies::plan(change, &from, row.id, from.size, how)?;
+        let Plan { kind, base, way } = copies::plan(change, &source, row.id, from.size, how)?;
         (row.kind, row.base) = (kind, base);
         Ok((add(broker, change, row)?, way))
     });

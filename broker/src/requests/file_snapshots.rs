@@ -1,5 +1,6 @@
 //! Snapshots of disks that are files: the disk goes on in a new file, which stands on the one that it was in. That stays as it is.
 
+use super::copies::Source;
 use super::disk::{in_use, replace};
 use super::snapshot::{find, object};
 use super::taken;
@@ -224,12 +225,13 @@ pub(super) async fn roll_back_all<'a>(
 }
 
 /// A disk as it was when a snapshot was made, to be copied.
-pub(super) async fn as_it_was(broker: &Broker, who: &Who, mut disk: DiskRow, name: &str, full: bool) -> Result<DiskRow, Refusal> {
+pub(super) async fn as_it_was(broker: &Broker, who: &Who, mut disk: DiskRow, name: &str, full: bool) -> Result<Source, Refusal> {
     broker.free(disk.id, disk.name.as_str())?;
     let snapshot = broker.read(|db| find(db, &disk, name))?;
     let object = object(&disk, name);
     let Some(id) = snapshot.layer else {
-        return Err(Refusal::new(Reason::Unsupported, object).note("of a volume's snapshots there are no copies yet"));
+        disk.size = snapshot.size;
+        return Ok(Source { disk, snapshot: Some(snapshot.id) });
     };
     let layer = broker.read(|db| db.layer(id))?.ok_or_else(|| Refusal::new(Reason::Internal, &object))?;
     // A hypervisor that was taken over could write to it as long as it has it open for writing: under other machines, too.
@@ -240,5 +242,5 @@ pub(super) async fn as_it_was(broker: &Broker, who: &Who, mut disk: DiskRow, nam
         return Err(if held { Refusal::new(Reason::InUse, object).note(note) } else { refusal });
     }
     (disk.top, disk.kind, disk.base, disk.size) = (Some(layer.id), layer.kind, layer.base, snapshot.size);
-    Ok(disk)
+    Ok(Source { disk, snapshot: Some(snapshot.id) })
 }

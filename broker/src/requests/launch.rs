@@ -1,6 +1,6 @@
 //! `MachineLaunch`: from an image to a guest at work.
 
-use super::copies::{self, How, Way};
+use super::copies::{self, How, Source, Way};
 use super::machine::free_name;
 use super::{Cx, disk, find_disk, find_switch, group, nic, switch};
 use crate::actor::Msg;
@@ -75,7 +75,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch, how: How) -> Result<
         size => size,
     };
     at_least("size", size, facts.min_disk, "bytes", &c.name, &image)?;
-    let (root, way) = copies::reserve(broker, change, &image, (root, size, group), how)?;
+    let (root, way) = copies::reserve(broker, change, &Source { disk: image.clone(), snapshot: None }, (root, size, group), how)?;
     let kind = if image.kind == DiskKind::Zvol { DiskKind::Zvol } else { DiskKind::Raw };
     let seed = disk::reserve(broker, change, seed, kind, skep_seed::SIZE as u64, group)?;
     let mut machine = MachineRow::new(c.name.clone());

@@ -1,6 +1,6 @@
 //! Machines: copies and deletions, which take long.
 
-use super::copies::{self, How, Way};
+use super::copies::{self, How, Source, Way};
 use super::machine::{free_name, resting};
 use super::{Cx, disk, nic, taken};
 use crate::actor::Msg;
@@ -35,7 +35,7 @@ struct Copy {
 struct Original {
     machine: MachineRow,
     /// Disks that it writes to, as they were.
-    then: Vec<DiskRow>,
+    then: Vec<Source>,
     /// Whose variables its firmware has.
     vars: MachineId,
 }
@@ -61,19 +61,21 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, source: &Original, ho
     machine.group = original.group;
     let (mut disks, mut ways) = (Vec::new(), Vec::new());
     for (number, drive) in machine.spec.disks.iter_mut().enumerate().filter(|(_, drive)| !drive.read_only) {
-        let then = source.then.iter().find(|disk| disk.id == drive.disk);
+        let then = source.then.iter().find(|then| then.disk.id == drive.disk);
+        let now;
         let from = match then {
-            Some(disk) => disk.clone(),
+            Some(then) => then,
             None => {
-                let from = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
-                disk::still(broker, &from, change)?;
-                from
+                let disk = change.disk(drive.disk)?.ok_or(Fault::Row("machine_disks"))?;
+                disk::still(broker, &disk, change)?;
+                now = Source { disk, snapshot: None };
+                &now
             }
         };
         let name: DiskName = derived(&c.name, number)?;
-        let (to, way) = copies::reserve(broker, change, &from, (&name, from.size, machine.group), how)?;
+        let (to, way) = copies::reserve(broker, change, from, (&name, from.disk.size, machine.group), how)?;
         (drive.disk, drive.kind) = (to.id, to.kind);
-        disks.push((from, to));
+        disks.push((from.disk.clone(), to));
         ways.push(way);
     }
     let guest = seeded(cx, change, &c.name, original.id, &mut machine)?;
@@ -170,7 +172,7 @@ pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
     }
     let original = original(cx, &c).await?;
     let object = format!("machine {}", c.name);
-    let how = How { held: c.snapshot.is_some(), ..How::ask(broker, who, c.full).await? };
+    let how = How::ask(broker, who, c.full).await?;
     let group = original.machine.group;
     let begin = Operation::begin(broker, who, group, "clone", object, |change| reserve(cx, change, &c, &original, how));
     let ((copy, ways), mut operation) = begin?;

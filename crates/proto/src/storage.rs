@@ -105,8 +105,10 @@ pub struct ImportDisk {
 /// Starts to copy a disk: sharing its blocks where the file system can, or it is a volume, else only what is allocated. Descriptor: the job's channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloneDisk {
-    /// The source; nobody may be writing to it (the broker sees to that).
+    /// The source; nobody may be writing to it (the broker sees to that), unless it is copied as a snapshot has it.
     pub from: DiskId,
+    /// As it was when this snapshot was made, of a volume. The copy shares blocks with it, which stays for that long.
+    pub snapshot: Option<SnapshotId>,
     /// The new disk.
     pub to: DiskId,
     /// Kind of both.
@@ -447,7 +449,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of storage-helper; its only client is the broker.
-    Storage = "storage-helper", version 7, oldest 7, StorageRequest {
+    Storage = "storage-helper", version 8, oldest 8, StorageRequest {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, copy_file_range};
 use nix::unistd::{Whence, lseek};
 use skep_proto::storage::{CloneDisk, DiskKind, JobStarted};
-use skep_proto::{OneFd, Refusal, TraceId};
+use skep_proto::{OneFd, Reason, Refusal, TraceId};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,6 +28,9 @@ pub fn start(store: &Store, jobs: &mut Jobs, trace: TraceId, call: &CloneDisk, f
         return Ok(JobStarted {});
     }
     let (source, object) = (object(call.from), object(call.to));
+    if call.snapshot.is_some() {
+        return Err(Refusal::new(Reason::Unsupported, source).field("snapshot").note("a file has none"));
+    }
     let name = file_name(call.to, call.kind)?;
     let from = open_existing(store, call.from, call.kind, OFlag::O_RDONLY)?;
     // Held until the copy is done, so that nobody begins to write meanwhile.

@@ -86,12 +86,15 @@ pub fn delete(store: &Store, jobs: &Jobs, call: &DeleteDisk) -> Result<(), Refus
     volumes.destroy(call.disk)
 }
 
-/// Copies one, at once: the copy shares its blocks.
+/// Copies one, at once: the copy shares its blocks. A snapshot stays as it is whoever writes.
 pub fn copy(store: &Store, jobs: &Jobs, call: &CloneDisk) -> Result<JobDone, Refusal> {
-    let (_, _locked) = open_locked(store, call.from, OFlag::O_RDONLY, true)?;
+    let _locked = match call.snapshot {
+        Some(_) => None,
+        None => Some(open_locked(store, call.from, OFlag::O_RDONLY, true)?),
+    };
     check_absent(store, jobs, call.to)?;
     let volumes = store.volumes(&object(call.to))?;
-    let made = volumes.copy(call.from, call.to).inspect_err(|_| {
+    let made = volumes.copy(call.from, call.snapshot, call.to).inspect_err(|_| {
         // Nothing can be done about a failure here; the next start sweeps.
         let _ = volumes.destroy(call.to);
     })?;

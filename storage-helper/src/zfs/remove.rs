@@ -24,24 +24,17 @@ impl Volumes {
         if let Some(foreign) = snapshots.iter().find(|found| found.own.is_none()) {
             return Err(in_use(format!("{} is not skep's; destroy it first", foreign.name)));
         }
-        // First those that nobody depends on: else they would go over to a copy with the one that it does depend on.
-        let asked = snapshots.iter().filter(|found| matches!(found.own, Some(Mark::Asked(_)))).map(|found| found.name.clone());
-        let asked: Vec<_> = asked.collect();
-        if !asked.is_empty() {
-            self.destroy_snapshots(asked, false).map_err(failed(&object, "delete its snapshots"))?;
-        }
-        let rest: Vec<_> = snapshots.iter().filter(|found| matches!(found.own, Some(Mark::Clone(_)))).collect();
-        if !rest.is_empty() {
-            // As they should be already.
-            self.destroy_snapshots(rest.iter().map(|found| found.name.clone()), true)
+        // At once those that nobody depends on: else they would go over to a copy with the one that it does depend on.
+        if !snapshots.is_empty() {
+            self.destroy_snapshots(snapshots.iter().map(|found| found.name.clone()))
                 .map_err(failed(&object, "delete its snapshots"))?;
         }
         // Each round gives at least one snapshot away.
-        for _ in 0..=rest.len() {
+        for _ in 0..=snapshots.len() {
             let depends = |child: &Child| child.origin.as_deref().is_some_and(|origin| origin.starts_with(&beneath));
             let mut copies: Vec<_> = self.children()?.into_iter().filter(depends).collect();
             // The one of the newest snapshot takes all the others along.
-            let age = |child: &Child| rest.iter().position(|found| Some(found.name.as_str()) == child.origin.as_deref());
+            let age = |child: &Child| snapshots.iter().position(|found| Some(found.name.as_str()) == child.origin.as_deref());
             copies.sort_by_key(age);
             let Some(copy) = copies.pop() else { break };
             if copy.own.is_none() {
@@ -66,7 +59,7 @@ impl Volumes {
             let bound: Vec<_> = found.filter(|found| matches!(found.own, Some(Mark::Clone(_)))).map(|found| found.name).collect();
             if !bound.is_empty() {
                 let object = crate::ops::disk::object(volume.disk);
-                left.extend(self.destroy_snapshots(bound, true).map_err(failed(&object, "sweep")).err());
+                left.extend(self.destroy_snapshots(bound).map_err(failed(&object, "sweep")).err());
             }
         }
         Ok(left)

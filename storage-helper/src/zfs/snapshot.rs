@@ -21,6 +21,8 @@ pub(super) struct Found {
     pub name: String,
     /// What it is, if it is this suite's.
     pub own: Option<Mark>,
+    /// It was deleted, and goes with the last copy of it.
+    pub going: bool,
     /// The transaction that made it: their order.
     pub transaction: u64,
     size: u64,
@@ -62,7 +64,8 @@ impl Volumes {
             });
             let get = |name| number(&properties, name).unwrap_or(0);
             let (transaction, size) = (get("createtxg"), get("volsize"));
-            list.push(Found { own, transaction, size, used: get("used"), seconds: get("creation"), name });
+            let going = get("defer_destroy") != 0;
+            list.push(Found { own, going, transaction, size, used: get("used"), seconds: get("creation"), name });
         }
         Err(Refusal::new(Reason::LimitReached, what).note(format_args!("there are {MOST} or more")))
     }
@@ -74,7 +77,7 @@ impl Volumes {
         let mut list: Vec<_> = all
             .iter()
             .filter_map(|found| match found.own {
-                Some(Mark::Asked(snapshot)) => Some(found.state(snapshot)),
+                Some(Mark::Asked(snapshot)) if !found.going => Some(found.state(snapshot)),
                 _ => None,
             })
             .collect();
@@ -108,7 +111,7 @@ impl Volumes {
 
     fn find_snapshot(&self, disk: DiskId, snapshot: SnapshotId) -> Result<Option<SnapshotState>, Refusal> {
         let all = self.all_snapshots(disk)?;
-        let found = all.iter().find(|found| found.own == Some(Mark::Asked(snapshot)));
+        let found = all.iter().find(|found| found.own == Some(Mark::Asked(snapshot)) && !found.going);
         Ok(found.map(|found| found.state(snapshot)))
     }
 
@@ -117,14 +120,17 @@ impl Volumes {
         self.find(disk)?;
         let object = object(snapshot, disk);
         let all = self.all_snapshots(disk)?;
-        let at = all.iter().position(|found| found.own == Some(Mark::Asked(snapshot)));
+        let at = all.iter().position(|found| found.own == Some(Mark::Asked(snapshot)) && !found.going);
         let at = at.ok_or_else(|| Refusal::new(Reason::NotFound, &object))?;
         if let Some(later) = all.get(at + 1) {
+            let copied = |copy| format!("disk {copy} was copied later and shares blocks with it; delete that disk first");
             let which = match later.own {
+                Some(Mark::Asked(_)) if later.going => match self.copy_of(later)? {
+                    Some(copy) => copied(copy),
+                    None => format!("something outside of skep depends on {}", later.name),
+                },
                 Some(Mark::Asked(later)) => format!("snapshot {later} is newer; delete it first"),
-                Some(Mark::Clone(copy)) => {
-                    format!("disk {copy} was copied later and shares blocks with it; delete that disk first")
-                }
+                Some(Mark::Clone(copy)) => copied(copy),
                 None => format!("{} is newer, and not skep's", later.name),
             };
             return Err(Refusal::new(Reason::InUse, object).note(which));
@@ -135,41 +141,55 @@ impl Volumes {
         self.find(disk)
     }
 
-    /// Deletes a snapshot. One that is not there is deleted.
+    /// A disk that is a copy of a snapshot.
+    fn copy_of(&self, snapshot: &Found) -> Result<Option<DiskId>, Refusal> {
+        let of = self.children()?.into_iter().find(|child| child.origin.as_deref() == Some(&snapshot.name));
+        Ok(of.and_then(|child| child.own).map(|volume| volume.disk))
+    }
+
+    /// Deletes a snapshot; its blocks go with the last copy of it. One that is not there is deleted.
     pub fn delete_snapshot(&self, disk: DiskId, snapshot: SnapshotId) -> Result<(), Refusal> {
         if self.look(disk)?.is_none() || self.find_snapshot(disk, snapshot)?.is_none() {
             return Ok(());
         }
         let name = format!("{}@{snapshot}", self.root.volume(disk));
-        self.destroy_snapshots([name], false).map_err(failed(&object(snapshot, disk), "delete"))
+        self.destroy_snapshots([name]).map_err(failed(&object(snapshot, disk), "delete"))
     }
 
-    /// Destroys snapshots. `later`: those that clones depend on go with the last clone.
-    pub(super) fn destroy_snapshots(&self, names: impl IntoIterator<Item = String>, later: bool) -> std::io::Result<()> {
+    /// Destroys snapshots. Those that clones depend on go with the last clone.
+    pub(super) fn destroy_snapshots(&self, names: impl IntoIterator<Item = String>) -> std::io::Result<()> {
         let names = names.into_iter().fold(List::default(), |list, name| list.with(name, Value::Flag));
-        let mut list = List::default().with("snaps", Value::List(names));
-        if later {
-            list = list.with("defer", Value::Flag);
-        }
+        let list = List::default().with("snaps", Value::List(names)).with("defer", Value::Flag);
         self.ask(Request::DestroySnapshots, &mut Command::about(self.root.pool()), &list).map(drop)
     }
 
-    /// Copies a volume that nobody writes to: blocks are shared until they are written.
-    pub fn copy(&self, from: DiskId, to: DiskId) -> Result<Volume, Refusal> {
+    /// Copies a volume that nobody writes to, or a snapshot of it: blocks are shared until they are written.
+    pub fn copy(&self, from: DiskId, snapshot: Option<SnapshotId>, to: DiskId) -> Result<Volume, Refusal> {
         self.find(from)?;
         let object = crate::ops::disk::object(to);
-        let mark = Mark::Clone(to);
-        match self.take(from, mark) {
-            // Left by an earlier try that was cut off.
-            Err(e) if e.raw_os_error() != Some(Errno::EEXIST as i32) => return Err(failed(&object, "take a snapshot")(e)),
-            _ => {}
-        }
+        let mark = match snapshot {
+            Some(snapshot) => {
+                let there = self.find_snapshot(from, snapshot)?;
+                there.ok_or_else(|| Refusal::new(Reason::NotFound, self::object(snapshot, from)))?;
+                Mark::Asked(snapshot)
+            }
+            None => {
+                let mark = Mark::Clone(to);
+                match self.take(from, mark) {
+                    // Left by an earlier try that was cut off.
+                    Err(e) if e.raw_os_error() != Some(Errno::EEXIST as i32) => {
+                        return Err(failed(&object, "take a snapshot")(e));
+                    }
+                    _ => mark,
+                }
+            }
+        };
         let origin = format!("{}@{mark}", self.root.volume(from));
         let list =
             List::default().with("origin", Value::Text(origin.clone())).with("props", Value::List(self.marks(to, Stage::Making)));
         let cloned = self.ask(Request::Clone, &mut Command::about(&self.root.volume(to)), &list).map(drop);
-        // It goes now, or with the copy.
-        let bound = self.destroy_snapshots([origin], true);
+        // One of its own goes now, or with the copy.
+        let bound = if snapshot.is_none() { self.destroy_snapshots([origin]) } else { Ok(()) };
         cloned.and(bound).map_err(failed(&object, "copy"))?;
         self.finish(to, None)
     }

@@ -73,6 +73,7 @@ impl World {
     fn stats(&self, name: &str) -> io::Result<Vec<u8>> {
         let node = self.nodes.get(name).ok_or(Errno::ENOENT)?;
         let mut list = node.properties.clone();
+        list = list.with("defer_destroy", property(Value::Number(node.deferred.into()), ""));
         list = list.with("createtxg", property(Value::Number(node.transaction), name));
         list = list.with("used", property(Value::Number(4096), name)).with("available", property(Value::Number(1 << 30), name));
         if let Some(origin) = &node.origin {
@@ -264,9 +265,9 @@ fn a_copy_outlives_its_original_and_leaves_no_snapshot() {
     let asked = SnapshotId::from_u128(9);
     volumes.snapshot(disk(1), asked).unwrap();
     for copy in [2, 3, 4] {
-        assert_eq!(volumes.copy(disk(1), disk(copy)).unwrap().size, 1 << 20);
+        assert_eq!(volumes.copy(disk(1), None, disk(copy)).unwrap().size, 1 << 20);
     }
-    volumes.copy(disk(3), disk(5)).unwrap();
+    volumes.copy(disk(3), None, disk(5)).unwrap();
     let later = volumes.roll_back(disk(1), asked).unwrap_err();
     assert_eq!(later.reason, Reason::InUse);
     assert!(later.to_string().contains(&disk(2).to_string()), "{later}");
@@ -279,6 +280,32 @@ fn a_copy_outlives_its_original_and_leaves_no_snapshot() {
     }
     assert_eq!(fake.names(), Vec::<String>::new());
     assert!(volumes.destroy(disk(4)).is_ok());
+}
+
+#[test]
+fn a_copy_of_a_snapshot_outlives_both_and_leaves_nothing() {
+    for first in [1, 2] {
+        let (fake, volumes) = world();
+        volumes.create(disk(1), 1 << 20, Stage::Ready).unwrap();
+        let [old, asked] = [8, 9].map(SnapshotId::from_u128);
+        volumes.snapshot(disk(1), old).unwrap();
+        volumes.snapshot(disk(1), asked).unwrap();
+        assert_eq!(volumes.copy(disk(1), Some(asked), disk(2)).unwrap().size, 1 << 20);
+        assert_eq!(volumes.copy(disk(1), Some(SnapshotId::from_u128(7)), disk(3)).unwrap_err().reason, Reason::NotFound);
+        assert!(volumes.roll_back(disk(1), asked).is_ok());
+        // Deleted, it is not there any more, though its blocks are.
+        volumes.delete_snapshot(disk(1), asked).unwrap();
+        volumes.delete_snapshot(disk(1), asked).unwrap();
+        assert_eq!(volumes.snapshots(disk(1)).unwrap().iter().map(|state| state.snapshot).collect::<Vec<_>>(), [old]);
+        assert_eq!(volumes.copy(disk(1), Some(asked), disk(3)).unwrap_err().reason, Reason::NotFound);
+        let later = volumes.roll_back(disk(1), old).unwrap_err();
+        assert!(later.reason == Reason::InUse && later.to_string().contains(&disk(2).to_string()), "{later}");
+        for gone in [first, 3 - first] {
+            volumes.destroy(disk(gone)).unwrap();
+            assert!(volumes.look(disk(gone)).unwrap().is_none());
+        }
+        assert_eq!(fake.names(), Vec::<String>::new());
+    }
 }
 
 #[test]
@@ -296,7 +323,7 @@ fn what_others_made_of_a_volume_keeps_it() {
     assert_eq!(volumes.snapshots(disk(1)).unwrap().len(), 1);
     fake.0.borrow_mut().nodes.remove(&by_hand);
     // A clone by hand, of a snapshot of ours.
-    volumes.copy(disk(1), disk(2)).unwrap();
+    volumes.copy(disk(1), None, disk(2)).unwrap();
     fake.0.borrow_mut().add("p/skep/mine", Some(format!("p/skep/{}@clone-{}", disk(1), disk(2)))).unwrap();
     volumes.destroy(disk(2)).unwrap();
     let refusal = volumes.destroy(disk(1)).unwrap_err();
@@ -311,12 +338,12 @@ fn a_copy_that_is_cut_off_anywhere_is_swept() {
         let before = fake.names();
         fake.0.borrow_mut().fault = Some((fault, Errno::EIO));
         // Cut off: nothing is undone.
-        let refusal = volumes.copy(disk(1), disk(2)).unwrap_err();
+        let refusal = volumes.copy(disk(1), None, disk(2)).unwrap_err();
         assert_eq!(refusal.errno, Errno::EIO as i32, "{fault:?}");
         assert_eq!(volumes.list().unwrap().len(), 1, "{fault:?}");
         // It can be tried again,
         if matches!(fault, Request::Snapshot | Request::Clone) {
-            volumes.copy(disk(1), disk(2)).unwrap();
+            volumes.copy(disk(1), None, disk(2)).unwrap();
             volumes.destroy(disk(2)).unwrap();
         }
         // and whatever is left goes.
@@ -330,9 +357,9 @@ fn a_deletion_that_is_cut_off_anywhere_is_finished_by_the_next() {
     for requests in 0.. {
         let (fake, volumes) = world();
         volumes.create(disk(1), 1 << 20, Stage::Ready).unwrap();
-        volumes.copy(disk(1), disk(2)).unwrap();
+        volumes.copy(disk(1), None, disk(2)).unwrap();
         volumes.snapshot(disk(1), SnapshotId::from_u128(9)).unwrap();
-        volumes.copy(disk(1), disk(3)).unwrap();
+        volumes.copy(disk(1), None, disk(3)).unwrap();
         fake.0.borrow_mut().left = Some(requests);
         let cut_off = volumes.destroy(disk(1)).is_err();
         fake.0.borrow_mut().left = None;

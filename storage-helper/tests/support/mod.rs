@@ -194,7 +194,7 @@ impl Helper {
 
     pub fn clone_disk(&mut self, from: DiskId, to: DiskId, kind: DiskKind) -> Result<JobDone, Refusal> {
         let (ours, theirs) = sock::seqpacket_pair().unwrap();
-        self.call(CloneDisk { from, to, kind }, [theirs])?;
+        self.call(CloneDisk { from, snapshot: None, to, kind }, [theirs])?;
         finish(&ours).1
     }
 

@@ -28,7 +28,7 @@ fn bytes_of_storage_helper_never_change() {
         sha256: Some([0x5a; 32]),
     };
     golden.call(import, JobStarted {});
-    golden.call(CloneDisk { from: DISK, to: OTHER, kind: DiskKind::Raw }, JobStarted {});
+    golden.call(CloneDisk { from: DISK, snapshot: None, to: OTHER, kind: DiskKind::Raw }, JobStarted {});
     golden.call(
         OpenDisk { disk: DISK, kind: DiskKind::Qcow2, read_only: true, no_cache: true, sync: false },
         DiskOpened { disk: state(), most: 1 << 31 },
