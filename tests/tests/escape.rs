@@ -8,7 +8,7 @@ use skep_tests::{Mode, Suite, escape, is_root, root, skip};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Compiles the probe, static, so that it needs nothing of the host.
 fn compile(to: &Path) -> Result<()> {
@@ -38,8 +38,8 @@ fn in_its_place(mode: Mode, shares: &[&str], iscsi: bool) -> Result<()> {
     let port = std::net::TcpListener::bind("127.0.0.1:0")?;
     let name = format!("skep-probe-{}", std::process::id());
     let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-    let mut victim = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn()?;
-    let pid = victim.id();
+    let bait = Bait(Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn()?);
+    let pid = bait.0.id();
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let address = maps.split('-').next().context("no mapping")?.to_owned();
     let facts = |place: &str, own: &str, host: &str| {
@@ -80,15 +80,26 @@ fn in_its_place(mode: Mode, shares: &[&str], iscsi: bool) -> Result<()> {
     suite.ok(&args)?;
     let (_, message) = suite.fails(&["vm", "start", "m"])?;
     let inside = suite.ok(&["vm", "log", "m", "--hypervisor"])?;
-    let _ = Command::new("python3").args(["-c", IPC, "remove", &format!("/skep-q-{pid}"), &pid.to_string()]).status();
-    victim.kill()?;
-    victim.wait()?;
+    drop(bait);
 
     // It connects to its disk, and there is nothing else that it could.
     let known = if iscsi { &["unix_socket"][..] } else { &[] };
     escape::judge(&outside, &inside, "docs/escape.md", known).with_context(|| message.clone())?;
     drop(target);
     suite.finish()
+}
+
+/// A process for the probe to find, with its shared memory and its message queue: none of them stays, however the test ends. A few queues
+/// that stay are all that a user may have.
+struct Bait(Child);
+
+impl Drop for Bait {
+    fn drop(&mut self) {
+        let pid = self.0.id();
+        let _ = Command::new("python3").args(["-c", IPC, "remove", &format!("/skep-q-{pid}"), &pid.to_string()]).status();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 const IPC: &str = r#"
