@@ -22,7 +22,9 @@ fn timed(suite: &Suite, command: &str, answer: &str) -> Result<Duration> {
 /// By pieces, too: of what the guest's cache makes one request, all goes once its turn has come.
 fn writes(suite: &Suite, turn: u32) -> Result<Duration> {
     let count = MOVED >> 16;
-    let command = format!("dd if=/dev/zero of=/dev/vda bs=64k count={count} oflag=direct conv=fsync 2>/dev/null; echo wrote-{turn}-$((6*7))");
+    let command = format!(
+        "dd if=/dev/zero of=/dev/vda bs=64k count={count} oflag=direct conv=fsync 2>/dev/null; echo wrote-{turn}-$((6*7))"
+    );
     timed(suite, &command, &format!("wrote-{turn}-42"))
 }
 

@@ -136,6 +136,9 @@ fn transfers_go_on_where_their_connection_broke() -> Result<()> {
     suite.finish()
 }
 
+/// More than fits into the window of a stream whose bytes nobody takes: once it went through, api-frontend knows of the upload.
+const TAKEN: u64 = 5 << 20;
+
 #[test]
 fn an_upload_whose_keeper_is_killed_is_sent_anew_and_one_that_is_given_up_leaves_nothing() -> Result<()> {
     let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
@@ -148,7 +151,7 @@ fn an_upload_whose_keeper_is_killed_is_sent_anew_and_one_that_is_given_up_leaves
 
     let path = sockets.path().join("kill.sock");
     let frontend = suite.pids("api-frontend")?[0];
-    let cutter = Cutter::start(&api, &path, 5 << 20, Then::Kill(frontend))?;
+    let cutter = Cutter::start(&api, &path, TAKEN, Then::Kill(frontend))?;
     let said = suite.ok(&["--socket", &text(&path), "disk", "import", "d", &text(&file), "--format", "raw"])?;
     ensure!(cutter.has_happened() && said.contains("once more"), "{said}");
     ensure!(suite.json(&["disk", "list"])?.len() == 1 && kept()? == before + 1, "something was left");
@@ -165,14 +168,14 @@ fn an_upload_whose_keeper_is_killed_is_sent_anew_and_one_that_is_given_up_leaves
         Ok(())
     };
     let path = sockets.path().join("late.sock");
-    let cutter = Cutter::start(&api, &path, 256 << 10, Then::Stall)?;
+    let cutter = Cutter::start(&api, &path, TAKEN, Then::Stall)?;
     let late = ["--request-timeout", "2s", "--socket", &text(&path), "disk", "import", "e", &text(&file), "--format", "raw"];
     let (code, message) = suite.fails(&late)?;
     ensure!(code == 10 && message.contains("took too long") && cutter.has_happened(), "{code} {message}");
     gone("its time was over")?;
 
     let path = sockets.path().join("stop.sock");
-    let cutter = Cutter::start(&api, &path, 256 << 10, Then::Stall)?;
+    let cutter = Cutter::start(&api, &path, TAKEN, Then::Stall)?;
     let mut import = suite.command(&["--socket", &text(&path), "disk", "import", "f", &text(&file), "--format", "raw"]);
     let import = import.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     cutter.happened.recv()?;
