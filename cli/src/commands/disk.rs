@@ -255,8 +255,9 @@ pub async fn import(ctx: &Ctx, mut header: ImportDiskHeader, origin: Origin<'_>)
             Ok(begun) => break Ok(begun),
             Err(failure) => failure,
         };
-        if again && (failure.is_late() || failure.exit == INTERRUPTED) {
-            let _ = give_up(&api, &header.request_id).await;
+        if again && (failure.is_late() || failure.exit == INTERRUPTED) && give_up(&api, &header.request_id).await.is_err() {
+            // It may not have known of the upload yet, and will.
+            break Err(failure.advice("what has come of it, if anything, is thrown away within ten minutes"));
         }
         if !again || !failure.is_unavailable() || Instant::now() > until {
             break Err(failure);
