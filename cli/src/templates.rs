@@ -6,6 +6,7 @@ pub mod install;
 use crate::size;
 use install::Install;
 use serde::Deserialize;
+use skep_proto::{Reason, Refusal};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -141,6 +142,13 @@ pub fn directories() -> Vec<PathBuf> {
     let program = std::env::current_exe().ok();
     let installed = program.as_deref().and_then(|path| Some(path.parent()?.parent()?.join("share/skep/templates")));
     home.map(|dir| dir.join("skep/templates")).into_iter().chain(of_host).chain(installed).collect()
+}
+
+/// That there is none of this name, and where it was looked for.
+pub fn missing(directories: &[PathBuf], name: &str) -> Refusal {
+    let places: Vec<_> = directories.iter().map(|directory| directory.display().to_string()).collect();
+    Refusal::new(Reason::NotFound, format_args!("template {name}"))
+        .note(format_args!("{name}.toml is not in {}", places.join(", ")))
 }
 
 /// A name that an image may have, too.

@@ -22,8 +22,7 @@ pub fn run(output: Output, command: TemplateCommand) -> Result<u8, Failure> {
             output.list(TEMPLATES, all.iter().map(|found| (value(found), row(found))));
         }
         TemplateCommand::Show { template } => {
-            let none = || Refusal::new(Reason::NotFound, format_args!("template {template}"));
-            let found = templates::find(&directories, &template).ok_or_else(none)?;
+            let found = templates::find(&directories, &template).ok_or_else(|| templates::missing(&directories, &template))?;
             good(&found)?;
             output.object(&value(&found));
         }

@@ -112,7 +112,7 @@ struct Plan {
 
 fn plan(args: InstallArgs, output: Output) -> Result<Plan, Failure> {
     let directories = templates::directories();
-    let none = || Refusal::new(Reason::NotFound, format_args!("template {}", args.template));
+    let none = || templates::missing(&directories, &args.template);
     let found = templates::find(&directories, &args.template).ok_or_else(none)?;
     let template = template::good(&found)?.clone();
     let install = template.install.clone().ok_or_else(|| {
