@@ -10,9 +10,6 @@ fn a_guest_has_the_cpus_that_were_said_arranged_as_was_said() -> Result<()> {
     {
         skip!("{why}");
     }
-    if let Some(why) = platform::no_more_cpus() {
-        skip!("{why}");
-    }
     let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
     suite.import_guest()?;
     suite.define("m", &["--cpus", "3"])?;

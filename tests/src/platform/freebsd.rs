@@ -30,13 +30,6 @@ const LOADER: &str = "/boot/loader.efi";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/shells";
 
-/// Why guests cannot have several CPUs here; none: they can.
-pub fn no_more_cpus() -> Option<&'static str> {
-    let asked = std::process::Command::new("sysctl").args(["-n", "hw.hv_vendor"]).output();
-    let emulated = asked.is_ok_and(|said| said.stdout.starts_with(b"TCG"));
-    emulated.then_some("this host is emulated by QEMU, whose emulation of SVM loses guests with several CPUs")
-}
-
 /// Prints `N in M cores`: how many CPUs the guest has.
 pub const COUNT_CPUS: &str = "echo $(sysctl -n kern.smp.cpus) in $(sysctl -n kern.smp.cores) cores";
 /// Why an ordinary user cannot have machines here; none: he can.

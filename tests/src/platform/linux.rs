@@ -18,11 +18,6 @@ pub const POWER_OFF: &str = "poweroff -f";
 pub const POWERED_OFF: &str = "reboot: Power down";
 /// Prints `mem-N-`, where N is the guest's memory in units of 16 MiB: its kernel keeps some for itself.
 pub const MEMORY: &str = "echo mem-$(( ($(grep MemTotal /proc/meminfo | tr -dc 0-9) + 46000) / 16384 ))-";
-/// Why guests cannot have several CPUs here; none: they can.
-pub fn no_more_cpus() -> Option<&'static str> {
-    None
-}
-
 /// Prints `N in M cores`: how many CPUs the guest has.
 pub const COUNT_CPUS: &str = "echo $(grep -c ^processor /proc/cpuinfo) in $(cat /sys/devices/system/cpu/cpu*/topology/core_cpus_list | sort -u | grep -c .) cores";
 /// Writes 1 MiB to the guest's first disk; the last word is `wrote-0`. None: the hypervisor does not count that.
