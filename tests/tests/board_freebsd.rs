@@ -2,34 +2,75 @@
 #![cfg(target_os = "freebsd")]
 
 use anyhow::{Context, Result, ensure};
-use skep_tests::{Mode, Suite, is_root, skip};
+use skep_tests::{Mode, PATIENCE, Suite, is_root, platform, skip};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
-/// Width and height, as a viewer is told them; it stays no longer.
-fn screen(suite: &Suite) -> Result<(u16, u16)> {
-    let mut relay = suite.command(&["vm", "vnc", "m", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    BufReader::new(relay.stdout.take().context("no output")?).read_line(&mut line)?;
-    let mut viewer = TcpStream::connect(line.split_whitespace().last().context("no address")?)?;
-    // RFC 6143, 7.1 to 7.3: version; security types, of which none; shared.
-    let read = |viewer: &mut TcpStream, count: usize| -> Result<Vec<u8>> {
-        let mut bytes = vec![0; count];
-        viewer.read_exact(&mut bytes)?;
-        Ok(bytes)
-    };
-    ensure!(read(&mut viewer, 12)? == b"RFB 003.008\n");
-    viewer.write_all(b"RFB 003.008\n")?;
-    let types = read(&mut viewer, 1)?[0];
-    ensure!(read(&mut viewer, types.into())?.contains(&1), "no viewer without a password");
-    viewer.write_all(&[1])?;
-    ensure!(read(&mut viewer, 4)? == [0; 4], "refused");
-    viewer.write_all(&[1])?;
-    let size = read(&mut viewer, 4)?;
-    relay.kill()?;
-    relay.wait()?;
-    Ok((u16::from_be_bytes([size[0], size[1]]), u16::from_be_bytes([size[2], size[3]])))
+/// Somebody who looks at the screen.
+struct Viewer {
+    relay: Child,
+    stream: TcpStream,
+    /// Width and height, as he is told them.
+    size: (u16, u16),
+}
+
+impl Viewer {
+    fn join(suite: &Suite) -> Result<Self> {
+        let mut relay = suite.command(&["vm", "vnc", "m", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(relay.stdout.take().context("no output")?).read_line(&mut line)?;
+        let mut stream = TcpStream::connect(line.split_whitespace().last().context("no address")?)?;
+        // RFC 6143, 7.1 to 7.3: version; security types, of which none; shared.
+        let read = |stream: &mut TcpStream, count: usize| -> Result<Vec<u8>> {
+            let mut bytes = vec![0; count];
+            stream.read_exact(&mut bytes)?;
+            Ok(bytes)
+        };
+        ensure!(read(&mut stream, 12)? == b"RFB 003.008\n");
+        stream.write_all(b"RFB 003.008\n")?;
+        let types = read(&mut stream, 1)?[0];
+        ensure!(read(&mut stream, types.into())?.contains(&1), "no viewer without a password");
+        stream.write_all(&[1])?;
+        ensure!(read(&mut stream, 4)? == [0; 4], "refused");
+        stream.write_all(&[1])?;
+        let size = read(&mut stream, 4)?;
+        let size = (u16::from_be_bytes([size[0], size[1]]), u16::from_be_bytes([size[2], size[3]]));
+        Ok(Self { relay, stream, size })
+    }
+
+    /// Presses a key and lets it go (7.5.4); for letters its code is theirs.
+    fn types(&mut self, key: u32) -> Result<()> {
+        for down in [1, 0] {
+            self.stream.write_all(&[&[4, down, 0, 0][..], &key.to_be_bytes()].concat())?;
+        }
+        Ok(())
+    }
+
+    fn leave(mut self) -> Result<()> {
+        self.relay.kill()?;
+        self.relay.wait()?;
+        Ok(())
+    }
+}
+
+/// Half an hour past five east of UTC, in a zone without summer time, as tzfile(5) has it.
+fn zone() -> Vec<u8> {
+    let header = [&b"TZif2"[..], &[0; 15], &[0, 0, 0, 0, 1, 4].map(u32::to_be_bytes).concat()].concat();
+    let one = [&header[..], &EAST.to_be_bytes(), &[0, 0], b"SKP\0"].concat();
+    [&one[..], &one, b"\nSKP-5:30\n"].concat()
+}
+
+/// Seconds of that zone.
+const EAST: i32 = 19_800;
+
+/// When the guest was booted, by the clock that its kernel read then and takes for UTC, less the time by ours.
+fn guests_clock(suite: &Suite) -> Result<i64> {
+    let said = suite.guest_runs("m", "echo booted $(sysctl -n kern.boottime) end-$((6*7))", "end-42")?;
+    let seconds = said.rsplit_once("{ sec = ").and_then(|(_, rest)| rest.split(',').next()?.parse::<i64>().ok());
+    let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    Ok(seconds.with_context(|| said.clone())? - i64::try_from(ours.as_secs())?)
 }
 
 #[test]
@@ -39,15 +80,53 @@ fn a_guest_waits_for_its_viewer_and_shows_him_a_screen_of_the_size_that_was_said
     }
     let suite = Suite::start(Mode::Root)?;
     suite.import_guest()?;
-    suite.define("m", &[])?;
-    suite.ok(&["vm", "set", "m", "--screen", "on", "--screen-size", "800x600", "--screen-wait", "on"])?;
+    let board = ["--clock", "local", "--strict-msr", "on", "--exit-on-halt", "off"];
+    suite.define("m", &[&board[..], &["--serial", "2,speed=9600"]].concat())?;
+    let screen = ["--screen", "on", "--screen-size", "800x600", "--screen-wait", "on", "--keyboard", "de"];
+    suite.ok(&[&["vm", "set", "m"], &screen[..]].concat())?;
+    // Whatever zone this host is in: its cells have its own, and then another.
+    let ours = suite.state.join("cell/root/etc/localtime");
+    ensure!(std::fs::read("/etc/localtime").ok() == std::fs::read(&ours).ok(), "the cell has another zone than the host");
+    if ours.exists() {
+        std::fs::remove_file(&ours)?;
+    }
+    std::fs::create_dir_all(ours.parent().context("no directory")?)?;
+    std::fs::write(&ours, zone())?;
     suite.ok(&["vm", "start", "m"])?;
     // Its loader has run before bhyve began to wait; its kernel has said nothing.
     let said = suite.ok(&["vm", "log", "m"])?;
     ensure!(!said.contains("Copyright (c)"), "it did not wait: {said}");
-    ensure!(screen(&suite)? == (800, 600));
+    let first = Viewer::join(&suite)?;
+    ensure!(first.size == (800, 600));
+    first.leave()?;
     suite.expect("m", "skep-guest ready")?;
-    ensure!(screen(&suite)? == (800, 600), "another viewer");
+    let mut viewer = Viewer::join(&suite)?;
+    ensure!(viewer.size == (800, 600), "another viewer");
+
+    // On a German keyboard `z` is what is `y` on the American one: 0x35, not 0x1a. Without a firmware the controller does not translate
+    // that, and the guest takes it for another key with this number: `/`, not `[`.
+    suite.guest_runs("m", "exec 5</dev/kbd0; keyboard-on; echo reads-$((6*7))", "reads-42")?;
+    viewer.types('z'.into())?;
+    suite.guest_runs("m", "echo key:$(dd bs=1 count=1 <&5 2>/dev/null); exec 5<&-", "key:/")?;
+    viewer.leave()?;
+
+    let east = guests_clock(&suite)?;
+    ensure!((east - i64::from(EAST)).abs() < 1800, "its clock is {east} s before UTC");
+    // A register that no processor has: the guest is told by a fault, where by default it reads nothing.
+    suite.guest_runs("m", "/usr/sbin/cpucontrol -m 0x1234 /dev/cpuctl0; echo fault-$?", "fault-1")?;
+    // Halted, it keeps its processor.
+    let busy = platform::busy(&suite, "m", 3)?;
+    ensure!(busy > 0.7, "it used {busy} of a processor");
+
+    // 4860 bytes, ten bits each. Before it is open the port hears nothing.
+    let line = "0123456789".repeat(8);
+    let answer = format!(
+        "exec 6<>/dev/cuau1; (while read -r n; do i=0; while [ $i -lt $n ]; do echo {line}; i=$((i+1)); done; echo all-$n; done) <&6 >&6 & echo there-$((6*7))"
+    );
+    suite.guest_runs("m", &answer, "there-42")?;
+    let begun = Instant::now();
+    suite.ok(&["vm", "console", "m", "--port", "2", "--send", "60", "--expect", "all-60", "--timeout", PATIENCE])?;
+    ensure!(begun.elapsed() > Duration::from_secs(4), "{:?} for 5 s of bytes", begun.elapsed());
     suite.ok(&["vm", "kill", "m"])?;
     suite.finish()
 }

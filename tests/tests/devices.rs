@@ -295,7 +295,7 @@ fn a_cd_is_taken_out_while_the_guest_runs() -> Result<()> {
     suite.guest_runs("m", read, "No medium found")?;
     ensure!(pending()? == "[]", "{}", pending()?);
     suite.ok(&["vm", "kill", "m"])?;
-    suite.boot("m")?;
+    suite.ok(&["vm", "start", "m"])?;
     suite.ok(&["vm", "kill", "m"])?;
     let (_, message) = suite.fails(&["vm", "set", "m", "--disk", "disc,nvme,ejected"])?;
     ensure!(message.contains("only a CD"), "{message}");

@@ -38,18 +38,35 @@ fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
         suite.ok(&["disk", "create", name, "--size", "8M"])?;
     }
     // Sectors of a CD have 2048 bytes.
-    let text = suite.dir().join("cd");
-    std::fs::write(&text, format!("{:<32768}", "skep-on-cd"))?;
-    suite.ok(&["disk", "import", "disc", &text.to_string_lossy()])?;
-    suite.define("m", &["--disk", "sata,ahci", "--disk", "disc,cd", "--disk", "fast,nvme"])?;
+    let text = suite.dir().join("text");
+    for (name, size) in [("disc", 32768), ("one", 32768), ("two", 49152), ("more", 32768)] {
+        std::fs::write(&text, format!("{:<size$}", format!("skep-on-{name}")))?;
+        suite.ok(&["disk", "import", name, &text.to_string_lossy()])?;
+    }
+    let usual = ["--disk", "sata,ahci", "--disk", "disc,cd", "--disk", "fast,nvme"];
+    let bus = ["--controller", "bus,ahci,slot=20", "--disk", "one,on=bus,port=1", "--disk", "two,on=bus,port=4"];
+    suite.define("m", &[&usual[..], &bus, &["--disk", "more,on=bus,port=5,cd"]].concat())?;
     suite.boot("m")?;
     // Places stay what they are (crates/machine/src/place.rs): AHCI at 5, the fourth disk at 8 + 3.
     suite.guest_runs("m", "/usr/sbin/pciconf -l", "pci0:0:5:0:\tclass=0x0106")?;
     suite.guest_runs("m", "/usr/sbin/pciconf -l", "pci0:0:11:0:\tclass=0x0108")?;
-    suite.guest_runs("m", "echo from-guest | dd of=/dev/ada0 bs=512 conv=sync 2>/dev/null; echo wrote-$?", "wrote-0")?;
-    ensure!(first_bytes(&suite, "sata", 11)? == b"from-guest\n", "what the guest wrote is not on its SATA disk");
-    suite.guest_runs("m", "set -- $(dd if=/dev/cd0 bs=2048 count=1 2>/dev/null); echo read:$1", "read:skep-on-cd")?;
+    // Three disks hang on the controller that has a name and a place, each with what it holds, and is written to as itself.
+    suite.guest_runs("m", "/usr/sbin/pciconf -l", "pci0:0:20:0:\tclass=0x0106")?;
+    let label = "label() { set -- $(dd if=$1 bs=2048 count=1 2>/dev/null); echo $1; }";
+    let write = "for d in /dev/ada?; do l=$(label $d); echo by-guest-${l:-blank} | dd of=$d bs=512 conv=sync 2>/dev/null; done";
+    suite.guest_runs("m", &format!("{label}; {write}; echo wrote-$((6*7))"), "wrote-42")?;
+    for (disk, want) in [("sata", "by-guest-blank\n"), ("one", "by-guest-skep-on-one\n"), ("two", "by-guest-skep-on-two\n")] {
+        let holds = first_bytes(&suite, disk, want.len())?;
+        ensure!(holds == want.as_bytes(), "{disk} holds {}", String::from_utf8_lossy(&holds));
+    }
+    let read = "echo $(for d in /dev/cd?; do label $d; done)-$((6*7))";
+    let said = suite.guest_runs("m", read, "-42")?;
+    ensure!(said.contains("skep-on-disc") && said.contains("skep-on-more"), "{said}");
     suite.guest_runs("m", "dd if=/dev/zero of=/dev/cd0 bs=2048 count=1 2>/dev/null || echo refused-$((6*7))", "refused-42")?;
+    // What it is by default: a register that no processor has is read as nothing, and a processor that has nothing to do is let go.
+    suite.guest_runs("m", "/usr/sbin/cpucontrol -m 0x1234 /dev/cpuctl0; echo none-$?", "none-0")?;
+    let busy = platform::busy(&suite, "m", 3)?;
+    ensure!(busy < 0.6, "it used {busy} of a processor");
     if has_driver("pci/nvme", "nvme")? {
         load(&suite, "nvme")?;
         load(&suite, "nvd")?;
@@ -61,6 +78,10 @@ fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
     }
     suite.ok(&["audit"])?;
     suite.ok(&["vm", "kill", "m"])?;
+    let several = ["--controller", "few,nvme", "--disk", "m-root", "--disk", "one,on=few", "--disk", "two,on=few"];
+    suite.ok(&[&["vm", "set", "m"], &several[..]].concat())?;
+    let (_, message) = suite.fails(&["vm", "start", "m"])?;
+    ensure!(message.contains("several disks on few") && message.contains("one namespace"), "{message}");
     suite.finish()
 }
 

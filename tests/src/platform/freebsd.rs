@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Typed into the guest: reboot at once.
 pub const REBOOT: &str = "reboot -qn";
@@ -116,6 +117,23 @@ pub fn served_disks(suite: &Suite) -> usize {
     let all = std::fs::read_dir("/dev/skep").into_iter().flatten().filter_map(Result::ok);
     let instance = std::fs::read_to_string(suite.state.join("instance")).unwrap_or_default();
     all.filter(|entry| entry.file_name().to_string_lossy().starts_with(instance.trim())).count()
+}
+
+/// What part of a processor the hypervisor of the suite's only machine uses while its guest sleeps for so many seconds.
+pub fn busy(suite: &Suite, machine: &str, seconds: u32) -> Result<f64> {
+    let pid = suite.pids("hypervisor")?.into_iter().next().context("no hypervisor")?;
+    let (begun, before) = (Instant::now(), cpu_time(pid)?);
+    suite.guest_runs(machine, &format!("sleep {seconds}; echo slept-$((6*7))"), "slept-42")?;
+    let (lasted, used) = (begun.elapsed(), cpu_time(pid)?.saturating_sub(before));
+    Ok(used.as_secs_f64() / lasted.as_secs_f64())
+}
+
+/// What a process has used of processors so far.
+fn cpu_time(pid: i32) -> Result<Duration> {
+    let shown = lines("ps", &["-o", "time=", "-p", &pid.to_string()])?;
+    let text = shown.first().context("no such process")?.trim();
+    let parts = text.split(':').map(|part| part.parse::<f64>().with_context(|| text.to_owned())).collect::<Result<Vec<_>>>()?;
+    Ok(Duration::from_secs_f64(parts.into_iter().fold(0.0, |sum, part| sum * 60.0 + part)))
 }
 
 /// Kills a process and waits until it has ended.

@@ -30,6 +30,8 @@ pub const ITEMS: &[Item] = &[
     Item { path: "/boot/userboot_4th.so", what: "", package: "", program: true, required: false },
     Item { path: "/boot/userboot_lua.so", what: "", package: "", program: true, required: false },
     base("/usr/sbin/iasl", "compiler of ACPI tables", true),
+    // bhyve's clock, where a machine's is to have local time. A host without it has none but UTC.
+    Item { path: "/etc/localtime", what: "", package: "", program: false, required: false },
     base("/bin/sh", "shell that bhyve starts it with", true),
     Item { path: UEFI, what: "UEFI firmware", package: "edk2-bhyve", program: false, required: false },
     // The template of variable stores: storage-helper reads it, cells do not.

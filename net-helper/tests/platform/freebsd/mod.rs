@@ -3,6 +3,7 @@
 mod netgraph;
 mod rights;
 mod sandboxed;
+mod wireguard;
 
 use crate::acts::{Net7, bridge, tap};
 use crate::support::{Network, any_socket, ask, instance, open};
