@@ -200,6 +200,10 @@ fn a_cell_keeps_to_its_cpus_and_yields_to_others() {
         let refusal = Machine { limits, slot: 4, ..Machine::new("") }.make(&mut spawner).unwrap_err();
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, field), "{refusal}");
     }
+    let state = spawner.ask(Facilities {}, []).unwrap();
+    if state.limits.iter().any(|limit| limit.as_str() == "raise") {
+        return;
+    }
     // Before others: for that it lacks the privilege, and nothing is left of the attempt.
     let raised = Machine { limits: Limits { priority: -5, ..Limits::default() }, slot: 4, ..Machine::new("") };
     let refusal = raised.make(&mut spawner).unwrap_err();

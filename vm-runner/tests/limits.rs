@@ -83,6 +83,11 @@ fn version_2_limits_memory_cpu_tasks_and_disks_of_a_cell() {
     assert!(said.iter().any(|line| line.starts_with("read ") && line.ends_with("slower true")), "{all}");
     assert!(said.iter().any(|line| line.starts_with("io.max ") && line.contains("rbps=524288 wbps=max")), "{all}");
     says("nice 5 of 1");
+    // What only root with CAP_SYS_RESOURCE lets its children have, each of them what it asked for and no more.
+    says("Precedence { raises: true, spares: true, wires: true }");
+    says("nothing: nice 0 score 0 raised false never false locked false of 8388608");
+    says("all: nice -7 score -999 raised false never false locked true of 8388608");
+    says("yielding: nice 7 score 0 raised false never false locked false of 8388608");
     assert!(said.iter().any(|line| line.starts_with("a file in memory: rates: the device of a disk is not known")), "{all}");
     says("swept, machines 0");
     says("done");

@@ -77,6 +77,8 @@ pub const ARGV: &[&str] = &[
 pub(crate) const KEYBOARD: &str = "# keyboard ";
 /// The line at the beginning of a configuration whose guest is not to run at first.
 pub(crate) const WAIT: &str = "# wait";
+/// Likewise, of one whose memory stays in RAM, QEMU's own with it (mlockall(2)).
+pub(crate) const WIRED: &str = "# wired";
 /// The line at the beginning of a configuration whose processor is emulated.
 pub(crate) const EMULATED: &str = "# emulated";
 /// Likewise, of one whose cores have threads.
@@ -93,6 +95,11 @@ fn notes(config: &str) -> impl Iterator<Item = &str> {
 /// Whether the guest stands still until a debugger, or whoever resumes it, lets it run.
 pub fn waits(config: &str) -> bool {
     notes(config).any(|line| line == WAIT)
+}
+
+/// Whether all memory stays in RAM: whoever starts QEMU lets it lock that much.
+pub fn wired(config: &str) -> bool {
+    notes(config).any(|line| line == WIRED)
 }
 
 /// Virtual CPUs that are kept to one of the host's each: whoever starts QEMU does that, for QEMU does not.
@@ -124,5 +131,7 @@ pub fn argv(uuid: Uuid, config: &str) -> Vec<String> {
     // With a path in it QEMU would read another file.
     let plain = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     let keyboard = layout.filter(plain).map(|name| ["-k".to_owned(), name.to_owned()]);
-    ARGV.iter().map(|&arg| arg.to_owned()).chain(own).chain(keyboard.into_iter().flatten()).collect()
+    let wired = wired(config).then(|| ["-overcommit".to_owned(), "mem-lock=on".to_owned()]);
+    let more = keyboard.into_iter().flatten().chain(wired.into_iter().flatten());
+    ARGV.iter().map(|&arg| arg.to_owned()).chain(own).chain(more).collect()
 }

@@ -1,7 +1,7 @@
 //! Model to configuration.
 
 use crate::config::{Config, Group, Unwritable};
-use crate::{EMULATED, Fds, INITRD, KERNEL, KEYBOARD, PIN, THREADS, UEFI_CODE, WAIT, argv, qmp};
+use crate::{EMULATED, Fds, INITRD, KERNEL, KEYBOARD, PIN, THREADS, UEFI_CODE, WAIT, WIRED, argv, qmp};
 use skep_efivars::path as firmware_path;
 use skep_machine::{
     Acceleration, Board, Boot, BusKind, Channel, Clock, Controller, Device, Disk, DiskRates, Format, Gdb, Invalid, MachineSpec,
@@ -41,9 +41,6 @@ pub enum Error {
 /// caller's knowledge ([`skep_machine::HostCapabilities::resolve`]). Pure: equal arguments give equal bytes.
 pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     spec.validate()?;
-    if spec.limits.wired {
-        return Err(Error::Unsupported("memory that stays in RAM"));
-    }
     if spec.screen.as_ref().is_some_and(|screen| screen.wait) {
         return Err(Error::Unsupported("a guest that waits for a viewer"));
     }
@@ -54,6 +51,9 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     keyboard(&mut c, spec)?;
     if spec.gdb == Gdb::Wait {
         c.comment(WAIT, "")?;
+    }
+    if spec.limits.wired {
+        c.comment(WIRED, "")?;
     }
     for (vcpu, cpu) in &spec.limits.pins {
         c.comment(PIN, &format!("{vcpu}-{cpu}"))?;

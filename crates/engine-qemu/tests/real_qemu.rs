@@ -132,6 +132,24 @@ fn a_guest_boots_runs_pauses_and_obeys_its_power_button() {
 }
 
 #[test]
+fn memory_stays_in_ram_where_that_is_asked_for() {
+    if !qemu_is_there() {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("an ordinary user may lock a few MiB");
+    }
+    for wired in [false, true] {
+        let spec = MachineSpec { limits: Limits { wired, ..Limits::default() }, memory_mib: 64, ..direct() };
+        let q = Running::start(&spec, None);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", q.child.id())).unwrap();
+        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")?.strip_suffix("kB")).unwrap();
+        let locked: u64 = locked.trim().parse().unwrap();
+        assert_eq!(wired, locked > 64 << 10, "{locked} KiB");
+    }
+}
+
+#[test]
 fn a_guest_finds_its_disks_on_the_scsi_controller() {
     if !qemu_is_there() || guest().is_none() {
         return;

@@ -145,12 +145,10 @@ impl Limit {
                 "without a control group of the cpu controller a nice value counts only among the machine's own threads"
             }
             (Self::Raise, Hypervisor::Qemu) => {
-                "going before others takes CAP_SYS_NICE, which no process of the suite has; use 0 to 19"
+                "going before others takes a suite started by root, with CAP_SYS_RESOURCE then, and a control group of the cpu controller; use 0 to 19"
             }
-            (Self::Protect, Hypervisor::Qemu) => "it takes CAP_SYS_RESOURCE, which no process of the suite has",
-            (Self::Wired, Hypervisor::Qemu) => {
-                "a cell on this host may lock 64 KiB of memory, and its filter refuses mlockall(2)"
-            }
+            (Self::Protect, Hypervisor::Qemu) => "it takes a suite started by root, with CAP_SYS_RESOURCE then",
+            (Self::Wired, Hypervisor::Qemu) => "it takes a suite started by root, with CAP_SYS_RESOURCE then",
             (Self::Memory | Self::Tasks | Self::Pcpu | Self::Rates, Hypervisor::Bhyve) => {
                 "kern.racct.enable is not set in loader.conf; `skep doctor` says how"
             }

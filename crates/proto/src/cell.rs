@@ -33,6 +33,8 @@ pub struct Limits {
     pub priority: i8,
     /// Whether the kernel spares it when memory runs out.
     pub protect: bool,
+    /// Bytes of memory that it may keep in RAM, hypervisor's own included; none: hardly any.
+    pub wired: Option<u64>,
 }
 
 /// What a descriptor given to a cell is for. The hypervisor finds it under the number that the engine was told.
@@ -252,7 +254,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 9, oldest 9, CellRequest {
+    Cell = "vm-runner", version 10, oldest 10, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [UpTo<12>] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];

@@ -38,6 +38,7 @@ pub(crate) const CALLS: &[Syscalls] = &[
     },
     Syscalls { names: &["signalfd4", "rt_sigpending", "rt_sigsuspend", "rt_sigtimedwait"], why: "its main loop" },
     Syscalls { names: &["memfd_create"], why: "buffers of the display" },
+    Syscalls { names: &["mlockall"], why: "memory that stays in RAM, of a machine that asks for that; others may lock 64 KiB" },
     Syscalls {
         names: &["uname", "sysinfo", "time", "getrusage", "prlimit64:read", "dup2"],
         why: "what it asks about its host, and its descriptors put at their numbers",

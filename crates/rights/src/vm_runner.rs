@@ -19,7 +19,7 @@ const CALLS: &[Syscalls] = &[
     },
     Syscalls {
         names: &["sched_setaffinity", "setpriority"],
-        why: "a cell runs on the CPUs, and yields to others, as its machine's limits say; runner and hypervisor cannot take it back",
+        why: "a cell runs on the CPUs, and yields to others or goes before them, as its machine's limits say; runner and hypervisor cannot take it back",
     },
     Syscalls { names: &["unshare", "sethostname"], why: "a cell gets namespaces of its own" },
     Syscalls {

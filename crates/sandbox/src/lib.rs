@@ -20,7 +20,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 
 #[cfg(target_os = "linux")]
-pub use host::{empty_bounding_set, seccomp};
+pub use host::{allow_oom_score, empty_bounding_set, seccomp};
 
 /// Why a process is not in its sandbox.
 #[derive(Debug, thiserror::Error)]

@@ -27,6 +27,7 @@ fn bytes_of_the_spawner_never_change() {
             bound: parse("3"),
             priority: -5,
             protect: true,
+            wired: Some(3 << 30),
         },
         fds: vec![FdRole::Config, FdRole::Disk(0), FdRole::Tap(1)],
         kvm: false,

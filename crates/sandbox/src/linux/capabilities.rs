@@ -33,6 +33,30 @@ pub fn bound(table: &Process) -> Result<(), EnterError> {
     caps::securebits::set_keepcaps(true).map_err(error("keep capabilities"))
 }
 
+/// Does something without a capability that is held, which is there again afterwards; without it from the start, likewise.
+fn without<T>(capability: Capability, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let io = |e: caps::errors::CapsError| io::Error::other(e.to_string());
+    let held = caps::has_cap(None, CapSet::Effective, capability).map_err(io)?;
+    if held {
+        caps::drop(None, CapSet::Effective, capability).map_err(io)?;
+    }
+    let result = act();
+    if held {
+        caps::raise(None, CapSet::Effective, capability).map_err(io)?;
+    }
+    result
+}
+
+/// While it still may (CAP_SYS_RESOURCE): has this process, and all that come of it, be allowed without any capability to take an
+/// `oom_score_adj` from `least` on (proc(5)); what it has stays. The kernel keeps as the least one what somebody with the capability
+/// wrote last, so the one that stays is written without it.
+pub fn allow_oom_score(least: i16) -> io::Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let own = std::fs::read_to_string(FILE)?;
+    std::fs::write(FILE, least.to_string())?;
+    without(Capability::CAP_SYS_RESOURCE, || std::fs::write(FILE, own.trim()))
+}
+
 /// Empties the bounding set of a process that becomes another program, which will not have the capability for that any more.
 pub fn empty_bounding_set() -> Result<(), EnterError> {
     for capability in caps::read(None, CapSet::Bounding).map_err(error("read the bounding set"))? {

@@ -5,7 +5,7 @@ mod landlock;
 mod namespaces;
 pub mod seccomp;
 
-pub use capabilities::empty_bounding_set;
+pub use capabilities::{allow_oom_score, empty_bounding_set};
 
 use crate::{EnterError, Scene, failed};
 use nix::sys::resource::{Resource, setrlimit};

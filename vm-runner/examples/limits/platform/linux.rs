@@ -5,6 +5,9 @@
 #[allow(dead_code)]
 #[path = "../../../src/platform/linux/cgroup.rs"]
 mod cgroup;
+#[allow(dead_code)]
+#[path = "../../../src/platform/linux/precedence.rs"]
+mod precedence;
 
 use cgroup::Cgroups;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -91,9 +94,31 @@ fn breed() -> i32 {
     made
 }
 
+/// What a process that becomes a cell has, and what it cannot take.
+fn settled(what: &str, limits: &Limits) -> i32 {
+    if let Err((step, error)) = precedence::settle(Some(limits)) {
+        println!("limits: {step}: {error}");
+        return 1;
+    }
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let nice = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(16)).unwrap();
+    let score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let raised = skep_sys::process::set_priority(-20).is_ok();
+    let never = std::fs::write("/proc/self/oom_score_adj", "-1000").is_ok();
+    let room = vec![1u8; 8 << 20];
+    let locked = nix::sys::mman::mlockall(nix::sys::mman::MlockAllFlags::MCL_CURRENT).is_ok();
+    println!(
+        "limits: {what}: nice {nice} score {} raised {raised} never {never} locked {locked} of {}",
+        score.trim(),
+        room.len()
+    );
+    0
+}
+
 pub fn main() {
     let groups = Cgroups::acquire("test".parse().unwrap(), Some(SPAWNER));
     println!("limits: offered {}", groups.limits().join(" "));
+    println!("limits: {:?}", precedence::Precedence::acquire());
     let disk = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECT).open("/dev/vda");
     println!("limits: disk {}", disk.is_ok());
     let disk = disk.ok();
@@ -135,6 +160,14 @@ pub fn main() {
     let made = with(Limits { priority: 5, ..Limits::default() });
     let nice = std::fs::read_to_string(format!("/sys/fs/cgroup/skep-test/{machine}/cpu.weight.nice")).unwrap();
     println!("limits: nice {} of {}", nice.trim(), made.procs.len());
+    let none = Limits::default();
+    for (what, limits) in [
+        ("nothing", &none),
+        ("all", &Limits { priority: -7, protect: true, wired: Some(64 << 20), ..Limits::default() }),
+        ("yielding", &Limits { priority: 7, ..Limits::default() }),
+    ] {
+        println!("limits: {what}: {}", wait(child(&cgroup::Joined::default(), || settled(what, limits))));
+    }
     // A file in memory is on no device.
     let file = skep_sys::fd::memory_file(c"disk").unwrap();
     let limits = Limits { write_iops: Some(10), ..Limits::default() };

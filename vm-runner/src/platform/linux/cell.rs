@@ -119,17 +119,13 @@ fn become_first(root: BorrowedFd<'_>, plan: &Plan<'_>, joins: &[PathBuf], report
     for procs in joins {
         fs::OpenOptions::new().write(true).open(procs).and_then(|mut f| f.write_all(b"0")).map_err(at("join the cgroup"))?;
     }
-    if let Some(limits) = plan.limits {
-        if limits.priority != 0 {
-            skep_sys::process::set_priority(limits.priority).map_err(at("set the priority"))?;
-        }
-        if !limits.cpus.0.is_empty() {
-            let mut set = CpuSet::new();
-            limits.cpus.0.iter().try_for_each(|cpu| set.set(usize::from(*cpu))).map_err(at("choose CPUs"))?;
-            // All that runs in the cell inherits it, and has no call to change it.
-            sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(at("keep to the CPUs"))?;
-        }
+    if let Some(limits) = plan.limits.filter(|limits| !limits.cpus.0.is_empty()) {
+        let mut set = CpuSet::new();
+        limits.cpus.0.iter().try_for_each(|cpu| set.set(usize::from(*cpu))).map_err(at("choose CPUs"))?;
+        // All that runs in the cell inherits it, and has no call to change it.
+        sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(at("keep to the CPUs"))?;
     }
+    super::precedence::settle(plan.limits).map_err(|(step, error)| Failed(step.into(), error))?;
     // A session of its own: what is typed at the spawner's terminal is not for the cell.
     setsid().map_err(at("setsid"))?;
     if let Some(id) = plan.identity {

@@ -12,9 +12,8 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
-/// Limits beside those of every process: threads of the uid, memory that stays in RAM, bytes of message queues.
-const LIMITS: [(Resource, u64); 3] =
-    [(Resource::RLIMIT_NPROC, 512), (Resource::RLIMIT_MEMLOCK, 64 << 10), (Resource::RLIMIT_MSGQUEUE, 0)];
+/// Limits beside those of every process: threads of the uid, bytes of message queues. What may stay in RAM the spawner says.
+const LIMITS: [(Resource, u64); 2] = [(Resource::RLIMIT_NPROC, 512), (Resource::RLIMIT_MSGQUEUE, 0)];
 
 /// Its variable store and the memory files of its screen are files, too.
 pub const SMALLEST_FILE_LIMIT: u64 = 64 << 20;

@@ -3,6 +3,7 @@
 mod cell;
 mod cgroup;
 mod exec;
+mod precedence;
 mod qemu;
 
 pub use qemu::Engine;
@@ -12,6 +13,7 @@ use cgroup::Cgroups;
 use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
+use precedence::Precedence;
 use skep_proto::cell::Usage;
 use skep_proto::{MachineId, Refusal, SoundDevice};
 use skep_sandbox::EnterError;
@@ -41,6 +43,7 @@ pub struct Host {
     cell: OwnedFd,
     cgroups: Cgroups,
     rooted: bool,
+    precedence: Precedence,
 }
 
 impl Host {
@@ -55,7 +58,8 @@ impl Host {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = open(&cell, flags, Mode::empty()).map_err(|e| step("open")(e.into()))?;
         let uid = start.ids.as_ref().map(|ids| ids.of(Role::Spawner));
-        Ok(Self { cell: fd, cgroups: Cgroups::acquire(start.instance, uid), rooted: uid.is_some() })
+        let cgroups = Cgroups::acquire(start.instance, uid);
+        Ok(Self { cell: fd, cgroups, rooted: uid.is_some(), precedence: Precedence::acquire() })
     }
 
     /// In the sandbox: of the uids that its capabilities would allow, only those of machines are left.
@@ -175,7 +179,13 @@ impl CellHost for Host {
     }
 
     fn limits(&self) -> Vec<&'static str> {
-        [self.cgroups.limits(), vec!["cpus"]].concat()
+        let counted = self.cgroups.limits();
+        // Without a group's weight a nice value counts only among the machine's own threads.
+        let raises = self.precedence.raises && counted.contains(&"priority");
+        let own = [("raise", raises), ("protect", self.precedence.spares), ("wired", self.precedence.wires)]
+            .into_iter()
+            .filter_map(|(name, can)| can.then_some(name));
+        counted.iter().copied().chain(["cpus"]).chain(own).collect()
     }
 
     fn only_reads(&self) -> Option<&'static str> {
