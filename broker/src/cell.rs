@@ -10,11 +10,11 @@ use crate::disk_servers;
 use crate::helpers::{BACK_OFF, Lent, PATIENCE, ask};
 use crate::layers;
 use crate::life::{Found, Input};
-use crate::platform;
 use crate::remote;
 use crate::served;
 use crate::spec::{Boot, Disk, Spec};
 use crate::taps::{self, Tap};
+use crate::{parts, platform};
 use skep_ipc::aio::{Client, Port};
 use skep_proto::broker::Act;
 use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCell};
@@ -39,8 +39,6 @@ const START: Duration = Duration::from_secs(60);
 const LEAVE: Duration = Duration::from_secs(5);
 /// Between two events of one runner.
 const BREATH: Duration = Duration::from_millis(5);
-/// Bytes beside a guest's memory that stay in RAM with it: QEMU's programs, translated code and stacks of threads.
-const WIRED_BESIDE: u64 = 2 << 30;
 
 impl Broker {
     async fn runner<C: Call<Helper = runner::Runner>>(
@@ -236,7 +234,7 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
         bound: CpuList(asked.pins.into_values().collect()),
         priority: asked.priority,
         protect: asked.protect,
-        wired: asked.wired.then_some((u64::from(spec.memory_mib) << 20).saturating_add(WIRED_BESIDE)),
+        wired: asked.wired.then_some((spec.memory_mib << 20).saturating_add(parts::WIRED_BESIDE)),
     };
     let fds = UpTo::from_vec(fds).map_err(|_| Refusal::new(Reason::LimitReached, &object).note("too many disks and NICs"))?;
     let serial = spec.ports().iter().map(|port| port.port()).collect();

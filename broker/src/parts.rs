@@ -65,6 +65,9 @@ pub fn edit_limits(limits: &mut Limits, draft: &LimitsDraft) {
     take(&mut limits.wired, wired);
 }
 
+/// Bytes that stay in RAM with a guest's memory: QEMU's program, translated code, stacks.
+pub const WIRED_BESIDE: u64 = 2 << 30;
+
 /// Limits as the engines read it.
 pub fn model_limits(cpu_percent: u32, limits: &Limits) -> model::Limits {
     let some = |n: u32| (n > 0).then_some(n);
