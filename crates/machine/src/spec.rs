@@ -4,7 +4,7 @@ use crate::{Mac, Place, Uuid};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A virtual machine. [`Default`] is a machine with one CPU, 1 GiB, UEFI, one serial port and nothing else.
+/// A virtual machine. [`Default`] is a machine with one CPU, 512 MiB, UEFI, one serial port and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MachineSpec {
@@ -12,7 +12,7 @@ pub struct MachineSpec {
     pub uuid: Uuid,
     /// Processors. Default: one.
     pub cpu: Cpu,
-    /// Guest memory in MiB. Default: 1024.
+    /// Guest memory in MiB. Default: 512.
     pub memory_mib: u32,
     /// How it boots. Default: UEFI.
     pub boot: Boot,
