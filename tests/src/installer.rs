@@ -19,6 +19,7 @@ read -r yes
 umount /mnt 2>/dev/null
 case $mode in
 reboot) reboot -f ;;
+fail) printf 'Installation \033[1mfai'; printf 'led-%s\n' "$((6*7))"; while :; do sleep 60; done ;;
 wait) echo "waits-$((6*7))"; while :; do sleep 60; done ;;
 esac
 printf 'n\np\n1\n2048\n\nt\nef\nw\n' | fdisk /dev/vda >/dev/null

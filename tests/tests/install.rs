@@ -32,7 +32,8 @@ impl Scene {
         let text = format!(
             "description = \"Of the tests\"\nos = \"Ours 1\"\nuser = \"root\"\nmin_memory = \"192M\"\n[machine]\nfirmware = \"uefi\"\n\
              [install]\nkernel = \"/boot/kernel\"\ninitrd = \"/boot/initrd\"\ncmdline = \"console=ttyS0 quiet skep.exec=/installer\"\n\
-             answers = \"answers.cfg\"\nvolume = \"{volume}\"\ndisk = \"64M\"\nmemory = \"256M\"\nscript = '''\n{script}'''\n"
+             answers = \"answers.cfg\"\nvolume = \"{volume}\"\ndisk = \"64M\"\nmemory = \"256M\"\n\
+             failed = [\"no such text\", \"Installation failed-42\"]\nscript = '''\n{script}'''\n"
         );
         Ok(std::fs::write(self.templates.join(format!("{name}.toml")), text)?)
     }
@@ -130,6 +131,11 @@ fn an_installation_that_is_broken_off_leaves_nothing_or_is_gone_on_with() -> Res
         ensure!(!good && said.contains(why), "{said}");
         scene.is_clean()?;
     }
+    // It says that it failed, as it waits for somebody to read it.
+    let failing = scene.answers("name=x\nmode=fail\n")?;
+    let (good, said) = scene.install(&args("vendor", &failing))?;
+    ensure!(!good && said.contains("its installer said `Installation failed-42`"), "{said}");
+    scene.is_clean()?;
     // ^C.
     let answers = scene.answers("name=x\nmode=wait\n")?;
     let mut child = scene.begin(&args("vendor", &answers))?;

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Bytes of a script, at most: all of a template has no more.
 const SCRIPT: usize = 32 << 10;
 
+/// Bytes of a text by which an installer says that it failed, at most.
+pub const FAILED: usize = 100;
+
 /// How it is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +51,9 @@ pub struct Install {
     /// Whether its guest halts without powering off: it has done so when the script is at its end, and its machine is ended then.
     #[serde(default)]
     pub halts: bool,
+    /// Texts by which the installer says that it failed, or asks what the answers do not say.
+    #[serde(default)]
+    pub failed: Vec<String>,
     /// What is typed into the first serial port: docs/scripts.md.
     #[serde(default)]
     pub script: String,
@@ -82,6 +88,12 @@ impl Install {
         if self.volume.len() > 11 || !self.volume.bytes().all(of_label) {
             return Err("install.volume: a label of at most 11 capital letters, digits, `_` and `-` is expected".into());
         }
+        let of_text = |text: &String| (4..=FAILED).contains(&text.len()) && !text.contains(char::is_control);
+        if self.failed.len() > 16 || !self.failed.iter().all(of_text) {
+            return Err(format!(
+                "install.failed: at most 16 texts of 4 to {FAILED} bytes without control characters are expected"
+            ));
+        }
         if self.script.len() > SCRIPT {
             return Err(format!("install.script: it has more than {SCRIPT} bytes"));
         }
@@ -106,7 +118,7 @@ mod tests {
     use super::*;
 
     const GOOD: &str = "kernel = \"/install.amd/vmlinuz\"\ninitrd = \"install.amd/initrd.gz\"\ncmdline = \"auto=true console=ttyS0\"\n\
-        answers = \"preseed.cfg\"\nvolume = \"\"\ndisk = \"8G\"\nmemory = \"1G\"\ntimeout = \"2h\"\nscript = \"expect \\\"a\\\"\"\n";
+        answers = \"preseed.cfg\"\nvolume = \"\"\ndisk = \"8G\"\nmemory = \"1G\"\ntimeout = \"2h\"\nfailed = [\"went wrong\"]\nscript = \"expect \\\"a\\\"\"\n";
 
     fn parse(text: &str) -> Result<Install, String> {
         let install: Install = toml::from_str(text).map_err(|e| e.to_string())?;
@@ -131,6 +143,8 @@ mod tests {
             ("volume = \"\"", "volume = \"ABCDEFGHIJKL\""),
             ("2h", "soon"),
             ("expect \\\"a\\\"", "expect a"),
+            ("went wrong", "bad"),
+            ("went wrong", "went\\nwrong"),
             ("answers", "answer"),
             ("script = ", "halts = true\n#"),
         ] {

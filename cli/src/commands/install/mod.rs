@@ -31,7 +31,7 @@ use skep_proto::{DiskName, Reason, Refusal};
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use watch::{News, Signals};
+use watch::{Course, News, Signals};
 
 /// How long an installation may take, if nobody says it.
 const TIMEOUT: Duration = Duration::from_secs(2 * 3600);
@@ -115,11 +115,15 @@ fn plan(args: InstallArgs, output: Output) -> Result<Plan, Failure> {
     let none = || templates::missing(&directories, &args.template);
     let found = templates::find(&directories, &args.template).ok_or_else(none)?;
     let template = template::good(&found)?.clone();
-    let install = template.install.clone().ok_or_else(|| {
-        let failure =
-            Failure::new(Reason::Unsupported, format_args!("template {}", args.template), "it does not say how to install it");
+    let mut install = template.install.clone().ok_or_else(|| {
+        let why = if template.note.is_empty() { "it does not say how to install it" } else { &template.note };
+        let failure = Failure::new(Reason::Unsupported, format_args!("template {}", args.template), why);
         failure.advice("it needs a table [install]: docs/install.md")
     })?;
+    if args.script.is_some() {
+        // It may be there to answer just those.
+        install.failed.clear();
+    }
     let answers = media::answers(&args.answers)?;
     let stages = match &args.script {
         Some(path) => script::read(path)?,
@@ -256,7 +260,10 @@ async fn resume(ctx: &Ctx, plan: &Plan, machine: &Machine, signals: &mut Signals
     let machine = ctx.api.machines().get(GetMachineRequest { machine: machine.id.clone() }).await?.into_inner();
     match watch::ended(&machine) {
         Some(how) => how,
-        None => signals.or(watch::run(ctx, &machine, &[], &mut news, deadline, false, async || Ok(()))).await,
+        None => {
+            let course = Course { stages: &[], failed: &plan.install.failed, halts: false, deadline };
+            signals.or(watch::run(ctx, &machine, course, &mut news, async || Ok(()))).await
+        }
     }
 }
 
@@ -284,7 +291,8 @@ async fn begin(ctx: &Ctx, plan: &Plan, signals: &mut Signals, deadline: Instant)
     set(ctx, plan, Stand::Talking).await?;
     signals.or(act(ctx, plan, Act::Start)).await?;
     let alone = async || set(ctx, plan, Stand::Alone).await;
-    signals.or(watch::run(ctx, &made, &plan.stages, &mut news, deadline, install.halts, alone)).await
+    let course = Course { stages: &plan.stages, failed: &install.failed, halts: install.halts, deadline };
+    signals.or(watch::run(ctx, &made, course, &mut news, alone)).await
 }
 
 /// Gives the machine what it boots, and what it installs to.

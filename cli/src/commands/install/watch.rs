@@ -6,6 +6,7 @@ use super::super::expect::{Next, Stage, Talk};
 use super::super::plain::Plain;
 use crate::error::Failure;
 use crate::output::harmless;
+use crate::templates::install::FAILED;
 use serde_json::json;
 use skep_api::v1::{Event, GetMachineRequest, Machine, MachineState, WatchEventsRequest, console_output};
 use skep_proto::Reason;
@@ -18,6 +19,9 @@ use tonic::Streaming;
 const TAIL: usize = 256;
 /// How long a suite that has stopped answering is asked again, and how long what an ended machine said last may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long what an installer says after it said that it failed may take.
+const REASONS: Duration = Duration::from_secs(2);
 
 /// What ends the command early.
 pub struct Signals([Signal; 3]);
@@ -91,6 +95,19 @@ async fn follow(ctx: &Ctx, after: Option<u64>) -> Result<Streaming<Event>, Failu
     Ok(ctx.api.events().watch(request).await?.into_inner())
 }
 
+/// What an installer says and is told.
+#[derive(Clone, Copy)]
+pub struct Course<'a> {
+    /// The script's steps.
+    pub stages: &'a [Stage],
+    /// Texts by which it says that it failed.
+    pub failed: &'a [String],
+    /// Whether it halts without powering off: the script's end is its end.
+    pub halts: bool,
+    /// Until when it may take.
+    pub deadline: Instant,
+}
+
 /// The serial port, and where the script stands.
 struct Talking<'a> {
     ctx: &'a Ctx,
@@ -106,12 +123,18 @@ struct Talking<'a> {
     again: Option<(usize, Vec<u8>)>,
     tail: Vec<u8>,
     plain: Plain,
+    failed: &'a [String],
+    /// What it said last, without what would move a cursor.
+    said: Vec<u8>,
+    /// The text by which it has said that it failed.
+    failure: Option<&'a str>,
     /// Whether what was printed last ended its line.
     fresh: bool,
 }
 
 impl<'a> Talking<'a> {
-    async fn begin(ctx: &'a Ctx, machine: &str, stages: &'a [Stage]) -> Result<Self, Failure> {
+    async fn begin(ctx: &'a Ctx, machine: &str, course: Course<'a>) -> Result<Self, Failure> {
+        let Course { stages, failed, .. } = course;
         let types = !stages.is_empty();
         let line = Line { machine: machine.to_owned(), port: 1, write: types, take: false };
         let attached = console::attach(ctx, &line).await?;
@@ -130,6 +153,9 @@ impl<'a> Talking<'a> {
             again: None,
             tail: Vec::new(),
             plain: Plain::default(),
+            failed,
+            said: Vec::new(),
+            failure: None,
             fresh: true,
         };
         new.step().await;
@@ -176,7 +202,9 @@ impl<'a> Talking<'a> {
         };
         self.tail.extend_from_slice(&data);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL));
-        self.print(&data);
+        let text = self.plain.of(&data);
+        self.print(&data, &text);
+        self.hear(&text);
         self.talk.came(&data);
         self.step().await;
     }
@@ -218,14 +246,32 @@ impl<'a> Talking<'a> {
         output.remark(format_args!("-- step {} of {}: {word} {}", number + 1, self.stages.len(), text.escape_debug()));
     }
 
+    /// Looks whether it says that it failed.
+    fn hear(&mut self, text: &[u8]) {
+        self.said.extend_from_slice(text);
+        let failed = self.failed;
+        let says = |failed: &&String| self.said.windows(failed.len()).any(|part| part == failed.as_bytes());
+        self.failure = self.failure.or_else(|| failed.iter().find(says).map(String::as_str));
+        self.said.drain(..self.said.len().saturating_sub(FAILED));
+    }
+
+    /// What it says yet: until it is off, or for a little while.
+    async fn rest(&mut self, patience: Duration) {
+        let rest = async {
+            while let Some(data) = self.read().await {
+                self.came(data).await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, rest).await;
+    }
+
     /// Prints what the guest wrote, which moves no cursor.
-    fn print(&mut self, data: &[u8]) {
+    fn print(&mut self, data: &[u8], text: &[u8]) {
         let output = self.ctx.output;
         if output.json {
             return output.line(json!({"data": String::from_utf8_lossy(data)}));
         }
-        let text = self.plain.of(data);
-        let text = harmless(&String::from_utf8_lossy(&text).replace('\r', ""));
+        let text = harmless(&String::from_utf8_lossy(text).replace('\r', ""));
         if output.quiet || text.is_empty() {
             return;
         }
@@ -283,10 +329,10 @@ async fn at(until: Option<Instant>) {
 
 /// Watches it to its end; one that `halts`, to the script's. `alone` is called once the script has nothing more to say.
 pub async fn run(
-    ctx: &Ctx, machine: &Machine, stages: &[Stage], news: &mut News, deadline: Instant, halts: bool,
-    alone: impl AsyncFn() -> Result<(), Failure>,
+    ctx: &Ctx, machine: &Machine, course: Course<'_>, news: &mut News, alone: impl AsyncFn() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut talking = Talking::begin(ctx, &machine.name, stages).await?;
+    let Course { stages, halts, deadline, .. } = course;
+    let mut talking = Talking::begin(ctx, &machine.name, course).await?;
     let mut said = false;
     loop {
         if !said && talking.done == stages.len() {
@@ -299,7 +345,14 @@ pub async fn run(
         let until = talking.until;
         tokio::select! {
             data = talking.read() => match data {
-                Some(data) => talking.came(data).await,
+                Some(data) => {
+                    talking.came(data).await;
+                    if talking.failure.is_some() {
+                        // Why, if it says so.
+                        talking.rest(REASONS).await;
+                        return unfinished(&talking, Ok(()));
+                    }
+                }
                 None => {
                     // It is off, or a process of the suite is being restarted.
                     if let Some(how) = ended(&get(ctx, &machine.id).await?) {
@@ -324,12 +377,7 @@ pub async fn run(
                 }
                 if let Some(how) = ended(&get(ctx, &machine.id).await?) {
                     // What it said last.
-                    let rest = async {
-                        while let Some(data) = talking.read().await {
-                            talking.came(data).await;
-                        }
-                    };
-                    let _ = tokio::time::timeout(PATIENCE, rest).await;
+                    talking.rest(PATIENCE).await;
                     return unfinished(&talking, how);
                 }
             }
@@ -342,8 +390,12 @@ pub async fn run(
     }
 }
 
-/// A machine that is off before its script is at its end did not do what it should.
+/// A machine that says that it failed, or is off before its script is at its end, did not do what it should.
 fn unfinished(talking: &Talking<'_>, how: Result<(), Failure>) -> Result<(), Failure> {
+    if let Some(text) = talking.failure {
+        let failure = Failure::new(Reason::WrongState, talking.line.name(), format_args!("its installer said `{text}`"));
+        return Err(failure.advice("what it said is above; --keep leaves the machine"));
+    }
     let Some((stage, _)) = talking.talk.at().filter(|_| how.is_ok()) else { return how };
     let note = format!("it powered itself off before `{}` came", stage.step.parts().1.escape_debug());
     Err(Failure::new(Reason::WrongState, format_args!("{}{}", talking.line.name(), console::place(stage)), note))
