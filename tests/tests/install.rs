@@ -133,8 +133,8 @@ fn an_installation_that_is_broken_off_leaves_nothing_or_is_gone_on_with() -> Res
     }
     // It says that it failed, as it waits for somebody to read it.
     let failing = scene.answers("name=x\nmode=fail\n")?;
-    let (good, said) = scene.install(&args("vendor", &failing))?;
-    ensure!(!good && said.contains("its installer said `Installation failed-42`"), "{said}");
+    let (good, message) = scene.install(&args("vendor", &failing))?;
+    ensure!(!good && message.contains("its installer said `Installation failed-42`"), "{message}");
     scene.is_clean()?;
     // ^C.
     let answers = scene.answers("name=x\nmode=wait\n")?;
