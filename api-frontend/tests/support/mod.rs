@@ -87,12 +87,13 @@ pub struct Session {
 }
 
 impl Session {
+    /// A frontend that leaves at any point of it, as at a call's deadline, is seen by whoever asks for its next request.
     fn greet(&mut self) {
-        let (bytes, _) = self.record();
+        let Some((bytes, _)) = self.next() else { return };
         let hello: Hello = wire::decode(&bytes).expect("a hello");
         assert_eq!(hello.protocol.as_str(), "broker");
         self.send(&wire::encode(&Welcome::Ok(hello.version)).expect("encodes"), vec![]);
-        let (origin, request, fds) = self.request();
+        let Some((origin, request, fds)) = self.another() else { return };
         assert!(matches!(request, BrokerRequest::OpenSession(_)), "the first request opens a session");
         let [socket] = <[OwnedFd; 1]>::try_from(fds).expect("the client's socket comes along");
         let peer = sock::peer(socket.as_fd()).expect("a socket");
@@ -103,10 +104,6 @@ impl Session {
     fn next(&mut self) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
         let record = msg::recv(self.socket.as_fd(), skep_proto::MAX_RECORD, skep_proto::MAX_FDS, None).ok()?;
         Some((record.bytes, record.fds))
-    }
-
-    fn record(&mut self) -> (Vec<u8>, Vec<OwnedFd>) {
-        self.next().expect("a record")
     }
 
     /// The next request.
