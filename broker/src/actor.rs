@@ -3,6 +3,7 @@
 
 use crate::broker::Broker;
 use crate::cell;
+use crate::consoles;
 use crate::db::disks::Stage;
 use crate::db::machines::{MachineRow, Machines};
 use crate::db::{Change, Who};
@@ -371,7 +372,7 @@ impl Actor {
     /// Listens to a runner, and keeps a console-proxy alive beside it.
     fn keep(&mut self, port: Port) {
         let (broker, id, post, cell) = (self.broker.clone(), self.id, self.post.clone(), self.cell);
-        let console = Task(tokio::task::spawn_local(cell::keep_console(self.broker.clone(), id)));
+        let console = Task(tokio::task::spawn_local(consoles::keep(self.broker.clone(), id)));
         let listening = Task(tokio::task::spawn_local(async move {
             let tell = async |input| {
                 let (heard, waits) = oneshot::channel();

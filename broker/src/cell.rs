@@ -1,6 +1,7 @@
 //! What is done with a machine's cell: made, told, listened to, cleared away. Nothing here decides.
 
 use crate::broker::Broker;
+use crate::consoles;
 use crate::db::Who;
 use crate::db::disks::Disks;
 use crate::db::iscsi::Iscsi;
@@ -15,20 +16,20 @@ use crate::served;
 use crate::spec::{Boot, Disk, Spec};
 use crate::taps::{self, Tap};
 use crate::{parts, platform};
-use skep_ipc::aio::{Client, Port};
+use skep_ipc::aio::Port;
 use skep_proto::broker::Act;
-use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, StartConsole, SweepCell};
+use skep_proto::cell::{FdRole, KillCell, Limits, MakeCell, SweepCell};
 use skep_proto::console::Console;
 use skep_proto::net::{CreateTap, DeleteTap};
 use skep_proto::runner::{
     self, Configure, End, GrowDisk, Kill, Leave, LimitDisk, Pause, Phase, PowerButton, Reset, Resume, RunnerEvent, Status,
-    SwitchDisks, TakePort, TakeSerial, Watch,
+    SwitchDisks, Watch,
 };
 use skep_proto::storage::{DiskKind, DiskOpened, LogKind, OpenDisk, OpenLogWriter, OpenVars, WhoseOrder};
 use skep_proto::{Call, CpuList, DiskId, Fds, MachineId, Reason, Refusal, UpTo, wire};
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// Slots that there are uids for.
@@ -48,7 +49,7 @@ impl Broker {
     }
 
     /// A connection to a machine's runner.
-    async fn lent_runner(&self, machine: MachineId) -> Result<Lent<runner::Runner>, Refusal> {
+    pub async fn lent_runner(&self, machine: MachineId) -> Result<Lent<runner::Runner>, Refusal> {
         Lent::connect(&self.run, &format!("vm/{machine}.sock")).await
     }
 
@@ -67,7 +68,7 @@ impl Broker {
     }
 }
 
-fn load(broker: &Broker, id: MachineId) -> Result<MachineRow, Refusal> {
+pub fn load(broker: &Broker, id: MachineId) -> Result<MachineRow, Refusal> {
     broker.read(|db| db.machine(id))?.ok_or_else(|| Refusal::new(Reason::NotFound, format_args!("machine {id}")))
 }
 
@@ -245,7 +246,8 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     let call = MakeCell { machine: id, slot, limits, fds: roles, kvm, file_limit, shares, serial, sound, remote };
     // First, so that a broker that comes back to a running machine knows with what.
     broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
-    let (made, []) = broker.cells.call_with(who, call, fds).await.map_err(|r| about(r, &object))?;
+    let (made, logs) = tokio::join!(broker.cells.call_with(who, call, fds), consoles::logs(broker, who, id, spec.ports()));
+    let (made, []) = made.map_err(|r| about(r, &object))?;
     for limit in &made.unenforced {
         broker.warn(who.trace, format_args!("{object}: a limit is not enforced: {limit}"));
     }
@@ -264,12 +266,18 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     let begin = async {
         let mut runner = broker.lent_runner(id).await?;
         layers::keep(who, &mut runner, layers).await?;
-        start_console(broker, who, id, slot, &mut runner).await?;
-        for (slot, disk) in &remotes {
-            let name = machine.disk_names.get(usize::from(*slot)).map_or("", |name| name.as_str());
-            remote::serve(broker, who, id, &mut runner, *slot, disk).await.map_err(|refusal| noting(refusal, name))?;
-        }
-        let (_, [events]) = runner.ask(who, Watch {}, [], PATIENCE).await?;
+        let console = consoles::begin(broker, who, id, slot, &mut runner, logs?).await?;
+        let rest = async {
+            for (slot, disk) in &remotes {
+                let name = machine.disk_names.get(usize::from(*slot)).map_or("", |name| name.as_str());
+                remote::serve(broker, who, id, &mut runner, *slot, disk).await.map_err(|refusal| noting(refusal, name))?;
+            }
+            runner.ask(who, Watch {}, [], PATIENCE).await
+        };
+        let (console, rest) = tokio::join!(console, rest);
+        console?;
+        let (_, [events]) = rest?;
+        // Whoever is told so finds the console-proxy there.
         watch(Port::new(events).map_err(|e| Refusal::io(&object, "watch its runner", &e))?);
         runner.ask(who, runner::Start {}, [], START).await
     };
@@ -301,64 +309,6 @@ impl From<&Disk> for OpenDisk {
 async fn open(broker: &Broker, who: &Who, call: OpenDisk, name: &str) -> Result<(OwnedFd, DiskOpened), Refusal> {
     let (opened, [file]) = broker.storage.call(who, call).await.map_err(|r| about(r, &format!("disk {name}")))?;
     Ok((file, opened))
-}
-
-async fn start_console(
-    broker: &Broker, who: &Who, machine: MachineId, slot: u16, runner: &mut Lent<runner::Runner>,
-) -> Result<(), Refusal> {
-    // Those that it was started with.
-    let ports = load(broker, machine)?.applied.unwrap_or_default().ports();
-    let mut fds: Vec<OwnedFd> = Vec::new();
-    for port in &ports {
-        let halves = match LogKind::of_port(port.port()).filter(|_| port.log()) {
-            Some(log) => broker.storage.call(who, OpenLogWriter { machine, log }).await?.1.into(),
-            None => Vec::new(),
-        };
-        // The first by its own operation: a runner from before there were others knows only that.
-        let (_, [line]) = match port.port() {
-            1 => runner.ask(who, TakeSerial {}, [], PATIENCE).await?,
-            port => runner.ask(who, TakePort { port }, [], PATIENCE).await?,
-        };
-        fds.push(line);
-        fds.extend(halves);
-    }
-    let object = || Refusal::new(Reason::Internal, format_args!("machine {machine}")).note("too many serial ports");
-    let fds = UpTo::from_vec(fds).map_err(|_| object())?;
-    broker.cells.call_with(who, StartConsole { machine, slot, ports }, fds).await?;
-    Ok(())
-}
-
-/// Keeps a console-proxy running as long as the cell lives; ends with the runner.
-pub async fn keep_console(broker: std::rc::Rc<Broker>, machine: MachineId) {
-    let who = Who::broker();
-    let mut pause = BACK_OFF.0;
-    loop {
-        let connected = match broker.run.connect(&format!("console/{machine}.sock")) {
-            Ok(socket) => Client::<Console>::over(socket).await.ok(),
-            Err(_) => None,
-        };
-        if let Some(mut client) = connected {
-            let begun = Instant::now();
-            client.ended().await;
-            if begun.elapsed() > BACK_OFF.1 {
-                pause = BACK_OFF.0;
-            }
-        }
-        let alive = broker.ask_runner(&who, machine, Status {}).await;
-        if !matches!(&alive, Ok((state, [])) if state.phase != Phase::Ended) {
-            return;
-        }
-        broker.warn(who.trace, format_args!("machine {machine}: its console-proxy is gone; another one is started"));
-        let restarted = async {
-            let slot = load(&broker, machine)?.slot.ok_or_else(|| Refusal::new(Reason::WrongState, "slot"))?;
-            start_console(&broker, &who, machine, slot, &mut broker.lent_runner(machine).await?).await
-        };
-        if let Err(refusal) = restarted.await {
-            broker.warn(who.trace, format_args!("machine {machine}: console-proxy: {refusal}"));
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(BACK_OFF.1);
-    }
 }
 
 /// Reads a runner's events until it is gone: one after the other, and no more than there is reason for, whatever has become of it.

@@ -5,6 +5,7 @@
 mod actor;
 mod broker;
 mod cell;
+mod consoles;
 mod db;
 mod disk_servers;
 mod helpers;

@@ -25,6 +25,7 @@ pub mod whole;
 pub use fault::{Fault, OpenError};
 pub use sql::{Id, Number};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use skep_proto::{Text, TraceId};
 use std::path::Path;
@@ -101,22 +102,25 @@ impl Db {
         Self::prepare(Connection::open_in_memory().expect("memory")).expect("migrations")
     }
 
-    /// Adds up the steps that SQLite takes for all statements from now on.
+    /// Adds up the steps that SQLite takes for all statements from now on, and how often it plans one anew.
     #[cfg(test)]
-    pub fn count_steps(&mut self) -> std::sync::Arc<std::sync::atomic::AtomicU64> {
+    pub fn count_steps(&mut self) -> std::sync::Arc<[std::sync::atomic::AtomicU64; 2]> {
         use rusqlite::trace::{TraceEvent, TraceEventCodes};
         // Steps are counted for as long as a statement is kept.
         self.connection.flush_prepared_statement_cache();
-        let steps = std::sync::Arc::<std::sync::atomic::AtomicU64>::default();
-        let sum = steps.clone();
+        let counts = std::sync::Arc::<[std::sync::atomic::AtomicU64; 2]>::default();
+        let sums = counts.clone();
         let count = move |event: TraceEvent<'_>| {
             if let TraceEvent::Profile(statement, _) = event {
-                let taken = statement.get_status(rusqlite::StatementStatus::VmStep);
-                sum.fetch_add(u64::try_from(taken).expect("a number"), std::sync::atomic::Ordering::Relaxed);
+                let kinds = [rusqlite::StatementStatus::VmStep, rusqlite::StatementStatus::RePrepare];
+                for (sum, kind) in sums.iter().zip(kinds) {
+                    let taken = u64::try_from(statement.get_status(kind)).expect("a number");
+                    sum.fetch_add(taken, std::sync::atomic::Ordering::Relaxed);
+                }
             }
         };
         self.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_PROFILE, Some(count)).expect("a trace");
-        steps
+        counts
     }
 
     fn prepare(mut connection: Connection) -> Result<Self, OpenError> {
@@ -131,6 +135,8 @@ impl Db {
         connection.pragma_update(None, "trusted_schema", "OFF")?;
         // No memory map: a file that was cut short would be a signal rather than an error.
         connection.pragma_update(None, "mmap_size", 0)?;
+        // Else a statement whose LIMIT is a parameter is planned anew each time that it is run.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(128);
         let at: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let newest = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);

@@ -153,8 +153,8 @@ fn old_events_go_and_a_token_before_them_is_a_gap() {
     assert_eq!(next.first().map(|e| e.token), Some(3_001));
 }
 
-/// Steps that SQLite takes for each read that a request makes, with so many machines and disks there.
-fn steps_with(number: usize) -> Vec<(&'static str, u64)> {
+/// Steps that SQLite takes for each read that a request makes, with so many machines and disks there, and how often it plans one anew.
+fn steps_with(number: usize) -> Vec<(&'static str, [u64; 2])> {
     use std::sync::atomic::Ordering;
     let mut db = Db::in_memory();
     let who = Who::broker();
@@ -180,7 +180,7 @@ fn steps_with(number: usize) -> Vec<(&'static str, u64)> {
     let id = one.id.to_string();
     let mut edited = one.clone();
     edited.description = Text::lossy("other");
-    let steps = db.count_steps();
+    let counts = db.count_steps();
     type Read<'a> = &'a dyn Fn(&mut Db);
     let reads: [(&str, Read<'_>); 12] = [
         ("a machine by name", &|db| assert!(db.find_machine("machine-00050").is_ok())),
@@ -209,17 +209,20 @@ fn steps_with(number: usize) -> Vec<(&'static str, u64)> {
         }),
     ];
     let taken = |(what, read): (&'static str, Read<'_>)| {
-        let before = steps.load(Ordering::Relaxed);
+        let counted = || counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let [steps, plans] = counted();
         read(&mut db);
-        (what, steps.load(Ordering::Relaxed) - before)
+        let [more, again] = counted();
+        (what, [more - steps, again - plans])
     };
     reads.into_iter().map(taken).collect()
 }
 
 #[test]
 fn what_one_request_asks_costs_no_more_when_there_are_many() {
-    for ((what, few), (_, many)) in steps_with(100).into_iter().zip(steps_with(2000)) {
+    for ((what, [few, _]), (_, [many, planned])) in steps_with(100).into_iter().zip(steps_with(2000)) {
         assert!(few > 0, "{what}: nothing was counted");
+        assert_eq!(planned, 0, "{what}: a statement was planned anew");
         // A tree that is deeper takes no further steps; looked through, twenty times as many rows would take twenty times as many.
         assert!(many <= few + few / 4, "{what}: {few} steps of 100, {many} of 2000");
     }

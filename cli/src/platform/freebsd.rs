@@ -31,8 +31,14 @@ pub fn enter_jail(name: &str) -> io::Result<()> {
 /// storage-helper its volumes. It stays while machines run on that may hold some of them: an attempt to unmount it would fail, but have
 /// the kernel forget its directories, and with them the names of what is held.
 pub fn clear(run: &Path, instance: InstanceId) {
+    let cells = run.join("cells");
+    for spare in std::fs::read_dir(&cells).into_iter().flatten().filter_map(Result::ok) {
+        if spare.file_name().to_string_lossy().starts_with(skep_service::SPARE) {
+            let _ = std::fs::remove_dir(spare.path());
+        }
+    }
     // The spawner's mount points; it is not empty while machines run on.
-    match std::fs::remove_dir(run.join("cells")) {
+    match std::fs::remove_dir(cells) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return,
         _ => {}
     }

@@ -23,6 +23,9 @@ pub use timed::Timed;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+/// How mount points in `RUN/cells` begin that are no cell's (FreeBSD).
+pub const SPARE: &str = "spare-";
+
 /// Runs a service's main and turns its error into a line on standard error and exit code 1.
 pub fn run<E: std::fmt::Display>(name: &str, main: impl FnOnce() -> Result<(), E>) -> ExitCode {
     match main() {

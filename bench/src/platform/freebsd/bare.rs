@@ -1,15 +1,17 @@
-//! A hypervisor in the mounts and the jail that a cell has, and nothing more: no uid of anyone else, no limits, no log or console.
+//! A hypervisor in the mounts and the jail that a cell has, and nothing more: no uid of anyone else, no limits, no log, and a serial line whose
+//! other end somebody reads.
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MntFlags, Nmount, unmount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, execve};
 use skep_sys::fd;
 use skep_sys::freebsd::devfs::{self, Mark, Rule};
 use skep_sys::freebsd::jail::{self, Value};
-use skep_sys::freebsd::{net, vmm};
+use skep_sys::freebsd::{ask, net, vmm};
 use skep_sys::process::{Fork, exit_now, fork};
 use skep_tests::Suite;
 use std::convert::Infallible;
@@ -36,13 +38,33 @@ pub struct Bare {
     memory: String,
     /// `/dev/vmmctl` is there: no network stack is needed.
     newer: bool,
+    /// Its serial line.
+    line: OwnedFd,
+    /// Who reads what is said there.
+    reader: i32,
 }
 
 /// One that runs.
 pub struct Running<'a> {
     bare: &'a Bare,
     pid: i32,
-    _serial: OwnedFd,
+}
+
+/// A serial line as a cell has one, and a process that reads it and keeps nothing. Loader and hypervisor have nowhere else to write to.
+fn line() -> Result<(OwnedFd, i32)> {
+    let (master, slave) = skep_sys::freebsd::terminal()?;
+    let mut settings = tcgetattr(&slave)?;
+    cfmakeraw(&mut settings);
+    tcsetattr(&slave, SetArg::TCSANOW, &settings)?;
+    fd::set_nonblocking(slave.as_fd(), true)?;
+    match fork()? {
+        Fork::Parent(reader) => Ok((slave, reader)),
+        Fork::Child => {
+            let (mut from, mut said) = (File::from(master), [0; 4096]);
+            while from.read(&mut said).is_ok_and(|n| n > 0) {}
+            exit_now(0)
+        }
+    }
 }
 
 impl Bare {
@@ -58,6 +80,7 @@ impl Bare {
         let disk = place.path().join("disk.raw");
         fs::copy(guest.join("disk.img"), &disk)?;
         fs::create_dir(place.path().join("cell"))?;
+        let (line, reader) = line()?;
         Ok(Self {
             root: suite.state.join("cell").join("root"),
             place,
@@ -66,6 +89,8 @@ impl Bare {
             configuration: text.replace(&name, VM),
             memory,
             newer: Path::new("/dev/vmmctl").exists(),
+            line,
+            reader,
         })
     }
 
@@ -76,8 +101,6 @@ impl Bare {
     /// Starts one: returns when it was executed.
     pub fn start(&self) -> Result<Running<'_>> {
         self.furnish()?;
-        let pair = nix::pty::openpty(None, None)?;
-        fd::set_nonblocking(pair.slave.as_fd(), true)?;
         let disk = File::options().read(true).write(true).open(&self.disk)?;
         // Closed by exec: its end is what is waited for.
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
@@ -85,16 +108,16 @@ impl Bare {
             Fork::Parent(pid) => pid,
             Fork::Child => {
                 drop(read);
-                let Err(error) = self.become_hypervisor(&disk, &pair.slave, &write);
+                let Err(error) = self.become_hypervisor(&disk, &write);
                 let _ = nix::unistd::write(&write, format!("{error:#}").as_bytes());
                 exit_now(1)
             }
         };
-        drop((write, pair.slave));
+        drop(write);
         let mut said = String::new();
         File::from(read).read_to_string(&mut said)?;
         ensure!(said.is_empty(), "the bare hypervisor: {said}");
-        Ok(Running { bare: self, pid, _serial: pair.master })
+        Ok(Running { bare: self, pid })
     }
 
     fn furnish(&self) -> Result<()> {
@@ -112,7 +135,7 @@ impl Bare {
         Ok(fs::write(cell.join("run/machine.conf"), &self.configuration)?)
     }
 
-    fn become_hypervisor(&self, disk: &File, line: &OwnedFd, report: &OwnedFd) -> Result<Infallible> {
+    fn become_hypervisor(&self, disk: &File, report: &OwnedFd) -> Result<Infallible> {
         let cell = self.cell();
         let mut parameters = vec![
             ("name", Value::Text(JAIL.to_owned())),
@@ -127,7 +150,7 @@ impl Bare {
             parameters.push(("vnet", Value::Number(1)));
         }
         // The kernel lets nobody who holds a directory into a jail.
-        fd::close_all_but(&[2, disk.as_raw_fd(), line.as_raw_fd(), report.as_raw_fd()])?;
+        fd::close_all_but(&[2, disk.as_raw_fd(), self.line.as_raw_fd(), report.as_raw_fd()])?;
         jail::create_and_enter(&parameters).context("make the jail")?;
         if !self.newer {
             let control = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
@@ -136,12 +159,11 @@ impl Bare {
         }
         std::env::set_current_dir("/")?;
         fd::place(disk.as_fd(), DISK)?;
-        fd::place(line.as_fd(), SERIAL)?;
-        let disk_path = format!("/dev/fd/{DISK}");
+        fd::place(self.line.as_fd(), SERIAL)?;
+        let (disk_path, line_path) = (format!("/dev/fd/{DISK}"), format!("/dev/fd/{SERIAL}"));
         match fork()? {
             Fork::Child => {
-                // Nobody reads the line: what the loader says there would fill it, and stop the loader.
-                let args = ["/usr/sbin/bhyveload", "-m", &self.memory, "-d", &disk_path, "-c", "/dev/null", VM];
+                let args = ["/usr/sbin/bhyveload", "-m", &self.memory, "-d", &disk_path, "-c", &line_path, VM];
                 let _ = run(&args);
                 exit_now(126)
             }
@@ -176,6 +198,13 @@ fn mount(kind: &str, at: &Path, options: &[(&str, &str)], flags: MntFlags) -> Re
     call.nmount(flags).map_err(|e| e.error()).with_context(|| format!("mount {kind} at {}", at.display()))
 }
 
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.reader), Signal::SIGKILL);
+        let _ = waitpid(Pid::from_raw(self.reader), None);
+    }
+}
+
 impl Running<'_> {
     /// Ends it, and takes its cell away.
     pub fn end(self) -> Result<()> {
@@ -189,8 +218,8 @@ impl Running<'_> {
             let mut tries = 0..200u8;
             while let Err(e) = unmount(&at, MntFlags::empty()) {
                 ensure!(tries.next().is_some(), "unmount {}: {e}", at.display());
-                for devices in [Path::new("/dev"), &cell.join("dev")] {
-                    let _ = fs::read_dir(devices).map(Iterator::count);
+                for devices in ask::mounts()?.iter().filter(|mounted| mounted.kind == "devfs") {
+                    let _ = fs::read_dir(&devices.at).map(Iterator::count);
                 }
                 nix::poll::poll(&mut [], 5u8)?;
             }
