@@ -16,6 +16,7 @@ mod login;
 mod operations;
 mod page;
 mod parts;
+mod places;
 mod platform;
 mod policy;
 mod quota;

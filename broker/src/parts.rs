@@ -113,8 +113,8 @@ pub fn arranged(topology: Topology) -> model::Topology {
 }
 
 /// A shared directory, as the engines read it.
-pub fn shared(share: &Share) -> model::Share {
-    model::Share { name: share.name.as_str().to_owned(), read_only: share.read_only }
+pub fn shared(share: &Share, at: Option<u8>) -> model::Share {
+    model::Share { name: share.name.as_str().to_owned(), read_only: share.read_only, at }
 }
 
 /// An item of fw_cfg, likewise.

@@ -1,9 +1,10 @@
 //! Controllers with names, and which disks sit on them.
 
+use crate::places::SPARE;
 use crate::spec::{Seat, Spec};
 use skep_machine as model;
 use skep_proto::broker::{Bus, BusKind, Controller, DiskSeat};
-use skep_proto::{DiskId, MachineId, Reason, Refusal, Text};
+use skep_proto::{DiskId, Reason, Refusal, Text};
 
 impl Spec {
     /// Disks on controllers with names: which, the controller's name, the port.
@@ -49,12 +50,9 @@ impl Spec {
 
     /// Gives new controllers their places on the PCI bus.
     pub(crate) fn place_controllers(&mut self) -> Result<(), Refusal> {
-        const FIRST: [u8; 7] = [20, 21, 22, 23, 29, 30, 1];
         while let Some(at) = self.controllers.iter().position(|bus| bus.slot == 0) {
-            let model = self.model(MachineId::from_u128(1)).map_err(Refusal::from)?;
-            let taken: Vec<u8> = model.devices().into_iter().filter_map(|device| model.place(device)).collect();
-            let free =
-                FIRST.into_iter().find(|slot| !taken.contains(slot)).or_else(|| (1..=30).find(|slot| !taken.contains(slot)));
+            let taken = self.taken().map_err(Refusal::from)?;
+            let free = SPARE.into_iter().chain(1..=30).find(|slot| !taken.contains(slot));
             let full = || Refusal::new(Reason::InvalidValue, "machine").field("controllers").note("the PCI bus is full");
             let free = free.ok_or_else(full)?;
             self.controllers.get_mut(at).into_iter().for_each(|bus| bus.slot = free);

@@ -32,7 +32,7 @@ pub struct Spec {
     pub screen: bool,
     /// Percent of one CPU; 0: no limit.
     pub cpu_percent: u32,
-    /// By slot.
+    /// In boot order.
     pub disks: Vec<Disk>,
     /// By slot.
     pub nics: Vec<Nic>,
@@ -75,6 +75,8 @@ pub struct Spec {
     pub rates: Vec<(u8, DiskRates)>,
     /// How its CPUs are arranged, if that was said.
     pub topology: Option<Topology>,
+    /// Where disks, NICs and shares are that have chosen no place; each by its turn.
+    pub kept: Vec<model::Place>,
 }
 
 /// A disk's place on a controller with a name.
@@ -166,6 +168,7 @@ impl Default for Spec {
             layers: Vec::new(),
             rates: Vec::new(),
             topology: None,
+            kept: Vec::new(),
         }
     }
 }
@@ -182,6 +185,7 @@ impl Spec {
     pub fn edit(&mut self, settings: &Settings, disk: impl Fn(&str) -> Result<DiskRow, Refusal>) -> Result<(), Refusal> {
         use skep_proto::broker::BootDraft;
         let at = |field: &'static str| move |refusal: Refusal| refusal.field(field);
+        let old = self.clone();
         self.cpus = settings.cpus.unwrap_or(self.cpus);
         self.topology = settings.topology.unwrap_or(self.topology);
         self.memory_mib = settings.memory_mib.unwrap_or(self.memory_mib);
@@ -291,6 +295,7 @@ impl Spec {
             }
         };
         self.sit(&on, &seated)?;
+        self.keep_from(&old, settings.places.is_some() || settings.shares.is_none());
         self.place_controllers()
     }
 
@@ -334,7 +339,7 @@ impl Spec {
                 NicModel::VirtioNet => model::NicModel::VirtioNet,
                 NicModel::E1000 => model::NicModel::E1000,
             };
-            nics.push(model::Nic { slot, mac, model });
+            nics.push(model::Nic { slot, mac, model, at: self.kept_at(model::Device::Nic(slot)) });
         }
         let disks = (0..).zip(&self.disks).map(|(slot, disk)| model::Disk {
             slot,
@@ -347,6 +352,7 @@ impl Spec {
             sync: disk.flags.sync,
             ejected: disk.flags.ejected,
             rates: model_rates(self.rates_of(slot)),
+            at: self.kept_at(model::Device::Disk(slot)),
             // Stays with the disk, so a guest finds it again wherever it is attached.
             serial: format!("{:032x}", disk.disk.as_u128()).chars().take(20).collect(),
         });
@@ -376,7 +382,7 @@ impl Spec {
             sound_in: self.sound_in.map(|dsp| dsp.0),
             tpm: self.tpm,
             channels: self.channels.iter().map(|name| model::Channel { name: name.as_str().to_owned() }).collect(),
-            shares: self.shares.iter().map(shared).collect(),
+            shares: (0..).zip(&self.shares).map(|(at, share)| shared(share, self.kept_at(model::Device::Share(at)))).collect(),
             clock: if self.board.local_time { model::Clock::LocalTime } else { model::Clock::Utc },
             board: model_board(self.board),
             fw_cfg: self.fw_cfg.iter().map(item).collect(),
@@ -400,30 +406,6 @@ impl Spec {
     /// All its serial ports.
     pub fn ports(&self) -> Vec<SerialPort> {
         if self.serial.is_empty() { vec![SerialPort::FIRST] } else { self.serial.clone() }
-    }
-
-    /// Chosen places of all devices; disks and NICs have theirs with them.
-    fn model_places(&self) -> Vec<model::Place> {
-        let named = |place: &Place| Some(model::Place { device: place.device.as_str().parse().ok()?, slot: place.slot });
-        let disks = (0..).zip(&self.disks).filter_map(|(at, disk)| Some((model::Device::Disk(at), disk.flags.slot?)));
-        let nics = (0..).zip(&self.nics).filter_map(|(at, nic)| Some((model::Device::Nic(at), nic.slot?)));
-        let own = disks.chain(nics).map(|(device, slot)| model::Place { device, slot });
-        self.places.iter().filter_map(named).chain(own).collect()
-    }
-
-    /// Where all its devices are.
-    pub fn pci(&self, id: MachineId) -> Result<Vec<Place>, Fault> {
-        let model = self.model(id)?;
-        // The chip set's own.
-        let own = |device| device == model::Device::Ahci && crate::platform::HYPERVISOR == model::Hypervisor::Qemu;
-        let place = |device| Some((if own(device) { 31 } else { model.place(device)? }, device));
-        let mut all: Vec<_> = model.devices().into_iter().filter_map(place).collect();
-        all.sort_unstable();
-        let name = |device: model::Device| match device {
-            model::Device::Controller(at) => self.controllers.get(usize::from(at)).map(|bus| bus.name.clone()),
-            _ => Some(Text::lossy(&device.to_string())),
-        };
-        Ok(all.into_iter().filter_map(|(slot, device)| Some(Place { device: name(device)?, slot })).collect())
     }
 
     /// Whether these are the same settings.

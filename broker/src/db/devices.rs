@@ -1,23 +1,24 @@
 //! Devices of machines as columns, and what older brokers wrote of them.
 
-use super::machines::MachineRow;
+use super::machines::{MachineRow, Machines};
 use super::sql::{bus_kind, gdb, restart};
 use super::{Change, Fault, Id};
 use crate::spec::{Boot, Disk, Nic, Spec};
 use rusqlite::types::FromSqlError;
 use rusqlite::{Row, params};
 use serde::Deserialize;
+use skep_machine::{self as model, Device};
 use skep_proto::broker::{
     Acceleration, Board, Bus, Controller, DiskFlags, FwCfg, Limits, NicModel, Place, Screen, Topology, Upkeep,
 };
 use skep_proto::storage::DiskKind;
-use skep_proto::{DiskId, Dsp, NicId, SerialPort, Share, Text, wire};
+use skep_proto::{DiskId, Dsp, MachineId, NicId, SerialPort, Share, Text, wire};
 
 /// The columns that [`read`] reads.
 pub(super) const COLUMNS: &str = "m.sound, m.tpm, m.channels, m.shares, m.bios, m.screen_width, m.screen_height, m.screen_wait,
     m.keyboard, m.tablet, m.local_time, m.acpi, m.amd_host_bridge, m.exit_on_halt, m.exit_on_pause, m.strict_msr, m.x2apic,
     m.fw_cfg, m.places, m.serial, m.gdb,
-    m.controllers, m.sound_out, m.sound_in, m.topology";
+    m.controllers, m.sound_out, m.sound_in, m.topology, m.share_places";
 
 /// Devices of a row; all else is the default.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
@@ -50,6 +51,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
         controllers: text("controllers")?.split_whitespace().map(bus).collect::<Result<_, _>>()?,
         sound_out: row.get::<_, Option<u8>>("sound_out")?.map(Dsp),
         sound_in: row.get::<_, Option<u8>>("sound_in")?.map(Dsp),
+        kept: (0..).zip(text("share_places")?.split_whitespace()).filter_map(share_place).collect(),
         topology: Some(text("topology")?).filter(|text| !text.is_empty()).map(|text| arrangement(&text)).transpose()?,
         ..Spec::default()
     })
@@ -58,6 +60,12 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Spec> {
 fn share(text: &str) -> Result<Share, FromSqlError> {
     let (name, read_only) = text.strip_suffix(",ro").map_or((text, false), |name| (name, true));
     Ok(Share { name: name.parse().map_err(|_| FromSqlError::InvalidType)?, read_only })
+}
+
+/// Where a share is; 0: where it was chosen to be.
+fn share_place((at, text): (u8, &str)) -> Option<model::Place> {
+    let slot = text.parse().ok().filter(|slot| *slot > 0)?;
+    Some(model::Place { device: Device::Share(at), slot })
 }
 
 fn item(line: &str) -> Result<FwCfg, FromSqlError> {
@@ -94,6 +102,30 @@ fn bus(text: &str) -> Result<Bus, FromSqlError> {
 }
 
 impl Change<'_> {
+    /// Writes which places its disks, NICs and shares keep.
+    pub(super) fn set_places(&self, machine: &MachineRow) -> Result<(), Fault> {
+        let (id, spec) = (Id(machine.id), &machine.spec);
+        let sql = "UPDATE machine_disks SET place = ? WHERE machine = ? AND disk = ?";
+        for (at, disk) in (0..).zip(&spec.disks) {
+            self.prepare_cached(sql)?.execute(params![spec.kept_at(Device::Disk(at)), id, Id(disk.disk)])?;
+        }
+        let sql = "UPDATE nics SET place = ? WHERE machine = ? AND id = ?";
+        for (at, nic) in (0..).zip(&spec.nics) {
+            self.prepare_cached(sql)?.execute(params![spec.kept_at(Device::Nic(at)), id, Id(nic.nic)])?;
+        }
+        let share = |(at, _)| spec.kept_at(Device::Share(at)).unwrap_or(0).to_string();
+        let shares = (0..).zip(&spec.shares).map(share).collect::<Vec<_>>().join(" ");
+        self.prepare_cached("UPDATE machines SET share_places = ? WHERE id = ?")?.execute(params![shares, id])?;
+        Ok(())
+    }
+
+    /// Gives those of its disks, NICs and shares places that have none: NICs come one by one.
+    pub fn keep_places(&self, id: MachineId) -> Result<(), Fault> {
+        let Some(mut machine) = self.machine(id)? else { return Ok(()) };
+        machine.spec.keep();
+        self.set_places(&machine)
+    }
+
     /// Writes devices other than disks and NICs, and whether it starts with the host, and again.
     pub(super) fn set_devices(&self, machine: &MachineRow) -> Result<(), Fault> {
         let Spec {
@@ -194,21 +226,27 @@ impl From<Before> for Spec {
     }
 }
 
+/// What ran before places were kept has those of its turns.
+fn kept(mut spec: Spec) -> Spec {
+    spec.keep();
+    spec
+}
+
 /// What a hypervisor was configured with. What an older broker wrote may lack fields at the end: zeros are the defaults of those.
 pub(super) fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
     const ADDED: usize = 17;
-    /// Since the flags of disks: serial ports, gdb, controllers, seats, two sound devices, layers, rates, topology. Few enough that one from before those is not taken for one with them.
-    const SINCE: usize = 9;
+    /// Since the flags of disks: serial ports, gdb, controllers, seats, two sound devices, layers, rates, topology, places kept. Few enough that one from before those is not taken for one with them.
+    const SINCE: usize = 10;
     let mut longer = bytes.clone();
     for _ in 0..=SINCE {
         if let Ok(spec) = wire::decode(&longer) {
-            return Some(spec);
+            return Some(kept(spec));
         }
         longer.push(0);
     }
     for _ in 0..=ADDED {
         if let Ok(spec) = wire::decode::<Before>(&bytes) {
-            return Some(spec.into());
+            return Some(kept(spec.into()));
         }
         bytes.push(0);
     }
@@ -231,7 +269,9 @@ mod tests {
         let flags = DiskFlags::default();
         let root = Disk { disk, kind: DiskKind::Raw, controller: Controller::Nvme, read_only: true, flags };
         let eth = Nic { nic, mac: [2; 6], model: NicModel::VirtioNet, slot: None };
-        let spec = Spec { cpus: 3, disks: vec![root], nics: vec![eth], ..Spec::default() };
+        let at = [(Device::Disk(0), 8), (Device::Nic(0), 16)];
+        let kept = at.map(|(device, slot)| model::Place { device, slot }).to_vec();
+        let spec = Spec { cpus: 3, disks: vec![root], nics: vec![eth], kept, ..Spec::default() };
         let (boot, acceleration) = (&spec.boot, spec.acceleration);
         let disks = vec![(disk, DiskKind::Raw, Controller::Nvme, true)];
         let rest = (&spec.limits, false, false, Vec::<Text<63>>::new(), false, Vec::<Share>::new());

@@ -6,6 +6,7 @@ use super::sql::{acceleration, controller, disk_kind, named, nic_model, restart}
 use super::{Change, Db, Fault, Id, Number, devices};
 use crate::spec::{Boot, Disk, Nic, Seat, Spec};
 use rusqlite::{Connection, Row, params};
+use skep_machine::{Device, Place};
 use skep_proto::broker::{DiskFlags, Limits, MachineState, Upkeep};
 use skep_proto::{GroupId, MachineId, MachineName, Text, wire};
 use std::collections::{BTreeSet, HashMap};
@@ -209,7 +210,7 @@ pub trait Machines {
 
         let sql = format!(
             "SELECT u.machine, u.disk, u.controller, u.read_only, d.kind, d.name, u.no_cache, u.sync, u.slot, u.ejected, u.eject_once,
-             u.seat_controller, u.seat_port FROM machine_disks u JOIN disks d ON d.id = u.disk
+             u.seat_controller, u.seat_port, u.place FROM machine_disks u JOIN disks d ON d.id = u.disk
              WHERE u.machine IN ({chosen}) ORDER BY u.machine, u.position"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
@@ -217,10 +218,12 @@ pub trait Machines {
         while let Some(row) = rows.next()? {
             let Id(machine) = row.get(0)?;
             let Some(machine) = at.get(&machine).and_then(|at| machines.get_mut(*at)) else { continue };
+            let disk = u8::try_from(machine.spec.disks.len()).map_err(|_| Fault::Row("machine_disks"))?;
             if let (Some(controller), Some(port)) = (row.get(11)?, row.get(12)?) {
-                let disk = u8::try_from(machine.spec.disks.len()).map_err(|_| Fault::Row("machine_disks"))?;
                 machine.spec.seats.push(Seat { disk, controller, port });
             }
+            let kept = |slot| Place { device: Device::Disk(disk), slot };
+            machine.spec.kept.extend(row.get::<_, Option<u8>>(13)?.map(kept));
             machine.spec.disks.push(Disk {
                 disk: row.get::<_, Id<_>>(1)?.0,
                 controller: controller::from(row.get(2)?).map_err(rusqlite::Error::from)?,
@@ -238,7 +241,7 @@ pub trait Machines {
         }
 
         let sql = format!(
-            "SELECT n.machine, n.id, n.mac, n.name, s.name, n.model, n.slot FROM nics n LEFT JOIN switches s ON s.id = n.switch
+            "SELECT n.machine, n.id, n.mac, n.name, s.name, n.model, n.slot, n.place FROM nics n LEFT JOIN switches s ON s.id = n.switch
              WHERE n.machine IN ({chosen}) ORDER BY n.machine, n.position"
         );
         let mut statement = self.sql().prepare_cached(&sql)?;
@@ -247,6 +250,9 @@ pub trait Machines {
             let Id(machine) = row.get(0)?;
             let Some(machine) = at.get(&machine).and_then(|at| machines.get_mut(*at)) else { continue };
             let model = nic_model::from(row.get(5)?).map_err(rusqlite::Error::from)?;
+            let at = u8::try_from(machine.spec.nics.len()).map_err(|_| Fault::Row("nics"))?;
+            let kept = |slot| Place { device: Device::Nic(at), slot };
+            machine.spec.kept.extend(row.get::<_, Option<u8>>(7)?.map(kept));
             machine.spec.nics.push(Nic { nic: row.get::<_, Id<_>>(1)?.0, mac: row.get(2)?, model, slot: row.get(6)? });
             let switch: Option<String> = row.get(4)?;
             machine.nic_names.push((row.get::<_, Id<_>>(3)?.0, Text::lossy(&switch.unwrap_or_default())));
@@ -296,7 +302,7 @@ impl Change<'_> {
         self.set_machine(machine)
     }
 
-    /// Writes name, settings and disks. NICs are changed one by one.
+    /// Writes name, settings and disks. NICs are changed one by one, but for their places.
     pub fn set_machine(&self, machine: &MachineRow) -> Result<(), Fault> {
         let spec = &machine.spec;
         let (kernel, initrd, cmdline) = match &spec.boot {
@@ -349,7 +355,7 @@ impl Change<'_> {
             statement
                 .execute(params![id, position, drive, controller, read_only, no_cache, sync, slot, ejected, once, on, port])?;
         }
-        Ok(())
+        self.set_places(machine)
     }
 
     /// Writes whether its user wants it to run.

@@ -77,6 +77,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0025_subnets6.sql"),
     include_str!("../../migrations/0026_iscsi.sql"),
     include_str!("../../migrations/0027_topology.sql"),
+    include_str!("../../migrations/0028_places.sql"),
 ];
 
 /// The open database.

@@ -241,15 +241,21 @@ impl Change<'_> {
 
     /// Gives it to a machine, last, or to none: what somebody does by hand, so it stays from then on.
     pub fn set_nic_machine(&self, nic: NicId, machine: Option<MachineId>) -> Result<(), Fault> {
-        let sql = "UPDATE nics SET machine = ?1, goes_along = 0, position = (SELECT coalesce(max(position) + 1, 0) FROM nics WHERE machine = ?1)
-                   WHERE id = ?2";
-        self.prepare_cached(sql)?.execute(params![machine.map(Id), Id(nic)])?;
-        Ok(())
+        self.put_nic(nic, machine, None)
     }
 
-    /// Gives it to a machine that it was made for, and goes along with.
-    pub fn set_nic_made_for(&self, nic: NicId, machine: MachineId) -> Result<(), Fault> {
-        self.set_nic_machine(nic, Some(machine))?;
+    /// `place`: where it is on the PCI bus; none: where it is free.
+    fn put_nic(&self, nic: NicId, machine: Option<MachineId>, place: Option<u8>) -> Result<(), Fault> {
+        let sql = "UPDATE nics SET machine = ?1, goes_along = 0, position = (SELECT coalesce(max(position) + 1, 0) FROM nics WHERE machine = ?1),
+                   place = ?3 WHERE id = ?2";
+        self.prepare_cached(sql)?.execute(params![machine.map(Id), Id(nic), place])?;
+        machine.map_or(Ok(()), |machine| self.keep_places(machine))
+    }
+
+    /// Gives it to a machine that it was made for, and goes along with. `place`: where it is on the PCI bus, as where another one is whose
+    /// machine was copied; none: where it is free.
+    pub fn set_nic_made_for(&self, nic: NicId, machine: MachineId, place: Option<u8>) -> Result<(), Fault> {
+        self.put_nic(nic, Some(machine), place)?;
         self.prepare_cached("UPDATE nics SET goes_along = 1 WHERE id = ?")?.execute([Id(nic)])?;
         Ok(())
     }

@@ -107,7 +107,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch, how: How) -> Result<
     let name: NicName = c.name.as_str().parse().map_err(|e| Refusal::new(Reason::InvalidValue, c.name.as_str()).note(e))?;
     let on = Some((switch.id, Text::lossy(switch.name.as_str()), switch.number));
     let nic = nic::add(change, &name, on, None, group, (NicModel::VirtioNet, None, None), nic::Traffic::default())?;
-    change.set_nic_made_for(nic.id, machine.id)?;
+    change.set_nic_made_for(nic.id, machine.id, None)?;
     Ok((Launch { machine, image, disk: root, seed, nic }, way))
 }
 

@@ -16,6 +16,8 @@ use crate::db::{Change, Fault, Who};
 use crate::operations::Operation;
 use crate::policy::User;
 use crate::served;
+use crate::spec::Spec;
+use skep_machine::Device;
 use skep_proto::broker::{GuestData, MachineClone, MachineDelete, OperationView, Role};
 use skep_proto::storage::{CloneVars, DeleteMachineFiles, DiskKind};
 use skep_proto::{DiskName, MachineId, MachineName, NicName, Reason, Refusal, Text};
@@ -56,8 +58,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, source: &Original, ho
     free_name(change, &c.name)?;
     let mut machine = MachineRow::new(c.name.clone());
     (machine.stage, machine.description) = (Stage::Creating, original.description.clone());
-    machine.spec = original.spec.clone();
-    machine.spec.nics.clear();
+    machine.spec = original.spec.clone().with_nics_of(&Spec::default());
     machine.group = original.group;
     let (mut disks, mut ways) = (Vec::new(), Vec::new());
     for (number, drive) in machine.spec.disks.iter_mut().enumerate().filter(|(_, drive)| !drive.read_only) {
@@ -80,13 +81,13 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineClone, source: &Original, ho
     }
     let guest = seeded(cx, change, &c.name, original.id, &mut machine)?;
     broker.within_quota(change, machine.group, || Ok(change.add_machine(&machine)?))?;
-    for (number, old) in original.spec.nics.iter().enumerate() {
+    for ((number, at), old) in (0..).zip(0..).zip(&original.spec.nics) {
         let name: NicName = derived(&c.name, number)?;
         let old = super::find_nic(change, &old.nic.to_string())?;
         let traffic = nic::Traffic { rates: old.rates, isolated: old.isolated, ..nic::Traffic::default() };
         let new = nic::add(change, &name, old.switch, None, machine.group, (old.model, old.slot, None), traffic)
             .map_err(|r| if r.reason == Reason::AlreadyExists { taken("nic", &name) } else { r })?;
-        change.set_nic_made_for(new.id, machine.id)?;
+        change.set_nic_made_for(new.id, machine.id, original.spec.kept_at(Device::Nic(at)))?;
     }
     Ok((Copy { machine, disks, guest }, ways))
 }
@@ -153,8 +154,7 @@ async fn original(cx: &Cx, c: &MachineClone) -> Result<Original, Refusal> {
         let Some(disk) = broker.read(|db| db.disk(part.disk))? else { continue };
         then.push(super::file_snapshots::as_it_was(broker, who, disk, &part.id.to_string(), c.full).await?);
     }
-    let nics = std::mem::take(&mut machine.spec.nics);
-    machine.spec = crate::spec::Spec { nics, ..whole.spec };
+    machine.spec = whole.spec.with_nics_of(&machine.spec);
     machine.disk_names.clear();
     for disk in &machine.spec.disks {
         let missing = || Refusal::new(Reason::NotFound, format_args!("disk {}", disk.disk)).note("the machine had it then");

@@ -113,6 +113,7 @@ fn address_on(
 
 /// What a machine has become by a change of its NICs.
 fn still_right(change: &Change<'_>, machine: MachineId) -> Result<(), Refusal> {
+    change.keep_places(machine)?;
     let machine = find_machine(change, &machine.to_string())?;
     machine.spec.check(machine.id, machine.name.as_str())
 }

@@ -241,8 +241,7 @@ fn returned(broker: &Broker, machine: &MachineRow, whole: &WholeRow) -> Result<S
     if let Some(disk) = machine.spec.disks.iter().find(|disk| !has(&whole.spec, disk.disk)) {
         return refused(format!("it did not have disk {} then: take it away first", name(disk.disk)));
     }
-    let mut spec = whole.spec.clone();
-    spec.nics.clone_from(&machine.spec.nics);
+    let mut spec = whole.spec.clone().with_nics_of(&machine.spec);
     for disk in &mut spec.disks {
         // How it is kept may have changed: a raw file with a snapshot goes on in a QCOW2 one.
         disk.kind = machine.spec.disks.iter().find(|now| now.disk == disk.disk).map_or(disk.kind, |now| now.kind);

@@ -44,6 +44,7 @@ fn rows_come_back_as_they_went() {
         flags: Default::default(),
     };
     machine.spec.disks.push(drive);
+    machine.spec.keep();
     machine.disk_names.push(Text::lossy("root"));
     db.change(&who, |change| {
         change.add_disk(&root)?;

@@ -10,6 +10,7 @@ mod hardware;
 mod hostile;
 mod images;
 mod objects;
+mod places;
 mod recorded;
 mod renames;
 mod repeats;

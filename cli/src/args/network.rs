@@ -150,7 +150,8 @@ pub enum NicCommand {
         /// Its address on its switch's subnet [default: the lowest that is free]
         #[arg(long, value_name = "ADDRESS")]
         address: Option<String>,
-        /// Its place on the PCI bus, 1 to 30 [default: 16 and its turn among the machine's NICs]
+        /// Its place on the PCI bus, 1 to 30 [default: 16 and its turn among the machine's NICs when it comes, or the
+        /// first that is free; there it stays]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
         slot: Option<u32>,
         /// Most that its guest receives, bits per second, as 10M [default: no limit]

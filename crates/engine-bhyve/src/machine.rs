@@ -166,7 +166,7 @@ fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
     disks.sort_by_key(|d| d.slot);
     // AHCI ports must be numbered without gaps (bhyve_config(5)): of the usual controller, and of each that has a name.
     let mut ports = BTreeMap::new();
-    disks.sort_by_key(|d| (d.seat.map(|seat| seat.port), d.slot));
+    disks.sort_by_key(|d| (d.seat.map(|seat| seat.port), d.port(), d.slot));
     for disk in disks {
         let fd = names.disks.get(&disk.slot).ok_or_else(|| Error::NoDescriptor(format!("disk {}", disk.slot)))?;
         if disk.format != Format::Raw {
@@ -255,7 +255,7 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     Some(match disk.controller {
         Controller::VirtioBlk | Controller::Nvme => firmware::pci(spec.place(Device::Disk(slot))?, 0),
         Controller::Ahci | Controller::AhciCd => {
-            let before = spec.disks.iter().filter(is_ahci).filter(|other| other.slot < slot).count();
+            let before = spec.disks.iter().filter(is_ahci).filter(|other| other.port() < disk.port()).count();
             [firmware::pci(spec.place(Device::Ahci)?, 0), firmware::sata(u16::try_from(before).ok()?)].concat()
         }
         Controller::VirtioScsi | Controller::VirtioScsiCd => return None,

@@ -37,13 +37,13 @@ fn full() -> MachineSpec {
         ],
         nics: vec![
             Nic { slot: 0, mac: Mac::from_id(0xaa), ..Nic::default() },
-            Nic { slot: 7, model: NicModel::E1000, mac: Mac::from_id(0xbb) },
+            Nic { slot: 7, model: NicModel::E1000, mac: Mac::from_id(0xbb), at: None },
         ],
         screen: Some(Screen { width: 1920, height: 1080, tablet: true, ..Screen::default() }),
         serial_ports: [1, 2, 3, 4].into(),
         clock: Clock::LocalTime,
         channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
-        shares: [("src", true), ("out", false)].map(|(name, read_only)| Share { name: name.into(), read_only }).into(),
+        shares: [("src", true), ("out", false)].map(|(name, read_only)| Share { name: name.into(), read_only, at: None }).into(),
         ..small()
     }
 }
@@ -181,6 +181,29 @@ fn an_ejected_cd_leaves_no_gap_among_the_ports() {
     assert!(text.contains("pci.0.8.0.port.0.type=hd\n") && !text.contains("port.1."), "{text}");
     assert_eq!(skep_engine_bhyve::boot_path(&unusual(), 1), None);
     assert_eq!(skep_engine_bhyve::boot_path(&unusual(), 0), Some(skep_efivars::path::pci(30, 0)));
+}
+
+#[test]
+fn a_disk_or_nic_is_where_it_says_whatever_its_turn() {
+    let disk = |slot, controller, at| Disk { slot, controller, at: Some(at), ..Disk::default() };
+    let spec = MachineSpec {
+        boot: Boot::Uefi,
+        disks: vec![disk(0, Controller::VirtioBlk, 10), disk(1, Controller::AhciCd, 4), disk(2, Controller::Ahci, 1)],
+        nics: vec![Nic { slot: 0, mac: Mac::from_id(1), at: Some(17), ..Nic::default() }],
+        ..small()
+    };
+    for release in BhyveRelease::ALL {
+        let text = configure(&spec, &names(release), release).unwrap();
+        // Its ports have no gaps: who has the lower one comes first, whatever its turn.
+        for line in ["10.0.device=virtio-blk", "17.0.device=virtio-net", "5.0.port.0.type=hd", "5.0.port.1.type=cd"] {
+            assert!(text.lines().any(|l| l == format!("pci.0.{line}")), "{line}: {text}");
+        }
+    }
+    use skep_efivars::path::{pci, sata};
+    let path = |slot| skep_engine_bhyve::boot_path(&spec, slot);
+    assert_eq!(path(0), Some(pci(10, 0)));
+    assert_eq!(path(1), Some([pci(5, 0), sata(1)].concat()));
+    assert_eq!(path(2), Some([pci(5, 0), sata(0)].concat()));
 }
 
 #[test]
@@ -341,7 +364,7 @@ prop_compose! {
         MachineSpec {
             cpu: Cpu { count: cpus, topology: None },
             disks,
-            nics: nics.into_iter().map(|slot| Nic { slot, model, mac: Mac::from_id(slot.into()) }).collect(),
+            nics: nics.into_iter().map(|slot| Nic { slot, model, mac: Mac::from_id(slot.into()), at: None }).collect(),
             boot: if uefi { Boot::Uefi } else { Boot::Loader },
             screen: screen.map(|(width, height, tablet)| Screen { width, height, tablet, ..Screen::default() }),
             serial_ports,
@@ -350,7 +373,7 @@ prop_compose! {
             sound,
             sound_out: sound.then_some(0),
             channels: (0..channels).map(|n| Channel { name: format!("c{n}") }).collect(),
-            shares: (0..shares).map(|n| Share { name: format!("s{n}"), read_only: n % 2 == 0 }).collect(),
+            shares: (0..shares).map(|n| Share { name: format!("s{n}"), read_only: n % 2 == 0, at: None }).collect(),
             ..small()
         }
     }

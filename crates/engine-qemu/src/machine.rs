@@ -292,12 +292,12 @@ fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bo
     };
     let mut group = device(c, &name, driver, at)?;
     group = match (disk.controller, seat) {
-        (Controller::Ahci | Controller::AhciCd, None) => group.set("bus", format_args!("ide.{slot}"))?,
+        (Controller::Ahci | Controller::AhciCd, None) => group.set("bus", format_args!("ide.{}", disk.port()))?,
         (Controller::Ahci | Controller::AhciCd, Some(seat)) => {
             group.set("bus", format_args!("{}.{}", bus_id(seat.controller), seat.port))?
         }
         (Controller::VirtioScsi | Controller::VirtioScsiCd, None) => {
-            group.set("bus", "scsi.0")?.set("scsi-id", slot)?.set("lun", 0)?
+            group.set("bus", "scsi.0")?.set("scsi-id", disk.port())?.set("lun", 0)?
         }
         (Controller::VirtioScsi | Controller::VirtioScsiCd, Some(seat)) => {
             group.set("bus", format_args!("{}.0", bus_id(seat.controller)))?.set("scsi-id", seat.port)?.set("lun", 0)?
@@ -356,9 +356,11 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     }
     Some(match disk.controller {
         Controller::VirtioBlk | Controller::Nvme => firmware_path::pci(spec.place(Device::Disk(slot))?, 0),
-        Controller::Ahci | Controller::AhciCd => [firmware_path::pci(AHCI.0, AHCI.1), firmware_path::sata(slot.into())].concat(),
+        Controller::Ahci | Controller::AhciCd => {
+            [firmware_path::pci(AHCI.0, AHCI.1), firmware_path::sata(disk.port().into())].concat()
+        }
         Controller::VirtioScsi | Controller::VirtioScsiCd => {
-            [firmware_path::pci(spec.place(Device::Scsi)?, 0), firmware_path::scsi(slot.into(), 0)].concat()
+            [firmware_path::pci(spec.place(Device::Scsi)?, 0), firmware_path::scsi(disk.port().into(), 0)].concat()
         }
     })
 }

@@ -286,7 +286,41 @@ fn a_disk_over_a_socket_is_connected_to_in_the_cell() {
         assert!(config.lines().any(|l| l.trim() == line), "{line}\n{config}");
     }
     assert!(!config.contains("fdset/3"), "{config}");
-    let shares = vec![Share { name: "a".into(), read_only: true }];
+    let shares = vec![Share { name: "a".into(), read_only: true, at: None }];
     let refused = configure(&MachineSpec { shares, ..spec }, &Fds::standard()).unwrap_err();
     assert!(refused.to_string().contains("shares"), "{refused}");
+}
+
+#[test]
+fn a_disk_or_nic_is_where_it_says_whatever_its_turn() {
+    let disk = |slot, controller, at| Disk { slot, controller, at: Some(at), ..Disk::default() };
+    let spec = MachineSpec {
+        disks: vec![
+            disk(0, Controller::VirtioBlk, 10),
+            disk(1, Controller::Ahci, 4),
+            disk(2, Controller::VirtioScsi, 7),
+            disk(3, Controller::Nvme, 8),
+        ],
+        nics: vec![Nic { slot: 0, mac: Mac::from_id(1), at: Some(17), ..Nic::default() }],
+        shares: vec![Share { name: "src".into(), read_only: true, at: Some(27) }],
+        ..uefi()
+    };
+    let text = configure(&spec, &Fds::standard()).unwrap().config;
+    let has = |id: &str, parts: &[&str]| {
+        let begin = text.find(&format!("[device \"{id}\"]")).unwrap_or_else(|| panic!("no {id}: {text}"));
+        let group: Vec<&str> = text[begin..].lines().skip(1).take_while(|line| line.starts_with("  ")).map(str::trim).collect();
+        assert!(parts.iter().all(|part| group.contains(part)), "{id}: {group:?}");
+    };
+    // What is booted first is what comes first, wherever it is.
+    has("dev-disk0", &["addr = \"0x0a\"", "bootindex = \"1\""]);
+    has("dev-disk1", &["bus = \"ide.4\"", "bootindex = \"2\""]);
+    has("dev-disk2", &["bus = \"scsi.0\"", "scsi-id = \"7\""]);
+    has("dev-disk3", &["addr = \"0x08\""]);
+    has("dev-net0", &["addr = \"0x11\""]);
+    has("dev-share0", &["addr = \"0x1b\""]);
+    use skep_efivars::path::{pci, sata, scsi};
+    let path = |slot| skep_engine_qemu::boot_path(&spec, slot);
+    assert_eq!(path(0), Some(pci(10, 0)));
+    assert_eq!(path(1), Some([pci(31, 2), sata(4)].concat()));
+    assert_eq!(path(2), Some([pci(6, 0), scsi(7, 0)].concat()));
 }

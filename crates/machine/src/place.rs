@@ -1,5 +1,6 @@
-//! Where each device sits on PCI bus 0, function 0. A table, so that adding or removing one device moves no other: guests name
-//! their interfaces and Windows its licences by these numbers. The host bridge is 0 and the ISA bridge 31 on both hypervisors;
+//! Where each device sits on PCI bus 0, function 0. Guests name their interfaces and Windows its licences by these numbers, so adding or
+//! removing one device must move no other: the table has a place for each kind, and disks, NICs and shares, which have turns in lists,
+//! say where they are themselves once their turns have changed (`at`). The host bridge is 0 and the ISA bridge 31 on both hypervisors;
 //! QEMU's q35 also has its AHCI controller at 31. A machine may choose another place for any of its devices ([`Place`]).
 
 use crate::{Controller, MachineSpec};
@@ -25,7 +26,7 @@ const FIRST_NIC: u8 = 16;
 pub const CHANNELS: u8 = 24;
 const FIRST_SHARE: u8 = 25;
 
-/// A device with a place of its own.
+/// A device with a place of its own. Kept in databases: new ones come at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Device {
     /// The screen.
@@ -144,7 +145,17 @@ impl MachineSpec {
     pub fn place(&self, device: Device) -> Option<u8> {
         match device {
             Device::Controller(at) => self.controllers.get(usize::from(at)).map(|bus| bus.slot),
-            _ => self.chosen(device).or(device.usual()),
+            _ => self.chosen(device).or(self.said(device)).or(device.usual()),
+        }
+    }
+
+    /// Where a disk, NIC or share says that it is.
+    fn said(&self, device: Device) -> Option<u8> {
+        match device {
+            Device::Disk(slot) => self.disks.iter().find(|disk| disk.slot == slot)?.at,
+            Device::Nic(slot) => self.nics.iter().find(|nic| nic.slot == slot)?.at,
+            Device::Share(at) => self.shares.get(usize::from(at))?.at,
+            _ => None,
         }
     }
 

@@ -159,7 +159,7 @@ pub enum Acceleration {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Disk {
-    /// Place: names its descriptor, its PCI place, its turn in the boot order. Default: 0.
+    /// Its turn in the boot order, which names its descriptor, too. Default: 0.
     pub slot: u8,
     /// Default: virtio-blk.
     pub controller: Controller,
@@ -181,6 +181,9 @@ pub struct Disk {
     pub seat: Option<Seat>,
     /// How much goes to and from it. Default: as much as goes.
     pub rates: DiskRates,
+    /// Where it is, if it has no seat and is elsewhere than its turn says: on the PCI bus, or its port or target on the controller that
+    /// all of its kind share. Default: none.
+    pub at: Option<u8>,
 }
 
 /// How much goes to and from a disk in a second. `None`: as much as goes. Default: nothing of it.
@@ -202,6 +205,10 @@ impl Disk {
     pub fn serial(&self) -> String {
         if self.serial.is_empty() { format!("skep-disk-{}", self.slot) } else { self.serial.clone() }
     }
+    /// Port or target on the controller that all of its kind share.
+    pub fn port(&self) -> u8 {
+        self.at.unwrap_or(self.slot)
+    }
     /// Whether the guest cannot write it; its descriptor is then opened for reading only.
     pub fn is_read_only(&self) -> bool {
         self.read_only || self.controller.is_cd()
@@ -216,11 +223,11 @@ pub enum Controller {
     VirtioBlk,
     /// An NVMe controller of its own.
     Nvme,
-    /// A disk on the AHCI controller, at the port of its slot.
+    /// A disk on the AHCI controller, at a port of its own.
     Ahci,
-    /// A CD on the AHCI controller, at the port of its slot.
+    /// A CD on the AHCI controller, likewise.
     AhciCd,
-    /// A disk on the virtio SCSI controller, at the target of its slot.
+    /// A disk on the virtio SCSI controller, as a target of its own.
     VirtioScsi,
     /// A CD on that controller.
     VirtioScsiCd,
@@ -308,12 +315,14 @@ pub enum Format {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Nic {
-    /// Place: names its descriptor and its PCI place. Default: 0.
+    /// Its turn, which names its descriptor. Default: 0.
     pub slot: u8,
     /// Default: virtio-net.
     pub model: NicModel,
     /// Default: `02:00:00:00:00:00`.
     pub mac: Mac,
+    /// Where it is on the PCI bus, if elsewhere than its turn says. Default: none.
+    pub at: Option<u8>,
 }
 
 /// What a NIC is to the guest.
@@ -419,6 +428,8 @@ pub struct Share {
     pub name: String,
     /// Whether the guest can only read it. Default: no.
     pub read_only: bool,
+    /// Where it is on the PCI bus, if elsewhere than its turn in the list says. Default: none.
+    pub at: Option<u8>,
 }
 
 /// Whether gdb may be joined to the machine, as one that reads and writes all of the guest's memory and registers.

@@ -118,6 +118,7 @@ impl MachineSpec {
         self.boot.validate()?;
         slots("disks", self.disks.iter().map(|d| d.slot), limits::DISKS)?;
         self.disks.iter().try_for_each(Disk::validate)?;
+        self.ports()?;
         slots("nics", self.nics.iter().map(|n| n.slot), limits::NICS)?;
         for (at, nic) in self.nics.iter().enumerate() {
             if self.nics.iter().take(at).any(|other| other.mac == nic.mac) {
@@ -136,6 +137,26 @@ impl MachineSpec {
         fw_cfg(&self.fw_cfg)?;
         self.seats()?;
         self.places()
+    }
+
+    /// Each port of the AHCI controller has one disk, and each target of the virtio SCSI controller.
+    fn ports(&self) -> Result<(), Invalid> {
+        let mut taken = BTreeMap::new();
+        for disk in self.disks.iter().filter(|disk| disk.seat.is_none()) {
+            let (kind, most) = match disk.controller {
+                Controller::VirtioBlk | Controller::Nvme => continue,
+                Controller::Ahci | Controller::AhciCd => ("AHCI", limits::AHCI_PORTS),
+                Controller::VirtioScsi | Controller::VirtioScsiCd => ("virtio SCSI", limits::DISKS),
+            };
+            let (field, port) = (format!("disks[{}].slot", disk.slot), disk.port());
+            if port >= most {
+                return Err(invalid(field, port, format!("0 to {} on the {kind} controller", most - 1)));
+            }
+            if let Some(other) = taken.insert((kind, port), disk.slot) {
+                return Err(invalid(field, port, format!("another than that of disk {other} on the {kind} controller")));
+            }
+        }
+        Ok(())
     }
 
     /// Controllers have names and places, and each of their seats one disk of their kind.
@@ -192,6 +213,7 @@ impl MachineSpec {
         let (chosen, usual): (Vec<_>, Vec<_>) = self.devices().into_iter().partition(|&d| self.chosen(d).is_some());
         for device in usual.into_iter().chain(chosen) {
             let Some(slot) = self.place(device) else { continue };
+            within(&format!("places.{device}"), slot, &limits::PCI_SLOTS)?;
             if let Some(other) = taken.insert(slot, device) {
                 return Err(invalid(format!("places.{device}"), slot, format!("another than that of {other}")));
             }
@@ -296,11 +318,6 @@ impl Boot {
 
 impl Disk {
     fn validate(&self) -> Result<(), Invalid> {
-        let ahci = matches!(self.controller, Controller::Ahci | Controller::AhciCd);
-        if ahci && self.seat.is_none() && self.slot >= limits::AHCI_PORTS {
-            let limit = format!("0 to {} on the AHCI controller", limits::AHCI_PORTS - 1);
-            return Err(invalid(format!("disks[{}].slot", self.slot), self.slot, limit));
-        }
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         if self.serial.len() > limits::SERIAL || !self.serial.bytes().all(plain) {
             let limit = format!("at most {} letters, digits, - or _", limits::SERIAL);

@@ -197,7 +197,7 @@ fn the_encoding_is_what_it_was() {
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         hex,
-        "1111222233334444555566667777888801008004000002000000000000000000000000000003010000000000000000000000000101000200000000070001010100000000000000000000000000000000000000010001010000000000000000"
+        "1111222233334444555566667777888801008004000002000000000000000000000000000000030100000000000000000000000000010100020000000007000001010100000000000000000000000000000000000000010001010000000000000000"
     );
     assert_eq!(postcard::from_bytes::<MachineSpec>(&bytes).unwrap(), sound());
 }
@@ -241,6 +241,14 @@ fn a_device_moves_only_if_it_is_said_and_moves_no_other() {
     spec.validate().unwrap();
     spec.sound = true;
     assert_eq!(spec.validate().unwrap_err().to_string(), "places.rng is 7: it must be another than that of sound");
+    // What says where it is yields to what was chosen for it, and to nothing else.
+    (spec.places, spec.shares) = (vec![at(Device::Disk(0), 30)], vec![Share { at: Some(12), ..share("s", true) }]);
+    (spec.disks[0].at, spec.disks[1].at, spec.nics[0].at) = (Some(20), Some(8), Some(16));
+    spec.validate().unwrap();
+    let there = [Device::Disk(0), Device::Disk(3), Device::Nic(1), Device::Share(0)].map(|device| spec.place(device));
+    assert_eq!(there, [Some(30), Some(8), Some(16), Some(12)]);
+    spec.places = vec![at(Device::Disk(0), 16)];
+    assert_eq!(spec.validate().unwrap_err().to_string(), "places.disk0 is 16: it must be another than that of nic1");
     for device in spec.devices() {
         assert_eq!(device.to_string().parse(), Ok(device));
     }

@@ -42,6 +42,20 @@ fn wrong() -> Vec<(Edit, &'static str)> {
             |s| s.disks[1] = Disk { slot: 6, controller: Controller::AhciCd, ..Disk::default() },
             "disks[6].slot is 6: it must be 0 to 5 on the AHCI controller",
         ),
+        (
+            |s| s.disks[1] = Disk { slot: 3, controller: Controller::AhciCd, at: Some(6), ..Disk::default() },
+            "disks[3].slot is 6: it must be 0 to 5 on the AHCI controller",
+        ),
+        (
+            |s| {
+                s.disks[0].controller = Controller::VirtioScsi;
+                s.disks[1] = Disk { slot: 3, controller: Controller::VirtioScsiCd, at: Some(0), ..Disk::default() };
+            },
+            "disks[3].slot is 0: it must be another than that of disk 0 on the virtio SCSI controller",
+        ),
+        (|s| s.disks[1].at = Some(31), "places.disk3 is 31: it must be 1 to 30"),
+        (|s| s.shares = vec![Share { at: Some(31), ..share("s", true) }], "places.share0 is 31: it must be 1 to 30"),
+        (|s| s.nics[0].at = Some(8), "places.nic1 is 8: it must be another than that of disk0"),
         (|s| s.disks[1].serial = "a b".into(), "disks[3].serial is a b: it must be at most 20 letters, digits, - or _"),
         (|s| s.nics[0].slot = 200, "nics[200].slot is 200: it must be 0 to 7"),
         (
@@ -293,6 +307,9 @@ fn every_field_has_a_value_that_is_wrong_or_none() {
         "cpu.topology.cores" | "cpu.topology.sockets" | "cpu.topology.threads" => "cpu.topology".to_owned(),
         "places.device" => "places".to_owned(),
         "places.slot" => "places.rng".to_owned(),
+        "disks.at" => "places.disk3".to_owned(),
+        "nics.at" => "places.nic1".to_owned(),
+        "shares.at" => "places.share0".to_owned(),
         path => path.replace(".seat.", "."),
     };
     let without: Vec<_> = all.iter().filter(|path| !wrong.contains(&of(path)) && !ANY.contains(&path.as_str())).collect();

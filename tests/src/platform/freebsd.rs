@@ -33,6 +33,9 @@ pub const FOREIGN: &str = "/etc/shells";
 
 /// Prints `N in M cores`: how many CPUs the guest has.
 pub const COUNT_CPUS: &str = "echo $(sysctl -n kern.smp.cpus) in $(sysctl -n kern.smp.cores) cores";
+/// Prints `at N M… here`: places on the guest's PCI bus, of those for disks and NICs, where something is.
+pub const PLACES: &str =
+    "echo at $(/usr/sbin/pciconf -l | while IFS=: read -r a b n c; do [ $n -lt 8 ] || [ $n -gt 19 ] || echo $n; done) here";
 /// Why an ordinary user cannot have machines here; none: he can.
 pub const ORDINARY_USER: Option<&str> = Some("only root makes jails");
 /// Whether the hypervisor can be paused.
@@ -67,6 +70,11 @@ impl Drop for HostTap {
 /// Gives the guest's only NIC an address.
 pub fn set_address(address: &str) -> String {
     format!("ifconfig vtnet0 inet {address} up; echo set-$?")
+}
+
+/// Prints `has WHAT here`: the size in sectors of the disk at a place on the guest's PCI bus, or the address of the NIC. None: its shell cannot tell.
+pub fn look_at(_place: u64) -> Option<String> {
+    None
 }
 
 /// Pings an address from the guest; the last word is `ping-0` if it answered.

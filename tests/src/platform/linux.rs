@@ -20,6 +20,8 @@ pub const POWERED_OFF: &str = "reboot: Power down";
 pub const MEMORY: &str = "echo mem-$(( ($(grep MemTotal /proc/meminfo | tr -dc 0-9) + 46000) / 16384 ))-";
 /// Prints `N in M cores`: how many CPUs the guest has.
 pub const COUNT_CPUS: &str = "echo $(grep -c ^processor /proc/cpuinfo) in $(cat /sys/devices/system/cpu/cpu*/topology/core_cpus_list | sort -u | grep -c .) cores";
+/// Prints `at N M… here`: places on the guest's PCI bus, of those for disks and NICs, where something is.
+pub const PLACES: &str = "echo at $(for d in /sys/bus/pci/devices/0000:00:*; do n=${d##*:}; n=$((0x${n%.*})); [ $n -lt 8 ] || [ $n -gt 19 ] || echo $n; done) here";
 /// Writes 1 MiB to the guest's first disk; the last word is `wrote-0`. None: the hypervisor does not count that.
 pub const WRITE: Option<&str> = Some("dd if=/dev/zero of=/dev/vda bs=64k count=16 conv=fsync 2>/dev/null; echo wrote-$?");
 /// The hypervisor's name below a cell's root.
@@ -58,6 +60,12 @@ impl HostTap {
 /// Gives the guest's only NIC an address.
 pub fn set_address(address: &str) -> String {
     format!("ip link set eth0 up; ip addr add {address} dev eth0; echo set-$?")
+}
+
+/// Prints `has WHAT here`: the size in sectors of the disk at a place on the guest's PCI bus, or the address of the NIC. None: its shell cannot tell.
+pub fn look_at(place: u64) -> Option<String> {
+    let device = format!("/sys/bus/pci/devices/0000:00:{place:02x}.0/virtio*");
+    Some(format!("echo has $(cat {device}/block/*/size {device}/net/*/address 2>/dev/null) here"))
 }
 
 /// Pings an address from the guest; the last word is `ping-0` if it answered.

@@ -28,13 +28,13 @@ pub fn full() -> MachineSpec {
         ],
         nics: vec![
             Nic { slot: 0, mac: Mac::from_id(0xaa), ..Nic::default() },
-            Nic { slot: 7, model: NicModel::E1000, mac: Mac::from_id(0xbb) },
+            Nic { slot: 7, model: NicModel::E1000, mac: Mac::from_id(0xbb), at: None },
         ],
         screen: Some(Screen { width: 3840, height: 2160, tablet: true, ..Screen::default() }),
         serial_ports: [1, 2, 3, 4].into(),
         sound: true,
         channels: ["org.qemu.guest_agent.0", "b"].map(|name| Channel { name: name.into() }).into(),
-        shares: [("src", true), ("out", false)].map(|(name, read_only)| Share { name: name.into(), read_only }).into(),
+        shares: [("src", true), ("out", false)].map(|(name, read_only)| Share { name: name.into(), read_only, at: None }).into(),
         ..direct()
     }
 }

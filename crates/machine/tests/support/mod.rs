@@ -12,7 +12,7 @@ pub fn sound() -> MachineSpec {
 }
 
 pub fn share(name: &str, read_only: bool) -> Share {
-    Share { name: name.into(), read_only }
+    Share { name: name.into(), read_only, at: None }
 }
 
 pub fn item(name: &str, value: &str) -> FwCfg {

@@ -180,7 +180,7 @@ pub struct DiskFlags {
     pub no_cache: bool,
     /// Each write is on the medium before the guest hears that it is done.
     pub sync: bool,
-    /// Its place on PCI bus 0, 1 to 30, if it has a controller of its own; none: the usual one.
+    /// Its place on PCI bus 0, 1 to 30, if it has a controller of its own; none: the one that it keeps, as nothing else was there when it came.
     pub slot: Option<u8>,
     /// A CD that is not in its drive.
     pub ejected: bool,

@@ -31,7 +31,7 @@ pub enum Controller {
     VirtioBlk,
     /// NVMe.
     Nvme,
-    /// The AHCI controller: disks of the first six places only.
+    /// The AHCI controller, which has six ports.
     Ahci,
     /// The same, as a CD: read-only.
     AhciCd,
