@@ -67,10 +67,10 @@ pub struct Image {
     /// That of a list of its checksums.
     #[serde(default)]
     pub sums: String,
-    /// The file with the key that has signed this list: beside the template, or in `keys` there.
+    /// The file with the key that has signed this list or, without one, the image: beside the template, or in `keys` there.
     #[serde(default)]
     pub key: String,
-    /// The address of that signature; empty: the list's file carries it.
+    /// The address of that signature; empty: the list's file carries it. The image's own, where there is no list.
     #[serde(default)]
     pub signature: String,
 }
@@ -117,7 +117,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// The file with the key that the list of one of its images is to be signed by, if that names one; or why it is not there.
+    /// The file with the key that one of its images, or the list of its checksums, is to be signed by, if that names one; or why it is not there.
     pub fn key(&self, image: &Image) -> Option<Result<PathBuf, String>> {
         let name = Some(&image.key).filter(|key| !key.is_empty())?;
         let beside = self.path.parent().unwrap_or(Path::new("."));
@@ -224,7 +224,9 @@ impl Image {
         // What is signed must not be taken unsigned because something was forgotten.
         match (self.sums.is_empty(), self.key.is_empty(), self.signature.is_empty()) {
             (_, true, false) => Err(("signature", "`key` is missing, whose signature it is".into())),
-            (true, false, _) => Err(("key", "`sums` is missing, the list that is signed".into())),
+            (true, false, true) => {
+                Err(("key", "`sums`, the list that is signed, or `signature`, that of the image itself, is missing".into()))
+            }
             _ if self.key.contains('/')
                 || self.key.starts_with('.')
                 || self.key.len() > 255
@@ -262,6 +264,7 @@ mod tests {
             ("url", "urls"),
             ("[machine]", "signature = \"https://a/s\"\n[machine]"),
             ("[machine]", "key = \"a.key\"\n[machine]"),
+            ("[machine]", "key = \"../a.key\"\nsignature = \"https://a/s\"\n[machine]"),
             ("[machine]", "sums = \"https://a/l\"\nkey = \"../a.key\"\n[machine]"),
             ("[machine]", "sums = \"https://a/l\"\nkey = \".\"\n[machine]"),
             ("[machine]", "sums = \"https://a/l\"\nkey = \"a.key\"\nsignature = \"http://a/s\"\n[machine]"),
@@ -269,6 +272,18 @@ mod tests {
             ("[machine]", "[install]\nanswers = \"a\"\n[machine]"),
         ] {
             assert!(parse(&GOOD.replacen(from, to, 1)).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_signed_or_the_image_itself() {
+        for (signed, sums, signature) in [
+            ("sums = \"https://a/l\"\nkey = \"a.key\"", "https://a/l", ""),
+            ("sums = \"https://a/l\"\nkey = \"a.key\"\nsignature = \"https://a/l.gpg\"", "https://a/l", "https://a/l.gpg"),
+            ("key = \"a.key\"\nsignature = \"https://a/b.asc\"", "", "https://a/b.asc"),
+        ] {
+            let image = parse(&GOOD.replacen("[machine]", &format!("{signed}\n[machine]"), 1)).unwrap().image.unwrap();
+            assert_eq!((image.key.as_str(), image.sums.as_str(), image.signature.as_str()), ("a.key", sums, signature));
         }
     }
 

@@ -163,7 +163,7 @@ pub fn fetch(bytes: &[u8]) {
 
 /// Signatures, signed lists and keys: the first byte chooses what it is taken for. Keys are not a stranger's, but may come from one.
 pub fn signature(bytes: &[u8]) {
-    use skep_image_fetcher::signature::Keys;
+    use skep_image_fetcher::signature::{Keys, Wrong};
     const OPENPGP: &[u8] = include_bytes!("../../image-fetcher/src/signature/vectors/keys.asc");
     const LIST: &[u8] = include_bytes!("../../image-fetcher/src/signature/vectors/list");
     const SIGNIFY: &[u8] = b"untrusted comment: a key\nRWRZMmz/e/DwQkWkEXhhr96COkX7Q+8cu9gmdv0OkL9wHOTw3FsDFZ34\n";
@@ -173,8 +173,20 @@ pub fn signature(bytes: &[u8]) {
     let check = |keys: &Keys| {
         // Whoever finds a signature over something else has broken Ed25519 or RSA.
         assert!(keys.detached(bytes, b"nobody signed this", MADE).is_err());
-        let _ = keys.detached(bytes, LIST, MADE);
+        let whole = keys.detached(bytes, LIST, MADE);
         let _ = keys.inline(bytes, MADE);
+        // What comes piece by piece is signed if it is as a whole.
+        let coming = |pieces: &[&[u8]]| {
+            let mut coming = keys.coming(bytes, MADE)?;
+            pieces.iter().for_each(|piece| coming.update(piece));
+            coming.finish(MADE)
+        };
+        assert!(coming(&[b"nobody ", b"signed this"]).is_err());
+        let (first, rest) = LIST.split_at(LIST.len() / 3);
+        match coming(&[first, rest]) {
+            Err(Wrong::AllAtOnce) => {}
+            in_pieces => assert_eq!(in_pieces.is_ok(), whole.is_ok()),
+        }
     };
     match kind {
         b'k' => drop(Keys::parse(bytes, MADE)),

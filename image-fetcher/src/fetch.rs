@@ -2,7 +2,7 @@
 
 use crate::channel::Channel;
 use crate::http::{self, Body, Framing, Head, Rest};
-use crate::signature::Keys;
+use crate::signature::{Coming, Keys, Wrong};
 use crate::sums::{self, Hash};
 use crate::url::Url;
 use crate::{dns, http::LONGEST_HEAD};
@@ -115,13 +115,42 @@ pub struct Fetcher<'a> {
     pub resolvers: Vec<OwnedFd>,
     /// Whom to trust.
     pub tls: Arc<ClientConfig>,
-    /// Who must have signed the list of checksums; none: nobody.
+    /// Who must have signed the list of checksums or, without one, the image; none: nobody.
     pub keys: Option<Keys>,
 }
 
 /// Seconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// By what an image is judged when all of it has come.
+struct Judged<'a> {
+    sum: Hash,
+    signed: Option<Coming<'a>>,
+}
+
+impl Judged<'_> {
+    fn update(&mut self, piece: &[u8]) {
+        self.sum.update(piece);
+        if let Some(signed) = &mut self.signed {
+            signed.update(piece);
+        }
+    }
+
+    fn end(self, url: &Url, signature: Option<&Url>) -> Result<(), Refusal> {
+        if !self.sum.fits() {
+            let note = "its checksum is not that of the list";
+            return Err(refuse(Reason::ChecksumMismatch, url, note).field("sums"));
+        }
+        let wrong = |e| bad(signature.unwrap_or(url), e);
+        self.signed.map_or(Ok(()), |signed| signed.finish(now()).map_err(wrong))
+    }
+}
+
+/// What is at this address does not count, and why.
+fn bad(url: &Url, why: Wrong) -> Refusal {
+    refuse(Reason::BadSignature, url, format_args!("{url}: {why}")).field("signed_by")
 }
 
 /// What a server has begun to send.
@@ -137,20 +166,15 @@ impl<'a> Fetcher<'a> {
         let parse = |text: &str| Url::parse(text).map_err(|e| Refusal::new(Reason::InvalidValue, text).field("url").note(e));
         let url = parse(order.url.as_str())?;
         let signature = order.signature.as_ref().map(|signature| parse(signature.as_str())).transpose()?;
-        let sum = match &order.sums {
-            None if self.keys.is_some() => {
-                return Err(Refusal::new(Reason::InvalidValue, "")
-                    .field("sums_url")
-                    .note("what is signed is a list of checksums"));
-            }
-            None => None,
-            Some(list) => {
-                let list = parse(list.as_str())?;
-                let text = self.list(&list, signature.as_ref())?;
-                let found = sums::find(&text, url.file());
-                let none = || refuse(Reason::NotFound, &list, format_args!("{list} has no checksum of {}", url.file()));
-                Some(found.ok_or_else(none)?)
-            }
+        let sum = order.sums.as_ref().map(|list| {
+            let list = parse(list.as_str())?;
+            let text = self.list(&list, signature.as_ref())?;
+            let none = || refuse(Reason::NotFound, &list, format_args!("{list} has no checksum of {}", url.file()));
+            sums::find(&text, url.file()).ok_or_else(none)
+        });
+        let mut judged = Judged {
+            sum: Hash::new(sum.transpose()?),
+            signed: if order.sums.is_none() { self.signed(signature.as_ref())? } else { None },
         };
         let mut answer = self.get(&url, &Rest::default()).map_err(Failed::refusal)?;
         let length = match answer.head.framing {
@@ -161,11 +185,10 @@ impl<'a> Fetcher<'a> {
         limit("import", out.as_fd())?;
         let mut out = File::from(out);
         let same = answer.head.same.take();
-        let mut hash = Hash::new(sum);
         let (mut done, mut breaks, mut in_a_row, mut buffer) = (0u64, 0, 0, vec![0; PIECE]);
         loop {
             let before = done;
-            let broken = match self.pass(&mut answer, &mut out, &mut hash, &mut done, &mut buffer) {
+            let broken = match self.pass(&mut answer, &mut out, &mut judged, &mut done, &mut buffer) {
                 Ok(()) => break,
                 Err(Failed::Final(refusal)) => return Err(refusal),
                 Err(Failed::Broke(refusal)) => refusal,
@@ -194,10 +217,7 @@ impl<'a> Fetcher<'a> {
         if length > 0 && done != length {
             return Err(refuse(Reason::BadImage, &url, format_args!("{done} bytes came where {length} were announced")));
         }
-        if !hash.fits() {
-            let note = "its checksum is not that of the list";
-            return Err(refuse(Reason::ChecksumMismatch, &url, note).field("sums"));
-        }
+        judged.end(&url, signature.as_ref())?;
         // Whole only now.
         write(&mut out, &upload::END)
     }
@@ -205,7 +225,6 @@ impl<'a> Fetcher<'a> {
     /// A list of checksums, as it is or as one of the keys has signed it.
     fn list(&self, url: &Url, signature: Option<&Url>) -> Result<String, Refusal> {
         let mut list = self.whole(url, LONGEST_LIST)?;
-        let bad = |url: &Url, e| refuse(Reason::BadSignature, url, format_args!("{url}: {e}")).field("signed_by");
         match (&self.keys, signature) {
             (Some(keys), Some(signature)) => {
                 let bytes = self.whole(signature, LONGEST_SIGNATURE)?;
@@ -217,6 +236,20 @@ impl<'a> Fetcher<'a> {
         }
         let text = String::from_utf8(list);
         text.map_err(|_| refuse(Reason::InvalidValue, url, format_args!("{url}: a list of checksums is text")))
+    }
+
+    /// What is to be held against the image's own signature, if it must have one.
+    fn signed(&self, signature: Option<&Url>) -> Result<Option<Coming<'_>>, Refusal> {
+        let lacks = |field, note| Err(Refusal::new(Reason::InvalidValue, "").field(field).note(note));
+        match (&self.keys, signature) {
+            (Some(keys), Some(signature)) => {
+                let bytes = self.whole(signature, LONGEST_SIGNATURE)?;
+                keys.coming(&bytes, now()).map(Some).map_err(|e| bad(signature, e))
+            }
+            (Some(_), None) => lacks("signature_url", "an image carries no signature of its own"),
+            (None, Some(_)) => lacks("signed_by", "no keys came"),
+            (None, None) => Ok(None),
+        }
     }
 
     /// A small file, whole.
@@ -232,7 +265,7 @@ impl<'a> Fetcher<'a> {
 
     /// Passes on what comes.
     fn pass(
-        &self, answer: &mut Answer<'_>, out: &mut File, hash: &mut Hash, done: &mut u64, buffer: &mut [u8],
+        &self, answer: &mut Answer<'_>, out: &mut File, judged: &mut Judged<'_>, done: &mut u64, buffer: &mut [u8],
     ) -> Result<(), Failed> {
         loop {
             let got = match answer.body.read(buffer) {
@@ -245,7 +278,7 @@ impl<'a> Fetcher<'a> {
             let header = upload::header(got).unwrap_or(upload::END);
             write(out, &header)?;
             write(out, piece)?;
-            hash.update(piece);
+            judged.update(piece);
             *done += got as u64;
         }
     }

@@ -16,6 +16,13 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
+/// What is said of something that comes piece by piece: begun and ended so many seconds ago.
+fn comes(keys: &Keys, signature: &[u8], bytes: &[u8], begun: u64, ended: u64) -> Result<(), Wrong> {
+    let mut coming = keys.coming(signature, now() - begun)?;
+    bytes.chunks(7).for_each(|piece| coming.update(piece));
+    coming.finish(now() - ended)
+}
+
 /// GnuPG with a home of its own, which ends with it.
 struct Gpg(TempDir);
 
@@ -101,10 +108,17 @@ fn what_gnupg_signed_is_taken() {
                 let signature = gpg.sign(5, user, &[armour, "--digest-algo", hash]);
                 assert_eq!(keys.detached(&signature, LIST, now()), Ok(()), "{user} {hash}");
                 let changed = [LIST, b" "].concat();
+                if armour == "--armor" {
+                    assert_eq!(comes(&keys, &signature, LIST, 0, 0), Ok(()), "{user} {hash}");
+                    assert!(matches!(comes(&keys, &signature, &changed, 0, 0), Err(Wrong::Differs(_))));
+                }
                 assert!(matches!(keys.detached(&signature, &changed, now()), Err(Wrong::Differs(_))));
                 assert!(matches!(other.detached(&signature, LIST, now()), Err(Wrong::OtherKey(_))));
+                assert!(matches!(other.coming(&signature, now()).map(drop), Err(Wrong::OtherKey(_))));
             }
         }
+        let text = gpg.sign(5, user, &["--textmode"]);
+        assert_eq!(keys.coming(&text, now()).map(drop), Err(Wrong::Kind(1)));
         // Signed text comes out as it went in but for white space at the ends of lines.
         let list = gpg.path("list");
         let signed = gpg.run(5, &["--local-user", user, "--output", "-", "--clearsign", &list.to_string_lossy()]);
@@ -119,6 +133,7 @@ fn what_gnupg_signed_is_taken() {
     let users = ["--local-user", "other@skep.test", "--local-user", "ed@skep.test", "--output", "-", "--detach-sign"];
     let both = gpg.run(5, &[&users[..], &[&list.to_string_lossy()]].concat());
     assert_eq!((keys.detached(&both, LIST, now()), other.detached(&both, LIST, now())), (Ok(()), Ok(())));
+    assert_eq!((comes(&keys, &both, LIST, 0, 0), comes(&other, &both, LIST, 0, 0)), (Ok(()), Ok(())));
     // The subkey ends before its key.
     let signature = gpg.sign(5, "sub@skep.test", &[]);
     assert!(matches!(keys.detached(&signature, LIST, now() + DAY), Err(Wrong::Key(_, Unusable::Expired(_)))));
@@ -132,6 +147,7 @@ fn keys_and_signatures_that_ended_are_refused() {
         let signature = gpg.sign(26 * DAY, user, &[]);
         let why = gpg.keys(&[user]).detached(&signature, LIST, now());
         assert_eq!(why, Err(Wrong::Key(gpg.fingerprint(user), Unusable::Expired(25))));
+        assert_eq!(gpg.keys(&[user]).coming(&signature, now()).map(drop), why);
         // Its owner lets it last longer; both of his words are in the file.
         gpg.run(26 * DAY, &["--quick-set-expire", &gpg.fingerprint(user), "never"]);
         let keys = gpg.keys(&[user]);
@@ -140,6 +156,11 @@ fn keys_and_signatures_that_ended_are_refused() {
         let short = gpg.sign(5 * DAY, user, &["--default-sig-expire", "2d"]);
         assert_eq!(keys.detached(&short, LIST, now()), Err(Wrong::Expired(gpg.fingerprint(user), 3)));
         assert_eq!(keys.detached(&short, LIST, now() - 4 * DAY), Ok(()));
+        // An image may come for a long time: it must hold at both ends of that.
+        let expired = || Err(Wrong::Expired(gpg.fingerprint(user), 3));
+        assert_eq!(keys.coming(&short, now()).map(drop), expired());
+        assert_eq!(comes(&keys, &short, LIST, 4 * DAY, 4 * DAY), Ok(()));
+        assert_eq!(comes(&keys, &short, LIST, 4 * DAY, 0), expired());
         // What is to come has not been signed.
         assert_eq!(keys.detached(&short, LIST, now() - 6 * DAY), Err(Wrong::Early(gpg.fingerprint(user))));
         // And its owner may take it back.
@@ -149,6 +170,7 @@ fn keys_and_signatures_that_ended_are_refused() {
         gpg.run(0, &["--import", &gpg.path("revocation").to_string_lossy()]);
         let why = gpg.keys(&[user]).detached(&signature, LIST, now());
         assert_eq!(why, Err(Wrong::Key(gpg.fingerprint(user), Unusable::Revoked)));
+        assert_eq!(gpg.keys(&[user]).coming(&signature, now()).map(drop), why);
     }
 }
 
@@ -159,7 +181,11 @@ fn what_is_weak_or_unknown_is_refused() {
         gpg.make(DAY, user, kind, "never");
     }
     let keys = gpg.keys(&["good@skep.test", "short@skep.test", "dsa@skep.test"]);
-    let refused = |signature: &[u8]| keys.detached(signature, LIST, now()).expect_err("refused");
+    let refused = |signature: &[u8]| {
+        let why = keys.detached(signature, LIST, now()).expect_err("refused");
+        assert_eq!(keys.coming(signature, now()).map(drop), Err(why.clone()));
+        why
+    };
     assert_eq!(refused(&gpg.sign(0, "good@skep.test", &["--digest-algo", "SHA1"])), Wrong::Method("SHA-1".to_owned()));
     assert!(matches!(refused(&gpg.sign(0, "short@skep.test", &[])), Wrong::Key(_, Unusable::Method(_))));
     assert!(matches!(refused(&gpg.sign(0, "dsa@skep.test", &[])), Wrong::Method(_)));
@@ -206,5 +232,6 @@ fn what_signify_signed_is_taken() {
     assert_eq!(keys("a.pub").inline(&read("SHA256.sig"), now()).expect("signed"), LIST);
     assert!(matches!(keys("b.pub").detached(&read("list.sig"), LIST, now()), Err(Wrong::OtherKey(_))));
     assert!(matches!(keys("a.pub").detached(&read("list.sig"), b"x", now()), Err(Wrong::Differs(_))));
+    assert_eq!(keys("a.pub").coming(&read("list.sig"), now()).map(drop), Err(Wrong::AllAtOnce));
     assert!(Keys::parse(&read("a.sec"), now()).is_err());
 }

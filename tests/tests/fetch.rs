@@ -159,7 +159,7 @@ fn what_cannot_be_fetched_is_refused_with_the_reason_and_leaves_nothing() -> Res
     suite.finish()
 }
 
-/// Made by GnuPG and signify, of `noise(102_400)` as a.img: data/signed.
+/// Made by GnuPG and signify, of `noise(102_400)` as a.img and of a MiB of zeros, packed: data/signed.
 macro_rules! signed {
     ($name:literal) => {
         include_bytes!(concat!("../data/signed/", $name))
@@ -240,6 +240,99 @@ fn a_list_counts_if_one_of_the_keys_that_were_given_signed_it() -> Result<()> {
     let args = args("other", "/SHA256", Some("/SHA256.gpg"), &openpgp);
     let (_, message) = suite.fails(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
     ensure!(message.contains("its checksum is not that of the list"), "{message}");
+    suite.finish()
+}
+
+#[test]
+fn an_image_counts_if_one_of_the_keys_that_were_given_signed_it() -> Result<()> {
+    let suite = suite()?;
+    let (server, ca) = https::start(suite.dir())?;
+    let key = |name: &str, bytes: &[u8]| -> Result<String> {
+        let path = suite.dir().join(name);
+        std::fs::write(&path, bytes)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let (good, other) = (key("image.key", signed!("image.key"))?, key("other.key", signed!("other.key"))?);
+    let signify = key("signify.key", signed!("signify.key"))?;
+    let image = noise(102_400);
+    let changed = |change: fn(&mut Vec<u8>)| {
+        let mut bytes = image.to_vec();
+        change(&mut bytes);
+        Arc::new(bytes)
+    };
+    let longer = changed(|bytes| bytes.push(0));
+    let shorter = changed(|bytes| drop(bytes.pop()));
+    let turned = changed(|bytes| bytes.iter_mut().last().into_iter().for_each(|byte| *byte ^= 1));
+    for (path, page) in [
+        ("/a.img", Page::File(image.clone())),
+        ("/chunked", Page::Chunked(image.clone())),
+        ("/breaks", Page::Breaking(image.clone(), 30_000)),
+        ("/longer", Page::File(longer)),
+        ("/shorter", Page::File(shorter.clone())),
+        ("/shorter-chunked", Page::Chunked(shorter)),
+        ("/turned", Page::Breaking(turned, 102_399)),
+        ("/zeros.gz", Page::File(Arc::new(signed!("zeros.gz").to_vec()))),
+        ("/zeros.gz.asc", Page::File(Arc::new(signed!("zeros.gz.asc").to_vec()))),
+        ("/a.img.asc", Page::File(Arc::new(signed!("a.img.asc").to_vec()))),
+        ("/expired.asc", Page::File(Arc::new(signed!("a.img.expired.asc").to_vec()))),
+        ("/a.img.sig", Page::File(Arc::new(signed!("SHA256.sig").to_vec()))),
+        ("/long.asc", Page::File(noise(70_000))),
+        ("/SHA256", Page::File(Arc::new(signed!("SHA256").to_vec()))),
+    ] {
+        server.put(path, page);
+    }
+    let args = |name: &str, path: &str, signature: Option<&str>, key: &str| {
+        let mut args: Vec<String> =
+            ["image", "import", name, &server.url(path), "--ca", &ca, "--signed-by", key].map(str::to_owned).into();
+        args.extend(signature.into_iter().flat_map(|path| ["--signature".to_owned(), server.url(path)]));
+        args
+    };
+    let refused = |args: &[String], why: &str| -> Result<()> {
+        let (_, message) = suite.fails(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+        ensure!(message.contains(why), "{args:?}: {message}");
+        nothing_is_left(&suite)
+    };
+    // What cannot count, whatever comes, is refused before a byte of it is asked for.
+    for (signature, key, why) in [
+        (Some("/a.img.asc"), &other, "which is none of those that were given"),
+        (Some("/a.img.asc"), &signify, "which is none of those that were given"),
+        (Some("/expired.asc"), &good, "has signed held until"),
+        (Some("/a.img.sig"), &signify, "it is signify's"),
+        (Some("/SHA256"), &good, "it is no signature that is understood"),
+        (Some("/long.asc"), &good, "more than 65536 bytes"),
+        (Some("/none"), &good, "404 Not Found"),
+        (None, &good, "neither is named"),
+    ] {
+        refused(&args("refused", "/a.img", signature, key), why)?;
+    }
+    ensure!(server.asked("/a.img").is_empty(), "the image was asked for");
+    // With a list it is that which is signed.
+    let with_list = [args("refused", "/a.img", Some("/a.img.asc"), &good), vec!["--sums".to_owned(), server.url("/SHA256")]];
+    refused(&with_list.concat(), "what came is not what key")?;
+    ensure!(server.asked("/a.img").is_empty(), "the image was asked for");
+    // The rest when all of it has come: one of another image, longer, shorter, with another last bit, which comes by itself after a break.
+    for path in ["/zeros.gz", "/longer", "/shorter", "/shorter-chunked", "/turned"] {
+        refused(&args("refused", path, Some("/a.img.asc"), &good), "what came is not what key")?;
+    }
+    ensure!(server.asked("/turned").len() == 2, "it did not break off");
+    for path in ["/a.img", "/chunked", "/breaks"] {
+        let name = path.trim_start_matches('/');
+        suite.ok(&args(name, path, Some("/a.img.asc"), &good).iter().map(String::as_str).collect::<Vec<_>>())?;
+        ensure!(holds(&suite, name, &image)?, "{path}: other bytes");
+    }
+    ensure!(server.asked("/breaks").len() == 4, "it did not break off");
+    // Packed, it is signed as it is there.
+    suite.ok(&args("zeros", "/zeros.gz", Some("/zeros.gz.asc"), &good).iter().map(String::as_str).collect::<Vec<_>>())?;
+    ensure!(holds(&suite, "zeros", &vec![0; 1 << 20])?, "other bytes");
+    // An ISO image likewise; and of a file nothing of this can be said.
+    let mut iso = args("netinst", "/longer", Some("/a.img.asc"), &good);
+    "iso".clone_into(&mut iso[0]);
+    let run = |args: &[String]| suite.fails(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    ensure!(run(&iso)?.1.contains("what came is not what key"), "an ISO image");
+    iso[3] = server.url("/a.img");
+    suite.ok(&iso.iter().map(String::as_str).collect::<Vec<_>>())?;
+    "/dev/null".clone_into(&mut iso[3]);
+    ensure!(run(&iso)?.1.contains("they are about what comes from an address"), "a file");
     suite.finish()
 }
 

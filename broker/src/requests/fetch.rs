@@ -87,8 +87,9 @@ pub async fn fetch(cx: &Cx, c: DiskFetch) -> Result<(OperationView, UpTo<2>), Re
     let DiskFetch { mut import, url, sums, signed, signature } = c;
     let object = format!("disk {}", import.name);
     let lacks = |field, note| Err(Refusal::new(Reason::InvalidValue, &object).field(field).note(note));
-    if signed && sums.is_none() {
-        return lacks("sums_url", "what is signed is a list of checksums, and none is named");
+    if signed && sums.is_none() && signature.is_none() {
+        let note = "what is signed is the list at sums_url or, without one, the image, by the signature at signature_url; neither is named";
+        return lacks("signature_url", note);
     }
     if signature.is_some() && !signed {
         return lacks("signed_by", "there is a signature, and no key that may have made it");

@@ -116,7 +116,7 @@ fn an_address_fills_a_disk_or_leaves_nothing() {
 }
 
 #[test]
-fn keys_go_to_what_fetches_a_list_and_to_no_other_fetch() {
+fn keys_go_to_what_fetches_what_is_signed_and_to_no_other_fetch() {
     let suite = Suite::new();
     suite.live(async |life: Life| {
         life.up().await;
@@ -125,6 +125,12 @@ fn keys_go_to_what_fetches_a_list_and_to_no_other_fetch() {
         let draft = |name| DiskFetch { signed: true, sums: list(), ..draft(name, "https://example.org/a.img") };
         let op = begun(&mut s, draft("signed"), &[b"", KEYS]).await.expect("begun");
         s.done(op).await.expect("fetched");
+        // Without a list it is the image that is signed.
+        let own = |name| DiskFetch { sums: None, signature: list(), ..draft(name) };
+        let op = begun(&mut s, own("itself"), &[b"", KEYS]).await.expect("begun");
+        s.done(op).await.expect("fetched");
+        let op = begun(&mut s, own("other"), &[b"", b"others"]).await.expect("begun");
+        assert_eq!(reason(s.done(op).await), Reason::BadSignature);
         let op = begun(&mut s, draft("other"), &[b"certificates", b"others"]).await.expect("begun");
         assert_eq!(reason(s.done(op).await), Reason::BadSignature);
         let many = vec![0; skep_proto::fetch::MAX_KEYS];
@@ -141,9 +147,9 @@ fn keys_go_to_what_fetches_a_list_and_to_no_other_fetch() {
         });
         let ended = s.done(op.expect("begun")).await;
         assert_eq!(ended.expect_err("refused").field.as_str(), "signed_by");
-        // Neither without a list, nor a signature without keys.
+        // Neither without a list or a signature, nor a signature without keys.
         for (fetch, field) in [
-            (DiskFetch { sums: None, ..draft("other") }, "sums_url"),
+            (DiskFetch { sums: None, ..draft("other") }, "signature_url"),
             (DiskFetch { signed: false, signature: list(), ..draft("other") }, "signed_by"),
         ] {
             let refusal = s.ask_with(fetch, []).await.map(|_| ()).expect_err("refused");

@@ -28,10 +28,12 @@ pub struct FetchArgs {
     /// Of an address: that of a list of checksums (SHA256SUMS, SHA512SUMS, CHECKSUM.SHA256) in which the file's must be
     #[arg(long, value_name = "URL")]
     pub sums: Option<String>,
-    /// Of that list: a file with public keys, one of which must have signed it: OpenPGP's (RSA, Ed25519), or one of signify(1)'s
-    #[arg(long, value_name = "FILE", requires = "sums")]
+    /// Of an address: a file with public keys, OpenPGP's (RSA, Ed25519) or one of signify(1)'s. One of them must have signed the list of --sums
+    /// or, without --sums, the file itself (OpenPGP alone), which is judged when all of it has come; if it is not, nothing of it stays
+    #[arg(long, value_name = "FILE")]
     pub signed_by: Option<PathBuf>,
-    /// The address of that signature (SHA256SUMS.gpg, SHA512SUMS.sign) [default: the list's file carries it]
+    /// The address of that signature: of the list (SHA256SUMS.gpg, SHA512SUMS.sign) [default: the list's file carries it], or of the file
+    /// itself (IMAGE.asc)
     #[arg(long, value_name = "URL", requires = "signed_by")]
     pub signature: Option<String>,
     /// Of an address: a file with certificates of authorities (PEM) that are trusted in place of the host's

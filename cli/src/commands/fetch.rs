@@ -19,9 +19,9 @@ pub async fn take_in(ctx: &Ctx, header: ImportDiskHeader, file: &Path, from: &Fe
     let address = file.to_str().filter(|text| text.contains("://"));
     let begun = match address {
         Some(url) => fetch(ctx, header, url, from).await?,
-        None if from.sums.is_some() || from.ca.is_some() => {
+        None if from.sums.is_some() || from.ca.is_some() || from.signed_by.is_some() => {
             let refusal = Refusal::new(Reason::InvalidValue, file.display());
-            return Err(refusal.field("--sums, --ca").note("they are about what comes from an address").into());
+            return Err(refusal.field("--sums, --signed-by, --ca").note("they are about what comes from an address").into());
         }
         None => disk::import(ctx, header, disk::Origin::File(file)).await?,
     };
@@ -35,6 +35,10 @@ pub async fn take_in(ctx: &Ctx, header: ImportDiskHeader, file: &Path, from: &Fe
 }
 
 async fn fetch(ctx: &Ctx, header: ImportDiskHeader, url: &str, from: &FetchArgs) -> Result<skep_api::v1::Operation, Failure> {
+    if from.signed_by.is_some() && from.sums.is_none() && from.signature.is_none() {
+        let note = "what is signed is the list of --sums or, without one, the file itself, by the signature of --signature; neither is named";
+        return Err(Refusal::new(Reason::InvalidValue, "").field("--signed-by").note(note).into());
+    }
     let read = |path: &Option<PathBuf>, option| path.as_deref().map_or(Ok(Vec::new()), |path| read(path, option));
     let (certificates, keys) = (read(&from.ca, "--ca")?, read(&from.signed_by, "--signed-by")?);
     if from.signed_by.is_some() && keys.is_empty() {

@@ -125,7 +125,7 @@ pub async fn image(ctx: &Ctx, name: &str, from: &FetchArgs, group: Option<String
     Ok(Some(template.clone()))
 }
 
-/// How one of a template's images is fetched: held against its list, and that against its key.
+/// How one of a template's images is fetched: held against its list, and that or itself against its key.
 pub fn source(found: &Found, image: &Image, from: &FetchArgs) -> Result<FetchArgs, Failure> {
     let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let object = || format!("template {}", found.name);

@@ -35,9 +35,9 @@ pub struct FetchOrder {
     pub url: Text<MAX_URL>,
     /// A list of checksums (SHA-256 or SHA-512) in which its file's must be.
     pub sums: Option<Text<MAX_URL>>,
-    /// One of the keys must have signed that list.
+    /// One of the keys must have signed that list or, if there is none, what is fetched.
     pub signed: bool,
-    /// In a file of its own, which is there; none: in the list's.
+    /// In a file of its own, which is there; none: in the list's. Never none where what is fetched is signed itself.
     pub signature: Option<Text<MAX_URL>>,
 }
 

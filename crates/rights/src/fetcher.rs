@@ -54,7 +54,7 @@ pub static TABLE: Process = Process {
             most: Most::N(1),
             rights: &["READ", "SEEK"],
             ioctls: &[],
-            why: "who must have signed the list of checksums, from the broker; read and closed",
+            why: "who must have signed the list of checksums or the image, from the broker; read and closed",
         },
         Descriptor {
             name: "import",

@@ -1,8 +1,8 @@
 //! OpenPGP's keys (version 4): which of a file's may sign, and whether one of them has.
 
 use super::packet::{Bytes, Hash, Issuer, Signature, Value};
-use super::{KEY, SIGNATURE, Unusable, Wrong, days};
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use super::{KEY, SIGNATURE, Unusable, Wrong, days, rsa};
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, digest};
 use ring::signature::{ED25519, RsaPublicKeyComponents, UnparsedPublicKey};
 
 /// Kinds of signatures: over a file; over text, with line ends of CR and LF.
@@ -32,7 +32,7 @@ enum Public {
 
 /// A public key, whatever it is for.
 #[derive(Debug, Clone)]
-struct Key {
+pub(super) struct Key {
     /// What is summed up of it.
     framed: Vec<u8>,
     fingerprint: [u8; 20],
@@ -84,8 +84,7 @@ impl Key {
 
     /// Whether it has made this signature over these parts, one behind the other.
     fn made(&self, signature: &Signature<'_>, parts: &[&[u8]]) -> bool {
-        let length = u32::try_from(signature.itself.len()).unwrap_or(u32::MAX).to_be_bytes();
-        let message = [&parts.concat()[..], signature.itself, &[4, 0xff], &length].concat();
+        let message = [&parts.concat()[..], &signature.end()].concat();
         match (&self.public, signature.value) {
             (Public::Rsa(key), Value::Rsa(value)) => {
                 let Some(zeros) = key.n.len().checked_sub(value.len()) else { return false };
@@ -94,6 +93,19 @@ impl Key {
             }
             (Public::Edwards(point), Value::Edwards(value)) => {
                 let sum = digest(signature.hash.digest(), &message);
+                UnparsedPublicKey::new(&ED25519, point).verify(sum.as_ref(), &value).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it has made this signature over what was summed up, by the signature's hash.
+    pub(super) fn made_of(&self, signature: &Signature<'_>, mut sum: Context) -> bool {
+        sum.update(&signature.end());
+        let sum = sum.finish();
+        match (&self.public, signature.value) {
+            (Public::Rsa(key), Value::Rsa(value)) => rsa::verify(&key.n, &key.e, signature.hash, sum.as_ref(), value),
+            (Public::Edwards(point), Value::Edwards(value)) => {
                 UnparsedPublicKey::new(&ED25519, point).verify(sum.as_ref(), &value).is_ok()
             }
             _ => false,
@@ -253,11 +265,11 @@ fn answered(primary: &Key, key: &Key, binding: &Signature<'_>) -> bool {
     signature.kind == BY_SUBKEY && signature.hash != Hash::Sha1 && key.made(&signature, &[&primary.framed, &key.framed])
 }
 
-/// Holds `message` against the signatures in a file, not armoured: one that is good is enough.
+/// The content of each signature in a file, not armoured.
 ///
 /// # Errors
-/// None of these keys has signed it, or the file holds something else, too.
-pub fn check(signers: &[Signer], file: &[u8], kind: u8, message: &[u8], now: u64) -> Result<(), Wrong> {
+/// It holds something else, too.
+pub fn signatures(file: &[u8]) -> Result<Vec<&[u8]>, Wrong> {
     let form = |why| Wrong::Form(SIGNATURE, why);
     let (mut rest, mut bodies) = (Bytes(file), Vec::new());
     while !rest.0.is_empty() {
@@ -269,19 +281,44 @@ pub fn check(signers: &[Signer], file: &[u8], kind: u8, message: &[u8], now: u64
             _ => return Err(form("it holds something else")),
         }
     }
-    let mut why = None;
+    Ok(bodies)
+}
+
+/// Those signatures that are judged well, of which there is at least one.
+///
+/// # Errors
+/// There is none, and why.
+pub fn good<'b>(
+    bodies: impl IntoIterator<Item = &'b [u8]>, judge: impl Fn(&[u8]) -> Result<(), Wrong>,
+) -> Result<Vec<&'b [u8]>, Wrong> {
+    let (mut good, mut why) = (Vec::new(), None);
     for body in bodies {
-        match one(signers, body, kind, message, now) {
-            Ok(()) => return Ok(()),
+        match judge(body) {
+            Ok(()) => good.push(body),
             // What is wrong with a key that was given tells more than that others signed, too.
             Err(wrong) if matches!(why, None | Some(Wrong::OtherKey(_))) => why = Some(wrong),
             Err(_) => {}
         }
     }
-    Err(why.unwrap_or(form("it is empty")))
+    if good.is_empty() { Err(why.unwrap_or(Wrong::Form(SIGNATURE, "it is empty"))) } else { Ok(good) }
 }
 
-fn one(signers: &[Signer], body: &[u8], kind: u8, message: &[u8], now: u64) -> Result<(), Wrong> {
+/// Holds `message` against the signatures in a file, not armoured: one that is good is enough.
+///
+/// # Errors
+/// None of these keys has signed it, or the file holds something else, too.
+pub fn check(signers: &[Signer], file: &[u8], kind: u8, message: &[u8], now: u64) -> Result<(), Wrong> {
+    let judge = |signer: &Signer, signature: &Signature<'_>| signer.check(signature, now, |key| key.made(signature, &[message]));
+    good(signatures(file)?, |body| one(signers, body, kind, judge)).map(drop)
+}
+
+/// Asks of those that a signature says have made it whether one has.
+///
+/// # Errors
+/// None has, or it is not one of this kind, or none that counts whoever made it.
+pub(super) fn one(
+    signers: &[Signer], body: &[u8], kind: u8, judge: impl Fn(&Signer, &Signature<'_>) -> Result<(), Wrong>,
+) -> Result<(), Wrong> {
     let signature = Signature::parse(body)?;
     if signature.kind != kind {
         return Err(Wrong::Kind(signature.kind));
@@ -293,7 +330,7 @@ fn one(signers: &[Signer], body: &[u8], kind: u8, message: &[u8], now: u64) -> R
     let mut why = Wrong::OtherKey(issuer.to_string());
     // A file may hold a key twice.
     for signer in signers.iter().filter(|signer| issuer.is(&signer.key.fingerprint)) {
-        match signer.check(&signature, message, now) {
+        match judge(signer, &signature) {
             Ok(()) => return Ok(()),
             Err(wrong) => why = wrong,
         }
@@ -302,29 +339,47 @@ fn one(signers: &[Signer], body: &[u8], kind: u8, message: &[u8], now: u64) -> R
 }
 
 impl Signer {
-    fn check(&self, signature: &Signature<'_>, message: &[u8], now: u64) -> Result<(), Wrong> {
-        let name = || Issuer::Fingerprint(self.key.fingerprint).to_string();
-        let unusable = |why| Err(Wrong::Key(name(), why));
+    fn name(&self) -> String {
+        Issuer::Fingerprint(self.key.fingerprint).to_string()
+    }
+
+    /// What is to be said against it, if it made this signature (`made`), or against that.
+    pub(super) fn check(&self, signature: &Signature<'_>, now: u64, made: impl Fn(&Key) -> bool) -> Result<(), Wrong> {
+        self.usable(now)?;
+        if !made(&self.key) {
+            return Err(Wrong::Differs(self.name()));
+        }
+        self.in_time(signature, now)
+    }
+
+    /// The same, as long as nobody can say whether it made it.
+    pub(super) fn may(&self, signature: &Signature<'_>, now: u64) -> Result<(), Wrong> {
+        self.usable(now).and_then(|()| self.in_time(signature, now))
+    }
+
+    fn usable(&self, now: u64) -> Result<(), Wrong> {
+        let unusable = |why| Err(Wrong::Key(self.name(), why));
         if let Some(why) = &self.unusable {
             return unusable(why.clone());
         }
         if u64::from(self.key.created) > now {
             return unusable(Unusable::Early);
         }
-        if let Some(end) = self.ends.filter(|end| now >= *end) {
-            return unusable(Unusable::Expired(days(now - end)));
+        match self.ends.filter(|end| now >= *end) {
+            Some(end) => unusable(Unusable::Expired(days(now - end))),
+            None => Ok(()),
         }
-        if !self.key.made(signature, &[message]) {
-            return Err(Wrong::Differs(name()));
-        }
+    }
+
+    fn in_time(&self, signature: &Signature<'_>, now: u64) -> Result<(), Wrong> {
         if u64::from(signature.created) > now {
-            return Err(Wrong::Early(name()));
+            return Err(Wrong::Early(self.name()));
         }
         if signature.created < self.key.created {
-            return Err(Wrong::OlderThanKey(name()));
+            return Err(Wrong::OlderThanKey(self.name()));
         }
         match end(signature.created, signature.lasts).filter(|end| now >= *end) {
-            Some(end) => Err(Wrong::Expired(name(), days(now - end))),
+            Some(end) => Err(Wrong::Expired(self.name(), days(now - end))),
             None => Ok(()),
         }
     }

@@ -1,11 +1,14 @@
-//! Signatures of lists of checksums: whether one of the keys that came along has made them. OpenPGP (RSA, Ed25519) and signify(1). Pure;
-//! signatures and lists are a stranger's, keys those of whoever asked.
+//! Signatures of lists of checksums, and of images themselves: whether one of the keys that came along has made them. OpenPGP (RSA, Ed25519)
+//! and, for lists, signify(1). Pure; signatures, lists and images are a stranger's, keys those of whoever asked.
 
 mod armour;
 mod cert;
+mod coming;
 mod packet;
+mod rsa;
 pub mod signify;
 
+pub use coming::Coming;
 use std::borrow::Cow;
 
 const KEY: &str = "file of public keys";
@@ -41,6 +44,11 @@ pub enum Wrong {
     /// It has conditions.
     #[error("it depends on something that is not known here (subpacket {0})")]
     Critical(u8),
+    /// It is not over a sum.
+    #[error(
+        "it is signify's, over all bytes at once and not over a sum of them, which is not judged for an image; a list of checksums that signify signed is taken"
+    )]
+    AllAtOnce,
     /// The key's name is in it, but what was signed is something else.
     #[error("what came is not what key {0} has signed")]
     Differs(String),
@@ -112,6 +120,17 @@ impl Keys {
             return signify::detached(&self.signify, signature, list);
         }
         cert::check(&self.openpgp, &armour::signature(signature)?, cert::BINARY, list, now)
+    }
+
+    /// Picks from the signature of something that is yet to come, piece by piece, what may count for it.
+    ///
+    /// # Errors
+    /// None of the keys can have signed it, whatever it is; or it is signify's.
+    pub fn coming(&self, signature: &[u8], now: u64) -> Result<Coming<'_>, Wrong> {
+        if signify::is(signature) {
+            return Err(Wrong::AllAtOnce);
+        }
+        Coming::new(&self.openpgp, &armour::signature(signature)?, now)
     }
 
     /// What is signed of a list that carries its signature: text with OpenPGP's, or as `signify -S -e` makes it.

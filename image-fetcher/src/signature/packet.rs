@@ -246,6 +246,12 @@ impl<'a> Signature<'a> {
         Ok(found)
     }
 
+    /// What is summed up of it, behind what it is over.
+    pub fn end(&self) -> Vec<u8> {
+        let length = u32::try_from(self.itself.len()).unwrap_or(u32::MAX).to_be_bytes();
+        [self.itself, &[4, 0xff], &length].concat()
+    }
+
     /// Reads what is said along with it. `created`: it is what the key has signed; else anybody may have said it.
     fn subpackets(&mut self, area: &'a [u8], mut created: Option<&mut Option<u32>>) -> Result<(), Wrong> {
         let bad = || Wrong::Form(SIGNATURE, "what it says of itself is damaged");

@@ -74,14 +74,78 @@ fn nothing_beside_what_is_signed_is_taken() {
     assert!(keys.detached(&BY_RSA.repeat(17), LIST, MADE).is_err());
     assert_eq!(keys.detached(&BY_RSA.repeat(16), LIST, MADE), Ok(()));
     // One of a stranger before it hinders nobody.
-    let mut stranger = packets(BY_RSA);
-    let at = stranger[0].1.windows(8).rposition(|id| id == hex("49020498CFFCEE0D")).unwrap();
-    stranger[0].1[at] ^= 1;
-    assert_eq!(keys.detached(&[joined(&stranger), BY_RSA.to_vec()].concat(), LIST, MADE), Ok(()));
+    assert!(matches!(keys.detached(&strangers(), LIST, MADE), Err(Wrong::OtherKey(_))));
+    assert_eq!(keys.detached(&[strangers(), BY_RSA.to_vec()].concat(), LIST, MADE), Ok(()));
+}
+
+/// One by a key that nobody gave.
+fn strangers() -> Vec<u8> {
+    let mut packets = packets(BY_RSA);
+    let id = hex("49020498CFFCEE0D");
+    // At the end of its fingerprint, and by itself.
+    let body = &mut packets[0].1;
+    let found: Vec<_> = (0..body.len()).filter(|at| body[*at..].starts_with(&id)).collect();
+    assert_eq!(found.len(), 2);
+    found.into_iter().for_each(|at| body[at] ^= 1);
+    joined(&packets)
 }
 
 fn hex(text: &str) -> Vec<u8> {
     text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+/// What is said of something that comes piece by piece.
+fn comes(keys: &Keys, signature: &[u8], pieces: &[&[u8]]) -> Result<(), Wrong> {
+    let mut coming = keys.coming(signature, MADE)?;
+    pieces.iter().for_each(|piece| coming.update(piece));
+    coming.finish(MADE)
+}
+
+#[test]
+fn what_comes_piece_by_piece_is_judged_when_all_of_it_has_come() {
+    let keys = keys();
+    let (first, rest) = LIST.split_at(7);
+    let last = LIST.len() - 1;
+    for signature in [BY_RSA, BY_ED] {
+        for pieces in [&[LIST][..], &[first, rest], &[b"", first, b"", rest, b""]] {
+            assert_eq!(comes(&keys, signature, pieces), Ok(()));
+        }
+        assert_eq!(comes(&keys, signature, &LIST.chunks(1).collect::<Vec<_>>()), Ok(()));
+        // Cut off, longer, out of order, twice the same after a break, something else, nothing.
+        let others = [&[first, &rest[..last - 7]][..], &[LIST, b"\n"], &[rest, first], &[first, first, rest], &[&KEYS[..9]], &[]];
+        for pieces in others {
+            assert!(matches!(comes(&keys, signature, pieces), Err(Wrong::Differs(_))), "{pieces:?}");
+        }
+    }
+}
+
+#[test]
+fn what_counts_for_nothing_that_may_come_is_refused_before_it_does() {
+    let keys = keys();
+    let before = |signature: &[u8], now| keys.coming(signature, now).map(drop);
+    let stranger = strangers();
+    assert!(matches!(before(&stranger, MADE), Err(Wrong::OtherKey(_))));
+    assert!(matches!(before(BY_RSA, MADE - 1), Err(Wrong::Key(_, Unusable::Early))));
+    assert_eq!(before(&armour::signed(SIGNED).unwrap().signature, MADE), Err(Wrong::Kind(1)));
+    assert_eq!(before(OTHER, MADE), Err(Wrong::AllAtOnce));
+    for file in [&[][..], SIGNED, LIST, &BY_RSA[..BY_RSA.len() - 1], &[BY_RSA, b"x"].concat(), &BY_RSA.repeat(17)] {
+        assert!(matches!(before(file, MADE), Err(Wrong::Form(..))), "{}", String::from_utf8_lossy(file));
+    }
+    for (at, to) in [(2, 17), (3, 1), (3, 2), (3, 11)] {
+        let mut other = packets(BY_RSA);
+        other[0].1[at] = to;
+        assert!(matches!(before(&joined(&other), MADE), Err(Wrong::Method(_))), "{at}: {to}");
+    }
+    // One that may count is enough: of a stranger's and two of keys that were given, of which one is of something else.
+    let mut damaged = packets(BY_RSA);
+    *damaged[0].1.last_mut().unwrap() ^= 1;
+    let (damaged, by_ed) = (joined(&damaged), armour::signature(BY_ED).unwrap());
+    for order in [[&stranger, &damaged, &by_ed], [&by_ed, &damaged, &stranger]] {
+        assert_eq!(comes(&keys, &order.map(Vec::as_slice).concat(), &[LIST]), Ok(()));
+    }
+    for order in [[&stranger, &damaged], [&damaged, &stranger]] {
+        assert!(matches!(comes(&keys, &order.map(Vec::as_slice).concat(), &[LIST]), Err(Wrong::Differs(_))));
+    }
 }
 
 #[test]
@@ -180,6 +244,20 @@ fn conditions_that_are_not_known_are_refused() {
 }
 
 proptest! {
+    // Of RSA each takes a while, as it is slow and plain.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_comes_piece_by_piece_is_taken_as_what_is_there_is(of: bool, at: Index, bit in 0u8..8, changed: bool) {
+        let (keys, mut file) = (keys(), if of { BY_RSA.to_vec() } else { armour::signature(BY_ED).unwrap() });
+        let at = at.index(file.len());
+        file[at] ^= u8::from(changed) << bit;
+        // RSA is ring's for the one, and our own for the other.
+        prop_assert_eq!(comes(&keys, &file, &[LIST]).is_ok(), keys.detached(&file, LIST, MADE).is_ok());
+    }
+}
+
+proptest! {
     #[test]
     fn no_changed_bit_is_taken(of: bool, at: Index, bit in 0u8..8) {
         let (keys, original) = (keys(), if of { BY_RSA.to_vec() } else { armour::signature(BY_ED).unwrap() });
@@ -199,8 +277,9 @@ proptest! {
         let mut all = packets(&armour::keys(KEYS).unwrap());
         let at = at.index(all[0].1.len());
         all[0].1[at] ^= 1 << bit;
-        let taken = Keys::parse(&joined(&all), MADE).and_then(|keys| keys.detached(BY_RSA, LIST, MADE));
-        prop_assert!(taken.is_err());
+        let keys = Keys::parse(&joined(&all), MADE);
+        prop_assert!(keys.clone().and_then(|keys| keys.detached(BY_RSA, LIST, MADE)).is_err());
+        prop_assert!(keys.and_then(|keys| comes(&keys, BY_RSA, &[LIST])).is_err());
     }
 
     #[test]
@@ -209,6 +288,7 @@ proptest! {
         for file in [file.clone(), joined(&[(tag, file)])] {
             let _ = keys.detached(&file, LIST, MADE);
             let _ = keys.inline(&file, MADE);
+            let _ = comes(&keys, &file, &[LIST]);
             let _ = Keys::parse(&file, MADE);
         }
     }

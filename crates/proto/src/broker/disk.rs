@@ -90,9 +90,9 @@ pub struct DiskFetch {
     pub url: Text<{ crate::fetch::MAX_URL }>,
     /// A list of checksums in which its file's must be.
     pub sums: Option<Text<{ crate::fetch::MAX_URL }>>,
-    /// One of the keys that come along must have signed that list.
+    /// One of the keys that come along must have signed that list or, if there is none, what is fetched.
     pub signed: bool,
-    /// In a file of its own, which is there; none: in the list's.
+    /// In a file of its own, which is there; none: in the list's. Never none where what is fetched is signed itself.
     pub signature: Option<Text<{ crate::fetch::MAX_URL }>>,
 }
 
