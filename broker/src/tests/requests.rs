@@ -193,10 +193,8 @@ fn a_machine_starts_stops_and_leaves_nothing() {
         assert_eq!((view.state, view.started_ns > 0, view.pending), (MachineState::Running, true, vec![]));
         let calls = suite.world.lock().calls.clone();
         let mut start: Vec<_> = calls.into_iter().filter(|c| !c.starts_with("List") && !c.starts_with("Create")).collect();
-        // The log of a line is opened while the cell is made, and the runner is watched while the console-proxy starts.
-        for beside in [5..7, 8..10] {
-            start.get_mut(beside).expect("as many calls").sort();
-        }
+        // A line's log is opened while the cell is made, and the runner is watched while the console-proxy starts.
+        [5..7, 8..10].into_iter().for_each(|beside| start.get_mut(beside).expect("as many calls").sort());
         let order = [
             "WhoseOrder",
             "Facilities",
