@@ -165,17 +165,15 @@ fn limits(root: bool) -> Check {
     Check::new(name, state, if found.is_empty() { "none".to_owned() } else { found.join(", ") }, mend)
 }
 
-/// Whether KVM truly works, only a boot shows: the suite's own probe, `skep host show`.
+/// Whether KVM truly works, only a boot shows, and the suite makes none yet.
 fn acceleration() -> Check {
     let there = Path::new("/dev/kvm").exists();
-    let detail =
-        if there { "/dev/kvm is there; a boot probe decides whether it works" } else { "no /dev/kvm: emulation in software" };
-    Check::new(
-        "acceleration",
-        if there { Found::Ok } else { Found::Weaker },
-        detail,
-        "enable virtualisation in the host's firmware",
-    )
+    let detail = if there {
+        "/dev/kvm is there and not used: this version emulates in software"
+    } else {
+        "no /dev/kvm: emulation in software"
+    };
+    Check::new("acceleration", Found::Weaker, detail, "KVM is not used by this version")
 }
 
 #[cfg(test)]

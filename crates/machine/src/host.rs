@@ -271,7 +271,12 @@ impl HostCapabilities {
         }
         match self.resolve(spec.acceleration) {
             Acceleration::Tcg => need(self.tcg, "acceleration", "tcg", &format!("{name} does not emulate; use auto"))?,
-            _ => need(self.kvm, "acceleration", "kvm", "a boot probe has shown that it does not work here; use auto or tcg")?,
+            _ => need(
+                self.kvm,
+                "acceleration",
+                "kvm",
+                "KVM is used only where a boot has shown that it works, and this version makes no such boot yet; use auto or tcg",
+            )?,
         }
         for disk in &spec.disks {
             let field = format!("disks[{}].format", disk.slot);

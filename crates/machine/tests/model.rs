@@ -58,7 +58,7 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
         (|s| s.boot = Boot::Loader, "boot asks for bhyveload: QEMU has no such loader; use UEFI"),
         (
             |s| s.acceleration = Acceleration::Kvm,
-            "acceleration asks for kvm: a boot probe has shown that it does not work here; use auto or tcg",
+            "acceleration asks for kvm: KVM is used only where a boot has shown that it works, and this version makes no such boot yet; use auto or tcg",
         ),
         (
             |s| s.limits.tasks = Some(64),

@@ -66,7 +66,7 @@ pub struct DiskDraft {
 /// Hardware acceleration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Acceleration {
-    /// Whatever a boot probe found to work here.
+    /// Software emulation: KVM would take a boot that shows that it works here, which nothing makes yet.
     Auto,
     /// Emulation in software.
     Tcg,
