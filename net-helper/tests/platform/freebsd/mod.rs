@@ -3,7 +3,6 @@
 mod netgraph;
 mod rights;
 mod sandboxed;
-mod wireguard;
 
 use crate::acts::{Net7, bridge, tap};
 use crate::support::{Network, any_socket, ask, instance, open};
