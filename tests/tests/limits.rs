@@ -53,7 +53,7 @@ fn limits_go_from_the_command_to_the_kernel() -> Result<()> {
         ("cpus-allowed", "1023", "CPU 1023 is none of"),
         ("write-iops", "100", "version 2 of control groups"),
     ];
-    // What the host can do is seen in a guest of its own (vm-runner's tests of limits), and below.
+    // What the host can do is seen in a guest of its own (vm-runner's tests of limits).
     let needed = [("write-iops", "rates"), ("priority", "raise"), ("wired", "wired"), ("protect", "protect")];
     let offered = |option: &str| needed.iter().any(|(of, limit)| *of == option && can(limit));
     for (option, value, reason) in cases.into_iter().filter(|(option, ..)| !offered(option)) {

@@ -201,12 +201,15 @@ fn a_cell_keeps_to_its_cpus_and_yields_to_others() {
         assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::InvalidValue, field), "{refusal}");
     }
     let state = spawner.ask(Facilities {}, []).unwrap();
+    // Before others: where it lacks the privilege for that, nothing is left of the attempt.
+    let raised = Machine { limits: Limits { priority: -5, ..Limits::default() }, slot: 4, ..Machine::new("") };
+    let raised = raised.make(&mut spawner);
     if state.limits.iter().any(|limit| limit.as_str() == "raise") {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", raised.unwrap().runner)).unwrap();
+        assert_eq!(stat.rsplit_once(") ").unwrap().1.split(' ').nth(16), Some("-5"));
         return;
     }
-    // Before others: for that it lacks the privilege, and nothing is left of the attempt.
-    let raised = Machine { limits: Limits { priority: -5, ..Limits::default() }, slot: 4, ..Machine::new("") };
-    let refusal = raised.make(&mut spawner).unwrap_err();
+    let refusal = raised.unwrap_err();
     assert!(refusal.note.as_str().contains("set the priority"), "{refusal}");
     assert!(spawner.ask(ListCells { after: None }, []).unwrap().cells.iter().all(|cell| cell.machine == machine.id));
 }

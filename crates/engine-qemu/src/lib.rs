@@ -97,11 +97,6 @@ pub fn waits(config: &str) -> bool {
     notes(config).any(|line| line == WAIT)
 }
 
-/// Whether all memory stays in RAM: whoever starts QEMU lets it lock that much.
-pub fn wired(config: &str) -> bool {
-    notes(config).any(|line| line == WIRED)
-}
-
 /// Virtual CPUs that are kept to one of the host's each: whoever starts QEMU does that, for QEMU does not.
 pub fn pins(config: &str) -> BTreeMap<u16, u16> {
     let pin = |line: &str| {
@@ -131,7 +126,7 @@ pub fn argv(uuid: Uuid, config: &str) -> Vec<String> {
     // With a path in it QEMU would read another file.
     let plain = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     let keyboard = layout.filter(plain).map(|name| ["-k".to_owned(), name.to_owned()]);
-    let wired = wired(config).then(|| ["-overcommit".to_owned(), "mem-lock=on".to_owned()]);
+    let wired = noted(WIRED).then(|| ["-overcommit".to_owned(), "mem-lock=on".to_owned()]);
     let more = keyboard.into_iter().flatten().chain(wired.into_iter().flatten());
     ARGV.iter().map(|&arg| arg.to_owned()).chain(own).chain(more).collect()
 }

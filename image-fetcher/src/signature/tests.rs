@@ -252,7 +252,7 @@ proptest! {
         let (keys, mut file) = (keys(), if of { BY_RSA.to_vec() } else { armour::signature(BY_ED).unwrap() });
         let at = at.index(file.len());
         file[at] ^= u8::from(changed) << bit;
-        // RSA is ring's for the one, and our own for the other.
+        // RSA is ring's for the one, and of `signature/rsa.rs` for the other.
         prop_assert_eq!(comes(&keys, &file, &[LIST]).is_ok(), keys.detached(&file, LIST, MADE).is_ok());
     }
 }

@@ -31,6 +31,12 @@ const LOADER: &str = "/boot/loader.efi";
 /// A file of the host that no service has open.
 pub const FOREIGN: &str = "/etc/shells";
 
+/// CPUs that vmm(4) gives a machine; none: it does not say (before 14), and gives 16.
+pub fn most_cpus() -> Option<u32> {
+    let asked = std::process::Command::new("sysctl").args(["-n", "hw.vmm.maxcpu"]).output().ok()?;
+    String::from_utf8(asked.stdout).ok()?.trim().parse().ok()
+}
+
 /// Prints `N in M cores`: how many CPUs the guest has.
 pub const COUNT_CPUS: &str = "echo $(sysctl -n kern.smp.cpus) in $(sysctl -n kern.smp.cores) cores";
 /// Prints `at N M… here`: places on the guest's PCI bus, of those for disks and NICs, where something is.

@@ -18,6 +18,11 @@ pub const POWER_OFF: &str = "poweroff -f";
 pub const POWERED_OFF: &str = "reboot: Power down";
 /// Prints `mem-N-`, where N is the guest's memory in units of 16 MiB: its kernel keeps some for itself.
 pub const MEMORY: &str = "echo mem-$(( ($(grep MemTotal /proc/meminfo | tr -dc 0-9) + 46000) / 16384 ))-";
+/// CPUs that the hypervisor gives a machine; none: more than any test asks for.
+pub fn most_cpus() -> Option<u32> {
+    None
+}
+
 /// Prints `N in M cores`: how many CPUs the guest has.
 pub const COUNT_CPUS: &str = "echo $(grep -c ^processor /proc/cpuinfo) in $(cat /sys/devices/system/cpu/cpu*/topology/core_cpus_list | sort -u | grep -c .) cores";
 /// Prints `at N M… here`: places on the guest's PCI bus, of those for disks and NICs, where something is.

@@ -52,9 +52,9 @@ fn without<T>(capability: Capability, act: impl FnOnce() -> io::Result<T>) -> io
 /// wrote last, so the one that stays is written without it.
 pub fn allow_oom_score(least: i16) -> io::Result<()> {
     const FILE: &str = "/proc/self/oom_score_adj";
-    let own = std::fs::read_to_string(FILE)?;
-    std::fs::write(FILE, least.to_string())?;
-    without(Capability::CAP_SYS_RESOURCE, || std::fs::write(FILE, own.trim()))
+    let own: i16 = std::fs::read_to_string(FILE)?.trim().parse().map_err(io::Error::other)?;
+    std::fs::write(FILE, least.min(own).to_string())?;
+    without(Capability::CAP_SYS_RESOURCE, || std::fs::write(FILE, own.to_string()))
 }
 
 /// Empties the bounding set of a process that becomes another program, which will not have the capability for that any more.
