@@ -37,12 +37,12 @@ pub async fn take_in(ctx: &Ctx, header: ImportDiskHeader, file: &Path, from: &Fe
 async fn fetch(ctx: &Ctx, header: ImportDiskHeader, url: &str, from: &FetchArgs) -> Result<skep_api::v1::Operation, Failure> {
     if from.signed_by.is_some() && from.sums.is_none() && from.signature.is_none() {
         let note = "what is signed is the list of --sums or, without one, the file itself, by the signature of --signature; neither is named";
-        return Err(Refusal::new(Reason::InvalidValue, "").field("--signed-by").note(note).into());
+        return Err(Refusal::new(Reason::InvalidValue, url).field("--signed-by").note(note).into());
     }
     let read = |path: &Option<PathBuf>, option| path.as_deref().map_or(Ok(Vec::new()), |path| read(path, option));
     let (certificates, keys) = (read(&from.ca, "--ca")?, read(&from.signed_by, "--signed-by")?);
     if from.signed_by.is_some() && keys.is_empty() {
-        return Err(Refusal::new(Reason::InvalidValue, "").field("--signed-by").note("the file is empty").into());
+        return Err(Refusal::new(Reason::InvalidValue, url).field("--signed-by").note("the file is empty").into());
     }
     let request = FetchDiskRequest {
         header: Some(header),
