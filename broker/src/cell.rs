@@ -85,20 +85,16 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
     if found.hypervisor.as_str().is_empty() {
         return Err(Refusal::new(Reason::HypervisorMissing, &object));
     }
-    let mut host = platform::capabilities(u32::try_from(broker.facts.memory >> 20).unwrap_or(u32::MAX));
-    host.uefi = found.uefi;
-    host.shares &= found.can_share;
-    host.limits.extend(found.limits.iter().filter_map(|name| skep_machine::Limit::named(name.as_str())));
     let mut model = spec.model(machine.id)?;
     model.firmware_order = spec.own_order;
     disk_servers::hide(&mut model);
-    if spec.boot == Boot::Uefi && !host.uefi {
+    if spec.boot == Boot::Uefi && !found.uefi {
         return Err(Refusal::new(Reason::FirmwareMissing, &object));
     }
     if spec.boot == Boot::Loader && spec.disks.is_empty() {
         return Err(refused(Reason::InvalidValue, "its loader needs a disk to read the kernel from".to_owned()).field("disks"));
     }
-    host.check(&model).map_err(|e| refused(Reason::Unsupported, e.to_string()).field(&e.field))?;
+    let host = broker.can_run(who, &object, &model).await?;
     model.acceleration = host.resolve(model.acceleration);
     let text = platform::configure(&model, broker.instance, &broker.facts).map_err(|e| refused(Reason::Unsupported, e))?;
     let write = || {

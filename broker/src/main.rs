@@ -2,6 +2,7 @@
 //! One thread, no right of its own but its database.
 #![forbid(unsafe_code)]
 
+mod abilities;
 mod actor;
 mod broker;
 mod cell;

@@ -99,3 +99,27 @@ fn a_guest_has_the_cpus_that_were_said_arranged_as_was_said() -> Result<()> {
     ensure!(shown["cpus"] == 2 && shown["topology"].is_null(), "{shown}");
     suite.finish()
 }
+
+#[test]
+fn more_cpus_than_a_machine_of_this_host_can_have_are_refused_when_they_are_set() -> Result<()> {
+    if !is_root()
+        && let Some(why) = platform::ORDINARY_USER
+    {
+        skip!("{why}");
+    }
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    let host = suite.json(&["host", "show"])?;
+    let most = host[0]["machine_cpus"].as_u64().context("no number")?;
+    if let Some(said) = platform::most_cpus() {
+        ensure!(most == u64::from(said), "{most}, and the kernel says {said}");
+    }
+    suite.ok(&["vm", "create", "m", "--cpus", &most.min(64).to_string()])?;
+    let (_, message) = suite.fails(&["vm", "set", "m", "--cpus", &(most + 1).to_string()])?;
+    let limit = if most < 64 { format!("gives a machine at most {most}: ") } else { "1 to 64".to_owned() };
+    ensure!(message.contains("cpus") && message.contains(&limit), "{message}");
+    let (width, height) = host[0]["machine_screen"].as_str().and_then(|size| size.split_once('x')).context("no size")?;
+    suite.ok(&["vm", "set", "m", "--screen-size", &format!("{width}x{height}")])?;
+    let (_, message) = suite.fails(&["vm", "set", "m", "--screen-size", &format!("{}x{height}", width.parse::<u32>()? + 1)])?;
+    ensure!(message.contains("screen"), "{message}");
+    suite.finish()
+}

@@ -162,6 +162,12 @@ fn facilities_are_told() {
     let counted = ["memory", "cpu", "tasks"].iter().all(|name| state.limits.iter().any(|l| l.as_str() == *name));
     assert_eq!(state.weaker.is_empty(), is_root() && counted, "{state:?}");
     assert!(state.limits.iter().all(|name| skep_machine::Limit::named(name.as_str()).is_some()), "{state:?}");
+    // Only FreeBSD's kernel says it.
+    assert!(state.cpus.is_none_or(|most| most > 0), "{state:?}");
+    assert!(state.keyboards.iter().any(|name| ["en-us", "default"].contains(&name.as_str())), "{state:?}");
+    assert!(
+        state.lacks.iter().all(|(name, why)| skep_machine::Ability::named(name.as_str()).is_some() && why.as_str().len() > 9)
+    );
 }
 
 /// A field of `/proc/PID/status`, of each thread of a process.

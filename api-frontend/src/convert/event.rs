@@ -98,6 +98,9 @@ pub fn host_info(view: HostView) -> v1::HostInfo {
         uplinks: view.uplinks.iter().map(interface).collect(),
         wireguard_key: view.wireguard_key.map(|key| key.to_string()).unwrap_or_default(),
         sound_devices: view.sound.iter().map(sound_device).collect(),
+        machine_cpus: view.machine_cpus.into(),
+        screen_width: view.screen.map_or(0, |(width, _)| width.into()),
+        screen_height: view.screen.map_or(0, |(_, height)| height.into()),
         // The frontend's own.
         certificate: String::new(),
     }

@@ -31,15 +31,19 @@ impl RunDir {
     }
 }
 
+fn release(facts: &Facts) -> Option<BhyveRelease> {
+    let major = facts.system.strip_prefix("FreeBSD ").and_then(|release| release.split('.').next());
+    match major.and_then(|text| text.parse::<u32>().ok())? {
+        13 => Some(BhyveRelease::V13),
+        14 => Some(BhyveRelease::V14),
+        15.. => Some(BhyveRelease::V15),
+        _ => None,
+    }
+}
+
 /// The hypervisor's configuration file. The vmm instance is named by skep's instance and the machine's id, as far as 32 characters go.
 pub fn configure(spec: &MachineSpec, instance: InstanceId, facts: &Facts) -> Result<String, String> {
-    let major = facts.system.strip_prefix("FreeBSD ").and_then(|release| release.split('.').next());
-    let release = match major.and_then(|text| text.parse::<u32>().ok()) {
-        Some(13) => BhyveRelease::V13,
-        Some(14) => BhyveRelease::V14,
-        Some(15..) => BhyveRelease::V15,
-        _ => return Err(format!("{}: FreeBSD 13.2 or later is needed", facts.system)),
-    };
+    let release = release(facts).ok_or_else(|| format!("{}: FreeBSD 13.2 or later is needed", facts.system))?;
     let machine: String = format!("{:032x}", spec.uuid.as_u128()).chars().take(26).collect();
     let mut names = Names::standard(&format!("sk{instance}{machine}"));
     if release < BhyveRelease::V15 {
@@ -61,6 +65,14 @@ pub const LAYERS: bool = false;
 
 /// Whether QCOW2 disks are served to it by processes of their own.
 pub const SERVES: bool = true;
+
+/// Why a machine has no more CPUs than vmm(4) said.
+pub const CPUS_WHY: &str = "it is hw.vmm.maxcpu, which loader.conf sets, and which is the number of the host's CPUs otherwise";
+
+/// The largest screen of this release's bhyve.
+pub fn screen(facts: &Facts) -> Option<(u16, u16)> {
+    release(facts).map(skep_engine_bhyve::largest_screen)
+}
 
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {

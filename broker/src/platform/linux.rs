@@ -49,6 +49,14 @@ pub const LAYERS: bool = true;
 /// Whether QCOW2 disks are served to it by processes of their own.
 pub const SERVES: bool = false;
 
+/// Why a machine has no more CPUs than the host's kernel said, which is asked elsewhere only.
+pub const CPUS_WHY: &str = "as its kernel says";
+
+/// The largest screen of this host's hypervisor, where releases differ.
+pub fn screen(_facts: &Facts) -> Option<(u16, u16)> {
+    None
+}
+
 /// What the hypervisor can do, before the cell is asked.
 pub fn capabilities(memory_mib: u32) -> HostCapabilities {
     HostCapabilities::qemu(memory_mib)

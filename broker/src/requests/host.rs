@@ -33,9 +33,11 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         Err(refusal) => (None, Some(Text::lossy(&format!("wireguard: {}", said(&refusal))))),
     };
     let uplink = |i: Interface| Uplink { name: i.name, up: i.up, mtu: i.mtu, bridge: i.bridge };
-    // Beside what the cell enforces: what the hypervisor does itself.
-    let host = crate::platform::capabilities(0);
-    let own = host.limits.iter().map(|limit| Text::lossy(limit.name()));
+    let host = match broker.host_now(who).await {
+        Some(host) => host,
+        None => crate::platform::capabilities(0),
+    };
+    let limits = host.limits.iter().map(|limit| Text::lossy(limit.name()));
     Ok(HostView {
         version: Text::lossy(env!("CARGO_PKG_VERSION")),
         instance: broker.instance.into(),
@@ -46,7 +48,7 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         memory: broker.facts.memory,
         space: space.as_ref().map_or((0, 0), |s| (s.total, s.free)),
         reflink: space.is_some_and(|s| s.reflink),
-        limits: cell.as_ref().map(|c| c.limits.iter().cloned().chain(own).collect()).unwrap_or_default(),
+        limits: if cell.is_some() { limits.collect() } else { Vec::new() },
         weaker: cell.as_ref().map(|c| c.weaker.clone()).unwrap_or_default(),
         uplinks: uplinks.into_iter().take(UPLINKS).map(uplink).collect(),
         sound: cell.as_ref().map(|c| c.sound.clone()).unwrap_or_default(),
@@ -59,10 +61,12 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
         inabilities: Ability::ALL
             .iter()
             .filter(|ability| !host.abilities.contains(ability))
-            .map(|ability| Text::lossy(&format!("{}: {}", ability.name(), ability.why(host.hypervisor))))
+            .map(|ability| Text::lossy(&format!("{}: {}", ability.name(), host.why(*ability))))
             .chain(no_wireguard)
             .collect(),
         keyboards: host.keyboards.iter().map(|name| Text::lossy(name)).collect(),
+        machine_cpus: host.cpus,
+        screen: host.screen,
         helpers: helpers.iter().filter(|(_, up)| *up).map(|(name, _)| Text::lossy(name)).collect(),
     })
 }

@@ -1,6 +1,7 @@
 //! Machines: definitions, and asking their actors.
 
 use super::{Cx, at_rest, find_disk, find_machine, group, taken};
+use crate::abilities::fits;
 use crate::actor::Msg;
 use crate::db::disks::{Disks, Stage};
 use crate::db::machines::{MachineRow, Machines, Which};
@@ -112,6 +113,7 @@ pub async fn create(cx: &Cx, c: MachineCreate) -> Result<MachineView, Refusal> {
     if let Some(id) = cx.before(|machine| MachineGet { machine }.into())? {
         return show(cx, id);
     }
+    let host = cx.broker.host_now(&cx.who).await;
     let id = cx.broker.change(&cx.who, |change| {
         free_name(change, &c.name)?;
         let mut machine = MachineRow::new(c.name);
@@ -120,6 +122,7 @@ pub async fn create(cx: &Cx, c: MachineCreate) -> Result<MachineView, Refusal> {
         machine.upkeep = upkeep::edited(machine.upkeep, &c.settings.upkeep, machine.name.as_str())?;
         machine.spec.edit(&c.settings, |name| find_disk(change, name))?;
         machine.spec.check(machine.id, machine.name.as_str())?;
+        fits(host.as_ref(), &format!("machine {}", machine.name), machine.id, None, &machine.spec)?;
         cx.broker.within_quota(change, machine.group, || Ok(change.add_machine(&machine)?))?;
         change.event("machine", machine.id, &machine.name, "created", "")?;
         change.made(machine.id)?;
@@ -145,6 +148,7 @@ pub async fn list(cx: &Cx, c: MachineList) -> Result<MachinePage, Refusal> {
 /// `MachineSet`.
 pub async fn set(cx: &Cx, c: MachineSet) -> Result<MachineEdited, Refusal> {
     let Cx { broker, who, .. } = cx;
+    let host = broker.host_now(who).await;
     let (machine, changes) = broker.change(who, |change| {
         let old = find_machine(change, c.machine.as_str())?;
         if c.revision != 0 && c.revision != old.revision {
@@ -156,6 +160,7 @@ pub async fn set(cx: &Cx, c: MachineSet) -> Result<MachineEdited, Refusal> {
         new.upkeep = upkeep::edited(new.upkeep, &c.settings.upkeep, new.name.as_str())?;
         new.spec.edit(&c.settings, |name| find_disk(change, name))?;
         new.spec.check(new.id, new.name.as_str())?;
+        fits(host.as_ref(), &format!("machine {}", new.name), new.id, Some(&old.spec), &new.spec)?;
         let mut changes = old.spec.changes(&new.spec, old.id)?;
         if new.description != old.description {
             changes.push((Text::lossy("description"), skep_proto::broker::Applies::Now));

@@ -1,6 +1,7 @@
 //! The broker over real sockets, with helpers that remember instead of acting: for faults and for hostile frontends. What the suite
 //! really does is tested end to end, with the real helpers.
 
+mod abilities;
 mod access;
 mod changes;
 mod db;

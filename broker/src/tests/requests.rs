@@ -196,8 +196,8 @@ fn a_machine_starts_stops_and_leaves_nothing() {
         // A line's log is opened while the cell is made, and the runner is watched while the console-proxy starts.
         [5..7, 8..10].into_iter().for_each(|beside| start.get_mut(beside).expect("as many calls").sort());
         let order = [
-            "WhoseOrder",
             "Facilities",
+            "WhoseOrder",
             "OpenVars",
             "OpenDisk",
             "OpenLogWriter",

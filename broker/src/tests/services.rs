@@ -404,6 +404,9 @@ impl Service<Cell> for FakeSpawner {
             }),
             CellRequest::CellUsage(c) => act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None }, []))),
             CellRequest::Facilities(c) => act!(ask, c, fate, |_, _| {
+                let state = world.lock();
+                let (cpus, lacks) = (state.most_cpus, state.lacks.clone());
+                drop(state);
                 let (hypervisor, limits) = (Text::lossy("QEMU of the tests"), ["cpu", "tasks", "cpus"].map(Text::lossy).to_vec());
                 Ok((
                     FacilitiesState {
@@ -415,6 +418,12 @@ impl Service<Cell> for FakeSpawner {
                         shares: vec![],
                         can_share: true,
                         sound: vec![],
+                        cpus,
+                        keyboards: skep_machine::layouts(crate::platform::HYPERVISOR)
+                            .iter()
+                            .map(|name| Text::lossy(name))
+                            .collect(),
+                        lacks,
                     },
                     [],
                 ))

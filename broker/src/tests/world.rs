@@ -47,6 +47,10 @@ pub struct State {
     /// Of variables, in their order; and whether the last one set a boot order.
     pub edits: Vec<skep_proto::storage::VarEdit>,
     pub own_order: bool,
+    /// CPUs that the host's kernel gives a machine.
+    pub most_cpus: Option<u16>,
+    /// What the spawner says that the host lacks.
+    pub lacks: Vec<(skep_proto::Text<32>, skep_proto::Text<200>)>,
     pub bridges: BTreeSet<u16>,
     /// By the numbers of their switches.
     pub tunnels: BTreeMap<u16, skep_proto::tunnel::Tunnel>,

@@ -31,6 +31,8 @@ fn view(host: &v1::HostInfo) -> Value {
         "hypervisor": host.hypervisor,
         "uefi": host.uefi,
         "cpus": host.cpus,
+        "machine_cpus": host.machine_cpus,
+        "machine_screen": format!("{}x{}", host.screen_width, host.screen_height),
         "memory": host.memory_bytes,
         "space": host.space_bytes,
         "space_free": host.space_free_bytes,

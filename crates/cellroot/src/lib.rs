@@ -12,7 +12,7 @@ mod elf;
 mod manifest;
 mod platform;
 
-pub use platform::{HYPERVISOR, UEFI};
+pub use platform::{HYPERVISOR, LAYOUTS, UEFI};
 
 use nix::fcntl::{Flock, FlockArg};
 use std::io;

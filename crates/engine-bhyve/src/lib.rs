@@ -14,7 +14,7 @@ mod names;
 
 pub use ended::ended;
 pub use keys::{Key, Pci, Unwritable};
-pub use machine::{Error, argv, boot_path, configure};
+pub use machine::{Error, argv, boot_path, configure, largest_screen};
 pub use names::{Names, ScreenAddress};
 pub use skep_machine::{Ended, Exit};
 

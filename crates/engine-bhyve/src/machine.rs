@@ -360,9 +360,17 @@ impl Names {
     }
 }
 
-/// Before 15 a screen has at most 1920 by 1200 pixels.
+/// Width and height of the largest screen, in pixels (usr.sbin/bhyve/pci_fbuf.c: COLS_MAX, ROWS_MAX).
+pub const fn largest_screen(release: BhyveRelease) -> (u16, u16) {
+    match release {
+        BhyveRelease::V13 | BhyveRelease::V14 => (1920, 1200),
+        BhyveRelease::V15 => (3840, 2160),
+    }
+}
+
 fn narrow(screen: &Screen, release: BhyveRelease) -> Result<(), Error> {
-    if release >= BhyveRelease::V15 || (screen.width <= 1920 && screen.height <= 1200) {
+    let (width, height) = largest_screen(release);
+    if screen.width <= width && screen.height <= height {
         Ok(())
     } else {
         Err(Error::Unsupported("a screen larger than 1920x1200 before FreeBSD 15"))

@@ -1,7 +1,7 @@
 //! What one hypervisor can do and another cannot, beside the limits of a cell.
 
 use crate::place::Device;
-use crate::{Boot, BusKind, Gdb, HostBridge, Hypervisor, MachineSpec};
+use crate::{Boot, BusKind, Clock, Gdb, HostBridge, Hypervisor, MachineSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -50,11 +50,15 @@ pub enum Ability {
     SwitchVale,
     /// Have disks of iSCSI targets.
     IscsiDisks,
+    /// Have its clock at the host's local time.
+    LocalTime,
+    /// Have a TPM.
+    Tpm,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -76,6 +80,8 @@ impl Ability {
         Self::SwitchIpv6,
         Self::SwitchVale,
         Self::IscsiDisks,
+        Self::LocalTime,
+        Self::Tpm,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -102,7 +108,14 @@ impl Ability {
             Self::SwitchIpv6 => "switch-ipv6",
             Self::SwitchVale => "switch-vale",
             Self::IscsiDisks => "iscsi-disks",
+            Self::LocalTime => "local-time",
+            Self::Tpm => "tpm",
         }
+    }
+
+    /// The ability of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|ability| ability.name() == name)
     }
 
     /// What a hypervisor of this kind can do.
@@ -134,6 +147,7 @@ impl Ability {
                 Self::AhciPlace,
                 Self::NicIsolation,
                 Self::IscsiDisks,
+                Self::LocalTime,
             ]
             .into(),
         }
@@ -183,6 +197,14 @@ impl Ability {
                 "whoever may open netmap(4), by which VALE is reached, may take over the host's network cards, and bhyve opens it by name: no cell has it; use bridged, internal or netgraph"
             }
             (Self::SwitchVale, Hypervisor::Qemu) => "VALE is a part of netmap(4), which is FreeBSD's; use bridged or internal",
+            (Self::LocalTime, Hypervisor::Qemu) => "the cell does not know the host's time zone; use UTC",
+            // tpm_ppi_qemu.c, pci_lpc.c; `-tpmdev` of QEMU.
+            (Self::Tpm, Hypervisor::Qemu) => {
+                "QEMU needs swtpm at its side for one, or takes the host's own; no cell holds either yet"
+            }
+            (Self::Tpm, Hypervisor::Bhyve) => {
+                "bhyve takes the host's own, or from FreeBSD 15 on needs swtpm at its side; no cell holds either yet"
+            }
             _ => "this host does not have it",
         }
     }
@@ -205,6 +227,8 @@ pub(crate) fn asked(spec: &MachineSpec) -> Vec<(String, String, Ability)> {
         (spec.disks.iter().any(|d| d.rates != crate::DiskRates::default()), "disks", "limits of a disk", Ability::DiskRates),
         (spec.disks.iter().any(|d| d.format == crate::Format::Remote), "disks", "an iSCSI disk", Ability::IscsiDisks),
         (spec.gdb != Gdb::Off, "gdb", "a debugger's stub", Ability::Gdb),
+        (spec.clock == Clock::LocalTime, "clock", "local time", Ability::LocalTime),
+        (spec.tpm, "tpm", "a TPM", Ability::Tpm),
     ];
     let several = (0..).zip(&spec.controllers).find(|(at, bus)| {
         let holds = |disk: &&crate::Disk| disk.seat.is_some_and(|seat| seat.controller == *at);

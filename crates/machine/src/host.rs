@@ -2,9 +2,9 @@
 
 use crate::ability::{Ability, asked as asked_of_host};
 use crate::keyboards::layouts;
-use crate::{Acceleration, Boot, Clock, Controller, Format, Limits, MachineSpec};
+use crate::{Acceleration, Boot, Controller, Format, Limits, MachineSpec};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Who runs the machines of a host.
@@ -32,6 +32,8 @@ pub struct HostCapabilities {
     pub hypervisor: Hypervisor,
     /// Virtual CPUs of one machine, at most.
     pub cpus: u16,
+    /// Who says so, and what would mend it where something would.
+    pub cpus_why: String,
     /// Memory of the host in MiB.
     pub memory_mib: u32,
     /// Whether UEFI firmware is there.
@@ -48,12 +50,8 @@ pub struct HostCapabilities {
     pub qcow2: bool,
     /// Whether a screen can be had in a cell, and the largest one in pixels.
     pub screen: Option<(u16, u16)>,
-    /// Whether the cell has what the host's local time needs.
-    pub local_time: bool,
     /// Whether disks can be attached to a virtio SCSI controller.
     pub virtio_scsi: bool,
-    /// Whether a TPM can be had in a cell.
-    pub tpm: bool,
     /// Whether directories of the host can be shared.
     pub shares: bool,
     /// Whether the guest can be let write to them; if not, why.
@@ -62,6 +60,8 @@ pub struct HostCapabilities {
     pub limits: BTreeSet<Limit>,
     /// What else it can do.
     pub abilities: BTreeSet<Ability>,
+    /// What of that its hypervisor could do and this host cannot, and why.
+    pub lacks: BTreeMap<Ability, String>,
     /// Names of the keyboard layouts that a screen can have.
     pub keyboards: BTreeSet<String>,
 }
@@ -178,11 +178,6 @@ const HOSTS_SOUND: [&str; 2] = [
     "its card plays to whoever joins the screen, and to no device of the host: `skep vm sound`, or a viewer",
     "bhyve's card has a codec only with a sound device of the host: name one by sound_out or sound_in; `skep host show` lists them",
 ];
-/// tpm_ppi_qemu.c, pci_lpc.c; `-tpmdev` of QEMU.
-const HOSTS_TPM: [&str; 2] = [
-    "QEMU needs swtpm at its side for one, or takes the host's own; no cell holds either yet",
-    "bhyve takes the host's own, or from FreeBSD 15 on needs swtpm at its side; no cell holds either yet",
-];
 
 /// contrib/lib9p/backend/fs.c, fs_icreate: fchown(2) to the guest's user after each file that is made. As root, before 15, it would leave
 /// set-user-id files of root's on the host at a guest's wish.
@@ -198,6 +193,7 @@ impl HostCapabilities {
         Self {
             hypervisor: Hypervisor::Qemu,
             cpus: 255,
+            cpus_why: "its board (q35) has room for no more".to_owned(),
             memory_mib,
             uefi: true,
             direct: true,
@@ -206,13 +202,12 @@ impl HostCapabilities {
             tcg: true,
             qcow2: true,
             screen: Some((3840, 2160)),
-            local_time: false,
             limits: BTreeSet::from([Limit::Pins]),
             virtio_scsi: true,
-            tpm: false,
             shares: true,
             writable_shares: Ok(()),
             abilities: Ability::of(Hypervisor::Qemu),
+            lacks: BTreeMap::new(),
             keyboards: named(layouts(Hypervisor::Qemu)),
         }
     }
@@ -221,6 +216,7 @@ impl HostCapabilities {
         Self {
             hypervisor: Hypervisor::Bhyve,
             cpus: 16,
+            cpus_why: "all that every release's vmm(4) has; this one did not say how many it has (hw.vmm.maxcpu)".to_owned(),
             uefi: false,
             direct: false,
             loader: true,
@@ -228,7 +224,6 @@ impl HostCapabilities {
             tcg: false,
             qcow2: false,
             screen: Some((1920, 1200)),
-            local_time: true,
             limits: BTreeSet::from([Limit::Pins, Limit::Wired]),
             virtio_scsi: false,
             writable_shares: Err(HOSTS_WRITES.to_owned()),
@@ -236,6 +231,15 @@ impl HostCapabilities {
             keyboards: named(layouts(Hypervisor::Bhyve)),
             ..Self::qemu(memory_mib)
         }
+    }
+    /// Takes an ability away, for a reason of this host's.
+    pub fn take(&mut self, ability: Ability, why: &str) {
+        self.abilities.remove(&ability);
+        self.lacks.insert(ability, why.to_owned());
+    }
+    /// Why it has not an ability that it has not.
+    pub fn why(&self, ability: Ability) -> &str {
+        self.lacks.get(&ability).map_or(ability.why(self.hypervisor), String::as_str)
     }
     /// Who executes the guest's instructions where `wanted` is asked for; [`Acceleration::Auto`] is never the answer.
     pub fn resolve(&self, wanted: Acceleration) -> Acceleration {
@@ -245,19 +249,24 @@ impl HostCapabilities {
             said => said,
         }
     }
+    /// Refuses numbers beyond what a machine of this host can have, which nothing that is installed or attached later would change; the error
+    /// names the first such field, the limit and the reason.
+    pub fn fits(&self, spec: &MachineSpec) -> Result<(), Unsupported> {
+        let name = self.hypervisor;
+        let (cpus, most) = (format!("{} CPUs", spec.cpu.count), self.cpus);
+        let why = format!("{name} on this host gives a machine at most {most}: {}", self.cpus_why);
+        need(spec.cpu.count <= most, "cpu.count", &cpus, &why)?;
+        if let (Some(screen), Some((width, height))) = (&spec.screen, self.screen) {
+            let fits = screen.width <= width && screen.height <= height;
+            let what = format!("{}x{}", screen.width, screen.height);
+            need(fits, "screen", &what, &format!("{name} on this host has at most {width}x{height}"))?;
+        }
+        Ok(())
+    }
     /// Refuses what this host cannot do; the error names the first such field and the reason.
     pub fn check(&self, spec: &MachineSpec) -> Result<(), Unsupported> {
         let name = self.hypervisor;
-        let need = |able: bool, field: &str, what: &str, why: &str| {
-            if able { Ok(()) } else { Err(Unsupported { field: field.into(), what: what.into(), why: why.into() }) }
-        };
-        let cpus = format!("{} CPUs", spec.cpu.count);
-        need(
-            spec.cpu.count <= self.cpus,
-            "cpu.count",
-            &cpus,
-            &format!("{name} on this host gives a machine at most {}", self.cpus),
-        )?;
+        self.fits(spec)?;
         let memory = format!("{} MiB", spec.memory_mib);
         need(spec.memory_mib < self.memory_mib, "memory_mib", &memory, &format!("this host has {} MiB", self.memory_mib))?;
         match &spec.boot {
@@ -289,17 +298,11 @@ impl HostCapabilities {
         }
         if let Some(screen) = &spec.screen {
             let what = format!("{}x{}", screen.width, screen.height);
-            let Some((width, height)) = self.screen else {
-                return need(false, "screen", &what, &format!("{name} cannot show a screen out of a cell on this host"));
-            };
-            let fits = screen.width <= width && screen.height <= height;
-            need(fits, "screen", &what, &format!("{name} on this host has at most {width}x{height}"))?;
+            need(self.screen.is_some(), "screen", &what, &format!("{name} cannot show a screen out of a cell on this host"))?;
             let known = screen.keyboard.is_empty() || self.keyboards.contains(&screen.keyboard);
             let why = format!("{name} has none of that name; `skep host show` lists those that it has");
             need(known, "screen.keyboard", &format!("the layout {}", screen.keyboard), &why)?;
         }
-        let clock = self.local_time || spec.clock == Clock::Utc;
-        need(clock, "clock", "local time", "the cell does not know the host's time zone; use UTC")?;
         let [qemu, bhyve] = HOSTS_SOUND;
         let devices = [("sound_out", spec.sound_out), ("sound_in", spec.sound_in)];
         match name {
@@ -311,8 +314,6 @@ impl HostCapabilities {
                 need(!spec.sound || some, "sound", "a sound card", bhyve)?;
             }
         }
-        let [qemu, bhyve] = HOSTS_TPM;
-        need(self.tpm || !spec.tpm, "tpm", "a TPM", if name == Hypervisor::Qemu { qemu } else { bhyve })?;
         for (at, share) in spec.shares.iter().enumerate() {
             let what = format!("the directory {}", share.name);
             need(self.shares, &format!("shares[{at}]"), &what, HOSTS_SHARES)?;
@@ -321,13 +322,17 @@ impl HostCapabilities {
             }
         }
         for (field, what, ability) in asked_of_host(spec) {
-            need(self.abilities.contains(&ability), &field, &what, ability.why(name))?;
+            need(self.abilities.contains(&ability), &field, &what, self.why(ability))?;
         }
         for (field, what, limit) in asked(&spec.limits) {
             need(self.limits.contains(&limit), field, &what, limit.why(name))?;
         }
         Ok(())
     }
+}
+
+fn need(able: bool, field: &str, what: &str, why: &str) -> Result<(), Unsupported> {
+    if able { Ok(()) } else { Err(Unsupported { field: field.into(), what: what.into(), why: why.into() }) }
 }
 
 fn named(names: &[&str]) -> BTreeSet<String> {

@@ -53,7 +53,10 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     linux.check(&sound()).unwrap();
     type Edit = fn(&mut MachineSpec);
     let cases: [(Edit, &str); 7] = [
-        (|s| s.cpu.count = 256, "cpu.count asks for 256 CPUs: QEMU on this host gives a machine at most 255"),
+        (
+            |s| s.cpu.count = 256,
+            "cpu.count asks for 256 CPUs: QEMU on this host gives a machine at most 255: its board (q35) has room for no more",
+        ),
         (|s| s.memory_mib = 8192, "memory_mib asks for 8192 MiB: this host has 8192 MiB"),
         (|s| s.boot = Boot::Loader, "boot asks for bhyveload: QEMU has no such loader; use UEFI"),
         (
@@ -154,6 +157,18 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     assert_eq!(bhyve.check(&spec).unwrap_err().field, "acceleration");
     assert_eq!(bhyve.resolve(Acceleration::Auto), Acceleration::Kvm);
     assert_eq!(linux.resolve(Acceleration::Auto), Acceleration::Tcg);
+    // What the host said counts, with what it said of it.
+    spec = MachineSpec { cpu: Cpu { count: 5, ..Cpu::default() }, ..sound() };
+    (bhyve.cpus, bhyve.cpus_why) = (4, "it is hw.vmm.maxcpu".to_owned());
+    for refused in [bhyve.fits(&spec), bhyve.check(&spec)] {
+        let why = refused.unwrap_err().to_string();
+        assert_eq!(why, "cpu.count asks for 5 CPUs: bhyve on this host gives a machine at most 4: it is hw.vmm.maxcpu");
+    }
+    (spec.cpu.count, spec.gdb) = (4, Gdb::On);
+    bhyve.check(&MachineSpec { gdb: Gdb::Off, ..spec.clone() }).unwrap();
+    let mut taken = linux.clone();
+    taken.take(Ability::Gdb, "this one has no stub");
+    assert_eq!(taken.check(&spec).unwrap_err().to_string(), "gdb asks for a debugger's stub: this one has no stub");
 }
 
 #[test]
@@ -321,8 +336,14 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
         reached.extend(Ability::ALL.into_iter().filter(|ability| refused.why == ability.why(cannot)));
     }
     // What is asked for otherwise than by a machine as it is defined: of NICs, switches, and what runs. And what both can.
-    use Ability::{DiskCounters, DiskGrowth, Eject, IscsiDisks, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale};
+    use Ability::{DiskCounters, DiskGrowth, Eject, IscsiDisks, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale, Tpm};
     reached.extend([DiskCounters, DiskGrowth, Eject, IscsiDisks, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale]);
+    // What neither can.
+    for hypervisor in [Hypervisor::Qemu, Hypervisor::Bhyve] {
+        let refused = host(hypervisor).check(&MachineSpec { tpm: true, ..sound() }).unwrap_err();
+        assert_eq!((refused.field.as_str(), refused.why.as_str()), ("tpm", Tpm.why(hypervisor)));
+    }
+    reached.insert(Tpm);
     assert_eq!(reached, Ability::ALL.into(), "no case reaches the difference");
     let mut spec = sound();
     screen(|s| s.keyboard = "de".into(), &mut spec);

@@ -246,6 +246,12 @@ pub struct FacilitiesState {
     pub can_share: bool,
     /// FreeBSD: sound devices that machines may have, the first 16.
     pub sound: Vec<SoundDevice>,
+    /// CPUs that a machine may have at most, where the host's kernel says it (hw.vmm.maxcpu); else what the hypervisor is known to have.
+    pub cpus: Option<u16>,
+    /// Keyboard layouts in the cell root, by their names there.
+    pub keyboards: Vec<Text<32>>,
+    /// Abilities (names of `skep_machine::Ability`) that this host lacks, of those that its hypervisor has, and why.
+    pub lacks: Vec<(Text<32>, Text<200>)>,
 }
 
 /// Done, nothing to say.
@@ -254,7 +260,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 10, oldest 10, CellRequest {
+    Cell = "vm-runner", version 11, oldest 11, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [UpTo<12>] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];

@@ -61,6 +61,10 @@ pub struct SharePlan {
     pub read_only: bool,
 }
 
+/// Why no disk is served to bhyve.
+pub const UNLOADED: &str =
+    "bhyve has QCOW2 and iSCSI disks through geom_gate(4), which is not loaded: kldload geom_gate; sysrc kld_list+=geom_gate";
+
 /// A device of the host that awaits whoever serves it.
 pub struct Gate {
     /// Its number.
@@ -111,6 +115,10 @@ pub trait CellHost {
     fn cpus(&self) -> io::Result<BTreeSet<u16>>;
     /// Sound devices that a cell can have.
     fn sound(&self) -> Vec<SoundDevice>;
+    /// CPUs that the kernel gives a machine at most; none: it does not say, and the hypervisor decides.
+    fn most_cpus(&self) -> Option<u16>;
+    /// Abilities (names of [`skep_machine::Ability`]) that this host lacks although its hypervisor has them, and why.
+    fn lacks(&self) -> Vec<(&'static str, String)>;
     /// Where cells are weaker here than declared.
     fn weaker(&self) -> Vec<String>;
 }

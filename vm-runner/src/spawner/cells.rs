@@ -86,6 +86,8 @@ impl Spawner {
     }
 
     pub(super) fn facilities(&self) -> FacilitiesState {
+        let (hypervisor, dir) = skep_cellroot::LAYOUTS;
+        let layouts = skep_machine::layouts(hypervisor).iter().filter(|name| self.host.look(&format!("{dir}/{name}")).is_ok());
         let root = skep_cellroot::describe(&self.host.cell_dir());
         FacilitiesState {
             hypervisor: Text::lossy(root.as_ref().and_then(|r| r.hypervisor.as_deref()).unwrap_or_default()),
@@ -95,6 +97,9 @@ impl Spawner {
             sound: self.host.sound(),
             limits: self.host.limits().into_iter().map(Text::lossy).collect(),
             own_uids: self.machines.is_some(),
+            cpus: self.host.most_cpus(),
+            keyboards: layouts.map(|name| Text::lossy(name)).collect(),
+            lacks: self.host.lacks().into_iter().map(|(what, why)| (Text::lossy(what), Text::lossy(&why))).collect(),
             weaker: self.host.weaker().iter().map(|line| Text::lossy(line)).collect(),
         }
     }

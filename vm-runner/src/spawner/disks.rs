@@ -2,7 +2,7 @@
 
 use super::Spawner;
 use super::make::kind_of;
-use crate::platform::{CellHost, Gate};
+use crate::platform::{CellHost, Gate, UNLOADED};
 use nix::sys::stat::SFlag;
 use skep_proto::cell::{StartDiskServer, Started};
 use skep_proto::storage::DiskKind;
@@ -29,14 +29,11 @@ impl Spawner {
         let identity = if remote { self.initiator(disk, slot)? } else { self.identity(slot, 1)? };
         let failed = |what: &'static str| {
             let object = object.clone();
-            move |e: io::Error| {
-                match e.kind() {
+            move |e: io::Error| match e.kind() {
                 io::ErrorKind::AlreadyExists => Refusal::new(Reason::InUse, object).note("it is served to another machine"),
                 io::ErrorKind::Unsupported => Refusal::new(Reason::Unsupported, object).note("QEMU needs nobody for it"),
-                io::ErrorKind::NotFound => Refusal::new(Reason::Unsupported, object)
-                    .note("bhyve has QCOW2 and iSCSI disks through geom_gate(4), which is not loaded: kldload geom_gate; sysrc kld_list+=geom_gate"),
+                io::ErrorKind::NotFound => Refusal::new(Reason::Unsupported, object).note(UNLOADED),
                 _ => Refusal::io(object, what, &e),
-            }
             }
         };
         let gate = if again {

@@ -37,7 +37,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 22, oldest 22, BrokerRequest {
+    Broker = "broker", version 23, oldest 23, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];

@@ -123,6 +123,10 @@ pub struct HostView {
     pub uplinks: Vec<Uplink>,
     /// This host's key of WireGuard; none: it has none of it, which is one of `inabilities`.
     pub wireguard_key: Option<crate::tunnel::PublicKey>,
+    /// CPUs that a machine may have at most.
+    pub machine_cpus: u16,
+    /// Width and height of the largest screen, in pixels.
+    pub screen: Option<(u16, u16)>,
 }
 
 /// Opens the log of a service for reading: the former file, if there is one, and the present one; then perhaps a watcher.

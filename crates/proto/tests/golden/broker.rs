@@ -124,6 +124,8 @@ fn sessions(golden: &mut Golden) {
         uplinks: vec![Uplink { name: parse("em0"), up: true, mtu: 1500, bridge: Some(parse("skabcdb1")) }],
         sound: vec![SoundDevice { device: Dsp(0), description: parse("Realtek"), plays: true, records: false }],
         wireguard_key: Some(parse("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=")),
+        machine_cpus: 16,
+        screen: Some((1920, 1200)),
     };
     golden.call(HostShow {}, host);
     golden.call(HostRest {}, Done {});

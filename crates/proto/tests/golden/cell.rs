@@ -71,6 +71,9 @@ fn bytes_of_the_spawner_never_change() {
         shares: vec![parse("src")],
         can_share: true,
         sound: vec![SoundDevice { device: Dsp(0), description: parse("Realtek"), plays: true, records: false }],
+        cpus: Some(16),
+        keyboards: vec![parse("de")],
+        lacks: vec![(parse("iscsi-disks"), parse("no geom_gate"))],
     };
     golden.call(Facilities {}, facilities);
     golden.covers::<Cell>();

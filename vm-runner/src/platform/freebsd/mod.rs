@@ -7,9 +7,10 @@ mod mounts;
 
 pub use bhyve::Engine;
 
-use super::{CellHost, Gate, Made, Plan};
+use super::{CellHost, Gate, Made, Plan, UNLOADED};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use skep_machine::Ability;
 use skep_proto::cell::{Limits, Usage};
 use skep_proto::{InstanceId, MachineId, Reason, Refusal, SoundDevice, Text};
 use skep_service::{SPARE, Start, StartError};
@@ -367,6 +368,18 @@ impl CellHost for Host {
         std::fs::read("/dev/sndstat")
             .map(|text| crate::platform::sound::parse(&String::from_utf8_lossy(&text)))
             .unwrap_or_default()
+    }
+
+    fn most_cpus(&self) -> Option<u16> {
+        // Not there before vmm(4) is loaded.
+        skep_sys::freebsd::sysctl_number(c"hw.vmm.maxcpu").ok().and_then(|most| u16::try_from(most).ok()).filter(|most| *most > 0)
+    }
+
+    fn lacks(&self) -> Vec<(&'static str, String)> {
+        if Path::new("/dev/ggctl").exists() {
+            return Vec::new();
+        }
+        vec![(Ability::IscsiDisks.name(), UNLOADED.to_owned())]
     }
 
     fn weaker(&self) -> Vec<String> {

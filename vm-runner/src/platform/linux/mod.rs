@@ -202,6 +202,14 @@ impl CellHost for Host {
         Vec::new()
     }
 
+    fn most_cpus(&self) -> Option<u16> {
+        None
+    }
+
+    fn lacks(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     fn weaker(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if !self.rooted {
