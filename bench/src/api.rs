@@ -106,7 +106,7 @@ impl Api {
 
     /// Starts a machine and waits until the operation is done.
     pub fn start(&mut self, name: &str) -> Result<()> {
-        let request = MachineActRequest { machine: name.to_owned() };
+        let request = MachineActRequest { machine: name.to_owned(), ..MachineActRequest::default() };
         let operation = self.runtime.block_on(self.machines.start(request))?.into_inner();
         self.wait(operation)
     }
@@ -154,7 +154,7 @@ impl Api {
 
     /// Kills a machine and waits until it is gone.
     pub fn kill(&mut self, name: &str) -> Result<()> {
-        let request = MachineActRequest { machine: name.to_owned() };
+        let request = MachineActRequest { machine: name.to_owned(), ..MachineActRequest::default() };
         let operation = self.runtime.block_on(self.machines.kill(request))?.into_inner();
         self.wait(operation)
     }

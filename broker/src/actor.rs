@@ -1,14 +1,17 @@
 //! One task per machine: takes everything that concerns its life from one queue, steps the pure [`Life`], writes the outcome, and
 //! starts what is to be done. Whatever takes time is a task of its own that posts its result into the same queue.
 
+mod settings;
+mod stop;
+
 use crate::broker::Broker;
 use crate::cell;
 use crate::consoles;
 use crate::db::disks::Stage;
 use crate::db::machines::{MachineRow, Machines};
+use crate::db::stops::StopRow;
 use crate::db::{Change, Who};
 use crate::disk_servers;
-use crate::layers;
 use crate::life::{Effect, Input, Life, word};
 use crate::operations::Operation;
 use crate::remote;
@@ -17,15 +20,14 @@ use crate::served;
 use crate::spec::Spec;
 use crate::upkeep::{Pauses, again};
 use skep_ipc::aio::Port;
-use skep_proto::broker::{Act, MachineState, OperationView};
+use skep_proto::broker::{Act, MachineState, OperationView, Stop};
 use skep_proto::{MachineId, OperationId, Reason, Refusal};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// How long a guest has to power itself off after its button was pressed, and a hypervisor to die.
-const STOP: Duration = Duration::from_secs(90);
+/// How long a hypervisor has to die.
 const KILL: Duration = Duration::from_secs(5);
 
 /// A machine's queue.
@@ -33,6 +35,8 @@ pub type Post = mpsc::UnboundedSender<Msg>;
 
 /// What is put into it.
 pub enum Msg {
+    /// The broker before was waiting for its guest's end: so does this one.
+    Waits(Operation, StopRow),
     /// A user asks.
     Act(Act, Who, oneshot::Sender<Result<OperationView, Refusal>>),
     /// A user cancels this operation.
@@ -74,6 +78,8 @@ struct Actor {
     slot: Option<u16>,
     who: Who,
     operation: Option<Operation>,
+    /// Until when its guest may take to power itself off, in wall-clock time (ns since 1970): it outlives this process.
+    deadline_ns: i64,
     /// What the hypervisor is configured with at its next start, if that differs.
     next: Option<Spec>,
     number: u64,
@@ -104,6 +110,7 @@ impl Broker {
             slot: machine.slot,
             who: Who::broker(),
             operation: None,
+            deadline_ns: 0,
             next: None,
             number: 0,
             work: None,
@@ -124,6 +131,7 @@ impl Actor {
     async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Msg>) {
         while let Some(message) = queue.recv().await {
             match message {
+                Msg::Waits(operation, stop) => self.wait_on(operation, &stop),
                 Msg::Act(act, who, reply) => {
                     self.pauses = Pauses::default();
                     drop(reply.send(self.act(act, &who)));
@@ -176,16 +184,20 @@ impl Actor {
         let mut life = self.life.clone();
         let effects = life.step(Input::Ask(act)).map_err(|(reason, note)| Refusal::new(reason, &object).note(note))?;
         let slot = self.slot;
+        let deadline_ns = stop::deadline(act, machine.upkeep);
         let wanted = match act {
             Act::Start => Some(true),
-            Act::Stop | Act::Kill => Some(false),
+            Act::Stop(_) | Act::Kill => Some(false),
             Act::Reboot | Act::Reset | Act::Pause | Act::Resume => None,
         };
-        let (slot, operation) = Operation::begin(&self.broker, who, machine.group, word(act), &object, |change| {
+        let (slot, mut operation) = Operation::begin(&self.broker, who, machine.group, word(act), &object, |change, id| {
             let slot = if act == Act::Start { Some(admit(&self.broker, change, &machine)?) } else { slot };
             record(change, &machine, &self.life, &life, slot)?;
             if let Some(wanted) = wanted {
                 change.set_machine_wanted(machine.id, wanted)?;
+            }
+            if let Act::Stop(Stop { force, .. }) = act {
+                change.put_stop(machine.id, &StopRow { operation: id, deadline_ns, force })?;
             }
             Ok(slot)
         })?;
@@ -193,13 +205,11 @@ impl Actor {
         // Whoever acts decides anew.
         self.pause = (self.pause.0 + 1, None);
         let view = operation.view();
-        let (cancelled, post, id) = (operation.cancelled(), self.post.clone(), operation.id());
-        tokio::task::spawn_local(async move {
-            if cancelled.await {
-                let _ = post.send(Msg::Cancel(id));
-            }
-        });
-        (self.life, self.slot, self.who) = (life, slot, who.clone());
+        if matches!(act, Act::Stop(_)) {
+            operation.outlives_the_broker();
+        }
+        self.hear_cancel(&operation);
+        (self.life, self.slot, self.who, self.deadline_ns) = (life, slot, who.clone(), deadline_ns);
         let overtaken = self.operation.replace(operation);
         // What an accepted act finishes is the one that it overtakes.
         for effect in effects.into_iter().filter(|effect| !matches!(effect, Effect::Finish(_))) {
@@ -318,8 +328,8 @@ impl Actor {
                 });
             }
             Effect::Tell(act) => {
-                let patience = if act == Act::Kill { KILL } else { STOP };
-                if let (Act::Stop | Act::Reboot | Act::Kill, Some(operation)) = (act, &self.operation) {
+                let patience = if act == Act::Kill { KILL } else { stop::left(self.deadline_ns) };
+                if let (Act::Stop(_) | Act::Reboot | Act::Kill, Some(operation)) = (act, &self.operation) {
                     let (post, id) = (self.post.clone(), operation.id());
                     self.clock = Some(Task(tokio::task::spawn_local(async move {
                         tokio::time::sleep(patience).await;
@@ -387,81 +397,15 @@ impl Actor {
         // Listening is the last: whoever clears the cell away waits for its end.
         self.keepers = [console].into_iter().chain(disks).chain([listening]).collect();
     }
-
-    /// What was to be in a drive at its first boot only is out of it at the next.
-    fn eject_once(&self) {
-        let due = |disk: &crate::spec::Disk| disk.flags.eject_after_first_boot && !disk.flags.ejected;
-        let done = self.broker.read(|db| db.machine(self.id)).map_err(Refusal::from).and_then(|machine| {
-            let Some(mut machine) = machine else { return Ok(()) };
-            // What it was started with: one that was put in since has its boot before it.
-            let began = machine.applied.iter().flat_map(|applied| &applied.disks).filter(|disk| due(disk)).map(|disk| disk.disk);
-            let began: Vec<_> = began.collect();
-            let disks = machine.spec.disks.iter_mut().filter(|disk| due(disk) && began.contains(&disk.disk));
-            let ejected = disks.map(|disk| disk.flags.ejected = true).count();
-            if ejected == 0 {
-                return Ok(());
-            }
-            machine.revision += 1;
-            self.broker.change(&Who::broker(), |change| {
-                change.set_machine(&machine)?;
-                Ok(change.event("machine", self.id, &machine.name, "changed", "ejected after its first boot")?)
-            })
-        });
-        if let Err(refusal) = done {
-            self.broker.warn(Who::broker().trace, format_args!("machine {}: eject: {refusal}", self.id));
-        }
-    }
-
-    /// Settings that were changed while the cell was made.
-    fn catch_up(&mut self) {
-        let machine = self.broker.read(|db| db.machine(self.id)).ok().flatten();
-        if machine.is_some_and(|m| !m.applied.as_ref().is_some_and(|applied| applied.is_set_as(&m.spec))) {
-            self.configure(Who::broker());
-        }
-    }
-
-    /// Hands the settings of now to the runner, for the guest's next reboot.
-    fn configure(&mut self, who: Who) {
-        if self.keepers.is_empty() {
-            return;
-        }
-        let (broker, id, post, cell) = (self.broker.clone(), self.id, self.post.clone(), self.cell);
-        tokio::task::spawn_local(async move {
-            match cell::configure(&broker, &who, id).await {
-                Ok(Some(spec)) => drop(post.send(Msg::Configured(cell, Box::new(spec)))),
-                Ok(None) => {}
-                // It then applies at the next start by the broker.
-                Err(refusal) => broker.warn(who.trace, format_args!("machine {id}: configure: {refusal}")),
-            }
-        });
-    }
-
-    /// The hypervisor was started anew, with what it was last configured with.
-    fn restarted(&mut self) {
-        let next = self.next.take();
-        let who = Who::broker();
-        let written = self.broker.read(|db| db.machine(self.id)).map_err(Refusal::from).and_then(|machine| {
-            let Some(machine) = machine else { return Ok(()) };
-            self.broker.change(&who, |change| {
-                let files = machine.applied.clone();
-                if let Some(mut spec) = next.or(machine.applied) {
-                    // Its disks may have gone on in other files since it was configured.
-                    files.iter().for_each(|applied| layers::take_files(&mut spec, applied));
-                    change.set_machine_applied(self.id, &spec, skep_service::now_ns())?;
-                }
-                change.event("machine", self.id, &machine.name, "state", "rebooted")?;
-                Ok::<_, Refusal>(())
-            })
-        });
-        if let Err(refusal) = written {
-            self.broker.warn(who.trace, format_args!("machine {}: {refusal}", self.id));
-        }
-    }
 }
 
 /// Writes a step, and the event if users can see it.
 fn record(change: &Change<'_>, machine: &MachineRow, old: &Life, new: &Life, slot: Option<u16>) -> Result<(), Refusal> {
     change.set_machine_state(machine.id, new.state, &new.note, slot)?;
+    // At its end the operation takes this along; what is given up before is not taken up again.
+    if new.cell && !matches!(new.busy, Some(Act::Stop(_))) {
+        change.forget_stop(machine.id)?;
+    }
     if (old.state, &old.note) != (new.state, &new.note) {
         let colon = if new.note.is_empty() { "" } else { ": " };
         change.event("machine", machine.id, &machine.name, "state", format_args!("{}{colon}{}", new.state.word(), new.note))?;

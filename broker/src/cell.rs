@@ -344,7 +344,7 @@ pub async fn look(broker: &Broker, who: &Who, machine: MachineId) -> (Found, Opt
 pub async fn tell(broker: &Broker, who: &Who, machine: MachineId, act: Act) -> Result<(), Refusal> {
     let done = match act {
         Act::Start => return Ok(()),
-        Act::Stop | Act::Reboot => broker.ask_runner(who, machine, PowerButton {}).await,
+        Act::Stop(_) | Act::Reboot => broker.ask_runner(who, machine, PowerButton {}).await,
         Act::Kill => broker.ask_runner(who, machine, Kill {}).await,
         Act::Reset => broker.ask_runner(who, machine, Reset {}).await,
         Act::Pause => broker.ask_runner(who, machine, Pause {}).await,

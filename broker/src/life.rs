@@ -41,6 +41,8 @@ pub struct Life {
     pub told: bool,
     /// Its guest began paused, and nobody has let it run: what its runner said before its start had ended.
     pub paused: bool,
+    /// The stop at work ends the hypervisor: its guest's time is over, or it cannot hear its button.
+    pub forced: bool,
     /// Its cell is being cleared away.
     pub ending: Option<Ending>,
 }
@@ -63,6 +65,8 @@ pub enum Found {
 pub enum Input {
     /// A user asks.
     Ask(Act),
+    /// The broker before was at this act, and this one goes on with it.
+    Waits(Act),
     /// A user cancels the act at work.
     Cancel,
     /// The host was asked after the broker's start.
@@ -124,7 +128,7 @@ impl Life {
     /// As the database has it. A machine of which nothing can be on the host needs no look at it.
     pub fn load(state: MachineState, note: String, cell: bool) -> Self {
         let known = !cell && matches!(state, MachineState::Stopped | MachineState::Failed);
-        Self { state, note, cell, known, busy: None, told: false, paused: false, ending: None }
+        Self { state, note, cell, known, busy: None, told: false, paused: false, forced: false, ending: None }
     }
 
     /// What it is doing, for a refusal.
@@ -140,6 +144,10 @@ impl Life {
     pub fn step(&mut self, input: Input) -> Result<Vec<Effect>, (Reason, String)> {
         match input {
             Input::Ask(act) => self.ask(act),
+            Input::Waits(act) => {
+                self.busy = Some(act);
+                Ok(vec![])
+            }
             Input::Cancel => self.cancel(),
             Input::Found(found) => Ok(self.found(found)),
             Input::Made(result) => Ok(self.made(result)),
@@ -159,7 +167,19 @@ impl Life {
             return Err((Reason::Unavailable, self.doing()));
         }
         if act == Act::Kill {
-            return self.kill();
+            return self.kill(act);
+        }
+        if let Act::Stop(stop) = act {
+            let pressed = matches!(self.busy, Some(Act::Stop(_) | Act::Reboot)) && self.state == Stopping;
+            if pressed && self.ending.is_none() && !self.forced {
+                // What was asked last holds. The runner presses the button once a run.
+                let overtaken = self.busy.replace(act).map(word).unwrap_or_default();
+                let refusal = cancelled().note(format_args!("{overtaken} was overtaken by stop"));
+                return Ok(vec![Effect::Drop, Effect::Finish(Err(refusal)), Effect::Tell(act)]);
+            }
+            if stop.force && !(self.state == Running && self.busy.is_none()) {
+                return self.kill(act);
+            }
         }
         if self.busy.is_some() || self.ending.is_some() {
             return Err((Reason::WrongState, self.doing()));
@@ -168,12 +188,12 @@ impl Life {
             // What an earlier clearing left goes first.
             (Act::Start, Stopped | Failed) if self.cell => Effect::Clear { kill: true },
             (Act::Start, Stopped | Failed) => Effect::Make,
-            (Act::Stop | Act::Reboot | Act::Reset | Act::Pause, Running) | (Act::Resume, Paused) => Effect::Tell(act),
+            (Act::Stop(_) | Act::Reboot | Act::Reset | Act::Pause, Running) | (Act::Resume, Paused) => Effect::Tell(act),
             _ => return Err((Reason::WrongState, self.doing())),
         };
         match act {
             Act::Start => (self.state, self.cell, self.paused) = (Starting, true, false),
-            Act::Stop | Act::Reboot => self.state = Stopping,
+            Act::Stop(_) | Act::Reboot => self.state = Stopping,
             _ => {}
         }
         self.told = false;
@@ -181,14 +201,17 @@ impl Life {
         Ok(vec![effect])
     }
 
-    fn kill(&mut self) -> Result<Vec<Effect>, (Reason, String)> {
+    /// `act` is to end it at once.
+    fn kill(&mut self, act: Act) -> Result<Vec<Effect>, (Reason, String)> {
         if !self.cell {
             return Err((Reason::WrongState, self.doing()));
         }
         let mut effects = vec![Effect::Drop];
-        if let Some(act) = self.busy.replace(Act::Kill) {
-            effects.push(Effect::Finish(Err(cancelled().note(format_args!("{} was overtaken by kill", word(act))))));
+        if let Some(overtaken) = self.busy.replace(act) {
+            let note = format_args!("{} was overtaken by {}", word(overtaken), word(act));
+            effects.push(Effect::Finish(Err(cancelled().note(note))));
         }
+        self.forced = act != Act::Kill;
         let runs = matches!(self.state, MachineState::Running | MachineState::Paused) && self.ending.is_none();
         self.state = MachineState::Stopping;
         if runs {
@@ -209,7 +232,7 @@ impl Life {
                 Ok(self.end(false, "the start was cancelled".into(), Some(cancelled()), true))
             }
             // The button was pressed; what the guest makes of it is seen when it comes.
-            Some(Act::Stop | Act::Reboot) if self.ending.is_none() => {
+            Some(Act::Stop(_) | Act::Reboot) if self.ending.is_none() && !self.forced => {
                 self.state = MachineState::Running;
                 self.busy = None;
                 Ok(vec![Effect::Drop, Effect::Finish(Err(cancelled()))])
@@ -224,15 +247,27 @@ impl Life {
         }
         self.known = true;
         self.cell = true;
-        match found {
-            Found::Alive(Phase::Paused) => (self.state, self.note) = (MachineState::Paused, String::new()),
-            Found::Alive(_) => (self.state, self.note) = (MachineState::Running, String::new()),
-            Found::Ended(end) => {
+        match (found, self.busy) {
+            // Its guest was asked to end, or is asked now.
+            (Found::Alive(phase), Some(act @ Act::Stop(stop))) => {
+                self.state = MachineState::Stopping;
+                return match phase {
+                    Phase::Paused if stop.force => self.force(),
+                    Phase::Paused => {
+                        self.state = MachineState::Paused;
+                        self.finish(Err(Refusal::new(Reason::WrongState, "").note(self.doing())))
+                    }
+                    _ => vec![Effect::Tell(act)],
+                };
+            }
+            (Found::Alive(Phase::Paused), _) => (self.state, self.note) = (MachineState::Paused, String::new()),
+            (Found::Alive(_), _) => (self.state, self.note) = (MachineState::Running, String::new()),
+            (Found::Ended(end), _) => {
                 let (failed, note) = describe(&end);
                 return self.end(failed, note, None, false);
             }
-            Found::Unready => return self.end(false, "its start was interrupted".into(), None, true),
-            Found::Nothing => {
+            (Found::Unready, _) => return self.end(false, "its start was interrupted".into(), None, true),
+            (Found::Nothing, _) => {
                 let ran = matches!(self.state, MachineState::Running | MachineState::Paused);
                 let note = if ran { "it was gone when the broker came back".into() } else { self.note.clone() };
                 return self.end(ran || self.state == MachineState::Failed, note, None, true);
@@ -264,9 +299,12 @@ impl Life {
         }
         match (self.busy, result) {
             // The end of the run is the outcome; it is reported.
-            (Some(Act::Stop | Act::Reboot | Act::Kill), Ok(())) | (None | Some(Act::Start), _) => vec![],
+            (Some(Act::Stop(_) | Act::Reboot | Act::Kill), Ok(())) | (None | Some(Act::Start), _) => vec![],
             (Some(Act::Kill), Err(_)) => self.end(false, "killed".into(), None, true),
-            (Some(Act::Stop | Act::Reboot), Err(refusal)) => {
+            (Some(Act::Stop(_)), Err(_)) if self.forced => self.end(false, "killed".into(), None, true),
+            // Its button cannot be pressed.
+            (Some(Act::Stop(stop)), Err(_)) if stop.force => self.force(),
+            (Some(Act::Stop(_) | Act::Reboot), Err(refusal)) => {
                 self.state = MachineState::Running;
                 self.finish(Err(refusal))
             }
@@ -303,7 +341,7 @@ impl Life {
         let (failed, note) = describe(end);
         let refusal = match self.busy {
             None | Some(Act::Kill) => None,
-            Some(Act::Stop | Act::Reboot) if !failed => None,
+            Some(Act::Stop(_) | Act::Reboot) if !failed => None,
             Some(_) => Some((if failed { Reason::HypervisorFailed } else { Reason::WrongState }, &note)),
         };
         let refusal = refusal.map(|(reason, note)| Refusal::new(reason, "").note(note));
@@ -316,11 +354,12 @@ impl Life {
         }
         self.state = MachineState::Stopping;
         let refusal = refusal.or_else(|| {
-            let wanted = matches!(self.busy, None | Some(Act::Kill | Act::Stop | Act::Reboot)) && !failed;
+            let wanted = matches!(self.busy, None | Some(Act::Kill | Act::Stop(_) | Act::Reboot)) && !failed;
             let failed = || Refusal::new(Reason::HypervisorFailed, "").note(&note);
             (!wanted && self.busy != Some(Act::Kill)).then(failed)
         });
-        self.note = note;
+        let forced = self.forced && note == "killed";
+        self.note = if forced { "ended by force".into() } else { note };
         self.ending = Some(Ending { failed, refusal });
         vec![Effect::Drop, Effect::Clear { kill }]
     }
@@ -347,11 +386,14 @@ impl Life {
 
     fn late(&mut self) -> Vec<Effect> {
         match self.busy {
-            _ if self.ending.is_some() => vec![],
+            // Without a look at the host nothing can be ended; the clock begins again then.
+            _ if self.ending.is_some() || !self.known => vec![],
+            Some(Act::Stop(_)) if self.forced => self.end(false, "killed".into(), None, true),
+            Some(Act::Stop(stop)) if stop.force && self.state == MachineState::Stopping => self.force(),
             Some(Act::Kill) => self.end(false, "killed".into(), None, true),
-            Some(Act::Stop | Act::Reboot) if self.state == MachineState::Stopping => {
+            Some(Act::Stop(_) | Act::Reboot) if self.state == MachineState::Stopping => {
                 self.state = MachineState::Running;
-                let note = "the guest did not power itself off; `skep vm kill` ends it at once";
+                let note = "the guest did not power itself off in its time; `skep vm stop --force` or `skep vm kill` ends it";
                 let finish = self.finish(Err(Refusal::new(Reason::Timeout, "").note(note)));
                 [Effect::Drop].into_iter().chain(finish).collect()
             }
@@ -359,8 +401,15 @@ impl Life {
         }
     }
 
+    /// The stop at work ends the hypervisor.
+    fn force(&mut self) -> Vec<Effect> {
+        self.forced = true;
+        self.note = "it does not power itself off: it is ended by force".into();
+        vec![Effect::Drop, Effect::Tell(Act::Kill)]
+    }
+
     fn finish(&mut self, result: Result<(), Refusal>) -> Vec<Effect> {
-        self.told = false;
+        (self.told, self.forced) = (false, false);
         self.busy.take().map(|_| Effect::Finish(result)).into_iter().collect()
     }
 }
@@ -373,7 +422,7 @@ fn cancelled() -> Refusal {
 pub const fn word(act: Act) -> &'static str {
     match act {
         Act::Start => "start",
-        Act::Stop => "stop",
+        Act::Stop(_) => "stop",
         Act::Kill => "kill",
         Act::Reboot => "reboot",
         Act::Reset => "reset",

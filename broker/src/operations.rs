@@ -1,9 +1,11 @@
 //! Long work: how far it is, waiting for it, cancelling it.
 
 use crate::broker::Broker;
+use crate::db::machines::Machines;
 use crate::db::{Fault, Who};
-use skep_proto::broker::{OperationState, OperationView};
+use skep_proto::broker::{MachineState, OperationState, OperationView};
 use skep_proto::{GroupId, OperationId, Reason, Refusal, Text};
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::rc::Rc;
 use tokio::sync::watch;
@@ -20,6 +22,8 @@ pub struct Operation {
     live: Rc<Live>,
     who: Who,
     told: u64,
+    /// When the broker ends, it is not over.
+    lasts: bool,
     over: bool,
 }
 
@@ -27,7 +31,7 @@ impl Operation {
     /// Begins one in a group, in the change that `act` makes.
     pub fn begin<T>(
         broker: &Rc<Broker>, who: &Who, group: GroupId, kind: &str, object: impl Display,
-        act: impl FnOnce(&crate::db::Change<'_>) -> Result<T, Refusal>,
+        act: impl FnOnce(&crate::db::Change<'_>, OperationId) -> Result<T, Refusal>,
     ) -> Result<(T, Self), Refusal> {
         let view = OperationView {
             id: OperationId::random(),
@@ -41,15 +45,32 @@ impl Operation {
             ended_ns: 0,
         };
         let value = broker.change(who, |change| {
-            let value = act(change)?;
+            let value = act(change, view.id)?;
             change.begin_operation(&view, group)?;
             change.made(view.id)?;
             Ok::<_, Refusal>(value)
         })?;
+        Ok((value, Self::live(broker, view, who.clone())))
+    }
+
+    /// Goes on with one that the broker before was at.
+    pub fn resume(broker: &Rc<Broker>, view: OperationView) -> Self {
+        let who = Who { trace: view.trace, user: view.user.clone(), once: None };
+        let mut operation = Self::live(broker, view, who);
+        operation.lasts = true;
+        operation
+    }
+
+    fn live(broker: &Rc<Broker>, view: OperationView, who: Who) -> Self {
         let id = view.id;
         let live = Rc::new(Live { view: watch::channel(view).0, cancel: watch::channel(false).0 });
         broker.operations.borrow_mut().insert(id, live.clone());
-        Ok((value, Self { broker: broker.clone(), live, who: who.clone(), told: 0, over: false }))
+        Self { broker: broker.clone(), live, who, told: 0, lasts: false, over: false }
+    }
+
+    /// The next broker goes on with it: its row says what is waited for.
+    pub fn outlives_the_broker(&mut self) {
+        self.lasts = true;
     }
 
     /// As it is now.
@@ -129,7 +150,7 @@ impl Operation {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        if !self.over {
+        if !self.over && !self.lasts {
             self.end(Err(Refusal::new(Reason::Unavailable, "").note("it was interrupted")));
         }
     }
@@ -176,14 +197,27 @@ impl Broker {
         Ok(views)
     }
 
-    /// At start: what an earlier broker was at has ended with it.
+    /// At start: what an earlier broker was at has ended with it, but for the waits for guests that power themselves off.
     pub fn settle_operations(&self) -> Result<(), Fault> {
         let who = Who::broker();
         let left = self.read(|db| db.operations_at_work())?;
+        let waits: HashMap<_, _> =
+            self.read(|db| db.stops())?.into_iter().map(|(machine, stop)| (stop.operation, machine)).collect();
         self.change(&who, |change| {
             for mut view in left {
-                let refusal = Refusal::new(Reason::Unavailable, &view.object).note("interrupted by a restart of the broker");
-                view.state = OperationState::Failed(refusal);
+                let machine = waits.get(&view.id).map(|machine| change.machine(*machine)).transpose()?.flatten();
+                view.state = match machine {
+                    Some(machine) if machine.slot.is_some() => continue,
+                    // The broker before had written the end of the run, not of the operation.
+                    Some(machine) if machine.state == MachineState::Stopped => OperationState::Done,
+                    Some(machine) => {
+                        OperationState::Failed(Refusal::new(Reason::HypervisorFailed, &view.object).note(machine.note))
+                    }
+                    None => {
+                        let note = "interrupted by a restart of the broker";
+                        OperationState::Failed(Refusal::new(Reason::Unavailable, &view.object).note(note))
+                    }
+                };
                 view.ended_ns = skep_service::now_ns();
                 change.end_operation(&view)?;
             }

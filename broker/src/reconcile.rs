@@ -14,6 +14,7 @@ use crate::db::whole::{Whole, Wholes};
 use crate::db::{Fault, Who};
 use crate::disk_servers;
 use crate::life::{Found, Input};
+use crate::operations::Operation;
 use crate::requests::machine_jobs::doom;
 use crate::requests::switch::{bridge, gateway};
 use crate::requests::whole::doom as doom_whole;
@@ -63,6 +64,7 @@ impl Broker {
                 self.actor(&machine);
             }
         }
+        self.wait_for_stops()?;
         let broker = self.clone();
         tokio::task::spawn_local(async move {
             while let Err(refusal) = broker.find_cells().await {
@@ -75,6 +77,18 @@ impl Broker {
         each_time(self.cells.follow(), async move || cells.forget_facilities());
         each_time(self.storage.follow(), async move || storage.storage_is_back().await);
         each_time(self.net.follow(), async move || net.net_is_back().await);
+        Ok(())
+    }
+
+    /// Goes on with the waits for guests that were asked to power themselves off.
+    fn wait_for_stops(self: &Rc<Self>) -> Result<(), Fault> {
+        for (machine, stop) in self.read(|db| db.stops())? {
+            let (row, view) = self.read(|db| Ok::<_, Fault>((db.machine(machine)?, db.operation(stop.operation)?)))?;
+            if let (Some(row), Some(view)) = (row, view) {
+                // Before anybody can ask it anything, and before the host is asked.
+                let _ = self.actor(&row).send(Msg::Waits(Operation::resume(self, view), stop));
+            }
+        }
         Ok(())
     }
 

@@ -13,18 +13,23 @@ const WELL: Duration = Duration::from_secs(600);
 
 /// As a draft changes it; refused with the field that is out of its bounds.
 pub fn edited(now: Upkeep, draft: &UpkeepDraft, machine: &str) -> Result<Upkeep, Refusal> {
-    let UpkeepDraft { autostart, order, delay_s, restart } = *draft;
+    let UpkeepDraft { autostart, order, delay_s, restart, stop_timeout_s } = *draft;
     for (field, given, most) in [("upkeep.order", order, 9_999), ("upkeep.delay", delay_s, 3_600)] {
         if let Some(given) = given.filter(|n| *n > most) {
             let refusal = Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field(field);
             return Err(refusal.note(format_args!("{given} is more than {most}")));
         }
     }
+    if let Some(given) = stop_timeout_s.filter(|n| !(1..=86_400).contains(n)) {
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("machine {machine}")).field("upkeep.stop_timeout");
+        return Err(refusal.note(format_args!("{given} is not 1 to 86400 seconds")));
+    }
     Ok(Upkeep {
         autostart: autostart.unwrap_or(now.autostart),
         order: order.unwrap_or(now.order),
         delay_s: delay_s.unwrap_or(now.delay_s),
         restart: restart.unwrap_or(now.restart),
+        stop_timeout_s: stop_timeout_s.unwrap_or(now.stop_timeout_s),
     })
 }
 
@@ -35,6 +40,7 @@ pub fn changed(old: Upkeep, new: Upkeep) -> impl Iterator<Item = &'static str> {
         ("upkeep.order", old.order != new.order),
         ("upkeep.delay", old.delay_s != new.delay_s),
         ("upkeep.restart", old.restart != new.restart),
+        ("upkeep.stop_timeout", old.stop_timeout_s != new.stop_timeout_s),
     ];
     fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
 }

@@ -147,6 +147,7 @@ fn upkeep(upkeep: Option<&v1::MachineUpkeep>) -> Value {
         "order": upkeep.order(),
         "delay_seconds": upkeep.delay_seconds(),
         "restart": word(upkeep.restart().as_str_name(), "RESTART_POLICY_"),
+        "stop_timeout_seconds": upkeep.stop_timeout_seconds(),
     })
 }
 

@@ -232,7 +232,7 @@ impl Suite {
 
     /// Stops the suite and compares the host with how it was.
     pub fn finish(mut self) -> Result<()> {
-        self.ok(&["down"])?;
+        self.ok(&["down", "--timeout", "30s"])?;
         let dir = self.dir.take().context("finished twice")?;
         let left = Snapshot::take(dir.path(), Some(&self.instance())).since(&self.before);
         ensure!(left.is_empty(), "left behind on the host: {left:#?}");
@@ -251,7 +251,7 @@ impl Drop for Suite {
             if std::thread::panicking() {
                 eprintln!("{}", self.logs());
             }
-            let _ = self.skep(&["down"]);
+            let _ = self.skep(&["down", "--timeout", "30s"]);
         }
     }
 }

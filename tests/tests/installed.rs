@@ -101,7 +101,7 @@ fn services_run_one_by_one_as_system_users_and_are_found_by_their_file() -> Resu
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(!output.status.success() && said.contains(says), "skep {}: {said}", args[0]);
         if args == ["down"] {
-            ensure!(ask(&suite, &["vm", "stop", "--all", "--timeout", "60s"])?.contains("machine m: stopped"));
+            ensure!(ask(&suite, &["vm", "stop", "--all", "--force", "--timeout", "60s"])?.contains("machine m: stopped"));
         } else {
             ensure!(suite.state_of("m")? == "running", "it was disturbed");
         }

@@ -57,11 +57,43 @@ fn all_that_run_are_stopped_at_once_and_whoever_does_not_listen_is_ended() -> Re
     suite.boot("m")?;
     // One that is paused cannot hear its power button; bhyve has no pause.
     let deaf = suite.skep(&["vm", "pause", "m"])?.status.success();
-    let out = suite.ok(&["vm", "stop", "--all", "--timeout", if deaf { "1s" } else { "120s" }])?;
+    let out = suite.ok(&["vm", "stop", "--all", "--force", "--timeout", "120s"])?;
     let how = if deaf { "machine m: ended" } else { "machine m: stopped" };
     ensure!(out.contains(how) && suite.state_of("m")? == "stopped", "{out}");
-    for wrong in [&["vm", "stop"][..], &["vm", "stop", "m", "--all"], &["vm", "stop", "--all", "--timeout", "1s", "--no-wait"]] {
+    for wrong in [&["vm", "stop"][..], &["vm", "stop", "m", "--all"], &["vm", "stop", "m", "--timeout", "soon"]] {
         ensure!(suite.fails(wrong)?.0 == 2, "skep {wrong:?}");
+    }
+    suite.finish()
+}
+
+#[test]
+fn the_broker_keeps_the_time_of_a_guest_that_does_not_listen_and_ends_it_by_force() -> Result<()> {
+    let suite = booted()?;
+    suite.guest_runs("m", platform::DEAF, "deaf-0")?;
+    // Without force it runs on. The time is its own.
+    suite.ok(&["vm", "set", "m", "--stop-timeout", "1s"])?;
+    let (code, message) = suite.fails(&["vm", "stop", "m"])?;
+    ensure!(code == 10 && message.contains("in its time") && suite.state_of("m")? == "running", "{code} {message}");
+    suite.guest_runs("m", "echo still-$((40+2))", "still-42")?;
+    // What is cancelled is not forced.
+    let stop = |timeout: &str| suite.json(&["vm", "stop", "m", "--force", "--no-wait", "--timeout", timeout]);
+    let id = |begun: &[Value]| begun.first().and_then(|op| op["id"].as_str()).map(str::to_owned).context("no operation");
+    let begun = id(&stop("24h")?)?;
+    suite.ok(&["op", "cancel", &begun])?;
+    event(&suite, "cancelled")?;
+    ensure!(suite.state_of("m")? == "running");
+    // Nobody is there when its time is over: neither the client, nor the broker that was asked.
+    let begun = id(&stop("3s")?)?;
+    platform::end(*suite.pids("broker")?.first().context("no broker in the audit")?)?;
+    suite.up()?;
+    event(&suite, "stopped: ended by force")?;
+    suite.ok(&["op", "show", &begun, "--wait"])?;
+    ensure!(suite.state_of("m")? == "stopped");
+    let (code, message) = suite.fails(&["vm", "stop", "m", "--timeout", "25h"])?;
+    ensure!(code == 8 && message.contains("timeout") && message.contains("86400"), "{code} {message}");
+    for wrong in ["0s", "25h"] {
+        let (code, message) = suite.fails(&["vm", "set", "m", "--stop-timeout", wrong])?;
+        ensure!(code == 8 && message.contains("86400"), "{wrong}: {code} {message}");
     }
     suite.finish()
 }

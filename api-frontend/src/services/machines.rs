@@ -15,7 +15,7 @@ use skep_api::v1::{
     console_output, gdb_input, screen_input,
 };
 use skep_proto::broker::{
-    self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews, WholeCreate,
+    self, Act, MachineAct, MachineClone, MachineDelete, MachineGet, MachineList, MachineRename, StatsNews, Stop, WholeCreate,
     WholeDelete, WholeList, WholeRename, WholeRollBack,
 };
 use skep_proto::{Refusal, UpTo};
@@ -25,6 +25,7 @@ async fn act(api: &Api, method: &'static str, request: Request<MachineActRequest
     let (call, request) = api.enter(method, request)?;
     call.run(async {
         let machine = convert::named("machine", "machine", &request.machine)?;
+        let act = machine::act(act, &request)?;
         Ok(event::operation(call.act(MachineAct { machine, act }).await?.0))
     })
     .await
@@ -82,7 +83,7 @@ impl Machines for Api {
         act(self, "Machines.Start", request, Act::Start).await
     }
     async fn stop(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
-        act(self, "Machines.Stop", request, Act::Stop).await
+        act(self, "Machines.Stop", request, Act::Stop(Stop::default())).await
     }
     async fn kill(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
         act(self, "Machines.Kill", request, Act::Kill).await

@@ -173,9 +173,11 @@ impl Change<'_> {
                    strict_msr = ?, x2apic = ? WHERE id = ?";
         let values = params![local_time, acpi, amd_host_bridge, exit_on_halt, exit_on_pause, strict_msr, x2apic, Id(machine.id)];
         self.prepare_cached(sql)?.execute(values)?;
-        let Upkeep { autostart, order, delay_s, restart } = machine.upkeep;
-        let sql = "UPDATE machines SET autostart = ?, start_order = ?, start_delay_s = ?, restart = ? WHERE id = ?";
-        self.prepare_cached(sql)?.execute(params![autostart, order, delay_s, restart::number(restart), Id(machine.id)])?;
+        let Upkeep { autostart, order, delay_s, restart, stop_timeout_s } = machine.upkeep;
+        let sql =
+            "UPDATE machines SET autostart = ?, start_order = ?, start_delay_s = ?, restart = ?, stop_timeout_s = ? WHERE id = ?";
+        let values = params![autostart, order, delay_s, restart::number(restart), stop_timeout_s, Id(machine.id)];
+        self.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }
 }

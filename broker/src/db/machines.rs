@@ -102,7 +102,7 @@ const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpu
     (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader,
     m.limit_memory_mib, m.limit_tasks, m.limit_pcpu, m.limit_read_bps, m.limit_write_bps, m.limit_read_iops, m.limit_write_iops,
     m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired, m.unenforced,
-    m.autostart, m.start_order, m.start_delay_s, m.restart, m.wanted,
+    m.autostart, m.start_order, m.start_delay_s, m.restart, m.wanted, m.stop_timeout_s,
     m.grp, (SELECT name FROM machine_groups WHERE id = m.grp) AS group_name";
 
 fn state(word: &str) -> Result<MachineState, rusqlite::types::FromSqlError> {
@@ -158,6 +158,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
             order: row.get("start_order")?,
             delay_s: row.get("start_delay_s")?,
             restart: restart::from(row.get("restart")?)?,
+            stop_timeout_s: row.get("stop_timeout_s")?,
         },
         wanted: row.get("wanted")?,
         slot: row.get(15)?,

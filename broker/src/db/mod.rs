@@ -17,6 +17,7 @@ pub mod operations;
 pub mod requests;
 pub mod snapshots;
 mod sql;
+pub mod stops;
 pub mod switches;
 pub mod tokens;
 pub mod users;
@@ -78,6 +79,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0026_iscsi.sql"),
     include_str!("../../migrations/0027_topology.sql"),
     include_str!("../../migrations/0028_places.sql"),
+    include_str!("../../migrations/0029_stops.sql"),
 ];
 
 /// The open database.

@@ -63,6 +63,7 @@ impl Change<'_> {
                 (wire::encode(refusal).map_err(|_| Fault::Row("operations"))?, refusal.to_string())
             }
         };
+        self.end_stop(op.id)?;
         let sql = "UPDATE operations SET result = ?, done = ?, total = ?, ended_ns = ? WHERE id = ?";
         let (done, total) = (Number(op.progress.0), Number(op.progress.1));
         self.prepare_cached(sql)?.execute(params![result, done, total, op.ended_ns, Id(op.id)])?;

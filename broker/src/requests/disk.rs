@@ -201,7 +201,7 @@ pub(super) async fn begin(
         let note = format!("{} bytes are to come, {} are free", c.expect, space.free);
         return Err(Refusal::new(Reason::NoSpace, object).note(note));
     }
-    let begin = Operation::begin(broker, who, group, kind, &object, |change| {
+    let begin = Operation::begin(broker, who, group, kind, &object, |change, _| {
         let room = broker.disk_room(change, group)?;
         if let Some(room) = room.filter(|room| c.expect > *room) {
             let refusal = Refusal::new(Reason::QuotaReached, &object).field("disk");
@@ -243,7 +243,7 @@ pub async fn copy(cx: &Cx, c: DiskClone) -> Result<OperationView, Refusal> {
         }
     };
     let (from, how) = (&source.disk, How::ask(broker, who, c.full).await?);
-    let begin = Operation::begin(broker, who, from.group, "clone", format_args!("disk {}", c.name), |change| {
+    let begin = Operation::begin(broker, who, from.group, "clone", format_args!("disk {}", c.name), |change, _| {
         let image = c.image.map(|facts| ImageFacts { source: Text::lossy(&format!("disk {}", from.name)), ..facts });
         let mut row = DiskRow { iso: from.iso && image.is_none(), image, ..new_row(&c.name, from.kind, from.size, from.group) };
         let Plan { kind, base, way } = copies::plan(change, &source, row.id, from.size, how)?;
@@ -379,7 +379,7 @@ pub async fn export(cx: &Cx, c: DiskExport) -> Result<(DiskView, OneFd), Refusal
 async fn whole(broker: &Rc<Broker>, who: &Who, disk: &DiskRow) -> Result<OwnedFd, Refusal> {
     let layers = broker.read(|db| db.layers_from(disk.file()))?;
     let layer = LayerRow { id: DiskId::random(), kind: DiskKind::Qcow2, base: None, allocated: 0 };
-    let begin = Operation::begin(broker, who, disk.group, "export", format_args!("disk {}", disk.name), |change| {
+    let begin = Operation::begin(broker, who, disk.group, "export", format_args!("disk {}", disk.name), |change, _| {
         Ok(change.add_layer(&layer, disk.group, true)?)
     });
     let ((), mut operation) = begin?;

@@ -146,7 +146,7 @@ pub async fn launch(cx: &Cx, c: MachineLaunch) -> Result<(OperationView, UpTo<1>
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Refusal::io(&object, "make a pipe", &e.into()))?;
     let group = broker.read(|db| group::named(db, c.group.as_ref()))?.id;
     let how = How::ask(broker, who, false).await?;
-    let begin = Operation::begin(broker, who, group, "launch", &object, |change| reserve(cx, change, &c, how));
+    let begin = Operation::begin(broker, who, group, "launch", &object, |change, _| reserve(cx, change, &c, how));
     let ((launch, way), mut operation) = begin?;
     let view = operation.view();
     let mut held = vec![launch.disk.id, launch.seed.id];

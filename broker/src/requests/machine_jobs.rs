@@ -174,7 +174,7 @@ pub async fn copy(cx: &Cx, c: MachineClone) -> Result<OperationView, Refusal> {
     let object = format!("machine {}", c.name);
     let how = How::ask(broker, who, c.full).await?;
     let group = original.machine.group;
-    let begin = Operation::begin(broker, who, group, "clone", object, |change| reserve(cx, change, &c, &original, how));
+    let begin = Operation::begin(broker, who, group, "clone", object, |change, _| reserve(cx, change, &c, &original, how));
     let ((copy, ways), mut operation) = begin?;
     let original = original.vars;
     let view = operation.view();
@@ -265,7 +265,7 @@ pub async fn delete(cx: &Cx, c: MachineDelete) -> Result<OperationView, Refusal>
     let Cx { broker, who, .. } = cx;
     let machine = broker.read(|db| resting(db, c.machine.as_str()))?;
     let nics = broker.read(|db| db.nics_of(machine.id))?;
-    let begin = Operation::begin(broker, who, machine.group, "delete", format_args!("machine {}", machine.name), |change| {
+    let begin = Operation::begin(broker, who, machine.group, "delete", format_args!("machine {}", machine.name), |change, _| {
         let machine = resting(change, c.machine.as_str())?;
         doom(change, machine.id)?;
         change.event("machine", machine.id, &machine.name, "deleted", "")?;

@@ -33,7 +33,7 @@ async fn scenario(s: &mut Session) -> Vec<Refusal> {
         step!(s.ask(DiskResize { disk: Text::lossy("root"), size: 3 << 19, shrink: false }));
     }
     step!(s.act("web", Act::Reboot));
-    step!(s.act("web", Act::Stop));
+    step!(s.act("web", Act::Stop(Stop::default())));
     step!(s.ask(DiskResize { disk: Text::lossy("root"), size: 2 << 20, shrink: false }));
     let name = |name: &str| name.parse().expect("a name");
     let web = || Text::lossy("web");

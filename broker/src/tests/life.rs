@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use skep_proto::Text;
+use skep_proto::broker::Stop;
 
 /// One step of the world or of a user.
 #[derive(Debug, Clone)]
@@ -13,13 +14,14 @@ enum Move {
     Work(bool),
     Event(Input),
     Late,
-    /// The broker is restarted; the host shows this.
-    Restart(Found),
+    /// The broker is restarted; the host shows this. It was waiting for this stop, or is not.
+    Restart(Found, Option<bool>),
 }
 
 fn act() -> impl Strategy<Value = Act> {
     use Act::*;
-    prop_oneof![Just(Start), Just(Stop), Just(Kill), Just(Reboot), Just(Reset), Just(Pause), Just(Resume)]
+    let stop = any::<bool>().prop_map(|force| Stop(skep_proto::broker::Stop { timeout_ms: None, force }));
+    prop_oneof![Just(Start), stop, Just(Kill), Just(Reboot), Just(Reset), Just(Pause), Just(Resume)]
 }
 
 fn end() -> impl Strategy<Value = End> {
@@ -50,7 +52,7 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => end().prop_map(|e| Move::Event(Input::Ended(e))),
         1 => Just(Move::Event(Input::Lost)),
         1 => Just(Move::Late),
-        1 => found.prop_map(Move::Restart),
+        1 => (found, any::<Option<bool>>()).prop_map(|(found, waits)| Move::Restart(found, waits)),
     ]
 }
 
@@ -168,12 +170,16 @@ proptest! {
                 Move::Event(event) if model.cell => drop(model.input(event)),
                 Move::Event(_) => {}
                 Move::Late => drop(model.input(Input::Late)),
-                Move::Restart(found) => {
+                Move::Restart(found, waits) => {
                     let known = Life::load(model.life.state, model.life.note.clone(), model.life.cell);
                     let alive = !matches!(found, Found::Nothing);
                     // Only machines with something on the host are looked for; a cell is found if it is there.
                     let (asks, cell) = (!known.known, alive && model.life.cell);
                     model = Model { life: known, work: None, open: 0, cell };
+                    if let (true, Some(force)) = (asks, waits) {
+                        model.open = 1;
+                        model.input(Input::Waits(Act::Stop(Stop { timeout_ms: None, force })));
+                    }
                     if asks {
                         let found = if cell { found } else { Found::Nothing };
                         model.input(Input::Found(found));
@@ -249,11 +255,91 @@ fn a_guest_that_ignores_its_button_runs_on_and_kill_is_named() {
     let mut life = life(MachineState::Stopped);
     run(&mut life, Input::Ask(Act::Start));
     run(&mut life, Input::Made(Ok(())));
-    run(&mut life, Input::Ask(Act::Stop));
+    run(&mut life, Input::Ask(Act::Stop(Stop::default())));
     let effects = run(&mut life, Input::Late);
     let [Effect::Drop, Effect::Finish(Err(refusal))] = effects.as_slice() else { panic!("{effects:?}") };
     assert_eq!(refusal.reason, Reason::Timeout);
     assert!(refusal.note.as_str().contains("skep vm kill"));
+    assert_eq!(life.state, MachineState::Running);
+}
+
+fn stop(force: bool) -> Act {
+    Act::Stop(Stop { timeout_ms: Some(1), force })
+}
+
+fn running() -> Life {
+    let mut life = life(MachineState::Stopped);
+    run(&mut life, Input::Ask(Act::Start));
+    run(&mut life, Input::Made(Ok(())));
+    life
+}
+
+#[test]
+fn a_guest_that_ignores_its_button_is_ended_where_force_was_said() {
+    let mut life = running();
+    assert_eq!(run(&mut life, Input::Ask(stop(true))), [Effect::Tell(stop(true))]);
+    assert_eq!(run(&mut life, Input::Told(Ok(()))), []);
+    assert_eq!(run(&mut life, Input::Late), [Effect::Drop, Effect::Tell(Act::Kill)]);
+    life.step(Input::Cancel).expect_err("it is too late to cancel it");
+    assert_eq!(run(&mut life, Input::Ended(End::Killed)), [Effect::Drop, Effect::Clear { kill: false }]);
+    assert_eq!(run(&mut life, Input::Cleared(Ok(()))), [Effect::Finish(Ok(()))]);
+    assert_eq!((life.state, life.note.as_str()), (MachineState::Stopped, "ended by force"));
+    // One that powers itself off at the last moment was not ended.
+    let mut life = running();
+    run(&mut life, Input::Ask(stop(true)));
+    run(&mut life, Input::Late);
+    run(&mut life, Input::Ended(End::PowerOff));
+    assert_eq!(run(&mut life, Input::Cleared(Ok(()))), [Effect::Finish(Ok(()))]);
+    assert_eq!(life.note, "powered off");
+}
+
+#[test]
+fn what_cannot_hear_its_button_is_ended_at_once_by_force_and_else_refused() {
+    let mut life = running();
+    run(&mut life, Input::Phase(Phase::Paused));
+    assert_eq!(life.step(Input::Ask(stop(false))).expect_err("refused").0, Reason::WrongState);
+    assert_eq!(run(&mut life, Input::Ask(stop(true))), [Effect::Drop, Effect::Tell(Act::Kill)]);
+    // Nor does a runner that cannot press it.
+    let mut life = running();
+    run(&mut life, Input::Ask(stop(true)));
+    let refused = Refusal::new(Reason::Unavailable, "");
+    assert_eq!(run(&mut life, Input::Told(Err(refused))), [Effect::Drop, Effect::Tell(Act::Kill)]);
+}
+
+#[test]
+fn the_stop_that_was_asked_for_last_holds() {
+    let mut life = running();
+    run(&mut life, Input::Ask(stop(true)));
+    let effects = run(&mut life, Input::Ask(stop(false)));
+    assert!(matches!(effects.as_slice(), [Effect::Drop, Effect::Finish(Err(_)), Effect::Tell(act)] if *act == stop(false)));
+    let effects = run(&mut life, Input::Late);
+    assert!(matches!(effects.as_slice(), [Effect::Drop, Effect::Finish(Err(refusal))] if refusal.reason == Reason::Timeout));
+    assert_eq!(life.state, MachineState::Running);
+}
+
+#[test]
+fn a_stop_goes_on_in_the_next_broker() {
+    let begun = || {
+        let mut life = Life::load(MachineState::Stopping, String::new(), true);
+        run(&mut life, Input::Waits(stop(true)));
+        // Nothing is ended before the host was asked.
+        assert_eq!(run(&mut life, Input::Late), []);
+        life
+    };
+    let mut life = begun();
+    // Whether the button was pressed is the runner's to know.
+    assert_eq!(run(&mut life, Input::Found(Found::Alive(Phase::Running))), [Effect::Tell(stop(true))]);
+    assert_eq!(run(&mut life, Input::Late), [Effect::Drop, Effect::Tell(Act::Kill)]);
+    for found in [Found::Ended(End::PowerOff), Found::Nothing] {
+        let mut life = begun();
+        run(&mut life, Input::Found(found));
+        assert_eq!(run(&mut life, Input::Cleared(Ok(()))), [Effect::Finish(Ok(()))]);
+        assert_eq!(life.state, MachineState::Stopped);
+    }
+    let mut life = begun();
+    let effects = run(&mut life, Input::Cancel);
+    assert!(matches!(effects.as_slice(), [Effect::Drop, Effect::Finish(Err(refusal))] if refusal.reason == Reason::Cancelled));
+    assert_eq!(run(&mut life, Input::Found(Found::Alive(Phase::Running))), []);
     assert_eq!(life.state, MachineState::Running);
 }
 
@@ -267,7 +353,7 @@ fn two_starts_at_once_are_one() {
 #[test]
 fn nothing_is_done_before_the_host_was_asked() {
     let mut life = life(MachineState::Running);
-    for act in [Act::Start, Act::Stop, Act::Kill] {
+    for act in [Act::Start, Act::Stop(Stop::default()), Act::Kill] {
         assert_eq!(life.step(Input::Ask(act)).expect_err("refused").0, Reason::Unavailable);
     }
 }

@@ -21,6 +21,7 @@ mod runner;
 mod samples;
 mod services;
 mod stats;
+mod stops;
 mod stress;
 mod subnets;
 mod suite;

@@ -187,7 +187,7 @@ fn a_machine_starts_stops_and_leaves_nothing() {
     let suite = Suite::new();
     suite.live(async |life: Life| {
         let (mut s, machine) = web(&life).await;
-        assert_eq!(reason(s.act("web", Act::Stop).await), Reason::WrongState);
+        assert_eq!(reason(s.act("web", Act::Stop(Stop::default())).await), Reason::WrongState);
         s.act("web", Act::Start).await.expect("started");
         let view = s.get("web").await.expect("it is there");
         assert_eq!((view.state, view.started_ns > 0, view.pending), (MachineState::Running, true, vec![]));
@@ -215,7 +215,7 @@ fn a_machine_starts_stops_and_leaves_nothing() {
         assert_eq!(s.get("web").await.expect("it is there").state, MachineState::Paused);
         s.act("web", Act::Resume).await.expect("resumed");
         s.act("web", Act::Reset).await.expect("reset");
-        s.act("web", Act::Stop).await.expect("stopped");
+        s.act("web", Act::Stop(Stop::default())).await.expect("stopped");
         let view = s.get("web").await.expect("it is there");
         assert_eq!((view.state, view.note.as_str()), (MachineState::Stopped, "powered off"));
         assert!(suite.world.lock().cells.is_empty());
@@ -272,7 +272,7 @@ fn kill_overtakes_a_start_and_a_stop() {
         suite.settled(&life.broker).await;
         suite.world.lock().deaf = true;
         s.act("web", Act::Start).await.expect("started");
-        let stop = s.ask(MachineAct { machine: text("web"), act: Act::Stop }).await.expect("begun");
+        let stop = s.ask(MachineAct { machine: text("web"), act: Act::Stop(Stop::default()) }).await.expect("begun");
         s.act("web", Act::Kill).await.expect("killed");
         assert_eq!(reason(s.done(stop).await), Reason::Cancelled);
         suite.settled(&life.broker).await;
@@ -407,7 +407,7 @@ fn a_running_broker_takes_running_machines_over() {
         let machine = s.get("web").await.expect("it is there");
         assert_eq!((machine.id, machine.state), (id, MachineState::Running));
         // Until it was found it can be asked for nothing.
-        while let Err(refusal) = s.act("web", Act::Stop).await {
+        while let Err(refusal) = s.act("web", Act::Stop(Stop::default())).await {
             assert_eq!(refusal.reason, Reason::Unavailable, "{refusal}");
             suite.world.news.notified().await;
         }

@@ -74,7 +74,7 @@ async fn act(s: &mut Session, dice: &mut Dice, tally: &Tally) -> Result<(), Refu
         }
         60..75 => drop(s.machine(&name, &[]).await?),
         75..83 => long(s, MachineAct { machine: machine(), act: Act::Start }).await?,
-        83..87 => long(s, MachineAct { machine: machine(), act: Act::Stop }).await?,
+        83..87 => long(s, MachineAct { machine: machine(), act: Act::Stop(Stop::default()) }).await?,
         87..91 => long(s, MachineAct { machine: machine(), act: Act::Kill }).await?,
         _ => {
             let begun = s.ask(MachineDelete { machine: machine(), disks: false }).await?;

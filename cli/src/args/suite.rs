@@ -47,9 +47,9 @@ pub struct DownArgs {
     /// Let the machines run on; `skep up` finds them again
     #[arg(long)]
     pub keep_machines: bool,
-    /// How long a machine may take to power off before it is ended
-    #[arg(long, value_name = "TIME", value_parser = size::duration, default_value = "30s")]
-    pub timeout: Duration,
+    /// How long all machines together may take to power off before they are ended [default: what their settings say of each]
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
+    pub timeout: Option<Duration>,
 }
 
 /// `skep service`.

@@ -67,7 +67,7 @@ pub enum VmCommand {
     },
     /// Start it, or all that start with the host
     Start(StartArgs),
-    /// Press its power button, once for each run of its guest, and wait until it is off; --timeout ends one that does not listen
+    /// Press its power button, once for each run of its guest, and wait until it is off; --force ends one that does not listen in its time
     Stop(StopArgs),
     /// End it at once
     Kill(ActArgs),
@@ -226,9 +226,12 @@ pub struct StopArgs {
     /// All that run: the highest order first, those of the same order at the same time
     #[arg(long)]
     pub all: bool,
-    /// How long a machine, or all of them, may take to power off before it is ended [default: as long as it wants]
-    #[arg(long, value_name = "TIME", value_parser = size::duration, conflicts_with = "no_wait")]
+    /// How long it may take to power off, up to 24 hours; with --all, all of them together [default: what `--stop-timeout` of its settings says]
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
     pub timeout: Option<Duration>,
+    /// End it when that time is over, or at once if it cannot hear its button. Without, it runs on and the command fails
+    #[arg(long)]
+    pub force: bool,
     /// How to wait
     #[command(flatten)]
     pub wait: WaitArgs,
@@ -335,6 +338,9 @@ pub struct SettingsArgs {
     /// How long the next one waits after it, up to 1h [default of a new machine: 0s]
     #[arg(long, value_name = "TIME", value_parser = size::duration)]
     pub start_delay: Option<Duration>,
+    /// How long its guest has to power itself off when it is to stop or to reboot, 1s to 24h [default of a new machine: 120s]
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
+    pub stop_timeout: Option<Duration>,
     /// When it is started again though nobody asked, after a pause that grows from 1 s to 5 min [default of a new machine: never]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub restart: Option<Restart>,

@@ -1,33 +1,57 @@
-//! `skep vm stop`, one machine or all: each is asked to power off, and ended if it takes too long.
+//! `skep vm stop`, one machine or all: the broker asks each to power off, keeps its time, and ends it then if it is told to.
 
 use super::starting::upkeep;
 use super::{Ctx, vm};
-use crate::args::{ActArgs, StopArgs};
+use crate::args::StopArgs;
 use crate::client::Api;
 use crate::error::Failure;
 use crate::operation::{self, Interrupt};
 use crate::output::Output;
 use serde_json::json;
 use skep_api::v1::{GetMachineRequest, Machine, MachineActRequest, MachineState};
+use skep_proto::Reason;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
+/// What the broker says of a machine that it has ended.
+const FORCED: &str = "ended by force";
+
+/// How machines are stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// How long all of them may take; none: each as long as its settings say.
+    pub patience: Option<Duration>,
+    /// Whether they are ended then.
+    pub force: bool,
+    /// They are only asked to.
+    pub no_wait: bool,
+}
+
 /// Stops what was named.
 pub async fn run(ctx: &Ctx, args: StopArgs) -> Result<(), Failure> {
-    let StopArgs { machine, timeout, wait, .. } = args;
-    let machines = match (machine, timeout) {
-        (Some(machine), None) => return vm::act(ctx, ActArgs { machine, wait }, "stop").await,
-        (Some(machine), Some(_)) => vec![ctx.api.machines().get(GetMachineRequest { machine }).await?.into_inner()],
-        (None, _) => vm::list(ctx).await?,
+    let StopArgs { machine, timeout, force, wait, .. } = args;
+    let Some(machine) = machine else {
+        return all(ctx, vm::list(ctx).await?, How { patience: timeout, force, no_wait: wait.no_wait }).await;
     };
-    all(ctx, machines, timeout, wait.no_wait).await
+    let begun = ctx.api.machines().stop(request(machine, timeout, force)?).await?.into_inner();
+    ctx.finish(begun, wait).await.map(drop)
+}
+
+fn request(machine: String, timeout: Option<Duration>, force: bool) -> Result<MachineActRequest, Failure> {
+    let timeout = timeout.map(|time| {
+        // What is shorter than the API tells apart is rounded up.
+        let whole = Duration::from_millis(u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
+        let note = format!("--timeout: {time:?} is more than 24 hours");
+        prost_types::Duration::try_from(whole).map_err(|_| Failure::new(Reason::InvalidValue, "machine", note))
+    });
+    Ok(MachineActRequest { machine, timeout: timeout.transpose()?, force })
 }
 
 /// Stops those of them that run, the highest order first, those of the same order at the same time. Each turn has an equal part of the time
-/// that is left, so that one who does not listen takes none from those after him; whatever has not powered off by then is ended.
-pub async fn all(ctx: &Ctx, machines: Vec<Machine>, patience: Option<Duration>, no_wait: bool) -> Result<(), Failure> {
-    let deadline = patience.map(|patience| Instant::now() + patience);
+/// that is left, so that one who does not listen takes none from those after him.
+pub async fn all(ctx: &Ctx, machines: Vec<Machine>, how: How) -> Result<(), Failure> {
+    let deadline = how.patience.map(|patience| Instant::now() + patience);
     let mut turns: BTreeMap<u32, Vec<Machine>> = BTreeMap::new();
     for machine in machines {
         if !matches!(machine.state(), MachineState::Stopped | MachineState::Failed) {
@@ -39,7 +63,9 @@ pub async fn all(ctx: &Ctx, machines: Vec<Machine>, patience: Option<Duration>, 
         let left = deadline.map(|deadline| part(deadline.saturating_duration_since(Instant::now()), to_come));
         let mut stopping = JoinSet::new();
         for machine in machines {
-            stopping.spawn(stop(ctx.api.clone(), machine.id, machine.name, left, no_wait, ctx.output));
+            let own = Duration::from_secs(upkeep(&machine).stop_timeout_seconds().into());
+            let how = How { patience: left.map(|left| left.min(own)), ..how };
+            stopping.spawn(stop(ctx.api.clone(), machine.id, machine.name, how, ctx.output));
         }
         while let Some(ended) = stopping.join_next().await {
             if let Ok(Err(failure)) = ended {
@@ -56,9 +82,7 @@ fn part(left: Duration, to_come: usize) -> Duration {
     left / u32::try_from(to_come).unwrap_or(u32::MAX).saturating_add(1)
 }
 
-async fn stop(
-    api: Api, id: String, name: String, patience: Option<Duration>, no_wait: bool, output: Output,
-) -> Result<(), Failure> {
+async fn stop(api: Api, id: String, name: String, how: How, output: Output) -> Result<(), Failure> {
     let said = |how: &str| {
         if output.json {
             output.line(json!({"machine": name, "id": id, "how": how}));
@@ -66,29 +90,25 @@ async fn stop(
             output.remark(format_args!("machine {name}: {how}"));
         }
     };
-    let quiet = Output { quiet: true, ..output };
-    let request = || MachineActRequest { machine: id.clone() };
-    let graceful = async {
-        let begun = api.machines().stop(request()).await?.into_inner();
-        if no_wait { Ok(begun) } else { operation::finish(&api, quiet, begun, Interrupt::Leaves).await }
-    };
-    let Some(patience) = patience else {
-        graceful.await?;
-        said(if no_wait { "asked to stop" } else { "stopped" });
-        return Ok(());
-    };
-    if let Ok(Ok(_)) = tokio::time::timeout(patience, graceful).await {
-        said("stopped");
-        return Ok(());
-    }
-    let begun = match api.machines().kill(request()).await {
+    let begun = match api.machines().stop(request(id.clone(), how.patience, how.force)?).await {
         Ok(begun) => begun.into_inner(),
-        // It ended meanwhile by itself.
-        Err(status) if status.code() == tonic::Code::FailedPrecondition => return Ok(()),
+        Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+            let now = api.machines().get(GetMachineRequest { machine: id.clone() }).await?.into_inner();
+            return match now.state() {
+                // It ended meanwhile by itself.
+                MachineState::Stopped | MachineState::Failed => Ok(()),
+                _ => Err(status.into()),
+            };
+        }
         Err(status) => return Err(status.into()),
     };
-    operation::finish(&api, quiet, begun, Interrupt::Leaves).await?;
-    said("ended");
+    if how.no_wait {
+        said("asked to stop");
+        return Ok(());
+    }
+    operation::finish(&api, Output { quiet: true, ..output }, begun, Interrupt::Leaves).await?;
+    let now = api.machines().get(GetMachineRequest { machine: id.clone() }).await?.into_inner();
+    said(if now.note == FORCED { "ended" } else { "stopped" });
     Ok(())
 }
 

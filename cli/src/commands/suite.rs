@@ -1,6 +1,7 @@
 //! `skep up`, `skep down`: the supervisor is in [`crate::up`], the machines are the API's.
 
-use super::{Ctx, block_on, stopping, vm};
+use super::stopping::{self, How};
+use super::{Ctx, block_on, vm};
 use crate::args::{DownArgs, UpArgs};
 use crate::client::Api;
 use crate::error::Failure;
@@ -76,7 +77,7 @@ fn said(output: Output, what: &str, already: bool) {
 }
 
 /// Stops all that run, and has the bridges taken down.
-async fn stop_machines(places: &Places, patience: Duration, output: Output) -> Result<(), Failure> {
+async fn stop_machines(places: &Places, patience: Option<Duration>, output: Output) -> Result<(), Failure> {
     let ctx = match Api::connect(places).await {
         // A suite that does not work any more must still go down.
         Err(failure) if failure.is_unavailable() => {
@@ -92,7 +93,7 @@ async fn stop_machines(places: &Places, patience: Duration, output: Output) -> R
         }
         listed => listed?,
     };
-    let stopped = stopping::all(&ctx, machines, Some(patience), false).await;
+    let stopped = stopping::all(&ctx, machines, How { patience, force: true, no_wait: false }).await;
     if stopped.is_ok() {
         // Without them the bridges stay, which the next start takes over.
         if let Err(status) = ctx.api.host().rest(RestHostRequest {}).await {

@@ -115,10 +115,9 @@ pub async fn list(ctx: &Ctx) -> Result<Vec<v1::Machine>, Failure> {
 
 pub async fn act(ctx: &Ctx, args: ActArgs, what: &str) -> Result<(), Failure> {
     let mut api = ctx.api.machines();
-    let request = MachineActRequest { machine: args.machine };
+    let request = MachineActRequest { machine: args.machine, ..MachineActRequest::default() };
     let begun = match what {
         "start" => api.start(request).await,
-        "stop" => api.stop(request).await,
         "kill" => api.kill(request).await,
         "reboot" => api.reboot(request).await,
         "reset" => api.reset(request).await,
@@ -179,20 +178,21 @@ fn given(args: &SettingsArgs) -> Result<MachineSettings, Failure> {
 
 /// What was typed of starting; none, if nothing was.
 fn upkeep(args: &SettingsArgs) -> Result<Option<v1::MachineUpkeep>, Failure> {
-    let seconds = |time: std::time::Duration| {
-        let note = format!("--start-delay: {time:?} is no number of seconds up to 3600");
+    let seconds = |option: &str, most: u32, time: std::time::Duration| {
+        let note = format!("{option}: {time:?} is no number of seconds up to {most}");
         let whole = u32::try_from(time.as_secs()).ok().filter(|_| time.subsec_nanos() == 0);
         whole.ok_or_else(|| Failure::new(Reason::InvalidValue, "machine", note))
     };
     let upkeep = v1::MachineUpkeep {
         autostart: args.autostart.map(|s| s == Switched::On),
         order: args.start_order,
-        delay_seconds: args.start_delay.map(seconds).transpose()?,
+        delay_seconds: args.start_delay.map(|time| seconds("--start-delay", 3_600, time)).transpose()?,
         restart: args.restart.map(|restart| match restart {
             Restart::Never => v1::RestartPolicy::Never.into(),
             Restart::OnFailure => v1::RestartPolicy::OnFailure.into(),
             Restart::Always => v1::RestartPolicy::Always.into(),
         }),
+        stop_timeout_seconds: args.stop_timeout.map(|time| seconds("--stop-timeout", 86_400, time)).transpose()?,
     };
     Ok((upkeep != v1::MachineUpkeep::default()).then_some(upkeep))
 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Typed into the guest: reboot at once.
 pub const REBOOT: &str = "reboot -qn";
+/// Typed into the guest: the power button means nothing to it any more. The last word is `deaf-0`.
+pub const DEAF: &str = "sysctl hw.acpi.power_button_state=NONE; echo deaf-$?";
 /// Typed into the guest: power off at once. Its kernel, which boots muted, is to be heard then.
 pub const POWER_OFF: &str = "sysctl kern.consmute=0; reboot -qnp";
 /// What the guest says when it does.

@@ -371,7 +371,7 @@ enum Act {
 }
 
 async fn act(ctx: &Ctx, plan: &Plan, act: Act) -> Result<(), Failure> {
-    let request = MachineActRequest { machine: plan.names.machine.clone() };
+    let request = MachineActRequest { machine: plan.names.machine.clone(), ..MachineActRequest::default() };
     let mut api = ctx.api.machines();
     let begun = match act {
         Act::Start => api.start(request).await,

@@ -1,6 +1,9 @@
 //! Machines.
 
-use super::{Board, BoardDraft, Bus, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Ref, Screen, ScreenDraft, Topology};
+use super::{
+    Board, BoardDraft, Bus, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Ref, Screen, ScreenDraft, Topology, Upkeep,
+    UpkeepDraft,
+};
 use crate::{CpuList, CpuPins, DiskId, Dsp, MachineId, MachineName, NicId, SerialPort, Share, Text};
 use serde::{Deserialize, Serialize};
 
@@ -131,44 +134,6 @@ pub struct Limits {
     pub protect: bool,
     /// Whether its memory stays in the host's RAM.
     pub wired: bool,
-}
-
-/// When a machine that came to its end though nobody asked for it is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub enum Restart {
-    /// Never.
-    #[default]
-    Never,
-    /// When it failed: its guest panicked, its hypervisor or its host ended.
-    OnFailure,
-    /// When it powered itself off, too.
-    Always,
-}
-
-/// What is done with a machine when its host comes up, and when it ends by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Upkeep {
-    /// Whether it starts with the host.
-    pub autostart: bool,
-    /// Its turn among those that do, 0 to 9,999: the lowest first; when the host goes down, the highest first.
-    pub order: u16,
-    /// Seconds from its start to the next one's turn, 0 to 3,600.
-    pub delay_s: u16,
-    /// Whether it is started again.
-    pub restart: Restart,
-}
-
-/// Changes of [`Upkeep`]; `None`: the default (create) or as it is (set).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct UpkeepDraft {
-    /// See [`Upkeep::autostart`].
-    pub autostart: Option<bool>,
-    /// See [`Upkeep::order`].
-    pub order: Option<u16>,
-    /// See [`Upkeep::delay_s`].
-    pub delay_s: Option<u16>,
-    /// See [`Upkeep::restart`].
-    pub restart: Option<Restart>,
 }
 
 /// Settings of a machine; `None`: the default (create) or as it is (set).
@@ -437,13 +402,22 @@ pub struct MachineRename {
     pub name: MachineName,
 }
 
+/// How a guest is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Stop {
+    /// Milliseconds that it has, 0 to 86,400,000; `None`: what its machine's upkeep says.
+    pub timeout_ms: Option<u32>,
+    /// Whether it is ended then. If not, the stop fails, and it runs on.
+    pub force: bool,
+}
+
 /// What to do with a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
     /// Start it.
     Start,
     /// Press its power button and wait until it is off.
-    Stop,
+    Stop(Stop),
     /// End it at once.
     Kill,
     /// Press its power button, wait, start it.

@@ -15,6 +15,7 @@ mod rules;
 mod session;
 mod stats;
 mod stream;
+mod upkeep;
 mod whole;
 
 pub use crate::vars::{VarPage, VarPiece, VarState, VarsEdited};
@@ -30,6 +31,7 @@ pub use rules::*;
 pub use session::*;
 pub use stats::*;
 pub use stream::*;
+pub use upkeep::*;
 pub use whole::*;
 
 pub use crate::storage::{LogOpened, ServiceName};
@@ -37,7 +39,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 23, oldest 23, BrokerRequest {
+    Broker = "broker", version 24, oldest 24, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];

@@ -40,7 +40,13 @@ fn settings() -> Settings {
         sound_in: Some(None),
         tpm: Some(false),
         channels: Some(vec![parse("org.qemu.guest_agent.0")]),
-        upkeep: UpkeepDraft { autostart: Some(true), order: Some(9), delay_s: None, restart: Some(Restart::OnFailure) },
+        upkeep: UpkeepDraft {
+            autostart: Some(true),
+            order: Some(9),
+            delay_s: None,
+            restart: Some(Restart::OnFailure),
+            stop_timeout_s: Some(90),
+        },
         shares: Some(vec![share("src", true), share("out", false)]),
         screen_properties: ScreenDraft {
             width: Some(1280),
@@ -127,7 +133,7 @@ fn view() -> MachineView {
         sound_in: None,
         tpm: false,
         channels: vec![parse("a"), parse("b")],
-        upkeep: Upkeep { autostart: true, order: 9, delay_s: 30, restart: Restart::Always },
+        upkeep: Upkeep { autostart: true, order: 9, delay_s: 30, restart: Restart::Always, stop_timeout_s: 86_400 },
         shares: vec![share("src", true)],
         group: parse("default"),
         screen_properties: Screen { width: 1280, height: 1024, wait: true, keyboard: parse("de"), tablet: false },
@@ -231,7 +237,7 @@ pub fn parts(golden: &mut Golden) {
     });
     every!(golden, Applies { Now {} => Applies::Now; NextStart {} => Applies::NextStart; });
     every!(golden, Act {
-        Start {} => Act::Start; Stop {} => Act::Stop; Kill {} => Act::Kill; Reboot {} => Act::Reboot; Reset {} => Act::Reset;
+        Start {} => Act::Start; Stop { .. } => Act::Stop(Stop { timeout_ms: Some(60_000), force: true }); Kill {} => Act::Kill; Reboot {} => Act::Reboot; Reset {} => Act::Reset;
         Pause {} => Act::Pause; Resume {} => Act::Resume;
     });
 }
