@@ -169,7 +169,7 @@ impl Disks for Api {
         call.run(async {
             let of = convert::named("disk", "disk", &request.disk)?;
             let name = convert::value("snapshot", "name", &request.name)?;
-            Ok(disk::snapshot(call.act(SnapshotCreate { disk: of, name }).await?.0))
+            Ok(disk::snapshot(call.make(&request.request_id, SnapshotCreate { disk: of, name }).await?.0))
         })
         .await
     }

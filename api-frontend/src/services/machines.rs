@@ -118,7 +118,7 @@ impl Machines for Api {
         call.run(async {
             let machine = convert::named("machine", "machine", &request.machine)?;
             let name = convert::value("snapshot", "name", &request.name)?;
-            Ok(disk::whole(call.act(WholeCreate { machine, name }).await?.0))
+            Ok(disk::whole(call.make(&request.request_id, WholeCreate { machine, name }).await?.0))
         })
         .await
     }

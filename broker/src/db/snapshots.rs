@@ -60,6 +60,12 @@ pub trait Snapshots {
         Ok(self.sql().prepare_cached(&sql)?.query_row(params![Id(disk), name_or_id], row).optional()?)
     }
 
+    /// One of any disk, by its id, however far it is.
+    fn snapshot(&self, id: &str) -> Result<Option<SnapshotRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM snapshots WHERE id = ?");
+        Ok(self.sql().prepare_cached(&sql)?.query_row([id], row).optional()?)
+    }
+
     /// Up to `limit` usable ones of a disk, by name, after this one.
     fn snapshots_after(&self, disk: DiskId, name: &str, limit: u32) -> Result<Vec<SnapshotRow>, Fault> {
         let sql = format!(

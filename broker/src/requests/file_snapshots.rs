@@ -175,7 +175,7 @@ pub(super) async fn create(broker: &Rc<Broker>, who: &Who, disk: &DiskRow, name:
     let hold = broker.hold(vec![disk.id]);
     let taken = async {
         let taking = prepare(broker, who, disk.clone(), name, runs.is_some(), None).await?;
-        take(broker, who, std::slice::from_ref(&taking), runs.as_ref(), |_| Ok(())).await?;
+        take(broker, who, std::slice::from_ref(&taking), runs.as_ref(), |change| Ok(change.made(taking.snapshot.id)?)).await?;
         broker.read(|db| find(db, disk, &taking.snapshot.id.to_string()))
     };
     let taken = taken.await;

@@ -10,7 +10,7 @@ use crate::db::snapshots::{SnapshotRow, Snapshots};
 use crate::db::whole::Wholes;
 use crate::page::{ROWS, fit};
 use skep_proto::broker::{
-    DiskGet, DiskView, Done, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPage, SnapshotRename, SnapshotRollBack,
+    DiskGet, DiskView, Done, Ref, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPage, SnapshotRename, SnapshotRollBack,
     SnapshotView,
 };
 use skep_proto::storage::{CreateSnapshot, DeleteSnapshot, DiskKind, ListSnapshots, RollBackDisk};
@@ -31,9 +31,25 @@ pub(super) fn find(db: &impl Snapshots, disk: &DiskRow, name: &str) -> Result<Sn
     found.ok_or_else(|| not_found("snapshot", format_args!("{name} of disk {}", disk.name)))
 }
 
+/// What this request made when it came before; none: it comes for the first time.
+fn before(cx: &Cx, c: &SnapshotCreate) -> Result<Option<SnapshotView>, Refusal> {
+    let row = |id: &str| cx.broker.read(|db| db.snapshot(id));
+    let looks = |id: Ref| {
+        // Whoever may look at the disk; of one that is gone, at the one of this name.
+        let disk = row(id.as_str()).ok().flatten().map_or(c.disk.clone(), |row| Text::lossy(&row.disk.to_string()));
+        DiskGet { disk }.into()
+    };
+    let Some(id) = cx.before::<SnapshotId>(looks)? else { return Ok(None) };
+    let found = row(&id.to_string())?.filter(|row| row.stage == Stage::Ready);
+    found.map(|row| Some(view(row))).ok_or_else(|| not_found("snapshot", id))
+}
+
 /// `SnapshotCreate`. Of a running machine's disk it holds what a power failure would have left.
 pub async fn create(cx: &Cx, c: SnapshotCreate) -> Result<SnapshotView, Refusal> {
     let Cx { broker, who, .. } = cx;
+    if let Some(view) = before(cx, &c)? {
+        return Ok(view);
+    }
     let disk = broker.read(|db| find_disk(db, c.disk.as_str()))?;
     super::iscsi::kept(&disk)?;
     broker.free(disk.id, disk.name.as_str())?;
@@ -63,6 +79,7 @@ pub async fn create(cx: &Cx, c: SnapshotCreate) -> Result<SnapshotView, Refusal>
     match broker.storage.call(who, call).await {
         Ok((state, [])) => broker.change(who, |change| {
             change.snapshot_ready(snapshot.id, state.size, state.used)?;
+            change.made(snapshot.id)?;
             change.event("disk", disk.id, &disk.name, "changed", format_args!("snapshot {} made", snapshot.name))?;
             Ok(view(find(change, &disk, &snapshot.id.to_string())?))
         }),

@@ -13,7 +13,7 @@ use crate::page::{ROWS, fit};
 use crate::policy::User;
 use crate::spec::Spec;
 use skep_proto::broker::{
-    Done, MachineGet, MachineState, MachineView, Role, WholeCreate, WholeDelete, WholeList, WholePage, WholeRename,
+    Done, MachineGet, MachineState, MachineView, Ref, Role, WholeCreate, WholeDelete, WholeList, WholePage, WholeRename,
     WholeRollBack, WholeView,
 };
 use skep_proto::storage::{CloneVars, CreateSnapshot, DeleteMachineFiles, RollBackDisk};
@@ -66,9 +66,27 @@ fn rows(cx: &Cx, machine: &MachineRow, disks: &[DiskId]) -> Result<Vec<DiskRow>,
     Ok(all)
 }
 
+/// What this request made when it came before; none: it comes for the first time.
+fn before(cx: &Cx, c: &WholeCreate) -> Result<Option<WholeView>, Refusal> {
+    let row = |id: SnapshotId| cx.broker.read(|db| db.whole(id));
+    let looks = |id: Ref| {
+        // Whoever may look at the machine; of one that is gone, at the one of this name.
+        let whole = id.as_str().parse().ok().and_then(|id| row(id).ok().flatten());
+        let machine = whole.map_or(c.machine.clone(), |whole| Text::lossy(&whole.machine.to_string()));
+        MachineGet { machine }.into()
+    };
+    let Some(id) = cx.before::<SnapshotId>(looks)? else { return Ok(None) };
+    let whole = row(id)?.filter(|whole| matches!(whole.state, Whole::Ready | Whole::Returning));
+    let whole = whole.ok_or_else(|| not_found("snapshot", id))?;
+    cx.broker.read(|db| view(db, whole)).map(Some)
+}
+
 /// `WholeCreate`.
 pub async fn create(cx: &Cx, c: WholeCreate) -> Result<WholeView, Refusal> {
     let Cx { broker, who, .. } = cx;
+    if let Some(view) = before(cx, &c)? {
+        return Ok(view);
+    }
     let machine = broker.read(|db| find_machine(db, c.machine.as_str()))?;
     let runs = match machine.state {
         MachineState::Running | MachineState::Paused => true,
@@ -150,6 +168,7 @@ async fn take(
     }
     let done = |change: &Change<'_>| {
         change.set_whole_state(whole.id, Whole::Ready)?;
+        change.made(whole.id)?;
         Ok(change.event("machine", machine.id, &machine.name, "changed", format_args!("snapshot {} made", whole.name))?)
     };
     files::take(broker, who, &all, runs.then_some(machine).filter(|_| !all.is_empty()), done).await

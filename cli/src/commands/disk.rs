@@ -145,7 +145,11 @@ async fn snapshot(ctx: Ctx, command: SnapshotCommand) -> Result<(), Failure> {
     let mut api = ctx.api.disks();
     match command {
         SnapshotCommand::Create { disk, name } => {
-            let made = api.create_snapshot(CreateSnapshotRequest { disk, name }).await?.into_inner();
+            let made = ctx.make(|api, request_id| {
+                let request = CreateSnapshotRequest { disk: disk.clone(), name: name.clone(), request_id };
+                async move { api.disks().create_snapshot(request).await }
+            });
+            let made = made.await?;
             ctx.made(&view::snapshot(&made), "snapshot", "made");
         }
         SnapshotCommand::List { disk } => {

@@ -15,7 +15,11 @@ pub async fn run(ctx: Ctx, command: WholeCommand) -> Result<(), Failure> {
     let mut api = ctx.api.machines();
     match command {
         WholeCommand::Create { machine, name } => {
-            let made = api.create_snapshot(CreateMachineSnapshotRequest { machine, name }).await?.into_inner();
+            let made = ctx.make(|api, request_id| {
+                let request = CreateMachineSnapshotRequest { machine: machine.clone(), name: name.clone(), request_id };
+                async move { api.machines().create_snapshot(request).await }
+            });
+            let made = made.await?;
             ctx.made(&view::whole(&made), "snapshot", "made");
         }
         WholeCommand::List { machine } => {

@@ -154,11 +154,11 @@ mod tests {
     #[test]
     fn what_is_added_or_reserved_breaks_nobody() {
         assert_eq!(broken("  string name = 1;\n  // How", "  reserved 1;\n  reserved \"name\";\n  // How"), Vec::<String>::new());
-        let added = ("string name = 1;\n}", "string name = 1;\n  // More.\n  string more = 2;\n}");
+        let added = ("string request_id = 2;\n}", "string request_id = 2;\n  // More.\n  string more = 3;\n}");
         assert_eq!(broken(added.0, added.1), Vec::<String>::new());
         let problems = check(&text(&changed("", "")), &changed(added.0, added.1));
         assert!(
-            problems.iter().any(|problem| problem.contains("field skep.v1.CreateThingRequest 2 more string") && is_new(problem))
+            problems.iter().any(|problem| problem.contains("field skep.v1.CreateThingRequest 3 more string") && is_new(problem))
         );
     }
 }

@@ -1,6 +1,7 @@
 //! buf's standard rules and its rules for comments, by their names there. What we do otherwise is declared, with the reason.
 
 use super::messages;
+use prost_types::field_descriptor_proto::Type;
 use prost_types::{EnumDescriptorProto, FileDescriptorProto};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +12,20 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("RPC_REQUEST_STANDARD_NAME", "skep.v1.GdbInput", "a stream of bytes, not a request"),
     ("RPC_REQUEST_STANDARD_NAME", "skep.v1.ChannelInput", "a stream of bytes, not a request"),
     ("RPC_REQUEST_RESPONSE_UNIQUE", "skep.v1.MachineActRequest", "what is to be done is in the method's name"),
+    (
+        REPEATABLE,
+        "skep.v1.CreateTokenRequest",
+        "its answer is a secret, of which only the hash is kept: there is nothing to answer a repeat with",
+    ),
 ];
 // SERVICE_SUFFIX is not ours: services are called after what they are about. RPC_RESPONSE_STANDARD_NAME neither: as Google's design
 // guide (AIP-131 to 135) has it, methods about one object answer with it, with an operation, or with Empty; and so
 // RPC_REQUEST_RESPONSE_UNIQUE counts for requests alone.
+
+/// A rule of ours: what makes something can be asked for again.
+const REPEATABLE: &str = "CREATE_REQUEST_ID";
+/// How methods that make something begin.
+const MAKES: [&str; 6] = ["Create", "Clone", "Import", "Fetch", "Launch", "Take"];
 
 /// What is broken, a line each.
 pub fn check(files: &[FileDescriptorProto]) -> Vec<String> {
@@ -31,6 +42,11 @@ fn check_but(files: &[FileDescriptorProto], exceptions: &[(&str, &str, &str)]) -
         if methods.len() > 1 {
             found.push(("RPC_REQUEST_RESPONSE_UNIQUE", request.clone(), "a request of several methods"));
         }
+        let makes =
+            |called: &String| called.rsplit('.').next().is_some_and(|name| MAKES.iter().any(|make| name.starts_with(make)));
+        if methods.iter().any(makes) && !has_id(files, request, true) {
+            found.push((REPEATABLE, request.clone(), "a request that makes something, without a request_id"));
+        }
     }
     let excepted = |rule: &str, what: &str| exceptions.iter().position(|(r, w, _)| (*r, *w) == (rule, what));
     let mut used = BTreeSet::new();
@@ -46,6 +62,17 @@ fn check_but(files: &[FileDescriptorProto], exceptions: &[(&str, &str, &str)]) -
         stale.map(|(_, (rule, what, _))| format!("xtask/src/proto/lint.rs: {what}: the exception from {rule} excepts nothing")),
     );
     problems
+}
+
+/// Whether a message, or one that is in it, has the id of a request.
+fn has_id(files: &[FileDescriptorProto], name: &str, deeper: bool) -> bool {
+    let all = files.iter().flat_map(messages);
+    let Some((_, _, message)) = all.into_iter().find(|(called, _, _)| called == name) else { return false };
+    message.field.iter().any(|field| {
+        let inner = field.type_name().trim_start_matches('.');
+        field.name() == "request_id" && field.r#type() == Type::String
+            || deeper && !inner.is_empty() && has_id(files, inner, false)
+    })
 }
 
 type Found = Vec<(&'static str, String)>;
@@ -158,6 +185,8 @@ mod tests {
             ("package skep.v1;", "package skep.V1.v1;", "PACKAGE_LOWER_SNAKE_CASE"),
             ("package skep.v1;", "package skep.v2;", "PACKAGE_DIRECTORY_MATCH"),
             ("service Things", "service things", "SERVICE_PASCAL_CASE"),
+            ("  // Known again by it.\n  string request_id = 2;\n", "", REPEATABLE),
+            ("string request_id = 2;", "bytes request_id = 2;", REPEATABLE),
             ("// Things.\n", "", "COMMENT_SERVICE"),
             ("rpc Create(", "rpc create_one(", "RPC_PASCAL_CASE"),
             ("  // Makes one.\n", "", "COMMENT_RPC"),
@@ -191,8 +220,19 @@ mod tests {
     }
 
     #[test]
+    fn the_id_of_what_makes_something_may_stand_in_a_message_of_its_request() {
+        let inner =
+            "Header header = 2;\n}\n// What comes first.\nmessage Header {\n  // Known again by it.\n  string request_id = 1;";
+        assert_eq!(check_but(&changed("string request_id = 2;", inner), &[]), Vec::<String>::new());
+        // What makes nothing needs none.
+        let gets = "rpc Get(GetThingRequest) returns (Thing);\n}\n// See Things.Get.\nmessage GetThingRequest {}";
+        let files = changed("rpc Create(CreateThingRequest) returns (Thing);\n}", gets);
+        assert_eq!(check_but(&files, &[]), Vec::<String>::new());
+    }
+
+    #[test]
     fn an_exception_counts_while_it_is_needed() {
-        let files = changed("rpc Create(CreateThingRequest)", "rpc Create(Thing)");
+        let files = changed("rpc Create(CreateThingRequest)", "rpc Get(Thing)");
         let exception = &[("RPC_REQUEST_STANDARD_NAME", "skep.v1.Thing", "a test")][..];
         assert_eq!(check_but(&files, exception), Vec::<String>::new());
         assert!(check_but(&changed("", ""), exception).iter().any(|problem| problem.contains("excepts nothing")));

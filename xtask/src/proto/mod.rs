@@ -114,6 +114,8 @@ message Thing {
 message CreateThingRequest {
   // Its name.
   string name = 1;
+  // Known again by it.
+  string request_id = 2;
 }
 "#;
 
