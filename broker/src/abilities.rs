@@ -2,12 +2,14 @@
 
 use crate::broker::Broker;
 use crate::db::Who;
+use crate::helpers::PATIENCE;
 use crate::parts::setting;
-use crate::platform;
 use crate::spec::Spec;
-use skep_machine::{Ability, HostCapabilities, Limit, MachineSpec, Unsupported};
+use crate::{platform, probe};
+use skep_machine::{Ability, HostCapabilities, Hypervisor, Limit, MachineSpec, Unsupported};
 use skep_proto::cell::FacilitiesState;
 use skep_proto::{MachineId, Reason, Refusal};
+use tokio::time::timeout;
 
 /// Together.
 fn host(broker: &Broker, found: &FacilitiesState) -> HostCapabilities {
@@ -30,9 +32,34 @@ fn host(broker: &Broker, found: &FacilitiesState) -> HostCapabilities {
 }
 
 impl Broker {
-    /// What the host can do, as far as was found out by now.
+    /// What the host can do. Whoever asks at the suite's start waits until a boot has shown whether KVM works.
     pub async fn host(&self, who: &Who) -> Result<HostCapabilities, Refusal> {
-        Ok(host(self, &self.facilities(who).await?))
+        let mut host = host(self, &self.facilities(who).await?);
+        if platform::HYPERVISOR == Hypervisor::Qemu && !host.lacks.contains_key(&Ability::Kvm) {
+            match self.kvm().await {
+                Some(Ok(())) => host.give(Ability::Kvm),
+                Some(Err(why)) => host.take(Ability::Kvm, &why),
+                None => {}
+            }
+        }
+        Ok(host)
+    }
+
+    /// Whether KVM works, or why not, as soon as that is known; none: it does not come to be known.
+    pub async fn kvm(&self) -> Option<Result<(), String>> {
+        let mut kvm = self.kvm.subscribe();
+        timeout(PATIENCE, kvm.wait_for(Option::is_some)).await.ok()?.ok()?.clone()
+    }
+
+    /// Finds out whether KVM works.
+    pub async fn try_kvm(&self) {
+        self.kvm.send_replace(None);
+        let found = probe::kvm(self).await;
+        match &found {
+            Ok(()) => self.info(Who::broker().trace, format_args!("KVM: a guest was run by it")),
+            Err(why) => self.info(Who::broker().trace, format_args!("KVM is not used: {why}")),
+        }
+        self.kvm.send_replace(Some(found));
     }
 
     /// The same, if it is to be had without waiting for a spawner that is away: what only its start can refuse then, that refuses.

@@ -67,6 +67,10 @@ pub struct Broker {
     journal: Rc<RefCell<Journal>>,
     news: watch::Sender<u64>,
     facilities: RefCell<Option<FacilitiesState>>,
+    /// One at a time, so that who comes second finds the answer.
+    asking: tokio::sync::Mutex<()>,
+    /// Whether KVM works here, or why not; none: that is being found out.
+    pub kvm: watch::Sender<Option<Result<(), String>>>,
 }
 
 /// What main hands over.
@@ -117,6 +121,8 @@ impl Broker {
             stats_watches: Arc::new(crate::requests::stats::places()),
             metrics,
             facilities: RefCell::default(),
+            asking: tokio::sync::Mutex::default(),
+            kvm: watch::Sender::new(None),
             db: RefCell::new(db),
             instance,
             run,
@@ -173,6 +179,7 @@ impl Broker {
 
     /// What the spawner found this host to give a cell. Asked once for each life of the spawner.
     pub async fn facilities(&self, who: &Who) -> Result<FacilitiesState, Refusal> {
+        let _turn = self.asking.lock().await;
         if let Some(known) = &*self.facilities.borrow() {
             return Ok(known.clone());
         }

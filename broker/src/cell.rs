@@ -77,8 +77,11 @@ pub fn applied(broker: &Broker, id: MachineId) -> Option<Spec> {
     load(broker, id).ok()?.applied
 }
 
-/// The hypervisor's configuration as a memory file, and whether it needs the processor's virtualisation.
-async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -> Result<(OwnedFd, bool), Refusal> {
+/// The hypervisor's configuration as a memory file, and whether it needs the processor's virtualisation: for a cell that is there, it does if it
+/// did.
+async fn config(
+    broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec, cell: Option<bool>,
+) -> Result<(OwnedFd, bool), Refusal> {
     let object = format!("machine {}", machine.name);
     let refused = |reason, note: String| Refusal::new(reason, &object).note(note);
     let found = broker.facilities(who).await?;
@@ -95,7 +98,11 @@ async fn config(broker: &Broker, who: &Who, machine: &MachineRow, spec: &Spec) -
         return Err(refused(Reason::InvalidValue, "its loader needs a disk to read the kernel from".to_owned()).field("disks"));
     }
     let host = broker.can_run(who, &object, &model).await?;
-    model.acceleration = host.resolve(model.acceleration);
+    model.acceleration = match cell {
+        Some(false) if host.tcg => skep_machine::Acceleration::Tcg,
+        Some(_) => skep_machine::Acceleration::Kvm,
+        None => host.resolve(model.acceleration),
+    };
     let text = platform::configure(&model, broker.instance, &broker.facts).map_err(|e| refused(Reason::Unsupported, e))?;
     let write = || {
         let mut file = std::fs::File::from(skep_sys::fd::memory_file(c"skep-config")?);
@@ -150,9 +157,10 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     }
     spec.layers = layers::of(broker, &spec.disks)?;
     spec.rates = layers::rates(broker, &spec.disks)?;
+    let (file, kvm) = config(broker, who, &machine, &spec, None).await?;
+    spec.accelerated = kvm;
     let spec = &spec;
 
-    let (file, kvm) = config(broker, who, &machine, spec).await?;
     let mut parts = vec![(FdRole::Config, file)];
     let mut file_limit = 0;
     match &spec.boot {
@@ -363,7 +371,7 @@ pub async fn configure(broker: &Broker, who: &Who, id: MachineId) -> Result<Opti
     let mut now = layers::followed(broker, applied)?;
     now.rates = layers::rates(broker, &now.disks)?;
     let next = now.at_reboot(&machine.spec);
-    let (file, _) = config(broker, who, &machine, &next).await?;
+    let (file, _) = config(broker, who, &machine, &next, Some(applied.accelerated)).await?;
     if now.layers == applied.layers {
         broker.runner(who, id, Configure {}, [file], PATIENCE).await?;
     } else {

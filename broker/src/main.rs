@@ -20,6 +20,7 @@ mod parts;
 mod places;
 mod platform;
 mod policy;
+mod probe;
 mod quota;
 mod rates;
 mod reconcile;

@@ -66,15 +66,23 @@ impl Broker {
         }
         self.wait_for_stops()?;
         let broker = self.clone();
+        let (known, found) = watch::channel(false);
         tokio::task::spawn_local(async move {
             while let Err(refusal) = broker.find_cells().await {
                 broker.warn(Who::broker().trace, format_args!("cells: {refusal}"));
                 broker.cells.wait().await;
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             }
+            known.send_replace(true);
         });
         let (storage, net, cells) = (self.clone(), self.clone(), self.clone());
-        each_time(self.cells.follow(), async move || cells.forget_facilities());
+        each_time(self.cells.follow(), async move || {
+            cells.forget_facilities();
+            // Before cells are known, one that nobody knows is swept: that of the boot that is made here, too.
+            if found.clone().wait_for(|known| *known).await.is_ok() {
+                cells.try_kvm().await;
+            }
+        });
         each_time(self.storage.follow(), async move || storage.storage_is_back().await);
         each_time(self.net.follow(), async move || net.net_is_back().await);
         Ok(())

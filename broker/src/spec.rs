@@ -77,6 +77,8 @@ pub struct Spec {
     pub topology: Option<Topology>,
     /// Where disks, NICs and shares are that have chosen no place; each by its turn.
     pub kept: Vec<model::Place>,
+    /// Whether the processor runs its guest, and its cell has what that takes. Found out at each start: only in what a machine runs with.
+    pub accelerated: bool,
 }
 
 /// A disk's place on a controller with a name.
@@ -169,6 +171,7 @@ impl Default for Spec {
             rates: Vec::new(),
             topology: None,
             kept: Vec::new(),
+            accelerated: false,
         }
     }
 }
@@ -410,7 +413,9 @@ impl Spec {
 
     /// Whether these are the same settings.
     pub fn is_set_as(&self, other: &Spec) -> bool {
-        Spec { own_order: other.own_order, layers: other.layers.clone(), rates: other.rates.clone(), ..self.clone() } == *other
+        let same =
+            Spec { own_order: other.own_order, accelerated: other.accelerated, layers: other.layers.clone(), ..self.clone() };
+        Spec { rates: other.rates.clone(), ..same } == *other
     }
 
     /// Names of what differs, and when each would apply to a machine that runs with `self`.

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
 
 /// acquire → limit → enter → serve. The spawner sees a failure as the end of the channel.
 fn serve() -> Result<(), Error> {
-    let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: false };
+    let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, group: None, in_cell: true, with_parent: false };
     let inside = enter(limit(acquire()?, &TABLE)?, &scene)?;
     let Acquired { report, listener, mut proxy } = inside.into_inner();
     msg::send(report.as_fd(), b"ready", &[], None).map_err(|e| Error::Step("report", e))?;

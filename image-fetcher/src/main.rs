@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> Result<(), Error> {
-    let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: false };
+    let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, group: None, in_cell: true, with_parent: false };
     let Acquired { report, listener: _listener, channel } = enter(limit(acquire()?, &TABLE)?, &scene)?.into_inner();
     msg::send(report.as_fd(), b"ready", &[], None).map_err(|e| Error::Step("report", e))?;
     drop(report);

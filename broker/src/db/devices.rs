@@ -237,8 +237,8 @@ fn kept(mut spec: Spec) -> Spec {
 /// What a hypervisor was configured with. What an older broker wrote may lack fields at the end: zeros are the defaults of those.
 pub(super) fn as_applied(mut bytes: Vec<u8>) -> Option<Spec> {
     const ADDED: usize = 17;
-    /// Since the flags of disks: serial ports, gdb, controllers, seats, two sound devices, layers, rates, topology, places kept. Few enough that one from before those is not taken for one with them.
-    const SINCE: usize = 10;
+    /// Since the flags of disks: serial ports, gdb, controllers, seats, two sound devices, layers, rates, topology, places kept, whether it is accelerated. Few enough that one from before those is not taken for one with them.
+    const SINCE: usize = 11;
     let mut longer = bytes.clone();
     for _ in 0..=SINCE {
         if let Ok(spec) = wire::decode(&longer) {

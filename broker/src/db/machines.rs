@@ -179,6 +179,19 @@ pub trait Machines {
     /// The connection.
     fn sql(&self) -> &Connection;
 
+    /// The highest slot that no machine has, nor had last.
+    fn last_free_slot(&self, slots: u16) -> Result<Option<u16>, Fault> {
+        let mut statement =
+            self.sql().prepare_cached("SELECT slot, home FROM machines WHERE slot IS NOT NULL OR home IS NOT NULL")?;
+        let mut taken = BTreeSet::new();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            taken.extend(row.get::<_, Option<u16>>(0)?);
+            taken.extend(row.get::<_, Option<u16>>(1)?);
+        }
+        Ok((0..slots).rev().find(|slot| !taken.contains(slot)))
+    }
+
     /// Some machines, with their disks and NICs: three statements, however many there are.
     fn machines(&self, which: Which<'_>) -> Result<Vec<MachineRow>, Fault> {
         // The third parameter stands in each, so that one list of them serves all.

@@ -66,6 +66,11 @@ pub const LAYERS: bool = false;
 /// Whether QCOW2 disks are served to it by processes of their own.
 pub const SERVES: bool = true;
 
+/// None: bhyve runs on the processor or not at all.
+pub fn probe() -> Option<(String, Vec<u8>)> {
+    None
+}
+
 /// Why a machine has no more CPUs than vmm(4) said.
 pub const CPUS_WHY: &str = "it is hw.vmm.maxcpu, which loader.conf sets, and which is the number of the host's CPUs otherwise";
 

@@ -49,6 +49,11 @@ pub const LAYERS: bool = true;
 /// Whether QCOW2 disks are served to it by processes of their own.
 pub const SERVES: bool = false;
 
+/// The configuration and the firmware of a machine that shows whether KVM works.
+pub fn probe() -> Option<(String, Vec<u8>)> {
+    skep_engine_qemu::probe(true).ok()
+}
+
 /// Why a machine has no more CPUs than the host's kernel said, which is asked elsewhere only.
 pub const CPUS_WHY: &str = "as its kernel says";
 

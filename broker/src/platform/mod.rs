@@ -6,9 +6,9 @@ mod freebsd;
 mod linux;
 
 #[cfg(target_os = "freebsd")]
-pub use freebsd::{CPUS_WHY, HYPERVISOR, LAYERS, RunDir, SERVES, boot_path, capabilities, configure, screen};
+pub use freebsd::{CPUS_WHY, HYPERVISOR, LAYERS, RunDir, SERVES, boot_path, capabilities, configure, probe, screen};
 #[cfg(target_os = "linux")]
-pub use linux::{CPUS_WHY, HYPERVISOR, LAYERS, RunDir, SERVES, boot_path, capabilities, configure, screen};
+pub use linux::{CPUS_WHY, HYPERVISOR, LAYERS, RunDir, SERVES, boot_path, capabilities, configure, probe, screen};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use std::io;

@@ -84,6 +84,10 @@ pub async fn rest(cx: &Cx, HostRest {}: HostRest) -> Result<Done, Refusal> {
         return Err(Refusal::new(Reason::InUse, "host").note(format_args!("machine {} is not stopped", machine.name)));
     }
     broker.fetches.break_off().await;
+    if broker.cells.is_up() {
+        // The cell of a boot that is under way is gone then.
+        broker.kvm().await;
+    }
     for switch in broker.read(|db| db.switches_after("", u32::MAX))? {
         broker.net.call(who, DeleteSwitch { number: switch.number }).await?;
     }

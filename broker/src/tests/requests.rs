@@ -319,17 +319,6 @@ fn a_dead_console_proxy_is_replaced() {
 }
 
 #[test]
-fn a_machine_that_its_host_cannot_run_says_why_when_it_is_started() {
-    Suite::new().live(async |life: Life| {
-        let (mut s, _) = web(&life).await;
-        let settings = Settings { tpm: Some(true), ..Settings::default() };
-        s.ask(MachineSet { machine: text("web"), settings, revision: 0 }).await.expect("set");
-        let refusal = s.act("web", Act::Start).await.expect_err("refused");
-        assert!(refusal.reason == Reason::Unsupported && refusal.note.as_str().starts_with("tpm asks for a TPM: "), "{refusal}");
-    });
-}
-
-#[test]
 fn a_reboot_of_the_guest_applies_what_is_pending() {
     let suite = Suite::new();
     suite.live(async |life: Life| {
@@ -423,6 +412,7 @@ fn cells_that_nobody_knows_are_swept() {
         phase: Phase::Running,
         last_end: None,
         starts: 1,
+        tries_kvm: false,
         console: false,
         watchers: vec![],
         lives: vec![super::services::memory()],

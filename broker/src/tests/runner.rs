@@ -82,6 +82,13 @@ impl Service<Runner> for FakeRunner {
                     cell.starts += 1;
                 }
                 self.phase(Phase::Running);
+                let state = self.world.lock();
+                let tries = state.cells.get(&self.id).is_some_and(|cell| cell.tries_kvm);
+                let end = state.kvm.clone().flatten().filter(|_| tries);
+                drop(state);
+                if let Some(end) = end {
+                    self.end(end);
+                }
                 done()
             }),
             RunnerRequest::PowerButton(c) => act!(ask, c, fate, |_, _| {

@@ -354,12 +354,14 @@ impl Service<Cell> for FakeSpawner {
                     last_end: None,
                     starts: 0,
                     console: false,
+                    tries_kvm: c.kvm && c.fds == [cell::FdRole::Config, cell::FdRole::Kernel],
                     watchers: vec![],
                     lives: vec![life],
                 };
                 let mut state = world.lock();
                 state.cells.insert(c.machine, cell);
                 state.limits = Some(c.limits);
+                state.accelerated = c.kvm;
                 Ok((cell::CellMade { runner: 1, unenforced: state.unenforced.clone() }, []))
             }),
             CellRequest::StartConsole(c) => act!(ask, c, fate, |c: cell::StartConsole, _| {
@@ -405,7 +407,8 @@ impl Service<Cell> for FakeSpawner {
             CellRequest::CellUsage(c) => act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None }, []))),
             CellRequest::Facilities(c) => act!(ask, c, fate, |_, _| {
                 let state = world.lock();
-                let (cpus, lacks) = (state.most_cpus, state.lacks.clone());
+                let (cpus, mut lacks) = (state.most_cpus, state.lacks.clone());
+                lacks.extend(state.kvm.is_none().then(|| (Text::lossy("kvm"), Text::lossy("no device in this test"))));
                 drop(state);
                 let (hypervisor, limits) = (Text::lossy("QEMU of the tests"), ["cpu", "tasks", "cpus"].map(Text::lossy).to_vec());
                 Ok((

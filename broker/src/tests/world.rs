@@ -27,6 +27,8 @@ pub struct FakeCell {
     pub last_end: Option<End>,
     pub starts: u32,
     pub console: bool,
+    /// What is started in it shows whether KVM works.
+    pub tries_kvm: bool,
     pub watchers: Vec<OwnedFd>,
     /// Threads that serve its sockets end when these are dropped.
     pub lives: Vec<OwnedFd>,
@@ -49,6 +51,10 @@ pub struct State {
     pub own_order: bool,
     /// CPUs that the host's kernel gives a machine.
     pub most_cpus: Option<u16>,
+    /// There is a device for KVM: how the guest ends by which it is tried; none: not at all.
+    pub kvm: Option<Option<End>>,
+    /// Whether the cell that was made last has it.
+    pub accelerated: bool,
     /// What the spawner says that the host lacks.
     pub lacks: Vec<(skep_proto::Text<32>, skep_proto::Text<200>)>,
     pub bridges: BTreeSet<u16>,

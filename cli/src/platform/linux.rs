@@ -165,15 +165,15 @@ fn limits(root: bool) -> Check {
     Check::new(name, state, if found.is_empty() { "none".to_owned() } else { found.join(", ") }, mend)
 }
 
-/// Whether KVM truly works, only a boot shows, and the suite makes none yet.
+/// Whether KVM truly works, only a boot shows, which the suite makes when it starts.
 fn acceleration() -> Check {
     let there = Path::new("/dev/kvm").exists();
-    let detail = if there {
-        "/dev/kvm is there and not used: this version emulates in software"
+    let (detail, mend) = if there {
+        ("/dev/kvm is there; `skep host show` says whether it runs guests (`kvm`)", "chgrp kvm /dev/kvm; chmod 660 /dev/kvm")
     } else {
-        "no /dev/kvm: emulation in software"
+        ("no /dev/kvm: emulation in software", "modprobe kvm_intel or kvm_amd, if the firmware lets the processor virtualise")
     };
-    Check::new("acceleration", Found::Weaker, detail, "KVM is not used by this version")
+    Check::new("acceleration", Found::Weaker, detail, mend)
 }
 
 #[cfg(test)]

@@ -10,12 +10,14 @@ mod config;
 mod ended;
 mod fds;
 mod machine;
+mod probe;
 pub mod qmp;
 
 pub use config::Unwritable;
 pub use ended::History;
 pub use fds::Fds;
 pub use machine::{Error, Launch, boot_path, configure};
+pub use probe::probe;
 
 pub use skep_machine::{Ended, Exit};
 

@@ -54,11 +54,13 @@ pub enum Ability {
     LocalTime,
     /// Have a TPM.
     Tpm,
+    /// Have its instructions executed by the processor (KVM, vmm(4)): shown by a boot, not by a device that is there.
+    Kvm,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Bios,
         Self::ScreenWait,
         Self::FwCfg,
@@ -82,6 +84,7 @@ impl Ability {
         Self::IscsiDisks,
         Self::LocalTime,
         Self::Tpm,
+        Self::Kvm,
     ];
 
     /// The word for it in what a host is said to be able to do.
@@ -110,6 +113,7 @@ impl Ability {
             Self::IscsiDisks => "iscsi-disks",
             Self::LocalTime => "local-time",
             Self::Tpm => "tpm",
+            Self::Kvm => "kvm",
         }
     }
 
@@ -148,6 +152,7 @@ impl Ability {
                 Self::NicIsolation,
                 Self::IscsiDisks,
                 Self::LocalTime,
+                Self::Kvm,
             ]
             .into(),
         }
@@ -205,6 +210,7 @@ impl Ability {
             (Self::Tpm, Hypervisor::Bhyve) => {
                 "bhyve takes the host's own, or from FreeBSD 15 on needs swtpm at its side; no cell holds either yet"
             }
+            (Self::Kvm, Hypervisor::Qemu) => "no boot has shown so far that it works on this host",
             _ => "this host does not have it",
         }
     }

@@ -42,8 +42,6 @@ pub struct HostCapabilities {
     pub direct: bool,
     /// Whether the loader is there (bhyveload(8)).
     pub loader: bool,
-    /// Whether the processor runs guests: shown by a boot, not by the existence of a device.
-    pub kvm: bool,
     /// Whether there is software emulation.
     pub tcg: bool,
     /// Whether QCOW2 disks can be attached.
@@ -198,7 +196,6 @@ impl HostCapabilities {
             uefi: true,
             direct: true,
             loader: false,
-            kvm: false,
             tcg: true,
             qcow2: true,
             screen: Some((3840, 2160)),
@@ -220,7 +217,6 @@ impl HostCapabilities {
             uefi: false,
             direct: false,
             loader: true,
-            kvm: true,
             tcg: false,
             qcow2: false,
             screen: Some((1920, 1200)),
@@ -231,6 +227,11 @@ impl HostCapabilities {
             keyboards: named(layouts(Hypervisor::Bhyve)),
             ..Self::qemu(memory_mib)
         }
+    }
+    /// Gives it an ability that it was seen to have.
+    pub fn give(&mut self, ability: Ability) {
+        self.lacks.remove(&ability);
+        self.abilities.insert(ability);
     }
     /// Takes an ability away, for a reason of this host's.
     pub fn take(&mut self, ability: Ability, why: &str) {
@@ -244,18 +245,25 @@ impl HostCapabilities {
     /// Who executes the guest's instructions where `wanted` is asked for; [`Acceleration::Auto`] is never the answer.
     pub fn resolve(&self, wanted: Acceleration) -> Acceleration {
         match wanted {
-            Acceleration::Auto if self.kvm => Acceleration::Kvm,
+            Acceleration::Auto if self.abilities.contains(&Ability::Kvm) => Acceleration::Kvm,
             Acceleration::Auto => Acceleration::Tcg,
             said => said,
         }
     }
-    /// Refuses numbers beyond what a machine of this host can have, which nothing that is installed or attached later would change; the error
-    /// names the first such field, the limit and the reason.
+    /// Refuses numbers beyond what a machine of this host can have, and a processor that it has not, which nothing that is attached later would
+    /// change; the error names the first such field, the limit and the reason.
     pub fn fits(&self, spec: &MachineSpec) -> Result<(), Unsupported> {
         let name = self.hypervisor;
         let (cpus, most) = (format!("{} CPUs", spec.cpu.count), self.cpus);
         let why = format!("{name} on this host gives a machine at most {most}: {}", self.cpus_why);
         need(spec.cpu.count <= most, "cpu.count", &cpus, &why)?;
+        match self.resolve(spec.acceleration) {
+            Acceleration::Tcg => need(self.tcg, "acceleration", "tcg", &format!("{name} does not emulate; use auto"))?,
+            _ => {
+                let able = self.abilities.contains(&Ability::Kvm);
+                need(able, "acceleration", "kvm", &format!("{}; use auto or tcg", self.why(Ability::Kvm)))?;
+            }
+        }
         if let (Some(screen), Some((width, height))) = (&spec.screen, self.screen) {
             let fits = screen.width <= width && screen.height <= height;
             let what = format!("{}x{}", screen.width, screen.height);
@@ -277,15 +285,6 @@ impl HostCapabilities {
             // Among the abilities.
             Boot::Bios => {}
             Boot::Loader => need(self.loader, "boot", "bhyveload", &format!("{name} has no such loader; use UEFI"))?,
-        }
-        match self.resolve(spec.acceleration) {
-            Acceleration::Tcg => need(self.tcg, "acceleration", "tcg", &format!("{name} does not emulate; use auto"))?,
-            _ => need(
-                self.kvm,
-                "acceleration",
-                "kvm",
-                "KVM is used only where a boot has shown that it works, and this version makes no such boot yet; use auto or tcg",
-            )?,
         }
         for disk in &spec.disks {
             let field = format!("disks[{}].format", disk.slot);

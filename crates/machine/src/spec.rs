@@ -146,7 +146,7 @@ pub enum Boot {
 /// Who executes the guest's instructions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Acceleration {
-    /// The processor where a boot has shown that it can (nothing makes one yet), else software. Resolved by
+    /// The processor where a boot has shown that it can, else software. Resolved by
     /// [`crate::HostCapabilities::resolve`].
     #[default]
     Auto,

@@ -61,7 +61,7 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
         (|s| s.boot = Boot::Loader, "boot asks for bhyveload: QEMU has no such loader; use UEFI"),
         (
             |s| s.acceleration = Acceleration::Kvm,
-            "acceleration asks for kvm: KVM is used only where a boot has shown that it works, and this version makes no such boot yet; use auto or tcg",
+            "acceleration asks for kvm: no boot has shown so far that it works on this host; use auto or tcg",
         ),
         (
             |s| s.limits.tasks = Some(64),
@@ -157,6 +157,19 @@ fn a_host_refuses_what_it_cannot_do_with_the_reason() {
     assert_eq!(bhyve.check(&spec).unwrap_err().field, "acceleration");
     assert_eq!(bhyve.resolve(Acceleration::Auto), Acceleration::Kvm);
     assert_eq!(linux.resolve(Acceleration::Auto), Acceleration::Tcg);
+    // A boot shows it, or why it is not so.
+    let mut shown = linux.clone();
+    let wanted = |acceleration| MachineSpec { acceleration, ..sound() };
+    shown.give(Ability::Kvm);
+    for (asked, got) in [(Acceleration::Auto, Acceleration::Kvm), (Acceleration::Tcg, Acceleration::Tcg)] {
+        shown.check(&wanted(asked)).unwrap();
+        assert_eq!(shown.resolve(asked), got);
+    }
+    shown.check(&wanted(Acceleration::Kvm)).unwrap();
+    shown.take(Ability::Kvm, "there is no /dev/kvm");
+    assert_eq!(shown.resolve(Acceleration::Auto), Acceleration::Tcg);
+    let why = shown.fits(&wanted(Acceleration::Kvm)).unwrap_err().to_string();
+    assert_eq!(why, "acceleration asks for kvm: there is no /dev/kvm; use auto or tcg");
     // What the host said counts, with what it said of it.
     spec = MachineSpec { cpu: Cpu { count: 5, ..Cpu::default() }, ..sound() };
     (bhyve.cpus, bhyve.cpus_why) = (4, "it is hw.vmm.maxcpu".to_owned());
@@ -277,7 +290,7 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
     type Edit = fn(&mut MachineSpec);
     let host = |hypervisor| {
         let found = if hypervisor == Hypervisor::Qemu { HostCapabilities::qemu(4096) } else { HostCapabilities::bhyve(4096) };
-        HostCapabilities { uefi: true, kvm: true, ..found }
+        HostCapabilities { uefi: true, ..found }
     };
     let screen = |edit: fn(&mut Screen), spec: &mut MachineSpec| edit(spec.screen.get_or_insert_default());
     let cases: [(Edit, Hypervisor, &str); 16] = [
@@ -344,6 +357,12 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
         assert_eq!((refused.field.as_str(), refused.why.as_str()), ("tpm", Tpm.why(hypervisor)));
     }
     reached.insert(Tpm);
+    // And what only a boot shows.
+    let kvm = MachineSpec { acceleration: Acceleration::Kvm, ..sound() };
+    let said = host(Hypervisor::Qemu).check(&kvm).unwrap_err().to_string();
+    assert!(said.contains(Ability::Kvm.why(Hypervisor::Qemu)), "{said}");
+    host(Hypervisor::Bhyve).check(&kvm).unwrap();
+    reached.insert(Ability::Kvm);
     assert_eq!(reached, Ability::ALL.into(), "no case reaches the difference");
     let mut spec = sound();
     screen(|s| s.keyboard = "de".into(), &mut spec);

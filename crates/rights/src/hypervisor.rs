@@ -172,6 +172,14 @@ const DESCRIPTORS: &[Descriptor] = &[
         why: "bhyve, FreeBSD 15 and later: it made the instance through it",
     },
     Descriptor {
+        name: "kvm",
+        kind: FdKind::Device("kvm"),
+        most: Most::Many,
+        rights: UNLIMITED,
+        ioctls: &[],
+        why: "QEMU, in cells that have it: the processor, and the machine and its virtual CPUs that were made through it",
+    },
+    Descriptor {
         name: "random",
         kind: FdKind::Device("random"),
         most: Most::N(1),

@@ -15,7 +15,7 @@ const CALLS: &[Syscalls] = &[
     },
     Syscalls {
         names: &["setsid", "setgroups", "setresgid", "setresuid"],
-        why: "a cell gets the uid of its machine; a second list refuses every other uid and gid",
+        why: "a cell gets the uid of its machine; a second list refuses every other uid and gid. Where a group may open `/dev/kvm`, and not everybody, the spawner has it from its start, and cells with the device keep it",
     },
     Syscalls {
         names: &["sched_setaffinity", "setpriority"],

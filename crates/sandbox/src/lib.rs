@@ -64,6 +64,8 @@ pub struct Scene {
     pub run: PathBuf,
     /// The uid and gid to become. `None`: stay as started (ordinary user, or inside a cell that was made with it).
     pub identity: Option<(u32, u32)>,
+    /// A further group, of one that becomes somebody (Linux).
+    pub group: Option<u32>,
     /// The namespaces of the table were made by who started this process.
     pub in_cell: bool,
     /// End when the parent ends.

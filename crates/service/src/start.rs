@@ -190,7 +190,7 @@ impl Start {
     /// What to become on entering.
     pub fn scene(&self, role: Role) -> Scene {
         let identity = self.ids.as_ref().map(|ids| (ids.of(role), ids.group_of(role)));
-        Scene { state: self.state.clone(), run: self.run.clone(), identity, in_cell: false, with_parent: true }
+        Scene { state: self.state.clone(), run: self.run.clone(), identity, group: None, in_cell: false, with_parent: true }
     }
 
     /// The uids that may connect to a socket whose declared peer is `peer`.

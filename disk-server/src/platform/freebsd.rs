@@ -85,7 +85,7 @@ impl Held for Reader {
 }
 
 fn scene() -> Scene {
-    Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: false }
+    Scene { state: "/".into(), run: "/run".into(), identity: None, group: None, in_cell: true, with_parent: false }
 }
 
 /// See the crate.

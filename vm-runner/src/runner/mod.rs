@@ -115,7 +115,7 @@ pub fn main() -> Result<(), Error> {
         let _ = msg::send(spare.as_fd(), format!("runner: {error}\t{errno}").as_bytes(), &[], None);
         error
     };
-    let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: false };
+    let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, group: None, in_cell: true, with_parent: false };
     let table = match (args.shares, args.remote.is_empty()) {
         (true, _) => &TABLE_SHARES,
         (false, false) => &TABLE_REMOTE,

@@ -63,8 +63,10 @@ impl Held for Acquired {
 /// acquire → limit → enter → serve.
 pub fn main() -> Result<(), Error> {
     let start = Start::from_args(&["shares"])?;
-    let limited = limit(acquire(&start)?, &TABLE)?;
+    let acquired = acquire(&start)?;
     let mut scene = start.scene(Role::Spawner);
+    scene.group = acquired.spawner.host.group();
+    let limited = limit(acquired, &TABLE)?;
     if Host::STAYS_ROOT {
         scene.identity = None;
     }

@@ -59,10 +59,24 @@ pub fn uid(subject: &Subject, facts: &Facts, others: &[&Facts], options: &Option
         Uid::Own if own != 0 => role(subject.table.name).map_or(own, |role| ids.group_of(role)),
         _ => own,
     };
-    if facts.gids.iter().chain(&facts.groups).any(|gid| *gid != group) {
+    let kvm = accelerators(subject.table);
+    let strange = |gid: &&u32| **gid != group && Some(**gid) != kvm;
+    if facts.gids.iter().any(|gid| *gid != group) || facts.groups.iter().any(|gid| strange(&gid)) {
         differences.push(format!("groups {:?} {:?}", facts.gids, facts.groups));
     }
     line("uid", declared, found, Verdict::of(differences))
+}
+
+/// The group that may open the device of hardware acceleration, of those that have it where not everybody may: the spawner, and what it starts
+/// in cells with that device.
+fn accelerators(table: &Process) -> Option<u32> {
+    if ![skep_rights::vm_runner::TABLE.name, skep_rights::runner::TABLE.name, skep_rights::hypervisor::TABLE.name]
+        .contains(&table.name)
+    {
+        return None;
+    }
+    let meta = std::fs::metadata("/dev/kvm").ok()?;
+    (meta.mode() & 0o060 == 0o060 && meta.gid() != 0).then(|| meta.gid())
 }
 
 /// FreeBSD: a process that is declared to be root, and is. `None`: it may not be.

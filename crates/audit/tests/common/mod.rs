@@ -144,6 +144,7 @@ impl Place_ {
             state: self.options.state.clone(),
             run: self.options.run.clone(),
             identity,
+            group: None,
             in_cell: false,
             with_parent: true,
         };

@@ -69,11 +69,11 @@ pub struct DiskDraft {
 /// Hardware acceleration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Acceleration {
-    /// Software emulation: KVM would take a boot that shows that it works here, which nothing makes yet.
+    /// The processor where a boot has shown that it runs guests, else software emulation.
     Auto,
     /// Emulation in software.
     Tcg,
-    /// The kernel's virtualisation.
+    /// The processor, by the kernel's virtualisation.
     Kvm,
 }
 

@@ -99,7 +99,7 @@ fn main() {
     let identity = args[3].parse().ok().map(|uid: u32| (uid, uid));
     let file = OpenOptions::new().read(true).write(true).open(state.join("held")).unwrap();
     let undeclared = File::open(state.join("secret")).unwrap().into_raw_fd();
-    let scene = Scene { state: state.clone(), run: state.clone(), identity, in_cell: false, with_parent: true };
+    let scene = Scene { state: state.clone(), run: state.clone(), identity, group: None, in_cell: false, with_parent: true };
     if let Some(call) = scenario.strip_prefix("refused ") {
         host::refuse(call);
     }

@@ -27,7 +27,7 @@ pub fn enter(table: &'static Process, scene: &Scene) -> Result<(), EnterError> {
     }
     capabilities::bound(table)?;
     if let Some((uid, gid)) = scene.identity {
-        become_user(uid, gid)?;
+        become_user(uid, gid, scene.group)?;
     }
     capabilities::keep(table)?;
     for (what, limit) in [(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_NOFILE, table.max_descriptors)] {
@@ -50,9 +50,9 @@ pub fn tighten(table: &'static Process) -> Result<(), EnterError> {
     seccomp::install(&seccomp::compile(table)?)
 }
 
-fn become_user(uid: u32, gid: u32) -> Result<(), EnterError> {
+fn become_user(uid: u32, gid: u32, group: Option<u32>) -> Result<(), EnterError> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    setgroups(&[]).map_err(failed("setgroups"))?;
+    setgroups(group.map(Gid::from_raw).as_slice()).map_err(failed("setgroups"))?;
     setresgid(gid, gid, gid).map_err(failed("setresgid"))?;
     setresuid(uid, uid, uid).map_err(failed("setresuid"))
 }

@@ -88,7 +88,7 @@ fn use_tap(tap: OwnedFd) -> std::io::Result<OwnedFd> {
 fn worker() {
     let Ok(without) = std::env::var(WITHOUT) else { return };
     let table = table(&without);
-    let scene = Scene { state: "/".into(), run: "/".into(), identity: None, in_cell: false, with_parent: true };
+    let scene = Scene { state: "/".into(), run: "/".into(), identity: None, group: None, in_cell: false, with_parent: true };
     let key = PrivateKey::of(tempfile::tempdir().unwrap().path());
     let host = host().with_key(key);
     let mut host = enter(limit(Only(host), table).unwrap(), &scene).unwrap().into_inner().0;

@@ -130,7 +130,10 @@ fn become_first(root: BorrowedFd<'_>, plan: &Plan<'_>, joins: &[PathBuf], report
     setsid().map_err(at("setsid"))?;
     if let Some(id) = plan.identity {
         let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-        setgroups(&[]).map_err(at("setgroups"))?;
+        // With KVM's device it keeps the one group that may open it, which is all that the spawner has.
+        if !plan.kvm {
+            setgroups(&[]).map_err(at("setgroups"))?;
+        }
         setresgid(gid, gid, gid).map_err(at("setresgid"))?;
         setresuid(uid, uid, uid).map_err(at("setresuid"))?;
         // The change of uid gave /proc/self to root.

@@ -92,7 +92,7 @@ fn become_hypervisor(kit: &Kit, qmp: &OwnedFd, errors: &OwnedFd) -> Result<Infal
         (true, true, _) => &TABLE_KVM_SHARES,
     };
     // The cell was made by the spawner; this is a smaller one inside it, with nothing of the runner's.
-    let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, in_cell: true, with_parent: true };
+    let scene = Scene { state: "/".into(), run: "/run".into(), identity: None, group: None, in_cell: true, with_parent: true };
     let inside = enter(limit(given(kit, qmp), table)?, &scene)?;
     let numbers: Vec<(BorrowedFd<'_>, RawFd)> = inside.0.iter().map(|(_, fd, number)| (*fd, *number)).collect();
     skep_sys::fd::arrange(&numbers).map_err(step("arrange descriptors"))?;

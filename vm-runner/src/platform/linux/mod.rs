@@ -1,14 +1,17 @@
 //! Linux: namespaces and cgroups make the cell, QEMU runs in it.
 
+mod accel;
 mod cell;
 mod cgroup;
 mod exec;
+mod gdb;
 mod precedence;
 mod qemu;
 
 pub use qemu::Engine;
 
 use super::{CellHost, Gate, Made, Plan};
+use accel::Kvm;
 use cgroup::Cgroups;
 use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -44,6 +47,7 @@ pub struct Host {
     cgroups: Cgroups,
     rooted: bool,
     precedence: Precedence,
+    kvm: Kvm,
 }
 
 impl Host {
@@ -59,7 +63,12 @@ impl Host {
         let fd = open(&cell, flags, Mode::empty()).map_err(|e| step("open")(e.into()))?;
         let uid = start.ids.as_ref().map(|ids| ids.of(Role::Spawner));
         let cgroups = Cgroups::acquire(start.instance, uid);
-        Ok(Self { cell: fd, cgroups, rooted: uid.is_some(), precedence: Precedence::acquire() })
+        Ok(Self { cell: fd, cgroups, rooted: uid.is_some(), precedence: Precedence::acquire(), kvm: Kvm::acquire(uid.is_some()) })
+    }
+
+    /// A group that it takes on in its sandbox.
+    pub fn group(&self) -> Option<u32> {
+        self.kvm.group()
     }
 
     /// In the sandbox: of the uids that its capabilities would allow, only those of machines are left.
@@ -207,7 +216,7 @@ impl CellHost for Host {
     }
 
     fn lacks(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
+        self.kvm.lacks().map(|why| (skep_machine::Ability::Kvm.name(), why)).into_iter().collect()
     }
 
     fn weaker(&self) -> Vec<String> {

@@ -68,6 +68,10 @@ pub struct Engine {
     waits: bool,
     /// Virtual CPUs that are kept to one of the host's.
     pins: BTreeMap<u16, u16>,
+    /// The processor runs the guest, and may be at a loss.
+    kvm: bool,
+    /// It was asked by this command why it stopped.
+    asked: Option<u64>,
 }
 
 impl Engine {
@@ -107,6 +111,8 @@ impl Engine {
             words,
             waits,
             pins,
+            kvm: kit.kvm,
+            asked: None,
         })
     }
 
@@ -185,32 +191,6 @@ impl Engine {
         let (ours, theirs) = sock::stream_pair().map_err(|e| Refusal::io(&object, "make a socket pair", &e))?;
         self.call(&object, &[theirs.as_fd()], |id| qmp::getfd(id, "channel"))?;
         self.call(&object, &[], |id| qmp::connect_channel(id, port, "channel"))?;
-        Ok(ours)
-    }
-
-    /// Joins a debugger, and returns its end. QEMU stops the guest.
-    pub fn connect_gdb(&mut self) -> Result<OwnedFd, Refusal> {
-        let chardevs = self.call("gdb", &[], qmp::query_chardevs)?;
-        if qmp::has_gdb(&chardevs) {
-            return Err(Refusal::new(Reason::InUse, "gdb").note("another debugger is connected"));
-        }
-        let (ours, theirs) = sock::stream_pair().map_err(|e| Refusal::io("gdb", "make a socket pair", &e))?;
-        let number = self.next_id();
-        self.call("gdb", &[theirs.as_fd()], |id| qmp::getfd(id, "gdb"))?;
-        self.call("gdb", &[], |id| qmp::add_gdb_line(id, number, "gdb"))?;
-        // It stops the guest itself, but tells a second debugger so before he asked, who takes it for the answer to his first question.
-        let ran = self.call("gdb", &[], qmp::query_status)?.get("running").and_then(|r| r.as_bool()) == Some(true);
-        self.call("gdb", &[], qmp::stop)?;
-        let said = self.call("gdb", &[], |id| qmp::serve_gdb(id, number))?;
-        // It answers with what it would tell a person: nothing, if all went well.
-        let said = said.as_str().unwrap_or_default().trim();
-        if !said.is_empty() && said != "Disabled gdbserver" && !said.starts_with("Waiting for gdb connection") {
-            let _ = self.call("gdb", &[], |id| qmp::remove_gdb_line(id, number));
-            if ran {
-                let _ = self.call("gdb", &[], qmp::cont);
-            }
-            return Err(Refusal::new(Reason::HypervisorFailed, "gdb").note(said));
-        }
         Ok(ours)
     }
 
@@ -310,7 +290,7 @@ impl Engine {
         let _ = linux::pidfd_signal(self.process.as_fd(), nix::sys::signal::Signal::SIGKILL as i32);
     }
 
-    fn next_id(&mut self) -> u64 {
+    pub(super) fn next_id(&mut self) -> u64 {
         self.last_id = self.last_id.wrapping_add(1);
         self.last_id
     }
@@ -321,7 +301,7 @@ impl Engine {
     }
 
     /// One command and its answer.
-    fn call(
+    pub(super) fn call(
         &mut self, object: &str, fds: &[BorrowedFd<'_>], command: impl FnOnce(u64) -> String,
     ) -> Result<serde_json::Value, Refusal> {
         self.call_in(object, fds, PATIENCE, command)
@@ -398,7 +378,10 @@ impl Engine {
             (Line::Event(event), stage) => {
                 self.history.note(event);
                 match event {
-                    Event::Stopped if stage == Stage::Up => self.happened.push(Happening::Paused),
+                    Event::Stopped if stage == Stage::Up => {
+                        self.happened.push(Happening::Paused);
+                        self.ask_why();
+                    }
                     Event::Running if stage == Stage::Up => self.happened.push(Happening::Running),
                     _ => {}
                 }
@@ -422,8 +405,26 @@ impl Engine {
                     self.happened.push(Happening::Running);
                 }
             },
+            (Line::Reply(id, reply), Stage::Up) if self.asked == Some(id) => self.judge(&reply),
             (Line::Reply(id, reply), Stage::Up) => self.answer = Some((id, reply)),
             (Line::Reply(..), _) => self.give_up("QMP: an answer to nothing"),
+        }
+    }
+
+    /// Where the processor runs the guest, a stop can be for good: what it could not run the kernel does for it, as far as that knows how.
+    fn ask_why(&mut self) {
+        if self.kvm {
+            let id = self.next_id();
+            self.asked = Some(id);
+            // If this fails it is about to end.
+            let _ = self.send(&qmp::query_status(id), &[]);
+        }
+    }
+
+    fn judge(&mut self, reply: &Reply) {
+        self.asked = None;
+        if matches!(reply, Reply::Done(said) if said.get("status").and_then(|s| s.as_str()) == Some("internal-error")) {
+            self.give_up("KVM could not go on with the guest, as at an instruction that the host cannot execute for it");
         }
     }
 

@@ -133,6 +133,8 @@ fn special(text: &str) -> Kind {
         _ => match anonymous {
             Some("[eventfd]" | "[eventpoll]" | "[timerfd]" | "[signalfd]" | "inotify") => Kind::Event,
             Some("[pidfd]") => Kind::Process,
+            // A machine, or a virtual CPU of it, that was made through the device.
+            Some(made) if made.starts_with("kvm-") => Kind::Device(PathBuf::from("/dev/kvm")),
             _ => Kind::Other,
         },
     }

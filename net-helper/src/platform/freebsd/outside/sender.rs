@@ -93,7 +93,7 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
     let requests = io::stdin().as_fd().try_clone_to_owned()?;
     let interfaces = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(io::Error::from)?;
     skep_sys::fd::place(std::fs::File::open("/dev/null")?.as_fd(), 0)?;
-    let scene = Scene { state: "/".into(), run: "/".into(), identity: None, in_cell: false, with_parent: true };
+    let scene = Scene { state: "/".into(), run: "/".into(), identity: None, group: None, in_cell: false, with_parent: true };
     let Acquired { requests, interfaces } = enter(limit(Acquired { requests, interfaces }, &OUTSIDE)?, &scene)?.into_inner();
     let mut sender = Sender { instance, uplinks, interfaces, socket: None };
     loop {
