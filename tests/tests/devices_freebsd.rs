@@ -27,6 +27,20 @@ fn load(suite: &Suite, module: &str) -> Result<()> {
     suite.guest_runs("m", &format!("kldload /boot/kernel/{module}.ko; echo tried-$((6*7))"), "tried-42").map(drop)
 }
 
+/// Has the guest's shell know how to say with which word a disk begins.
+const LABEL: &str = "label() { set -- $(dd if=$1 bs=2048 count=1 2>/dev/null); echo $1; }";
+
+/// Asks the guest's kernel at which port of its controller each AHCI disk and CD is, by the word that it begins with.
+fn ports(suite: &Suite, want: &[&str]) -> Result<()> {
+    let port = "port() { dmesg | while read -r d at c rest; do [ \"$d $at\" != \"$1 at\" ] || sysctl -n dev.ahcich.${c#ahcich}.%location; done; }";
+    let each = "for d in ada0 ada1 ada2 cd0 cd1; do [ ! -e /dev/$d ] || echo \"$(label /dev/$d):$(port $d).\"; done; echo asked-$((6*7))";
+    let said = suite.guest_runs("m", &format!("{port}; {each}"), "asked-42")?;
+    for one in want {
+        ensure!(said.contains(&format!("{one}.")), "no {one}: {said}");
+    }
+    Ok(())
+}
+
 #[test]
 fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
     if !is_root() {
@@ -52,16 +66,15 @@ fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
     suite.guest_runs("m", "/usr/sbin/pciconf -l", "pci0:0:11:0:\tclass=0x0108")?;
     // Three disks hang on the controller that has a name and a place, each with what it holds, and is written to as itself.
     suite.guest_runs("m", "/usr/sbin/pciconf -l", "pci0:0:20:0:\tclass=0x0106")?;
-    let label = "label() { set -- $(dd if=$1 bs=2048 count=1 2>/dev/null); echo $1; }";
     let write = "for d in /dev/ada?; do l=$(label $d); echo by-guest-${l:-blank} | dd of=$d bs=512 conv=sync 2>/dev/null; done";
-    suite.guest_runs("m", &format!("{label}; {write}; echo wrote-$((6*7))"), "wrote-42")?;
+    suite.guest_runs("m", &format!("{LABEL}; {write}; echo wrote-$((6*7))"), "wrote-42")?;
     for (disk, want) in [("sata", "by-guest-blank\n"), ("one", "by-guest-skep-on-one\n"), ("two", "by-guest-skep-on-two\n")] {
         let holds = first_bytes(&suite, disk, want.len())?;
         ensure!(holds == want.as_bytes(), "{disk} holds {}", String::from_utf8_lossy(&holds));
     }
-    let read = "echo $(for d in /dev/cd?; do label $d; done)-$((6*7))";
-    let said = suite.guest_runs("m", read, "-42")?;
-    ensure!(said.contains("skep-on-disc") && said.contains("skep-on-more"), "{said}");
+    let all = ["by-guest-blank:channel=1", "skep-on-disc:channel=2"];
+    let named = ["by-guest-skep-on-one:channel=1", "by-guest-skep-on-two:channel=4", "skep-on-more:channel=5"];
+    ports(&suite, &[&all[..], &named].concat())?;
     suite.guest_runs("m", "dd if=/dev/zero of=/dev/cd0 bs=2048 count=1 2>/dev/null || echo refused-$((6*7))", "refused-42")?;
     // What it is by default: a register that no processor has is read as nothing, and a processor that has nothing to do is let go.
     suite.guest_runs("m", "/usr/sbin/cpucontrol -m 0x1234 /dev/cpuctl0; echo none-$?", "none-0")?;
@@ -77,6 +90,13 @@ fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
         eprintln!("the NVMe disk was seen by its place only: this host has no nvme(4) for its guest");
     }
     suite.ok(&["audit"])?;
+    suite.ok(&["vm", "kill", "m"])?;
+    // One goes, a CD is ejected, and what is behind them stays at its port.
+    let fewer = ["--disk", "m-root", "--disk", "disc,cd", "--disk", "one,on=bus,cd,ejected", "--disk", "two,on=bus"];
+    suite.ok(&[&["vm", "set", "m"], &fewer[..], &["--disk", "more,on=bus,cd"]].concat())?;
+    suite.boot("m")?;
+    suite.guest_runs("m", &format!("{LABEL}; echo knows-$((6*7))"), "knows-42")?;
+    ports(&suite, &["skep-on-disc:channel=2", "by-guest-skep-on-two:channel=4", "skep-on-more:channel=5"])?;
     suite.ok(&["vm", "kill", "m"])?;
     let several = ["--controller", "few,nvme", "--disk", "m-root", "--disk", "one,on=few", "--disk", "two,on=few"];
     suite.ok(&[&["vm", "set", "m"], &several[..]].concat())?;

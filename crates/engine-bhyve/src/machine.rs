@@ -7,7 +7,7 @@ use skep_machine::{
     Acceleration, Boot, BusKind, Clock, Controller, Device, Disk, DiskRates, Format, Gdb, HostBridge, Invalid, MachineSpec, Nic,
     NicModel, Screen,
 };
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -164,8 +164,8 @@ fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
     // A CD drive is there with its medium only.
     let mut disks: Vec<_> = spec.disks.iter().filter(|disk| !disk.ejected).collect();
     disks.sort_by_key(|d| d.slot);
-    // AHCI ports must be numbered without gaps (bhyve_config(5)): of the usual controller, and of each that has a name.
-    let mut ports = BTreeMap::new();
+    // AHCI controllers that are there already.
+    let mut there = BTreeSet::new();
     disks.sort_by_key(|d| (d.seat.map(|seat| seat.port), d.port(), d.slot));
     for disk in disks {
         let fd = names.disks.get(&disk.slot).ok_or_else(|| Error::NoDescriptor(format!("disk {}", disk.slot)))?;
@@ -189,8 +189,13 @@ fn disks(c: &mut Config, spec: &MachineSpec, names: &Names) -> Result<(), Error>
         match (disk.controller, own) {
             (Controller::VirtioBlk, Some(at)) => single(c, disk, at, "virtio-blk", *fd)?,
             (Controller::Nvme, Some(at)) => single(c, disk, at, "nvme", *fd)?,
-            (Controller::Ahci, _) => port(c, at(spec, ahci)?, disk, &mut ports, "hd", *fd)?,
-            (Controller::AhciCd, _) => port(c, at(spec, ahci)?, disk, &mut ports, "cd", *fd)?,
+            (Controller::Ahci | Controller::AhciCd, _) => {
+                let slot = at(spec, ahci)?;
+                if there.insert(slot) {
+                    device(c, slot, "ahci")?;
+                }
+                port(c, slot, disk, *fd)?;
+            }
             // Its only disks are those of ctl(4): all that the host serves as targets.
             (Controller::VirtioScsi | Controller::VirtioScsiCd, _) => {
                 return Err(Error::Unsupported("a virtio-scsi disk of the machine's own"));
@@ -213,15 +218,13 @@ fn single(c: &mut Config, disk: &Disk, at: u8, model: &str, fd: i32) -> Result<(
     Ok(c.set(Key::Pci(at, Pci::Ser), disk.serial())?)
 }
 
-/// A disk on the AHCI controller at this place.
-fn port(c: &mut Config, slot: u8, disk: &Disk, ports: &mut BTreeMap<u8, u8>, kind: &str, fd: i32) -> Result<(), Error> {
-    let ports = ports.entry(slot).or_default();
-    if *ports == 0 {
-        device(c, slot, "ahci")?;
-    }
-    c.set(Key::Pci(slot, Pci::PortType(*ports)), kind)?;
-    c.set(Key::Pci(slot, Pci::PortPath(*ports)), path(fd))?;
-    let port = *ports;
+/// A disk on the AHCI controller at this place, at its own port: bhyve_config(5) speaks of successive numbers, but pci_ahci.c of every
+/// release passes over a port that is not there, and shows the guest which are.
+fn port(c: &mut Config, slot: u8, disk: &Disk, fd: i32) -> Result<(), Error> {
+    let port = disk.seat.map_or(disk.port(), |seat| seat.port);
+    let kind = if disk.controller.is_cd() { "cd" } else { "hd" };
+    c.set(Key::Pci(slot, Pci::PortType(port)), kind)?;
+    c.set(Key::Pci(slot, Pci::PortPath(port)), path(fd))?;
     let flags =
         [(disk.is_read_only(), Pci::PortRo(port)), (disk.no_cache, Pci::PortNoCache(port)), (disk.sync, Pci::PortSync(port))];
     for (on, key) in flags {
@@ -229,25 +232,16 @@ fn port(c: &mut Config, slot: u8, disk: &Disk, ports: &mut BTreeMap<u8, u8>, kin
             c.set(Key::Pci(slot, key), true)?;
         }
     }
-    c.set(Key::Pci(slot, Pci::PortSer(*ports)), disk.serial())?;
-    *ports += 1;
-    Ok(())
+    Ok(c.set(Key::Pci(slot, Pci::PortSer(port)), disk.serial())?)
 }
 
 /// How the firmware's device paths to a disk begin.
 pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
-    let is_ahci =
-        |disk: &&Disk| matches!(disk.controller, Controller::Ahci | Controller::AhciCd) && !disk.ejected && disk.seat.is_none();
     let disk = spec.disks.iter().find(|disk| disk.slot == slot && !disk.ejected)?;
     if let Some((bus, seat)) = spec.seat(disk) {
         let place = firmware::pci(bus.slot, 0);
-        let same =
-            |other: &&Disk| other.seat.is_some_and(|s| s.controller == seat.controller && s.port < seat.port) && !other.ejected;
         return match bus.kind {
-            BusKind::Ahci => {
-                let before = u16::try_from(spec.disks.iter().filter(same).count()).ok()?;
-                Some([place, firmware::sata(before)].concat())
-            }
+            BusKind::Ahci => Some([place, firmware::sata(seat.port.into())].concat()),
             BusKind::Nvme | BusKind::VirtioBlk => (seat.port == 0).then_some(place),
             BusKind::VirtioScsi => None,
         };
@@ -255,8 +249,7 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     Some(match disk.controller {
         Controller::VirtioBlk | Controller::Nvme => firmware::pci(spec.place(Device::Disk(slot))?, 0),
         Controller::Ahci | Controller::AhciCd => {
-            let before = spec.disks.iter().filter(is_ahci).filter(|other| other.port() < disk.port()).count();
-            [firmware::pci(spec.place(Device::Ahci)?, 0), firmware::sata(u16::try_from(before).ok()?)].concat()
+            [firmware::pci(spec.place(Device::Ahci)?, 0), firmware::sata(disk.port().into())].concat()
         }
         Controller::VirtioScsi | Controller::VirtioScsiCd => return None,
     })

@@ -176,9 +176,9 @@ fn what_only_qemu_has_is_never_passed_over() {
 }
 
 #[test]
-fn an_ejected_cd_leaves_no_gap_among_the_ports() {
+fn a_cd_that_is_ejected_moves_no_other_port() {
     let text = configure(&unusual(), &names(BhyveRelease::V15), BhyveRelease::V15).unwrap();
-    assert!(text.contains("pci.0.8.0.port.0.type=hd\n") && !text.contains("port.1."), "{text}");
+    assert!(text.contains("pci.0.8.0.port.2.type=hd\n") && !text.contains("port.1."), "{text}");
     assert_eq!(skep_engine_bhyve::boot_path(&unusual(), 1), None);
     assert_eq!(skep_engine_bhyve::boot_path(&unusual(), 0), Some(skep_efivars::path::pci(30, 0)));
 }
@@ -194,16 +194,20 @@ fn a_disk_or_nic_is_where_it_says_whatever_its_turn() {
     };
     for release in BhyveRelease::ALL {
         let text = configure(&spec, &names(release), release).unwrap();
-        // Its ports have no gaps: who has the lower one comes first, whatever its turn.
-        for line in ["10.0.device=virtio-blk", "17.0.device=virtio-net", "5.0.port.0.type=hd", "5.0.port.1.type=cd"] {
+        for line in ["10.0.device=virtio-blk", "17.0.device=virtio-net", "5.0.port.1.type=hd", "5.0.port.4.type=cd"] {
             assert!(text.lines().any(|l| l == format!("pci.0.{line}")), "{line}: {text}");
         }
     }
     use skep_efivars::path::{pci, sata};
     let path = |slot| skep_engine_bhyve::boot_path(&spec, slot);
     assert_eq!(path(0), Some(pci(10, 0)));
-    assert_eq!(path(1), Some([pci(5, 0), sata(1)].concat()));
-    assert_eq!(path(2), Some([pci(5, 0), sata(0)].concat()));
+    assert_eq!(path(1), Some([pci(5, 0), sata(4)].concat()));
+    assert_eq!(path(2), Some([pci(5, 0), sata(1)].concat()));
+    // One that goes leaves the other where it is.
+    let alone = MachineSpec { disks: vec![disk(0, Controller::VirtioBlk, 10), disk(1, Controller::AhciCd, 4)], ..spec.clone() };
+    let text = configure(&alone, &names(BhyveRelease::V15), BhyveRelease::V15).unwrap();
+    assert!(text.contains("pci.0.5.0.port.4.type=cd\n") && !text.contains("port.0.") && !text.contains("port.1."), "{text}");
+    assert_eq!(skep_engine_bhyve::boot_path(&alone, 1), path(1));
 }
 
 #[test]
@@ -335,14 +339,13 @@ fn disks_on_controllers_with_names_are_written_at_their_seats() {
     };
     for release in BhyveRelease::ALL {
         let config = configure(&spec, &names(release), release).unwrap();
-        // Ports are numbered without gaps, in their order, on each controller for itself.
         for line in [
             "pci.0.9.0.device=nvme",
             "pci.0.20.0.device=ahci",
-            "pci.0.20.0.port.0.type=cd",
-            "pci.0.20.0.port.1.type=hd",
+            "pci.0.20.0.port.2.type=cd",
+            "pci.0.20.0.port.4.type=hd",
             "pci.0.5.0.device=ahci",
-            "pci.0.5.0.port.0.type=hd",
+            "pci.0.5.0.port.3.type=hd",
         ] {
             assert!(config.lines().any(|l| l == line), "{line}: {config}");
         }
