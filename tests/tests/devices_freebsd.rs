@@ -2,7 +2,7 @@
 #![cfg(target_os = "freebsd")]
 
 use anyhow::{Context, Result, ensure};
-use skep_tests::{Mode, Suite, is_root, platform, skip};
+use skep_tests::{Mode, PATIENCE, Suite, is_root, platform, skip};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -145,7 +145,6 @@ fn devices_are_where_they_were_put() -> Result<()> {
     suite.ok(&["vm", "kill", "m"])?;
     for (settings, wrong) in [
         (&["--bios"][..], "only inside a UEFI firmware"),
-        (&["--fw-cfg", "opt/a=b"], "command line only"),
         (&["--screen", "on", "--keyboard", "en-gb"], "screen.keyboard asks for the layout en-gb"),
     ] {
         suite.define("wrong", &[])?;
@@ -154,6 +153,50 @@ fn devices_are_where_they_were_put() -> Result<()> {
         ensure!(message.contains(wrong), "{settings:?}: {message}");
         suite.ok(&["vm", "delete", "wrong", "--disks"])?;
     }
+    suite.finish()
+}
+
+#[test]
+fn a_guest_reads_its_items_of_fw_cfg() -> Result<()> {
+    if !is_root() {
+        skip!("only root makes jails");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    suite.define("m", &["--fw-cfg", "opt/org.example/a=50% of b, c=d", "--fw-cfg", "opt/b=#e"])?;
+    let shown = suite.json(&["host", "show"])?;
+    let has = |list: &str| shown[0][list].as_array().is_some_and(|all| all.iter().any(|one| one == "fw-cfg"));
+    // The host's own word, beside ours.
+    let bhyve = std::fs::read("/usr/sbin/bhyve")?;
+    let knows = bhyve.windows(11).any(|bytes| bytes == b"-f [name=]<");
+    ensure!(has("abilities") == knows, "{shown:?}");
+    if !knows {
+        let (_, message) = suite.fails(&["vm", "start", "m"])?;
+        ensure!(message.contains("that is installed has none to give"), "{message}");
+        return suite.finish();
+    }
+    suite.boot("m")?;
+    // Each begins and ends a line of its own: no byte is added. Before and after a reboot, which the runner makes of its own files.
+    for turn in ["once", "again"] {
+        let said = suite.guest_runs("m", &format!("fw-cfg; echo {turn}-$((6*7))"), &format!("{turn}-42"))?.replace('\r', "");
+        let said = said.rsplit_once(&format!("echo {turn}-")).context("no echo")?.1;
+        for want in ["\nopt/org.example/a=50% of b, c=d\n", "\nopt/b=#e\n"] {
+            ensure!(said.contains(want), "{said:?}");
+        }
+        let reboot = ["vm", "console", "m", "--from-now", "--send", platform::REBOOT, "--expect", "skep-guest ready"];
+        suite.ok(&[&reboot[..], &["--timeout", PATIENCE]].concat())?;
+    }
+    // No list of processes has what is in them.
+    let pid = suite.pids("hypervisor")?.into_iter().next().context("no hypervisor")?;
+    let line = Command::new("ps").args(["-ww", "-o", "args=", "-p", &pid.to_string()]).output()?;
+    let line = String::from_utf8_lossy(&line.stdout).into_owned();
+    ensure!(line.contains("bhyve") && !line.contains("50%"), "{line}");
+    suite.ok(&["audit"])?;
+    suite.ok(&["vm", "kill", "m"])?;
+    // A machine without any has no such device.
+    suite.ok(&["vm", "set", "m", "--no-fw-cfg"])?;
+    suite.boot("m")?;
+    suite.ok(&["vm", "kill", "m"])?;
     suite.finish()
 }
 

@@ -76,7 +76,7 @@ pub struct DeviceArgs {
     /// bhyve: whether the local APIC begins in x2APIC mode [default of a new machine: off]
     #[arg(long, value_enum, value_name = "ON|OFF")]
     pub x2apic: Option<Switched>,
-    /// QEMU: an item that firmware and guest read by its name, which begins with opt/; up to 8 times
+    /// An item that firmware and guest read by its name, which begins with opt/; up to 8 times (bhyve: from FreeBSD 14 on)
     #[arg(long, value_name = "NAME=TEXT", action = ArgAction::Append)]
     pub fw_cfg: Vec<String>,
     /// A controller for several disks, which say `,on=NAME`; up to 4 times. KIND: ahci (6 disks and CDs), scsi (virtio SCSI, 8 disks and CDs;

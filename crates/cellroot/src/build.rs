@@ -50,6 +50,8 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
     }
     let root = cell.join(format!("{ROOT}.new"));
     platform::users(&root).map_err(failed("make the list of users in", &root))?;
+    let bytes = machine.get(Path::new(platform::HYPERVISOR)).and_then(|path| fs::read(path).ok()).unwrap_or_default();
+    let says = |what: &[u8]| memchr::memmem::find(&bytes, what).is_some();
     let required_is_there = !missing.iter().any(|m| m.required);
     let report = Report {
         hypervisor: machine
@@ -57,7 +59,8 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
             .filter(|_| required_is_there)
             .map(|path| platform::version(path)),
         uefi: machine.contains_key(Path::new(platform::UEFI)),
-        shares: machine.get(Path::new(platform::HYPERVISOR)).is_some_and(|path| shares(path)),
+        shares: says(platform::SHARES),
+        fw_cfg: says(platform::FW_CFG),
         files: entries.len(),
         bytes: entries.iter().map(|e| e.size).sum(),
         missing,
@@ -71,10 +74,6 @@ pub fn build(config: &Config, cell: &Path) -> Result<Report, Error> {
     }
     manifest::write(&list, &Manifest { inputs: manifest::inputs(config), entries, report: report.clone() })?;
     Ok(report)
-}
-
-fn shares(hypervisor: &Path) -> bool {
-    fs::read(hypervisor).is_ok_and(|bytes| memchr::memmem::find(&bytes, platform::SHARES).is_some())
 }
 
 const RUNNER: &str = "skep-vm-runner";

@@ -47,6 +47,8 @@ pub struct Report {
     pub uefi: bool,
     /// Whether the hypervisor can share directories of the host (virtio-9p): its file says so.
     pub shares: bool,
+    /// Whether it can hand a guest items of fw_cfg: likewise.
+    pub fw_cfg: bool,
     /// What machines would miss.
     pub missing: Vec<Missing>,
     /// Files in the root.

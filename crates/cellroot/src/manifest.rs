@@ -73,8 +73,9 @@ pub fn still_true(config: &Config, cell: &Path) -> Option<Report> {
 
 /// Writes it, by one rename.
 pub fn write(path: &Path, manifest: &Manifest) -> Result<(), Error> {
-    let Report { hypervisor, uefi, shares, .. } = &manifest.report;
-    let mut text = format!("{}\n{}\t{uefi}\t{shares}\n", manifest.inputs, hypervisor.as_deref().unwrap_or_default());
+    let Report { hypervisor, uefi, shares, fw_cfg, .. } = &manifest.report;
+    let version = hypervisor.as_deref().unwrap_or_default();
+    let mut text = format!("{}\n{version}\t{uefi}\t{shares}\t{fw_cfg}\n", manifest.inputs);
     for Entry { target, source, size, modified } in &manifest.entries {
         text += &format!("{size}\t{modified}\t{}\t{}\n", target.display(), source.display());
     }
@@ -88,8 +89,9 @@ pub fn read(cell: &Path) -> Option<Manifest> {
     let text = fs::read_to_string(cell.join(crate::MANIFEST)).ok()?;
     let mut lines = text.lines();
     let inputs = lines.next()?.to_owned();
-    let (version, (uefi, shares)) =
-        lines.next()?.split_once('\t').and_then(|(version, rest)| Some((version, rest.split_once('\t')?)))?;
+    let mut fields = lines.next()?.split('\t');
+    let version = fields.next()?;
+    let [uefi, shares, fw_cfg] = [fields.next()?, fields.next()?, fields.next()?].map(|field| field == "true");
     let entry = |line: &str| {
         let mut fields = line.splitn(4, '\t');
         let (size, modified) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
@@ -102,8 +104,9 @@ pub fn read(cell: &Path) -> Option<Manifest> {
         absent.map(|i| Missing { what: i.what.into(), path: i.path.into(), package: i.package, required: i.required }).collect();
     let report = Report {
         hypervisor: (!version.is_empty()).then(|| version.to_owned()),
-        uefi: uefi == "true",
-        shares: shares == "true",
+        uefi,
+        shares,
+        fw_cfg,
         missing,
         files: entries.len(),
         bytes: entries.iter().map(|e| e.size).sum(),

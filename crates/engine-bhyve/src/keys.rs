@@ -1,6 +1,7 @@
 //! The keys of bhyve_config(5) that skep writes, and the file's form: `key=value` to the end of the line, `%` doubled.
 
 use crate::BhyveRelease as Release;
+use skep_machine::FwCfg;
 use std::fmt::{self, Display, Write};
 
 /// A key of bhyve_config(5).
@@ -34,6 +35,8 @@ pub enum Key {
     Bootvars,
     /// Serial port, 1 to 4.
     LpcComPath(u8),
+    /// From 14.
+    LpcFwcfg,
     /// Function 0 of a slot on bus 0.
     Pci(u8, Pci),
 }
@@ -88,6 +91,7 @@ impl Key {
     pub const fn releases(self) -> (Release, Release) {
         match self {
             Self::LpcBootrom | Self::LpcBootvars | Self::Pci(_, Pci::Vendor | Pci::Devid) => (Release::V13, Release::V14),
+            Self::LpcFwcfg => (Release::V14, Release::V15),
             Self::Bootrom | Self::Bootvars | Self::Pci(_, Pci::RegVendor | Pci::RegDevice) => (Release::V15, Release::V15),
             _ => (Release::V13, Release::V15),
         }
@@ -117,6 +121,7 @@ impl Display for Key {
             Self::LpcBootvars => "lpc.bootvars",
             Self::Bootrom => "bootrom",
             Self::Bootvars => "bootvars",
+            Self::LpcFwcfg => "lpc.fwcfg",
             Self::LpcComPath(port) => return write!(f, "lpc.com{port}.path"),
             Self::Pci(slot, key) => return write!(f, "pci.0.{slot}.0.{key}"),
         })
@@ -167,6 +172,15 @@ pub struct Unwritable {
     pub why: &'static str,
 }
 
+/// How a line begins that has an item of fw_cfg.
+const NOTE: &str = "#fw_cfg ";
+
+/// The items of fw_cfg that a configuration speaks of: bhyve has no keys for them, and takes them from its command line ([`crate::argv`]).
+pub fn items(config: &str) -> Vec<FwCfg> {
+    let notes = config.lines().filter_map(|line| line.strip_prefix(NOTE)?.split_once('='));
+    notes.map(|(name, value)| FwCfg { name: name.to_owned(), value: value.to_owned() }).collect()
+}
+
 /// The file, as far as written.
 #[derive(Debug)]
 pub struct Config {
@@ -193,6 +207,10 @@ impl Config {
             }
         };
         Err(Unwritable { key: key.to_string(), why })
+    }
+    /// Writes a line that bhyve takes for a comment, for whoever starts it: see [`items`].
+    pub fn note(&mut self, item: &FwCfg) {
+        let _ = writeln!(self.text, "{NOTE}{}={}", item.name, item.value); // a String takes everything
     }
     /// The whole file.
     pub fn finish(self) -> String {

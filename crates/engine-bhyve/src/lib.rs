@@ -13,9 +13,9 @@ mod machine;
 mod names;
 
 pub use ended::ended;
-pub use keys::{Key, Pci, Unwritable};
+pub use keys::{Key, Pci, Unwritable, items};
 pub use machine::{Error, argv, boot_path, configure, largest_screen};
-pub use names::{Names, ScreenAddress};
+pub use names::{Names, ScreenAddress, item_file};
 pub use skep_machine::{Ended, Exit};
 
 /// The hypervisor in the cell.

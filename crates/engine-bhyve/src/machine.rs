@@ -1,11 +1,11 @@
 //! Model to configuration.
 
 use crate::keys::{Config, Key, Pci, Unwritable};
-use crate::{BhyveRelease, Names, ScreenAddress};
+use crate::{BhyveRelease, Names, ScreenAddress, item_file};
 use skep_efivars::path as firmware;
 use skep_machine::{
-    Acceleration, Boot, BusKind, Clock, Controller, Device, Disk, DiskRates, Format, Gdb, HostBridge, Invalid, MachineSpec, Nic,
-    NicModel, Screen,
+    Acceleration, Boot, BusKind, Clock, Controller, Device, Disk, DiskRates, Format, FwCfg, Gdb, HostBridge, Invalid,
+    MachineSpec, Nic, NicModel, Screen,
 };
 use std::collections::BTreeSet;
 
@@ -36,9 +36,12 @@ pub enum Error {
     },
 }
 
-/// The whole command line, the program's name ([`crate::BINARY`]) left out.
-pub fn argv(config: &str, names: &Names) -> Vec<String> {
-    vec!["-k".to_owned(), config.to_owned(), names.vm.clone()]
+/// The whole command line, the program's name ([`crate::BINARY`]) left out. `items` are those of [`crate::items`], whose values lie in
+/// [`item_file`]s.
+pub fn argv(config: &str, names: &Names, items: &[FwCfg]) -> Vec<String> {
+    let given = |(at, item): (usize, &FwCfg)| ["-f".to_owned(), format!("{},file={}", item.name, item_file(at))];
+    let items = items.iter().enumerate().flat_map(given);
+    ["-k".to_owned(), config.to_owned()].into_iter().chain(items).chain([names.vm.clone()]).collect()
 }
 
 /// Makes the configuration of a machine for `bhyve -k`. Pure: equal arguments give equal bytes.
@@ -47,9 +50,6 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
     names.check(spec, release)?;
     if spec.acceleration == Acceleration::Tcg {
         return Err(Error::Unsupported("software emulation"));
-    }
-    if !spec.fw_cfg.is_empty() {
-        return Err(Error::Unsupported("items of fw_cfg in its configuration"));
     }
     if spec.gdb != Gdb::Off {
         return Err(Error::Unsupported("a debugger's stub without TCP"));
@@ -98,8 +98,32 @@ pub fn configure(spec: &MachineSpec, names: &Names, release: BhyveRelease) -> Re
         let fd = names.serials.get(usize::from(port - 1));
         c.set(Key::LpcComPath(port), path(*fd.ok_or_else(|| Error::NoDescriptor(format!("serial port {port}")))?))?;
     }
+    items(&mut c, spec, release)?;
     Ok(c.finish())
 }
+
+/// Items of fw_cfg; without any, bhyve's own interface (fwctl) stays at their ports.
+fn items(c: &mut Config, spec: &MachineSpec, release: BhyveRelease) -> Result<(), Error> {
+    if spec.fw_cfg.is_empty() {
+        return Ok(());
+    }
+    match release {
+        BhyveRelease::V13 => return Err(Error::Unsupported("items of fw_cfg before FreeBSD 14")),
+        BhyveRelease::V14 if spec.fw_cfg.len() > ITEMS_14 => {
+            return Err(Error::Unsupported(
+                "more than 5 items of fw_cfg before FreeBSD 15, whose list of them takes no more safely",
+            ));
+        }
+        _ => {}
+    }
+    c.set(Key::LpcFwcfg, "qemu")?;
+    spec.fw_cfg.iter().for_each(|item| c.note(item));
+    Ok(())
+}
+
+/// Most items on 14: with five of bhyve's own (qemu_fwcfg_add_file's callers) its list has ten places, and when it makes room for another
+/// it writes behind the end of it.
+const ITEMS_14: usize = 5;
 
 /// The place of a device on the PCI bus.
 fn at(spec: &MachineSpec, device: Device) -> Result<u8, Error> {

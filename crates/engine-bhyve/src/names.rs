@@ -11,6 +11,11 @@ pub enum ScreenAddress {
     Loopback,
 }
 
+/// Where the cell has the value of an item of fw_cfg, by its place in [`crate::items`]. On a command line anybody could read it.
+pub fn item_file(at: usize) -> String {
+    format!("/run/fw_cfg{at}")
+}
+
 /// Names and numbers of what the cell gives bhyve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {

@@ -168,10 +168,34 @@ fn keys_are_written_only_for_releases_that_have_them() {
 
 #[test]
 fn what_only_qemu_has_is_never_passed_over() {
-    let item = FwCfg { name: "opt/a".into(), value: "b".into() };
-    for spec in [MachineSpec { boot: Boot::Bios, ..small() }, MachineSpec { fw_cfg: vec![item], ..small() }] {
-        let refused = configure(&spec, &names(BhyveRelease::V15), BhyveRelease::V15);
-        assert!(matches!(refused, Err(Error::Unsupported(_))), "{refused:?}");
+    let refused = configure(&MachineSpec { boot: Boot::Bios, ..small() }, &names(BhyveRelease::V15), BhyveRelease::V15);
+    assert!(matches!(refused, Err(Error::Unsupported(_))), "{refused:?}");
+}
+
+#[test]
+fn items_of_fw_cfg_are_on_the_command_line_and_their_values_in_files() {
+    let item = |name: &str, value: &str| FwCfg { name: name.into(), value: value.into() };
+    let all = vec![item("opt/org.example/a", "50% of b, c=d"), item("opt/b", "#e")];
+    let spec = MachineSpec { fw_cfg: all.clone(), ..small() };
+    for release in [BhyveRelease::V14, BhyveRelease::V15] {
+        let text = configure(&spec, &names(release), release).unwrap();
+        assert!(text.contains("\nlpc.fwcfg=qemu\n"), "{text}");
+        assert_eq!(skep_engine_bhyve::items(&text), all);
+        // Of what bhyve reads, all is as it was.
+        let plain = configure(&small(), &names(release), release).unwrap();
+        let read = text.lines().filter(|l| !l.starts_with('#') && *l != "lpc.fwcfg=qemu");
+        assert!(read.eq(plain.lines()), "{text}");
+        assert!(skep_engine_bhyve::items(&plain).is_empty());
+    }
+    let line = argv("/x", &names(BhyveRelease::V15), &all).join(" ");
+    assert_eq!(line, "-k /x -f opt/org.example/a,file=/run/fw_cfg0 -f opt/b,file=/run/fw_cfg1 skep-a1-0102");
+    let many = |count| MachineSpec { fw_cfg: (0..count).map(|n| item(&format!("opt/{n}"), "v")).collect(), ..small() };
+    for (release, count, taken) in
+        [(BhyveRelease::V13, 1, false), (BhyveRelease::V14, 5, true), (BhyveRelease::V14, 6, false), (BhyveRelease::V15, 8, true)]
+    {
+        let made = configure(&many(count), &names(release), release);
+        assert_eq!(made.is_ok(), taken, "{release:?} {count} {made:?}");
+        assert!(taken || matches!(made, Err(Error::Unsupported(_))));
     }
 }
 
@@ -291,7 +315,7 @@ fn a_percent_sign_is_doubled_and_a_line_end_refused() {
 
 #[test]
 fn the_command_line_names_the_file_and_the_machine_only() {
-    assert_eq!(argv("/dev/fd/9", &names(BhyveRelease::V13)), ["-k", "/dev/fd/9", "skep-a1-0102"]);
+    assert_eq!(argv("/dev/fd/9", &names(BhyveRelease::V13), &[]), ["-k", "/dev/fd/9", "skep-a1-0102"]);
 }
 
 #[test]

@@ -143,6 +143,7 @@ impl Ability {
             .into(),
             Hypervisor::Bhyve => [
                 Self::ScreenWait,
+                Self::FwCfg,
                 Self::AcpiOff,
                 Self::AmdHostBridge,
                 Self::VmExits,
@@ -165,9 +166,6 @@ impl Ability {
                 "bhyve has a BIOS only inside a UEFI firmware with a CSM, which no cell has; use uefi or loader"
             }
             (Self::ScreenWait, Hypervisor::Qemu) => "QEMU's VNC server holds no guest until somebody looks",
-            (Self::FwCfg, Hypervisor::Bhyve) => {
-                "bhyve takes such items on its command line only (-f), which is the same for every machine"
-            }
             (Self::AcpiOff, Hypervisor::Qemu) => "where QEMU gives none its firmware makes tables of its own",
             (Self::AmdHostBridge, Hypervisor::Qemu) => "QEMU's q35 has Intel's always",
             (Self::VmExits, Hypervisor::Qemu) => "it is the host's kernel that decides (halt_poll_ns and ple_window of kvm)",

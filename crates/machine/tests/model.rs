@@ -293,10 +293,9 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
         HostCapabilities { uefi: true, ..found }
     };
     let screen = |edit: fn(&mut Screen), spec: &mut MachineSpec| edit(spec.screen.get_or_insert_default());
-    let cases: [(Edit, Hypervisor, &str); 16] = [
+    let cases: [(Edit, Hypervisor, &str); 15] = [
         (|s| s.board.acpi = false, Hypervisor::Qemu, "board.acpi asks for no ACPI tables"),
         (|s| s.boot = Boot::Bios, Hypervisor::Bhyve, "boot asks for a BIOS"),
-        (|s| s.fw_cfg = vec![item("opt/a", "b")], Hypervisor::Bhyve, "fw_cfg asks for items of fw_cfg"),
         (
             |s| s.screen = Some(Screen { wait: true, ..Screen::default() }),
             Hypervisor::Qemu,
@@ -349,8 +348,21 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
         reached.extend(Ability::ALL.into_iter().filter(|ability| refused.why == ability.why(cannot)));
     }
     // What is asked for otherwise than by a machine as it is defined: of NICs, switches, and what runs. And what both can.
-    use Ability::{DiskCounters, DiskGrowth, Eject, IscsiDisks, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale, Tpm};
-    reached.extend([DiskCounters, DiskGrowth, Eject, IscsiDisks, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale]);
+    use Ability::{
+        DiskCounters, DiskGrowth, Eject, FwCfg, IscsiDisks, NicIsolation, NicMoves, NicRates, SwitchIpv6, SwitchVale, Tpm,
+    };
+    reached.extend([
+        DiskCounters,
+        DiskGrowth,
+        Eject,
+        FwCfg,
+        IscsiDisks,
+        NicIsolation,
+        NicMoves,
+        NicRates,
+        SwitchIpv6,
+        SwitchVale,
+    ]);
     // What neither can.
     for hypervisor in [Hypervisor::Qemu, Hypervisor::Bhyve] {
         let refused = host(hypervisor).check(&MachineSpec { tpm: true, ..sound() }).unwrap_err();
@@ -364,6 +376,12 @@ fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
     host(Hypervisor::Bhyve).check(&kvm).unwrap();
     reached.insert(Ability::Kvm);
     assert_eq!(reached, Ability::ALL.into(), "no case reaches the difference");
+    // An older bhyve has no items to give: its file says so.
+    let mut old = host(Hypervisor::Bhyve);
+    old.take(FwCfg, "none of them");
+    let refused = old.check(&MachineSpec { fw_cfg: vec![item("opt/a", "b")], ..sound() }).unwrap_err().to_string();
+    assert_eq!(refused, "fw_cfg asks for items of fw_cfg: none of them");
+    old.check(&sound()).unwrap();
     let mut spec = sound();
     screen(|s| s.keyboard = "de".into(), &mut spec);
     for hypervisor in [Hypervisor::Qemu, Hypervisor::Bhyve] {

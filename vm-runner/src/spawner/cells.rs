@@ -4,12 +4,16 @@ use super::Spawner;
 use crate::platform::CellHost;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, socket};
+use skep_machine::Ability;
 use skep_proto::cell::{CellPage, CellState, Done, FacilitiesState};
 use skep_proto::{MachineId, NoFds, Reason, Refusal, Text};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+
+/// Asked of the program that is installed.
+const NO_ITEMS: &str = "the hypervisor that is installed has none to give; bhyve's -f is FreeBSD 14's";
 
 /// Cells in a page.
 const PAGE: usize = 100;
@@ -89,6 +93,10 @@ impl Spawner {
         let (hypervisor, dir) = skep_cellroot::LAYOUTS;
         let layouts = skep_machine::layouts(hypervisor).iter().filter(|name| self.host.look(&format!("{dir}/{name}")).is_ok());
         let root = skep_cellroot::describe(&self.host.cell_dir());
+        let mut lacks = self.host.lacks();
+        if root.as_ref().is_some_and(|r| r.hypervisor.is_some() && !r.fw_cfg) {
+            lacks.push((Ability::FwCfg.name(), NO_ITEMS.to_owned()));
+        }
         FacilitiesState {
             hypervisor: Text::lossy(root.as_ref().and_then(|r| r.hypervisor.as_deref()).unwrap_or_default()),
             uefi: root.as_ref().is_some_and(|r| r.uefi),
@@ -99,7 +107,7 @@ impl Spawner {
             own_uids: self.machines.is_some(),
             cpus: self.host.most_cpus(),
             keyboards: layouts.map(|name| Text::lossy(name)).collect(),
-            lacks: self.host.lacks().into_iter().map(|(what, why)| (Text::lossy(what), Text::lossy(&why))).collect(),
+            lacks: lacks.into_iter().map(|(what, why)| (Text::lossy(what), Text::lossy(&why))).collect(),
             weaker: self.host.weaker().iter().map(|line| Text::lossy(line)).collect(),
         }
     }

@@ -57,6 +57,9 @@ pub fn version(_path: &Path) -> String {
 /// What a hypervisor's file holds that can share directories.
 pub const SHARES: &[u8] = b"virtio-9p";
 
+/// What one holds that takes items of fw_cfg (`-f`, from 14 on).
+pub const FW_CFG: &[u8] = b"[name=]<name>,(string|file)=<value>";
+
 /// FreeBSD's guests mount a share as `nobody`, whom bhyve looks up in the cell (sys/fs/p9fs, contrib/lib9p): a list with nobody else in it.
 /// Only pwd_mkdb(8) writes that format. Without it those guests cannot mount; others can.
 pub fn users(root: &Path) -> io::Result<()> {

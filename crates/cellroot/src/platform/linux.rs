@@ -68,6 +68,9 @@ pub fn version(path: &Path) -> String {
 /// What a hypervisor's file holds that can share directories.
 pub const SHARES: &[u8] = b"virtio-9p-pci";
 
+/// What one holds that takes items of fw_cfg.
+pub const FW_CFG: &[u8] = b"fw_cfg";
+
 /// QEMU asks for no user's name.
 pub fn users(_root: &Path) -> io::Result<()> {
     Ok(())

@@ -9,9 +9,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, execve};
-use skep_engine_bhyve::{BINARY, BhyveRelease, Names, argv, ended};
+use skep_engine_bhyve::{BINARY, BhyveRelease, Names, argv, ended, item_file, items};
 use skep_ipc::Watch;
-use skep_machine::Exit;
+use skep_machine::{Exit, FwCfg};
 use skep_proto::cell::FdRole;
 use skep_proto::runner::DiskStats;
 use skep_proto::{DiskRates, Reason, Refusal};
@@ -56,6 +56,8 @@ struct Facts {
     loader: bool,
     /// The ends of its lines: which devices and sockets it has.
     values: Vec<String>,
+    /// Items of fw_cfg.
+    items: Vec<FwCfg>,
 }
 
 impl Facts {
@@ -69,6 +71,7 @@ impl Facts {
             wired: value("memory.wired").is_some_and(|v| v == "true"),
             loader: value("bootrom").or_else(|| value("lpc.bootrom")).is_none(),
             values: text.lines().filter_map(|line| line.split_once('=')).map(|(_, value)| value.to_owned()).collect(),
+            items: items(&text),
         })
     }
 }
@@ -124,6 +127,9 @@ impl Engine {
                 _ => {}
             }
         }
+        for (at, item) in facts.items.iter().enumerate() {
+            std::fs::write(item_file(at), &item.value)?;
+        }
         let given = given(kit)?;
         let (program, args) = if facts.loader {
             let disk = given.iter().map(|(_, number)| *number).find(|n| (16..32).contains(n));
@@ -134,7 +140,7 @@ impl Engine {
             let rest = ["-m".into(), memory, "-d".into(), path, "-c".into(), line, facts.name.clone()];
             (LOADER, wired.into_iter().chain(rest).collect())
         } else {
-            (BINARY, argv(CONFIG, &Names::standard(&facts.name)))
+            (BINARY, argv(CONFIG, &Names::standard(&facts.name), &facts.items))
         };
         let (pid, process) = spawn(program, &args, &given, &errors_theirs, kit.file_limit)?;
         let loading = facts.loader;
@@ -352,7 +358,7 @@ impl Engine {
 
     fn start_bhyve(&mut self, given: &[(OwnedFd, RawFd)]) -> io::Result<()> {
         let Some(errors) = self.errors_theirs.take() else { return Err(io::Error::from(io::ErrorKind::BrokenPipe)) };
-        let args = argv(CONFIG, &Names::standard(&self.facts.name));
+        let args = argv(CONFIG, &Names::standard(&self.facts.name), &self.facts.items);
         (self.pid, self.process) = spawn(BINARY, &args, given, &errors, self.file_limit)?;
         Ok(())
     }
