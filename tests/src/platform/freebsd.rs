@@ -135,13 +135,61 @@ pub fn served_disks(suite: &Suite) -> usize {
     all.filter(|entry| entry.file_name().to_string_lossy().starts_with(instance.trim())).count()
 }
 
-/// What part of a processor the hypervisor of the suite's only machine uses while its guest sleeps for so many seconds.
-pub fn busy(suite: &Suite, machine: &str, seconds: u32) -> Result<f64> {
+/// What `skep vm stats` says of one disk.
+#[derive(Debug, Clone, Copy)]
+pub struct DiskCounters {
+    /// Bytes read by the guest.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Reads.
+    pub read_ops: u64,
+    /// Writes.
+    pub write_ops: u64,
+}
+
+/// Reads them, of the disk at this turn of the machine's list.
+pub fn disk_counters(suite: &Suite, machine: &str, slot: u8) -> Result<DiskCounters> {
+    let shown = suite.json(&["vm", "stats", machine])?;
+    let disks = shown.first().and_then(|stats| stats["disks"].as_array()).context("no disks in vm stats")?;
+    let disk = disks.iter().find(|disk| disk["slot"] == slot).with_context(|| format!("no disk {slot}: {disks:?}"))?;
+    let number = |name: &str| disk[name].as_u64().with_context(|| format!("no {name}: {disk}"));
+    Ok(DiskCounters {
+        read_bytes: number("read_bytes")?,
+        write_bytes: number("write_bytes")?,
+        read_ops: number("read_ops")?,
+        write_ops: number("write_ops")?,
+    })
+}
+
+/// What a hypervisor has taken of the host's processors.
+#[derive(Debug)]
+pub struct Busy {
+    /// As a part of one processor.
+    pub of_one: f64,
+    /// As a part of what it could have had of one: what it took, and what the host's processors had left over meanwhile. A host that is busy
+    /// with others leaves nothing over, and then this is 1 whatever the guest does.
+    pub of_possible: f64,
+}
+
+/// What the hypervisor of the suite's only machine takes while its guest sleeps for so many seconds.
+pub fn busy(suite: &Suite, machine: &str, seconds: u32) -> Result<Busy> {
     let pid = suite.pids("hypervisor")?.into_iter().next().context("no hypervisor")?;
-    let (begun, before) = (Instant::now(), cpu_time(pid)?);
+    let (begun, before, idle) = (Instant::now(), cpu_time(pid)?, idle_time()?);
     suite.guest_runs(machine, &format!("sleep {seconds}; echo slept-$((6*7))"), "slept-42")?;
-    let (lasted, used) = (begun.elapsed(), cpu_time(pid)?.saturating_sub(before));
-    Ok(used.as_secs_f64() / lasted.as_secs_f64())
+    let (lasted, used) = (begun.elapsed().as_secs_f64(), cpu_time(pid)?.saturating_sub(before).as_secs_f64());
+    let left = idle_time()?.saturating_sub(idle).as_secs_f64();
+    Ok(Busy { of_one: used / lasted, of_possible: used / lasted.min(used + left) })
+}
+
+/// For how long processors of the host had nothing to do so far, all together.
+fn idle_time() -> Result<Duration> {
+    // User, nice, system, interrupt, idle, in ticks of the clock for statistics.
+    let [ticks, clock] = ["kern.cp_time", "kern.clockrate"].map(|name| lines("sysctl", &["-n", name]));
+    let (ticks, clock) = (ticks?.join(" "), clock?.join(" "));
+    let idle: f64 = ticks.split_whitespace().next_back().with_context(|| ticks.clone())?.parse()?;
+    let hz = clock.split_once("stathz = ").and_then(|(_, rest)| rest.split([' ', ',']).next()?.parse::<f64>().ok());
+    Ok(Duration::from_secs_f64(idle / hz.filter(|hz| *hz > 0.0).with_context(|| clock.clone())?))
 }
 
 /// What a process has used of processors so far.
