@@ -2,7 +2,7 @@
 #![cfg(target_os = "freebsd")]
 
 use anyhow::{Context, Result, ensure};
-use skep_tests::platform::served_disks;
+use skep_tests::platform::{disk_counters, served_disks};
 use skep_tests::{Mode, Suite, guest, is_root, platform, qcow2, skip};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -50,6 +50,11 @@ fn a_machine_boots_from_a_qcow2_disk_upon_an_image() -> Result<()> {
     let begun = Instant::now();
     suite.guest_runs("a", "dd if=/dev/zero of=/dev/vtbd1 bs=1m count=6 oseek=1 2>/dev/null; echo wrote-$?", "wrote-0")?;
     ensure!(begun.elapsed() > Duration::from_secs(4), "{:?}", begun.elapsed());
+    // Who serves it counts, from its machine's start on: a sector was read, and 6 MiB were written.
+    let counted = disk_counters(&suite, "a", 1)?;
+    ensure!(counted.write_bytes >= 6 << 20 && counted.write_bytes < 8 << 20 && counted.write_ops >= 6, "{counted:?}");
+    ensure!(counted.read_bytes >= 512 && counted.read_ops >= 1, "{counted:?}");
+    ensure!(disk_counters(&suite, "a", 0)?.read_bytes > 1 << 20, "a kernel was loaded from it");
 
     // Either of those that serve it dies while the guest writes: it waits until others have taken over.
     for who in ["disk-server", "disk-reader"] {
@@ -66,6 +71,9 @@ fn a_machine_boots_from_a_qcow2_disk_upon_an_image() -> Result<()> {
         ensure!(served_disks(&suite) == 3, "{} devices", served_disks(&suite));
     }
     suite.guest_runs("a", read, "read:kept").context("after its server's death")?;
+    // The next one counts on.
+    let later = disk_counters(&suite, "a", 1)?;
+    ensure!(later.write_bytes >= counted.write_bytes + (6 << 20) && later.read_ops > counted.read_ops, "{counted:?} {later:?}");
     suite.guest_runs("b", "echo alive-$((6*7))", "alive-42")?;
     suite.ok(&["vm", "kill", "a"])?;
     suite.ok(&["vm", "kill", "b"])?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use skep_tests::iscsi::{LUN, NAME};
-use skep_tests::platform::{end, served_disks};
+use skep_tests::platform::{disk_counters, end, served_disks};
 use skep_tests::{Mode, PATIENCE, Suite, is_root, skip};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
@@ -155,6 +155,9 @@ fn a_guest_of_bhyve_has_an_iscsi_disk() -> Result<()> {
     writes(&suite, "one", 100)?;
     target.has("one\n", 100)?;
 
+    let counted = disk_counters(&suite, "m", 1)?;
+    ensure!(counted.write_bytes >= 512 && counted.write_ops >= 1 && counted.read_ops >= 1, "{counted:?}");
+
     // Either of the two that serve it is killed while the guest writes, for four seconds at its rate: it waits a moment, and notices nothing.
     for (turn, who) in ["iscsi-initiator", "disk-server"].into_iter().enumerate() {
         let [pid] = suite.pids(who)?[..] else { anyhow::bail!("one {who}") };
@@ -167,6 +170,8 @@ fn a_guest_of_bhyve_has_an_iscsi_disk() -> Result<()> {
         ensure!(begun.elapsed() > Duration::from_secs(3), "{:?}", begun.elapsed());
         ensure!(suite.pids(who)?.len() == 1 && served_disks(&suite) == 1, "more than one {who}");
     }
+    let later = disk_counters(&suite, "m", 1)?;
+    ensure!(later.write_bytes >= counted.write_bytes + (8 << 20), "{counted:?} {later:?}");
 
     // The target goes; whoever would log in again dies meanwhile.
     target.stop()?;

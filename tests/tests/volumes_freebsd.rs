@@ -2,6 +2,7 @@
 #![cfg(target_os = "freebsd")]
 
 use anyhow::{Context, Result, ensure};
+use skep_tests::platform::disk_counters;
 use skep_tests::{Mode, Suite, guest, is_root, skip};
 use std::io::Read;
 use std::process::Command;
@@ -78,7 +79,13 @@ fn a_machine_lives_on_a_volume() -> Result<()> {
     suite.ok(&["disk", "delete", "guest"])?;
     suite.boot("m")?;
     let write = |word: &str| format!("echo {word} | dd of=/dev/vtbd1 conv=sync 2>/dev/null; echo wrote-$?");
+    // ZFS counts what goes through it.
+    let before = disk_counters(&suite, "m", 1)?;
     suite.guest_runs("m", &write("first"), "wrote-0")?;
+    let counted = disk_counters(&suite, "m", 1)?;
+    let written = counted.write_bytes - before.write_bytes;
+    ensure!((512..65536).contains(&written) && counted.write_ops > before.write_ops, "{before:?} {counted:?}");
+    ensure!(disk_counters(&suite, "m", 0)?.read_bytes > 1 << 20, "a kernel was loaded from it");
     suite.ok(&["disk", "snapshot", "create", "data", "before"])?;
     suite.guest_runs("m", &write("second"), "wrote-0")?;
     let (code, said) = suite.fails(&["disk", "snapshot", "rollback", "data", "before"])?;

@@ -139,7 +139,7 @@ fn limits_act() {
     if enforced == 0 {
         return skip("limits_act", "no control groups");
     }
-    let usage = spawner.ask(CellUsage { machine: machine.id }, []).unwrap();
+    let usage = spawner.ask(CellUsage { machine: machine.id, volume: false }, []).unwrap();
     assert!(usage.memory.is_none_or(|bytes| bytes > 10 << 20), "{usage:?}");
     assert!(usage.cpu_ns.is_none_or(|ns| ns > 10_000_000), "{usage:?}");
     if there.iter().any(|l| l.as_str() == "memory") {

@@ -2,9 +2,11 @@
 
 use super::{Cx, stream};
 use crate::broker::Broker;
+use crate::cell;
 use crate::db::Who;
 use crate::db::machines::{MachineRow, Machines, Which};
 use crate::db::nics::Nics;
+use crate::disk_servers;
 use crate::page::{ROWS, fit};
 use crate::policy::{Proof, permit};
 use skep_ipc::aio::Port;
@@ -14,8 +16,9 @@ use skep_proto::broker::{
 };
 use skep_proto::cell::CellUsage;
 use skep_proto::net::{COUNTED, CountTaps};
-use skep_proto::runner::Stats;
-use skep_proto::{MachineId, MachineName, OneFd, Reason, Refusal, Text, wire};
+use skep_proto::runner::{DiskStats, Stats};
+use skep_proto::storage::DiskKind;
+use skep_proto::{DiskCounts, MachineId, MachineName, OneFd, Reason, Refusal, Text, wire};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -37,7 +40,7 @@ pub async fn show(cx: &Cx, c: MachineStats) -> Result<StatsView, Refusal> {
 async fn read(broker: &Broker, who: &Who, machine: MachineId) -> Result<StatsView, Refusal> {
     let read_ns = skep_service::now_ns();
     let (stats, []) = broker.ask_runner(who, machine, Stats {}).await?;
-    let (usage, []) = broker.cells.call(who, CellUsage { machine }).await?;
+    let (usage, []) = broker.cells.call(who, CellUsage { machine, volume: false }).await?;
     let rows = broker.read(|db| db.nics_of(machine))?;
     let numbers: Vec<u16> = rows.iter().map(|nic| nic.number).take(COUNTED).collect();
     let taps = match numbers.is_empty() {
@@ -45,7 +48,8 @@ async fn read(broker: &Broker, who: &Who, machine: MachineId) -> Result<StatsVie
         false => broker.net.call(who, CountTaps { numbers }).await?.0.taps,
     };
     // The runner may have been taken over: as many as a machine has, each once.
-    let mut disks = stats.disks;
+    let mut disks = served(broker, who, machine).await?;
+    disks.extend(stats.disks);
     disks.sort_by_key(|disk| disk.slot);
     disks.dedup_by_key(|disk| disk.slot);
     disks.truncate(skep_machine::limits::DISKS.into());
@@ -67,6 +71,28 @@ async fn read(broker: &Broker, who: &Who, machine: MachineId) -> Result<StatsVie
         disks,
         nics: nics.collect(),
     })
+}
+
+/// Of disks that others serve to the hypervisor, by what those have counted, and of volumes, by what ZFS has.
+async fn served(broker: &Broker, who: &Who, machine: MachineId) -> Result<Vec<DiskStats>, Refusal> {
+    let applied = cell::applied(broker, machine).unwrap_or_default();
+    let mut all = Vec::new();
+    for (slot, disk) in (0..).zip(&applied.disks) {
+        let volume = disk.kind == DiskKind::Zvol;
+        if !volume && !disk_servers::serves(disk.kind) {
+            continue;
+        }
+        let (usage, []) = broker.cells.call(who, CellUsage { machine: disk.disk.cell(), volume }).await?;
+        let stats = usage.disk.map(|DiskCounts { read_bytes, write_bytes, read_ops, write_ops }| DiskStats {
+            slot,
+            read_bytes,
+            write_bytes,
+            read_ops,
+            write_ops,
+        });
+        all.extend(stats);
+    }
+    Ok(all)
 }
 
 /// `StatsWatch`.

@@ -404,7 +404,9 @@ impl Service<Cell> for FakeSpawner {
                 let cells = cells.into_iter().map(|(machine, runner, console)| CellState { machine, runner, console });
                 Ok((CellPage { cells: cells.take(100).collect() }, []))
             }),
-            CellRequest::CellUsage(c) => act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None }, []))),
+            CellRequest::CellUsage(c) => {
+                act!(ask, c, fate, |_, _| Ok((cell::Usage { memory: Some(1), cpu_ns: None, disk: None }, [])))
+            }
             CellRequest::Facilities(c) => act!(ask, c, fate, |_, _| {
                 let state = world.lock();
                 let (cpus, mut lacks) = (state.most_cpus, state.lacks.clone());

@@ -174,7 +174,7 @@ impl Ability {
             (Self::Eject, Hypervisor::Bhyve) => "bhyve cannot take a CD out while it runs; take it off the list of disks",
             (Self::AhciPlace, Hypervisor::Qemu) => "QEMU's AHCI controller is a part of its chip set",
             (Self::DiskCounters, Hypervisor::Bhyve) => {
-                "bhyve counts nothing of its disks, and the kernel no files by who reads them; of a volume `zpool iostat` says what its pool does"
+                "bhyve counts nothing of its disks, and the kernel no files by who reads them; those of kinds qcow2 and iscsi are counted by what serves them, and volumes by ZFS"
             }
             (Self::Gdb, Hypervisor::Bhyve) => "bhyve's stub listens on TCP only, and a cell has no network",
             (Self::NvmeNamespaces, Hypervisor::Bhyve) => {

@@ -1,8 +1,8 @@
 //! The spawner (`skep-vm-runner`): makes cells, starts runners, console-proxies, guest-services and iscsi-initiators in them, sweeps what is left.
 
 use crate::{
-    CpuList, DiskId, DiskRates, Dsp, MAX_FDS, MachineId, NoFds, OneFd, SerialPort, Share, ShareName, SoundDevice, SwitchId, UpTo,
-    names::Text, protocol::protocol, storage::DiskKind,
+    CpuList, DiskCounts, DiskId, DiskRates, Dsp, MAX_FDS, MachineId, NoFds, OneFd, SerialPort, Share, ShareName, SoundDevice,
+    SwitchId, UpTo, names::Text, protocol::protocol, storage::DiskKind,
 };
 use serde::{Deserialize, Serialize};
 
@@ -210,8 +210,10 @@ pub struct CellPage {
 /// What a cell uses, as its cgroup or jail counts it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellUsage {
-    /// Whose.
+    /// Whose: a machine's, or a disk's ([`DiskId::cell`]).
     pub machine: MachineId,
+    /// FreeBSD: it is a disk that is a ZFS volume and has no cell.
+    pub volume: bool,
 }
 
 /// See [`CellUsage`]; `None` where the host does not count it.
@@ -221,6 +223,8 @@ pub struct Usage {
     pub memory: Option<u64>,
     /// CPU time in nanoseconds.
     pub cpu_ns: Option<u64>,
+    /// FreeBSD, a disk: what its disk-server has counted, or ZFS of a volume since the host has it.
+    pub disk: Option<DiskCounts>,
 }
 
 /// What this host gives a cell, found by trying at start.
@@ -260,7 +264,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 11, oldest 11, CellRequest {
+    Cell = "vm-runner", version 12, oldest 12, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [UpTo<12>] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];

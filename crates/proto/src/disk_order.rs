@@ -1,7 +1,8 @@
-//! What the spawner says to a disk-server: arguments.
+//! What the spawner says to a disk-server: arguments; and what this tells it: counters.
 
 use crate::DiskRates;
 use crate::storage::DiskKind;
+use serde::{Deserialize, Serialize};
 
 /// What is to be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,52 @@ impl DiskOrder {
     }
 }
 
+/// What has been read from a served disk and written to it, in requests that were answered without an error. Its disk-server keeps it in a file
+/// of the spawner's, which survives both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskCounts {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Reads.
+    pub read_ops: u64,
+    /// Writes.
+    pub write_ops: u64,
+}
+
+impl DiskCounts {
+    /// Bytes of such a file.
+    pub const BYTES: usize = 32;
+
+    /// From a file's bytes.
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let [read_bytes, write_bytes, read_ops, write_ops] =
+            std::array::from_fn(|n| bytes.as_chunks().0.get(n).map_or(0, |number| u64::from_le_bytes(*number)));
+        Self { read_bytes, write_bytes, read_ops, write_ops }
+    }
+
+    /// As a file's bytes.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let Self { read_bytes, write_bytes, read_ops, write_ops } = self;
+        let mut bytes = [0; Self::BYTES];
+        for (place, number) in bytes.as_chunks_mut().0.iter_mut().zip([read_bytes, write_bytes, read_ops, write_ops]) {
+            *place = number.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// Counts a request of so many bytes.
+    pub fn count(&mut self, writes: bool, bytes: u64) {
+        let (all, ops) = match writes {
+            true => (&mut self.write_bytes, &mut self.write_ops),
+            false => (&mut self.read_bytes, &mut self.read_ops),
+        };
+        *all = all.saturating_add(bytes);
+        *ops = ops.saturating_add(1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +119,18 @@ mod tests {
         for args in wrong {
             assert_eq!(DiskOrder::parse(args.iter().map(|arg| (*arg).to_owned())), None);
         }
+    }
+
+    #[test]
+    fn counters_go_on_where_they_were() {
+        let mut counts = DiskCounts::from_bytes(&[0; DiskCounts::BYTES]);
+        assert_eq!(counts, DiskCounts::default());
+        counts.count(false, 512);
+        counts.count(true, 4096);
+        counts = DiskCounts::from_bytes(&counts.to_bytes());
+        counts.count(true, u64::MAX);
+        let want = DiskCounts { read_bytes: 512, write_bytes: u64::MAX, read_ops: 1, write_ops: 2 };
+        assert_eq!(DiskCounts::from_bytes(&want.to_bytes()), counts);
+        assert_eq!(counts, want);
     }
 }

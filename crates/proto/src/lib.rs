@@ -39,7 +39,7 @@ pub mod vars;
 pub mod wire;
 
 pub use cpus::{BadCpus, CpuList, CpuPins};
-pub use disk_order::DiskOrder;
+pub use disk_order::{DiskCounts, DiskOrder};
 pub use forward::{BadForward, Forward, Forwards, Port, Transport};
 pub use ids::{DiskId, GroupId, InstanceId, MachineId, NicId, OperationId, RequestId, SnapshotId, SwitchId, TraceId, UserId};
 pub use line::{BadPort, SPEEDS, SerialPort};

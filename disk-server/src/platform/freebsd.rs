@@ -6,8 +6,8 @@ use nix::unistd::execve;
 use skep_disk_server::image::Image;
 use skep_disk_server::pace::Pace;
 use skep_nbd::{Export, errno};
-use skep_proto::DiskOrder;
 use skep_proto::storage::DiskKind;
+use skep_proto::{DiskCounts, DiskOrder};
 use skep_rights::disk::{READER, TABLE};
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
 use skep_sys::freebsd::ggate::{self, Act, Asked, Next};
@@ -18,6 +18,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -26,7 +27,8 @@ const REPORT: i32 = 3;
 const LISTENER: i32 = 4;
 const CONTROL: i32 = 5;
 const DEVICE: i32 = 6;
-const FILES: i32 = 7;
+const COUNTS: i32 = 7;
+const FILES: i32 = 8;
 /// Where iscsi-initiator has its end of the stream, and what it is told.
 const STREAM: i32 = 5;
 const INITIATOR: [&CStr; 2] = [c"/skep/skep-iscsi-initiator", c"--client"];
@@ -59,12 +61,19 @@ struct Gate {
     control: OwnedFd,
     /// Held open for writing, so that the host does not look at what the guest wrote whenever bhyve closes it.
     device: OwnedFd,
+    /// What has been read and written.
+    counts: File,
     stream: UnixStream,
 }
 
 impl Held for Gate {
     fn held(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let mut held = vec![("control", self.control.as_fd()), ("device", self.device.as_fd()), ("stream", self.stream.as_fd())];
+        let mut held = vec![
+            ("control", self.control.as_fd()),
+            ("device", self.device.as_fd()),
+            ("counts", self.counts.as_fd()),
+            ("stream", self.stream.as_fd()),
+        ];
         held.extend(self.report.iter().map(|report| ("report", report.as_fd())));
         held.extend(self.listener.iter().map(|listener| ("listener", listener.as_fd())));
         held
@@ -94,6 +103,7 @@ pub fn serve() -> Result<(), Error> {
     let remote = order.kinds == [DiskKind::Iscsi];
     let take = |number| fd::inherited(number).map_err(at("take over descriptors"));
     let (report, listener, control, device) = (take(REPORT)?, take(LISTENER)?, take(CONTROL)?, take(DEVICE)?);
+    let counts = File::from(take(COUNTS)?);
     let kinds = order.kinds.iter().filter(|_| !remote);
     let files = (FILES..).zip(kinds).map(|(number, kind)| Ok((take(number)?.into(), *kind)));
     let files = files.collect::<Result<Vec<(File, DiskKind)>, Error>>()?;
@@ -108,14 +118,14 @@ pub fn serve() -> Result<(), Error> {
             if remote {
                 (report, listener) = (None, None);
             }
-            gate(&order, Gate { listener, report, control, device, stream: ours })
+            gate(&order, Gate { listener, report, control, device, counts, stream: ours })
         }
         Fork::Child if remote => {
             let Err(_) = become_initiator(&report, &listener, &theirs);
             exit_now(1)
         }
         Fork::Child => {
-            drop((listener, control, device, ours));
+            drop((listener, control, device, counts, ours));
             let read = reader(&order, Reader { report, files, stream: theirs });
             // The gate sees the end of the stream.
             exit_now(i32::from(read.is_err()))
@@ -147,8 +157,18 @@ fn reader(order: &DiskOrder, held: Reader) -> Result<(), Error> {
 }
 
 fn gate(order: &DiskOrder, held: Gate) -> Result<(), Error> {
-    let Gate { listener: _listener, report, control, device: _device, stream } =
+    // All that a taken-over one can write anywhere.
+    let most = nix::libc::rlim_t::try_from(DiskCounts::BYTES).unwrap_or(0);
+    setrlimit(Resource::RLIMIT_FSIZE, most, most).map_err(at("limit its files"))?;
+    let Gate { listener: _listener, report, control, device: _device, counts, stream } =
         enter(limit(held, &TABLE)?, &scene())?.into_inner();
+    // The next one of a disk goes on counting.
+    let mut bytes = [0; DiskCounts::BYTES];
+    let mut counted = match counts.read_exact_at(&mut bytes, 0) {
+        Ok(()) => DiskCounts::from_bytes(&bytes),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => DiskCounts::default(),
+        Err(e) => return Err(Error::Step("read what was counted", e)),
+    };
     // A reader that cannot open its image has said why; iscsi-initiator greets once it has logged in.
     let mut export = Export::open(stream).map_err(at("be greeted"))?;
     if export.size() < order.size {
@@ -166,6 +186,10 @@ fn gate(order: &DiskOrder, held: Gate) -> Result<(), Error> {
             Next::Needs(_) => return Err(Error::Step("wait for a request", io::ErrorKind::FileTooLarge.into())),
             Next::Asked(asked) => {
                 let result = act(&asked, &mut buffer, &mut pace, &mut export).map_err(at("have it done"))?;
+                if result == 0 && matches!(asked.act, Act::Read | Act::Write) {
+                    counted.count(asked.act == Act::Write, asked.length as u64);
+                    counts.write_all_at(&counted.to_bytes(), 0).map_err(at("write what was counted"))?;
+                }
                 ggate::answer(control.as_fd(), order.unit, &asked, &mut buffer, result).map_err(at("answer"))?;
             }
         }

@@ -73,6 +73,8 @@ pub struct Gate {
     pub control: OwnedFd,
     /// The device, open.
     pub device: OwnedFd,
+    /// Where it is counted what goes through it.
+    pub counts: OwnedFd,
 }
 
 /// A started program.
@@ -105,8 +107,8 @@ pub trait CellHost {
     fn sweep(&mut self, machine: MachineId) -> Result<(), Refusal>;
     /// Machines that have anything on the host beside sockets.
     fn machines(&self) -> Vec<MachineId>;
-    /// What a cell uses.
-    fn usage(&self, machine: MachineId) -> Usage;
+    /// What a cell uses, or a volume, of which ZFS counts it.
+    fn usage(&self, machine: MachineId, volume: bool) -> Usage;
     /// Limits that can be enforced here, by the names of [`skep_machine::Limit`].
     fn limits(&self) -> Vec<&'static str>;
     /// Why no guest may write to what is shared; none: it may.

@@ -42,11 +42,11 @@ impl Spawner {
         } else {
             self.host.gate(cell, size, block, read_only).map_err(failed("make its device"))?
         };
-        let Gate { unit, control, device } = gate;
+        let Gate { unit, control, device, counts } = gate;
         let order = DiskOrder { unit, size, read_only, file_limit, rates, kinds };
         let kept = device.try_clone().map_err(failed("keep its device"));
         let started = kept.and_then(|kept| {
-            let fds: Vec<_> = [control, kept].into_iter().chain(files).collect();
+            let fds: Vec<_> = [control, kept, counts].into_iter().chain(files).collect();
             self.start_alone(cell, "/skep/skep-disk-server", order.to_args(), identity, &fds)
         });
         match started {

@@ -112,7 +112,7 @@ impl Service<Cell> for Spawner {
             CellRequest::KillCell(c) => ask.answer(c, |_, c, []| self.kill_cell(c.machine)),
             CellRequest::SweepCell(c) => ask.answer(c, |_, c, []| self.sweep_cell(c.machine)),
             CellRequest::ListCells(c) => ask.answer(c, |_, c, []| self.list_cells(c.after)),
-            CellRequest::CellUsage(c) => ask.answer(c, |_, c, []| Ok((self.host.usage(c.machine), []))),
+            CellRequest::CellUsage(c) => ask.answer(c, |_, c, []| Ok((self.host.usage(c.machine, c.volume), []))),
             CellRequest::Facilities(c) => ask.answer(c, |_, _, []| Ok((self.facilities(), []))),
         }
     }

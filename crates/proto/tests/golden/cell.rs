@@ -4,7 +4,7 @@ use super::{Golden, every, parse};
 use skep_proto::cell::*;
 use skep_proto::console::{self, AttachPort, AttachScreen, AttachSerial, Attached, Console, ConsoleState};
 use skep_proto::storage::DiskKind;
-use skep_proto::{DiskRates, Dsp, MachineId, Share, SoundDevice};
+use skep_proto::{DiskCounts, DiskRates, Dsp, MachineId, Share, SoundDevice};
 
 const MACHINE: MachineId = MachineId::from_u128(9);
 
@@ -61,7 +61,8 @@ fn bytes_of_the_spawner_never_change() {
     golden.call(SweepCell { machine: MACHINE }, Done {});
     golden
         .call(ListCells { after: None }, CellPage { cells: vec![CellState { machine: MACHINE, runner: true, console: false }] });
-    golden.call(CellUsage { machine: MACHINE }, Usage { memory: Some(1 << 28), cpu_ns: None });
+    let disk = DiskCounts { read_bytes: 4096, write_bytes: 1 << 33, read_ops: 2, write_ops: 3 };
+    golden.call(CellUsage { machine: MACHINE, volume: true }, Usage { memory: Some(1 << 28), cpu_ns: None, disk: Some(disk) });
     let facilities = FacilitiesState {
         hypervisor: parse("7.2.22"),
         uefi: true,

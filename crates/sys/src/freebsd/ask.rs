@@ -34,6 +34,39 @@ pub fn sysctl(name: &[libc::c_int]) -> io::Result<Vec<u8>> {
     }
 }
 
+/// The numbers of the sysctl variable or node with this name.
+pub fn sysctl_numbers(name: &CStr) -> io::Result<Vec<libc::c_int>> {
+    let mut numbers = [0; CTL_MAXNAME];
+    let mut count = numbers.len();
+    // SAFETY: the name ends in NUL; at most `count` integers, those of a live local, are written.
+    if unsafe { libc::sysctlnametomib(name.as_ptr(), numbers.as_mut_ptr(), &raw mut count) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(numbers.get(..count).unwrap_or_default().to_vec())
+}
+
+/// The numbers of the variable that follows these, which need not be there themselves; `None`: none does (`CTL_SYSCTL_NEXT`).
+pub fn sysctl_next(after: &[libc::c_int]) -> io::Result<Option<Vec<libc::c_int>>> {
+    match sysctl(&[&[0, 2], after].concat()) {
+        Ok(bytes) => Ok(Some(bytes.as_chunks().0.iter().map(|number| libc::c_int::from_ne_bytes(*number)).collect())),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The name of a variable by its numbers (`CTL_SYSCTL_NAME`).
+pub fn sysctl_name(of: &[libc::c_int]) -> io::Result<String> {
+    sysctl(&[&[0, 1], of].concat()).map(|bytes| text_of(&bytes))
+}
+
+/// What a variable says that is a text.
+pub fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+}
+
+/// Most numbers of a name (sys/sysctl.h).
+const CTL_MAXNAME: usize = 24;
+
 /// A mount, as mount(8) lists it.
 #[derive(Debug, Clone)]
 pub struct Mount {

@@ -9,6 +9,8 @@ use skep_sys::process::exit_now;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 const CONTROL: &str = "/dev/ggctl";
 /// Bytes that who looks at a new device asks for at a time.
@@ -21,10 +23,16 @@ fn control() -> io::Result<File> {
 /// Makes one. The host looks at each new device for labels, mirrors and file systems of its own, and finds zeros: were it the guest's disk,
 /// a guest could pass it off as one of the host's. It looks again whenever nobody has it open for writing any more; who serves it
 /// keeps it so.
-pub fn make(name: &str, size: u64, block: u32, read_only: bool) -> io::Result<Gate> {
+pub fn make(name: &str, size: u64, block: u32, read_only: bool, counts: &Path) -> io::Result<Gate> {
     let control = control()?;
+    // Of a device of before.
+    match std::fs::remove_file(counts) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
     let unit = ggate::create(control.as_fd(), name, size, block, read_only)?;
-    let made = looked_at(control.as_fd(), unit, name, read_only).and_then(|device| limited(unit, control.as_fd(), device));
+    let made =
+        looked_at(control.as_fd(), unit, name, read_only).and_then(|device| limited(unit, control.as_fd(), device, counts));
     if made.is_err() {
         let _ = ggate::destroy(control.as_fd(), name);
     }
@@ -32,19 +40,20 @@ pub fn make(name: &str, size: u64, block: u32, read_only: bool) -> io::Result<Ga
 }
 
 /// One that is there, for another process to serve, after its former one has ended. Its machine has it open: nobody looks at it.
-pub fn again(name: &str, read_only: bool) -> io::Result<Option<Gate>> {
+pub fn again(name: &str, read_only: bool, counts: &Path) -> io::Result<Option<Gate>> {
     let control = control()?;
     let Some(unit) = ggate::take_back(control.as_fd(), name)? else { return Ok(None) };
-    limited(unit, control.as_fd(), open(name, read_only)?).map(Some)
+    limited(unit, control.as_fd(), open(name, read_only)?, counts).map(Some)
 }
 
 /// As others get it.
-fn limited(unit: u32, control: BorrowedFd<'_>, device: OwnedFd) -> io::Result<Gate> {
+fn limited(unit: u32, control: BorrowedFd<'_>, device: OwnedFd, counts: &Path) -> io::Result<Gate> {
     let limit = |line, fd: BorrowedFd<'_>| limit_one(&TABLE, line, fd).map_err(|e| io::Error::other(e.to_string()));
     let serves = control.try_clone_to_owned()?;
     limit("control", serves.as_fd())?;
     limit("served disk", device.as_fd())?;
-    Ok(Gate { unit, control: serves, device })
+    let counts = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(counts)?.into();
+    Ok(Gate { unit, control: serves, device, counts })
 }
 
 fn open(name: &str, read_only: bool) -> io::Result<OwnedFd> {

@@ -4,6 +4,7 @@ mod bhyve;
 mod gate;
 mod jail;
 mod mounts;
+mod volumes;
 
 pub use bhyve::Engine;
 
@@ -12,7 +13,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skep_machine::Ability;
 use skep_proto::cell::{Limits, Usage};
-use skep_proto::{InstanceId, MachineId, Reason, Refusal, SoundDevice, Text};
+use skep_proto::{DiskCounts, InstanceId, MachineId, Reason, Refusal, SoundDevice, Text};
 use skep_service::{SPARE, Start, StartError};
 use skep_sys::freebsd::devfs::{self, Mark};
 use skep_sys::freebsd::{rctl, vmm};
@@ -121,6 +122,11 @@ impl Host {
     /// Of the device that a disk-server serves, below `/dev`.
     fn gate_name(&self, cell: MachineId) -> String {
         format!("skep/{}-{cell}", self.instance)
+    }
+
+    /// What a disk-server counts.
+    fn counts_of(&self, cell: MachineId) -> PathBuf {
+        self.cell.join(format!("{cell}.counts"))
     }
 
     /// Before the process that serves it: whoever waits for that one would wait for good.
@@ -298,7 +304,7 @@ impl CellHost for Host {
     }
 
     fn gate(&mut self, cell: MachineId, size: u64, block: u32, read_only: bool) -> io::Result<Gate> {
-        gate::make(&self.gate_name(cell), size, block, read_only)
+        gate::make(&self.gate_name(cell), size, block, read_only, &self.counts_of(cell))
     }
 
     fn gate_again(&mut self, cell: MachineId, read_only: bool) -> io::Result<Option<Gate>> {
@@ -311,7 +317,7 @@ impl CellHost for Host {
             }
             let _ = poll(&mut [], 5u8);
         }
-        gate::again(&self.gate_name(cell), read_only)
+        gate::again(&self.gate_name(cell), read_only, &self.counts_of(cell))
     }
 
     fn end(&mut self, machine: MachineId, _socket: BorrowedFd<'_>) -> Result<(), Refusal> {
@@ -335,7 +341,12 @@ impl CellHost for Host {
             self.try_sweep(machine, console)
                 .map_err(|e| Refusal::io(format_args!("machine {machine}"), "remove its jail and mounts", &e))?;
         }
-        Ok(())
+        match std::fs::remove_file(self.counts_of(machine)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Refusal::io(format_args!("machine {machine}"), "remove what was counted of it", &e))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn machines(&self) -> Vec<MachineId> {
@@ -346,10 +357,17 @@ impl CellHost for Host {
         all.into_iter().collect()
     }
 
-    fn usage(&self, machine: MachineId) -> Usage {
+    fn usage(&self, machine: MachineId, volume: bool) -> Usage {
         let text = rctl::usage(&format!("jail:{}", self.jail_name(machine, false))).unwrap_or_default();
         let value = |name: &str| text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok());
-        Usage { memory: value("vmemoryuse"), cpu_ns: value("cputime").map(|s| s.saturating_mul(1_000_000_000)) }
+        let disk = if volume {
+            volumes::counts(&machine.to_string()).ok().flatten()
+        } else {
+            // There from the start, and empty until something goes through.
+            let counts = std::fs::read(self.counts_of(machine)).ok();
+            counts.map(|bytes| bytes.first_chunk().map(DiskCounts::from_bytes).unwrap_or_default())
+        };
+        Usage { memory: value("vmemoryuse"), cpu_ns: value("cputime").map(|s| s.saturating_mul(1_000_000_000)), disk }
     }
 
     fn limits(&self) -> Vec<&'static str> {

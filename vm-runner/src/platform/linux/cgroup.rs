@@ -186,7 +186,7 @@ impl Cgroups {
             let line = text.lines().find_map(|l| l.strip_prefix("usage_usec "))?;
             line.parse::<u64>().ok().map(|us| us.saturating_mul(1000))
         });
-        Usage { memory, cpu_ns }
+        Usage { memory, cpu_ns, disk: None }
     }
 }
 

@@ -183,7 +183,7 @@ impl CellHost for Host {
         self.cgroups.machines()
     }
 
-    fn usage(&self, machine: MachineId) -> Usage {
+    fn usage(&self, machine: MachineId, _volume: bool) -> Usage {
         self.cgroups.usage(machine)
     }
 
