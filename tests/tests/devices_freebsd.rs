@@ -222,6 +222,67 @@ fn a_cd_is_taken_out_between_two_boots_only() -> Result<()> {
     suite.finish()
 }
 
+/// Whether the guest has what this is made of. The host's kernel may hold the file system; the guest has its kernel.
+fn reads_cds() -> bool {
+    Path::new("/sbin/mount_cd9660").exists() && has_driver("cd9660", "cd9660").unwrap_or(false)
+}
+
+#[test]
+fn iso_images_are_a_library_and_go_into_drives() -> Result<()> {
+    if !is_root() {
+        skip!("only root makes jails");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    let (tree, image) = (suite.dir().join("tree"), suite.dir().join("disc.iso"));
+    std::fs::create_dir(&tree)?;
+    std::fs::write(tree.join("readme"), "read from a disc of ours\n")?;
+    let made = Command::new("makefs").args(["-t", "cd9660", "-o", "rockridge,label=OURS"]).arg(&image).arg(&tree).output()?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    suite.ok(&["iso", "import", "disc", &image.to_string_lossy()])?;
+    let listed = suite.json(&["iso", "list"])?;
+    ensure!(listed.len() == 1 && listed[0]["name"] == "disc" && listed[0]["iso"] == true, "{listed:?}");
+    let (_, message) = suite.fails(&["iso", "delete", "guest"])?;
+    ensure!(message.contains("it is no ISO image"), "{message}");
+    suite.define("m", &[])?;
+    let (_, message) = suite.fails(&["vm", "set", "m", "--disk", "m-root", "--disk", "disc"])?;
+    ensure!(message.contains("which machines only read"), "{message}");
+    suite.ok(&["iso", "attach", "m", "disc"])?;
+    suite.ok(&["iso", "rename", "disc", "ours"])?;
+    ensure!(suite.json(&["iso", "show", "ours"])?[0]["machines"] == serde_json::json!(["m"]), "not attached");
+    suite.boot("m")?;
+    // The volume's label at its place (ECMA-119, 8.4), and what is in it.
+    let label = "case $(dd if=/dev/cd0 bs=2048 skip=16 count=1 2>/dev/null) in *CD001*OURS*) echo label-$((6*7));; esac";
+    suite.guest_runs("m", label, "label-42")?;
+    if reads_cds() {
+        suite.guest_runs("m", "mount -t cd9660 -o ro /dev/cd0 /mnt && cat /mnt/readme && umount /mnt; echo read-$?", "read-0")?;
+        let said = suite.ok(&["vm", "log", "m", "--tail", "5"])?;
+        ensure!(said.contains("read from a disc of ours"), "{said}");
+    }
+    suite.guest_runs("m", "dd if=/dev/zero of=/dev/cd0 bs=2048 count=1 2>/dev/null || echo refused-$((6*7))", "refused-42")?;
+    let (_, message) = suite.fails(&["iso", "eject", "m", "ours"])?;
+    ensure!(message.contains("cannot take a CD out while it runs"), "{message}");
+    suite.ok(&["vm", "kill", "m"])?;
+    // Out of a drive that stands still, and in again for one boot: at the guest's own reboot it is gone.
+    suite.ok(&["iso", "eject", "m", "ours"])?;
+    suite.boot("m")?;
+    suite.guest_runs("m", "[ -e /dev/cd0 ] || echo none-$((6*7))", "none-42")?;
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.ok(&["iso", "attach", "m", "ours", "--eject-once"])?;
+    suite.boot("m")?;
+    suite.guest_runs("m", "[ -e /dev/cd0 ] && echo there-$((6*7))", "there-42")?;
+    let reboot = ["vm", "console", "m", "--from-now", "--send", platform::REBOOT, "--expect", "skep-guest ready"];
+    suite.ok(&[&reboot[..], &["--timeout", PATIENCE]].concat())?;
+    suite.guest_runs("m", "[ -e /dev/cd0 ] || echo gone-$((6*7))", "gone-42")?;
+    suite.ok(&["vm", "kill", "m"])?;
+    let (_, message) = suite.fails(&["iso", "delete", "ours"])?;
+    ensure!(message.contains("machine m has it"), "{message}");
+    suite.ok(&["vm", "set", "m", "--disk", "m-root"])?;
+    suite.ok(&["iso", "delete", "ours"])?;
+    ensure!(suite.json(&["iso", "list"])?.is_empty(), "it is still there");
+    suite.finish()
+}
+
 #[test]
 fn a_program_in_the_guest_is_talked_with_over_a_channel() -> Result<()> {
     if !is_root() {
