@@ -48,6 +48,51 @@ fn disks_hang_on_the_controller_that_was_asked_for() -> Result<()> {
     suite.finish()
 }
 
+#[test]
+fn a_guest_reads_a_disk_that_is_read_only_and_cannot_write_to_it() -> Result<()> {
+    let suite = suite()?;
+    let file = suite.dir().join("file");
+    let held = [&b"held-by-nobody\n"[..], &[b'.'; (1 << 20) - 15]].concat();
+    std::fs::write(&file, &held)?;
+    let seats = [("on-virtio", "virtio", "/dev/vda"), ("on-scsi", "scsi", "/dev/sda")];
+    let mut args = Vec::new();
+    for (name, controller, _) in seats {
+        suite.ok(&["disk", "import", name, &file.to_string_lossy()])?;
+        args.extend(["--disk".to_owned(), format!("{name},{controller},ro")]);
+    }
+    // One beside them that is not: the guest can write.
+    suite.ok(&["disk", "create", "free", "--size", "1M"])?;
+    args.extend(["--disk".to_owned(), "free".to_owned()]);
+    suite.define("m", &args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    suite.boot("m")?;
+    for (name, _, device) in seats {
+        suite.guest_runs("m", &format!("until [ -b {device} ]; do sleep 0.1; done; head -n 1 {device}"), "held-by-nobody")?;
+        let block = device.trim_start_matches("/dev/");
+        suite.guest_runs("m", &format!("echo {name}-is-$(cat /sys/block/{block}/ro)"), &format!("{name}-is-1"))?;
+        let write = format!("dd if=/dev/zero of={device} bs=4096 count=1 conv=fsync,notrunc 2>/dev/null; echo {name}-$?");
+        suite.guest_runs("m", &write, &format!("{name}-1"))?;
+        // Nor when its kernel is told that it may: the disk itself refuses.
+        suite.guest_runs("m", &format!("blockdev --setrw {device}; {write}"), &format!("{name}-1"))?;
+    }
+    suite.guest_runs(
+        "m",
+        "dd if=/dev/zero of=/dev/vdb bs=4096 count=1 conv=fsync,notrunc 2>/dev/null; echo free-$?",
+        "free-0",
+    )?;
+    if is_root() {
+        let id = suite.json(&["disk", "show", "on-virtio"])?[0]["id"].as_str().context("no id")?.to_owned();
+        let flags = open_flags(suite.pids("hypervisor")?[0], &id)?;
+        ensure!(!flags.is_empty() && flags.iter().all(|flags| flags & 0o3 == 0), "opened for more than reading: {flags:?}");
+    }
+    suite.ok(&["vm", "kill", "m"])?;
+    for (name, _, _) in seats {
+        let out = suite.dir().join(name);
+        suite.ok(&["disk", "export", name, &out.to_string_lossy()])?;
+        ensure!(std::fs::read(&out)? == held, "{name} was written to");
+    }
+    suite.finish()
+}
+
 /// The flags of a process's descriptors of a file that has this in its name (proc(5), fdinfo).
 fn open_flags(pid: i32, name: &str) -> Result<Vec<u32>> {
     let mut all = Vec::new();
