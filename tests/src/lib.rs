@@ -14,6 +14,7 @@ pub mod installer;
 pub mod iscsi;
 pub mod platform;
 pub mod qcow2;
+pub mod raw;
 pub mod scene;
 pub mod shares;
 pub mod ssh;

@@ -2,12 +2,12 @@
 
 use super::{invalid, known, maybe_named, not, strings, time, value, within};
 use skep_api::v1;
-use skep_proto::Refusal;
 use skep_proto::broker::{
     DiskCreate, DiskFetch, DiskImport, DiskRatesDraft, DiskView, ImageFacts, IscsiCreate, SnapshotView, WholeView,
 };
 use skep_proto::iscsi::Chap;
 use skep_proto::storage::{DiskKind, Packing, SourceFormat};
+use skep_proto::{Refusal, Text};
 
 /// A disk.
 pub fn disk(view: DiskView) -> v1::Disk {
@@ -120,7 +120,7 @@ pub fn iscsi(request: v1::CreateDiskRequest, disk: v1::IscsiDisk) -> Result<Iscs
         return Err(invalid(&object, "size_bytes", "the target says how large it is"));
     }
     let group = maybe_named("disk", "group", &request.group)?;
-    let lun = within(&object, "iscsi.lun", disk.lun, &(0..=u16::MAX.into()))?;
+    let lun = within(&object, "iscsi.lun", disk.lun, &(0..=16_383))?;
     let chap = match (disk.chap_user.is_empty(), request.chap_secret.is_empty()) {
         (true, true) => None,
         (false, false) => {
@@ -133,8 +133,15 @@ pub fn iscsi(request: v1::CreateDiskRequest, disk: v1::IscsiDisk) -> Result<Iscs
     Ok(IscsiCreate { name, portal, target, lun: u16::try_from(lun).unwrap_or(u16::MAX), chap, group })
 }
 
-/// What to import.
+/// What to import. Refusals name the fields as a client has them, in its request's header.
 pub fn import(header: &v1::ImportDiskHeader) -> Result<DiskImport, Refusal> {
+    import_of(header).map_err(|mut refusal| {
+        refusal.field = Text::lossy(&format!("header.{}", refusal.field));
+        refusal
+    })
+}
+
+fn import_of(header: &v1::ImportDiskHeader) -> Result<DiskImport, Refusal> {
     let format = match known("disk", "format", header.format)? {
         v1::ImageFormat::Unspecified => SourceFormat::Detect,
         v1::ImageFormat::Raw => SourceFormat::Raw,

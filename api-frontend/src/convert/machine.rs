@@ -4,9 +4,8 @@ use super::network::mac_text;
 use super::{at_most, devices, given, invalid, known, maybe_named, named, optional, strings, time, value, within};
 use skep_api::v1;
 use skep_proto::broker::{
-    Acceleration, Act, Applies, BootDraft, Controller, DiskDraft, GuestData, Limits, LimitsDraft, MAX_GUEST_DATA, MachineCreate,
-    MachineEdited, MachineLaunch, MachineLog, MachineSet, MachineState, MachineView, Restart, Settings, Stop, Upkeep,
-    UpkeepDraft,
+    Acceleration, Applies, BootDraft, Controller, DiskDraft, GuestData, Limits, LimitsDraft, MAX_GUEST_DATA, MachineCreate,
+    MachineEdited, MachineLaunch, MachineLog, MachineSet, MachineState, MachineView, Restart, Settings, Upkeep, UpkeepDraft,
 };
 use skep_proto::storage::LogKind;
 use skep_proto::{Reason, Refusal, Share};
@@ -94,29 +93,6 @@ pub fn machine(view: MachineView) -> v1::Machine {
         group: view.group.to_string(),
         pci: view.pci.iter().map(devices::place_view).collect(),
     }
-}
-
-/// Most milliseconds that a guest is given to power itself off.
-const STOP_MS: u32 = 86_400_000;
-
-/// An act, with what the request says of how it is done: only a stop can be told.
-pub fn act(act: Act, request: &v1::MachineActRequest) -> Result<Act, Refusal> {
-    let Act::Stop(_) = act else {
-        let said = [("timeout", request.timeout.is_some()), ("force", request.force)].into_iter().find(|(_, said)| *said);
-        return match said {
-            Some((field, _)) => Err(invalid("machine", field, "only a stop has one")),
-            None => Ok(act),
-        };
-    };
-    let milliseconds = |given: &prost_types::Duration| {
-        let (seconds, nanos) = (given.seconds, i64::from(given.nanos));
-        let ms =
-            (0..1_000_000_000).contains(&nanos).then(|| seconds.checked_mul(1_000)?.checked_add(nanos / 1_000_000)).flatten();
-        let ms = ms.filter(|_| nanos % 1_000_000 == 0).and_then(|ms| u32::try_from(ms).ok()).filter(|ms| *ms <= STOP_MS);
-        let note = || format!("{seconds} s and {nanos} ns are not 0 to 86400 seconds, to the millisecond");
-        ms.ok_or_else(|| invalid("machine", "timeout", note()))
-    };
-    Ok(Act::Stop(Stop { timeout_ms: request.timeout.as_ref().map(milliseconds).transpose()?, force: request.force }))
 }
 
 fn upkeep_view(upkeep: Upkeep) -> v1::MachineUpkeep {

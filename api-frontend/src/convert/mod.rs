@@ -2,6 +2,7 @@
 //! name of its field.
 
 pub mod access;
+pub mod act;
 pub mod devices;
 pub mod disk;
 pub mod event;

@@ -1,7 +1,7 @@
 //! Machines.
 
 use super::{Answer, Answers, Api, Call, Checked};
-use crate::convert::{self, disk, event, machine, stats};
+use crate::convert::{self, act, disk, event, machine, stats};
 use crate::logs::{self, Wanted};
 use crate::relay;
 use skep_api::v1::machines_server::Machines;
@@ -21,11 +21,11 @@ use skep_proto::broker::{
 use skep_proto::{Refusal, UpTo};
 use tonic::{Request, Streaming};
 
-async fn act(api: &Api, method: &'static str, request: Request<MachineActRequest>, act: Act) -> Answer<Operation> {
+async fn done(api: &Api, method: &'static str, request: Request<MachineActRequest>, act: Act) -> Answer<Operation> {
     let (call, request) = api.enter(method, request)?;
     call.run(async {
         let machine = convert::named("machine", "machine", &request.machine)?;
-        let act = machine::act(act, &request)?;
+        let act = act::act(act, &request)?;
         Ok(event::operation(call.act(MachineAct { machine, act }).await?.0))
     })
     .await
@@ -35,7 +35,12 @@ async fn act(api: &Api, method: &'static str, request: Request<MachineActRequest
 impl Machines for Api {
     async fn create(&self, request: Request<CreateMachineRequest>) -> Answer<Machine> {
         let (call, request) = self.enter("Machines.Create", request)?;
-        call.run(async { Ok(machine::machine(call.make(&request.request_id.clone(), machine::create(request)?).await?.0)) }).await
+        call.run(async {
+            Ok(machine::machine(
+                call.make(&request.request_id.clone(), machine::create(request)?).await.map_err(act::of_settings)?.0,
+            ))
+        })
+        .await
     }
 
     async fn get(&self, request: Request<GetMachineRequest>) -> Answer<Machine> {
@@ -66,7 +71,7 @@ impl Machines for Api {
 
     async fn update(&self, request: Request<UpdateMachineRequest>) -> Answer<UpdateMachineResponse> {
         let (call, request) = self.enter("Machines.Update", request)?;
-        call.run(async { Ok(machine::edited(call.act(machine::set(request)?).await?.0)) }).await
+        call.run(async { Ok(machine::edited(call.act(machine::set(request)?).await.map_err(act::of_settings)?.0)) }).await
     }
 
     async fn rename(&self, request: Request<RenameMachineRequest>) -> Answer<Machine> {
@@ -80,25 +85,25 @@ impl Machines for Api {
     }
 
     async fn start(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
-        act(self, "Machines.Start", request, Act::Start).await
+        done(self, "Machines.Start", request, Act::Start).await
     }
     async fn stop(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
-        act(self, "Machines.Stop", request, Act::Stop(Stop::default())).await
+        done(self, "Machines.Stop", request, Act::Stop(Stop::default())).await
     }
     async fn kill(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
-        act(self, "Machines.Kill", request, Act::Kill).await
+        done(self, "Machines.Kill", request, Act::Kill).await
     }
     async fn reboot(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
-        act(self, "Machines.Reboot", request, Act::Reboot).await
+        done(self, "Machines.Reboot", request, Act::Reboot).await
     }
     async fn reset(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
-        act(self, "Machines.Reset", request, Act::Reset).await
+        done(self, "Machines.Reset", request, Act::Reset).await
     }
     async fn pause(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
-        act(self, "Machines.Pause", request, Act::Pause).await
+        done(self, "Machines.Pause", request, Act::Pause).await
     }
     async fn resume(&self, request: Request<MachineActRequest>) -> Answer<Operation> {
-        act(self, "Machines.Resume", request, Act::Resume).await
+        done(self, "Machines.Resume", request, Act::Resume).await
     }
 
     async fn clone(&self, request: Request<CloneMachineRequest>) -> Answer<Operation> {
@@ -331,7 +336,7 @@ impl Machines for Api {
 /// What the guest is told goes to the broker by a pipe of its own: it is larger than a record, and secret.
 async fn launch(call: &Call, request: LaunchMachineRequest) -> Result<Operation, Refusal> {
     let (launch, data) = machine::launch(&request)?;
-    let (operation, UpTo(fds)) = call.make(&request.request_id, launch).await?;
+    let (operation, UpTo(fds)) = call.make(&request.request_id, launch).await.map_err(act::of_settings)?;
     // A repeat has none: what was told then counts.
     if let Some(fd) = fds.into_iter().next() {
         super::pipe_out(fd, "machine", &data).await?;

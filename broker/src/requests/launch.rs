@@ -64,7 +64,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch, how: How) -> Result<
     let group = group::named(change, c.group.as_ref())?.id;
     policy::open_to(change, &cx.user, Role::Operator, &switch, Some(group))?;
     if c.size > 0 && c.size < image.size {
-        let refusal = Refusal::new(Reason::InvalidValue, format_args!("machine {}", c.name)).field("size");
+        let refusal = Refusal::new(Reason::InvalidValue, format_args!("machine {}", c.name)).field("size_bytes");
         return Err(refusal.note(format_args!("{} bytes are less than image {} has: {}", c.size, image.name, image.size)));
     }
     let names: [DiskName; 2] = [derived(c, "root")?, derived(c, "seed")?];
@@ -74,7 +74,7 @@ fn reserve(cx: &Cx, change: &Change<'_>, c: &MachineLaunch, how: How) -> Result<
         0 => image.size.max(facts.min_disk.next_multiple_of(512)),
         size => size,
     };
-    at_least("size", size, facts.min_disk, "bytes", &c.name, &image)?;
+    at_least("size_bytes", size, facts.min_disk, "bytes", &c.name, &image)?;
     let (root, way) = copies::reserve(broker, change, &Source { disk: image.clone(), snapshot: None }, (root, size, group), how)?;
     let kind = if image.kind == DiskKind::Zvol { DiskKind::Zvol } else { DiskKind::Raw };
     let seed = disk::reserve(broker, change, seed, kind, skep_seed::SIZE as u64, group)?;

@@ -77,7 +77,7 @@ fn an_image_stays_as_it_is_and_machines_are_what_it_says_at_least() {
         // Machines of it are what it says at least.
         let data = postcard::to_stdvec(&GuestData::default()).expect("bytes");
         let small = launch(&mut s, "web", &data, |l| (l.image, l.size) = (text("deb"), 2 << 20)).await.expect_err("small");
-        assert_eq!((small.reason, small.field.as_str()), (Reason::InvalidValue, "size"), "{small}");
+        assert_eq!((small.reason, small.field.as_str()), (Reason::InvalidValue, "size_bytes"), "{small}");
         let small = launch(&mut s, "web", &data, |l| (l.image, l.settings.memory_mib) = (text("deb"), Some(512)));
         let small = small.await.expect_err("small");
         assert_eq!((small.reason, small.field.as_str()), (Reason::InvalidValue, "memory"), "{small}");

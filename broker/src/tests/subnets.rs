@@ -254,7 +254,7 @@ fn a_machine_is_launched_whole_or_not_at_all() {
                 "",
             ),
             (Box::new(|l| l.switch = Some(text("none"))), Reason::NotFound, ""),
-            (Box::new(|l| l.size = 4096), Reason::InvalidValue, "size"),
+            (Box::new(|l| l.size = 4096), Reason::InvalidValue, "size_bytes"),
             (Box::new(|l| l.name = "web".parse().expect("a name")), Reason::AlreadyExists, "name"),
             (Box::new(|l| l.image = text("web-root")), Reason::InUse, ""),
             (Box::new(|l| l.settings.cpus = Some(0)), Reason::InvalidValue, "cpus"),

@@ -48,7 +48,7 @@ fn parse_name(name: &str) -> Option<(DiskId, DiskKind)> {
 
 /// Refuses a size that no disk may have.
 pub fn check_size(object: &str, size: u64) -> Result<(), Refusal> {
-    let refuse = |reason, note: String| Err(Refusal::new(reason, object).field("size").note(note));
+    let refuse = |reason, note: String| Err(Refusal::new(reason, object).field("size_bytes").note(note));
     if size > MAX_SIZE {
         refuse(Reason::TooLarge, format!("{size} bytes; at most {MAX_SIZE} (64 TiB) are permitted"))
     } else if size < MIN_SIZE {
@@ -124,7 +124,7 @@ pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState
         return if there.size == call.size {
             Ok(there)
         } else {
-            Err(Refusal::new(Reason::AlreadyExists, object).field("size").note(note))
+            Err(Refusal::new(Reason::AlreadyExists, object).field("size_bytes").note(note))
         };
     }
     check_absent(store, jobs, call.disk)?;
@@ -199,7 +199,7 @@ pub fn check_loss(object: &str, now: u64, size: u64, shrink: bool) -> Result<(),
         return Ok(());
     }
     let note = format_args!("it has {now} bytes: the last {lost} bytes would be lost; if that is meant, say so (--force)");
-    Err(Refusal::new(Reason::InvalidValue, object).field("size").note(note))
+    Err(Refusal::new(Reason::InvalidValue, object).field("size_bytes").note(note))
 }
 
 /// [`ResizeDisk`].
@@ -233,7 +233,7 @@ pub fn may_grow(store: &Store, call: &MayGrow) -> Result<Growth, Refusal> {
     let now = looked_at(&object, call.disk, call.kind, &file, &meta)?;
     if call.size < now.size {
         let note = format_args!("it has {} bytes, and a machine runs from it: it can only grow", now.size);
-        return Err(Refusal::new(Reason::InvalidValue, object).field("size").note(note));
+        return Err(Refusal::new(Reason::InvalidValue, object).field("size_bytes").note(note));
     }
     Ok(Growth { most: most(&DiskState { size: call.size, ..now }, meta.len()) })
 }
@@ -242,7 +242,7 @@ fn grow_qcow2(object: &str, file: &File, size: u64) -> Result<(), Refusal> {
     let most = make::most(&image::header(file).map_err(|e| e.into_refusal(object))?);
     if size > most {
         let note = format_args!("its tables allow {most} bytes; import it as a raw disk to make it larger");
-        return Err(Refusal::new(Reason::TooLarge, object).field("size").note(note));
+        return Err(Refusal::new(Reason::TooLarge, object).field("size_bytes").note(note));
     }
     make::grow(file, size).map_err(|e| e.into_refusal(object))
 }

@@ -28,7 +28,7 @@ pub fn create(store: &Store, jobs: &Jobs, call: &CreateDisk) -> Result<DiskState
         Some(there) if there.stage == Stage::Ready && there.size == whole_blocks(call.size) => return Ok(there.state()),
         Some(there) if there.stage == Stage::Ready => {
             let note = format_args!("it exists with {} bytes", there.size);
-            return Err(Refusal::new(Reason::AlreadyExists, object).field("size").note(note));
+            return Err(Refusal::new(Reason::AlreadyExists, object).field("size_bytes").note(note));
         }
         _ => {}
     }

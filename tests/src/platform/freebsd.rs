@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Typed into the guest: reboot at once.
 pub const REBOOT: &str = "reboot -qn";
+/// Prints the addresses of the guest's NICs.
+pub const ADDRESSES: &str = "ifconfig -a ether";
 /// Typed into the guest: the power button means nothing to it any more. The last word is `deaf-0`.
 pub const DEAF: &str = "sysctl hw.acpi.power_button_state=NONE; echo deaf-$?";
 /// Typed into the guest: power off at once. Its kernel, which boots muted, is to be heard then.

@@ -12,6 +12,8 @@ use std::path::Path;
 
 /// Typed into the guest: reboot at once.
 pub const REBOOT: &str = "reboot -f";
+/// Prints the addresses of the guest's NICs.
+pub const ADDRESSES: &str = "cat /sys/class/net/eth*/address";
 /// Typed into the guest: the power button means nothing to it any more. The last word is `deaf-0`.
 pub const DEAF: &str = "killall dd; echo deaf-$?";
 /// Typed into the guest: power off at once.
