@@ -251,22 +251,7 @@ pub async fn make(broker: &std::rc::Rc<Broker>, who: &Who, id: MachineId, watch:
     // First, so that a broker that comes back to a running machine knows with what.
     broker.change(who, |change| change.set_machine_applied(id, spec, skep_service::now_ns()))?;
     let (made, logs) = tokio::join!(broker.cells.call_with(who, call, fds), consoles::logs(broker, who, id, spec.ports()));
-    let (made, []) = made.map_err(|r| about(r, &object))?;
-    for limit in &made.unenforced {
-        broker.warn(who.trace, format_args!("{object}: a limit is not enforced: {limit}"));
-    }
-    if made.unenforced != machine.unenforced || !made.unenforced.is_empty() {
-        broker.change(who, |change| {
-            change.set_machine_unenforced(id, &made.unenforced)?;
-            match made.unenforced.as_slice() {
-                [] => Ok(()),
-                some => {
-                    let all = some.iter().map(skep_proto::Text::as_str).collect::<Vec<_>>().join("; ");
-                    change.event("machine", id, &machine.name, "limits not enforced", all)
-                }
-            }
-        })?;
-    }
+    made.map_err(|r| about(r, &object))?;
     let begin = async {
         let mut runner = broker.lent_runner(id).await?;
         layers::keep(who, &mut runner, layers).await?;

@@ -49,9 +49,7 @@ impl Output {
         for (name, value) in fields {
             // One of a list a line.
             let lines = match value {
-                Value::Array(values)
-                    if matches!(name.as_str(), "weaker" | "unenforced") || values.iter().any(Value::is_object) =>
-                {
+                Value::Array(values) if name == "weaker" || values.iter().any(Value::is_object) => {
                     values.iter().map(plain).collect()
                 }
                 value => vec![quantity(name, value)],
@@ -132,7 +130,6 @@ fn label(field: &str) -> String {
         "tpm" => "TPM".into(),
         "space_free" => "Free space".into(),
         "pending" => "At next start".into(),
-        "unenforced" => "Not enforced".into(),
         "done" => "Bytes done".into(),
         "total" => "Bytes in total".into(),
         _ => {

@@ -83,7 +83,6 @@ pub fn machine(machine: &v1::Machine) -> Value {
         "disks": settings.disks.iter().map(disk).collect::<Vec<_>>(),
         "nics": machine.nics.iter().map(nic).collect::<Vec<_>>(),
         "pending": machine.pending,
-        "unenforced": machine.unenforced,
         "group": machine.group,
         "revision": machine.revision,
         "created": time(machine.create_time.as_ref()),

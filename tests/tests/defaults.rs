@@ -6,7 +6,7 @@ use skep_tests::{Mode, Suite, is_root, root};
 use std::collections::BTreeMap;
 
 /// What is no setting.
-const FACTS: &[&str] = &["name", "id", "state", "note", "pci", "pending", "unenforced", "revision", "created", "started"];
+const FACTS: &[&str] = &["name", "id", "state", "note", "pci", "pending", "revision", "created", "started"];
 
 /// Fields with their values, those of objects with fields by their paths.
 fn fields(shown: &Value) -> BTreeMap<String, Value> {

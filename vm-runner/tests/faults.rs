@@ -128,12 +128,27 @@ fn the_keyboard_is_one_terminals() {
 fn limits_act() {
     let mut spawner = spawner!("limits_act");
     let there = spawner.ask(Facilities {}, []).unwrap().limits;
-    let limits = Limits { memory: Some(1 << 30), cpu_percent: Some(30), tasks: Some(64), ..Limits::default() };
+    let kept = |name: &str| there.iter().any(|limit| limit.as_str() == name);
+    let each = [
+        ("limits.memory_mib", kept("memory"), Limits { memory: Some(1 << 30), ..Limits::default() }),
+        ("limits.cpu_percent", kept("cpu"), Limits { cpu_percent: Some(30), ..Limits::default() }),
+        ("limits.tasks", kept("tasks"), Limits { tasks: Some(64), ..Limits::default() }),
+    ];
+    // One that cannot be kept is refused by its name, and no cell is left.
+    for (field, _, limits) in each.iter().filter(|(_, kept, _)| !kept) {
+        let refusal = Machine { limits: limits.clone(), ..Machine::new("") }.make(&mut spawner).unwrap_err();
+        assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::Unsupported, *field), "{refusal}");
+    }
+    assert!(spawner.ask(ListCells { after: None }, []).unwrap().cells.is_empty());
+    let enforced = each.iter().filter(|(_, kept, _)| *kept).count();
+    let limits = Limits {
+        memory: kept("memory").then_some(1 << 30),
+        cpu_percent: kept("cpu").then_some(30),
+        tasks: kept("tasks").then_some(64),
+        ..Limits::default()
+    };
     let machine = Machine { limits, ..Machine::new("") };
-    let made = machine.make(&mut spawner).unwrap();
-    let asked = ["memory", "cpu", "tasks"];
-    let enforced = there.iter().filter(|name| asked.contains(&name.as_str())).count();
-    assert_eq!(made.unenforced.len() + enforced, 3, "{there:?} {made:?}");
+    machine.make(&mut spawner).unwrap();
     let mut runner = spawner.runner(machine.id);
     ask(&mut runner, runner::Start {}, []).unwrap();
     if enforced == 0 {

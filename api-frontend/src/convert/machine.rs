@@ -89,7 +89,6 @@ pub fn machine(view: MachineView) -> v1::Machine {
         pending: strings(&view.pending),
         create_time: time(view.created_ns),
         start_time: time(view.started_ns),
-        unenforced: strings(&view.unenforced),
         group: view.group.to_string(),
         pci: view.pci.iter().map(devices::place_view).collect(),
     }

@@ -38,8 +38,6 @@ pub struct MachineRow {
     pub slot: Option<u16>,
     /// What the running hypervisor was configured with.
     pub applied: Option<Spec>,
-    /// Limits that its host does not enforce while it runs this time: which, and why.
-    pub unenforced: Vec<Text<200>>,
     /// When it was defined.
     pub created_ns: i64,
     /// When the hypervisor was started last; 0: never.
@@ -72,7 +70,6 @@ impl MachineRow {
             wanted: false,
             slot: None,
             applied: None,
-            unenforced: Vec::new(),
             created_ns: skep_service::now_ns(),
             started_ns: 0,
             files: Default::default(),
@@ -101,7 +98,7 @@ const COLUMNS: &str = "m.id, m.name, m.stage, m.state, m.note, m.revision, m.cpu
     m.acceleration, m.screen, m.cpu_percent, m.description, m.slot, m.applied, m.created_ns, m.started_ns,
     (SELECT name FROM disks WHERE id = m.kernel), (SELECT name FROM disks WHERE id = m.initrd), m.loader,
     m.limit_memory_mib, m.limit_tasks, m.limit_pcpu, m.limit_read_bps, m.limit_write_bps, m.limit_read_iops, m.limit_write_iops,
-    m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired, m.unenforced,
+    m.limit_cpus, m.limit_pins, m.limit_priority, m.limit_protect, m.limit_wired,
     m.autostart, m.start_order, m.start_delay_s, m.restart, m.wanted, m.stop_timeout_s,
     m.grp, (SELECT name FROM machine_groups WHERE id = m.grp) AS group_name";
 
@@ -151,7 +148,6 @@ fn row(row: &Row<'_>) -> rusqlite::Result<MachineRow> {
             },
             ..devices::read(row)?
         },
-        unenforced: row.get_ref(34)?.as_str()?.lines().map(Text::lossy).collect(),
         description: row.get::<_, Id<_>>(14)?.0,
         upkeep: Upkeep {
             autostart: row.get("autostart")?,
@@ -391,13 +387,6 @@ impl Change<'_> {
         let bytes = wire::encode(applied).map_err(|_| Fault::Row("machines"))?;
         let sql = "UPDATE machines SET applied = ?, started_ns = ? WHERE id = ?";
         self.prepare_cached(sql)?.execute(params![bytes, started_ns, Id(id)])?;
-        Ok(())
-    }
-
-    /// Writes what of the running cell's limits its host does not enforce.
-    pub fn set_machine_unenforced(&self, id: MachineId, unenforced: &[Text<200>]) -> Result<(), Fault> {
-        let lines = unenforced.iter().map(Text::as_str).collect::<Vec<_>>().join("\n");
-        self.prepare_cached("UPDATE machines SET unenforced = ? WHERE id = ?")?.execute(params![lines, Id(id)])?;
         Ok(())
     }
 

@@ -80,6 +80,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0027_topology.sql"),
     include_str!("../../migrations/0028_places.sql"),
     include_str!("../../migrations/0029_stops.sql"),
+    include_str!("../../migrations/0030_kept.sql"),
 ];
 
 /// The open database.

@@ -23,21 +23,7 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         None => Vec::new(),
     };
     let MachineRow {
-        id,
-        name,
-        state,
-        note,
-        revision,
-        spec,
-        description,
-        upkeep,
-        created_ns,
-        started_ns,
-        files,
-        slot,
-        unenforced,
-        group_name,
-        ..
+        id, name, state, note, revision, spec, description, upkeep, created_ns, started_ns, files, group_name, ..
     } = machine;
     let seats: Vec<_> = (0..spec.disks.len()).map(|at| spec.on(at)).collect();
     let disks = spec.disks.iter().zip(seats).zip(machine.disk_names).map(|((disk, on), name)| MachineDisk {
@@ -77,8 +63,6 @@ fn view(machine: MachineRow) -> Result<MachineView, Refusal> {
         created_ns,
         started_ns,
         limits: spec.limits,
-        // Of a cell that is no more there is nothing to say.
-        unenforced: if slot.is_some() { unenforced } else { Vec::new() },
         sound: spec.sound,
         sound_out: spec.sound_out,
         sound_in: spec.sound_in,

@@ -78,14 +78,14 @@ fn limits_reach_the_cell_and_what_the_host_cannot_do_is_refused() {
         assert!(["root", "kern.racct"].iter().any(|why| refusal.note.as_str().contains(why)), "{refusal}");
         let view = set(&mut s, LimitsDraft { read_bps: Some(0), cpus: "0".parse().ok(), ..LimitsDraft::default() }).await;
         assert_eq!((view.limits.read_bps, view.limits.cpus.to_string().as_str()), (0, "0"));
-        suite.world.lock().unenforced = vec![Text::lossy("rates: there is no device")];
+        // What shows only once its disks are open.
+        let unkept = Refusal::new(Reason::Unsupported, "machine 7").field("limits.write_bps").note("no block device");
+        suite.world.lock().unkept = Some(unkept.clone());
+        assert_eq!(s.act("web", Act::Start).await, Err(Refusal { object: Text::lossy("machine web"), ..unkept }));
+        assert!(suite.world.lock().cells.is_empty());
         s.act("web", Act::Start).await.expect("started");
         let limits = suite.world.lock().limits.clone().expect("a cell was made");
         assert_eq!((limits.tasks, limits.cpus.to_string().as_str(), limits.memory), (Some(99), "0", None));
-        let unenforced = |view: MachineView| view.unenforced.iter().map(Text::to_string).collect::<Vec<_>>();
-        assert_eq!(unenforced(s.get("web").await.expect("it is there")), ["rates: there is no device"]);
-        s.act("web", Act::Kill).await.expect("killed");
-        assert!(unenforced(s.get("web").await.expect("it is there")).is_empty());
     });
 }
 

@@ -359,10 +359,13 @@ impl Service<Cell> for FakeSpawner {
                     lives: vec![life],
                 };
                 let mut state = world.lock();
+                if let Some(refusal) = state.unkept.take() {
+                    return Err(refusal);
+                }
                 state.cells.insert(c.machine, cell);
                 state.limits = Some(c.limits);
                 state.accelerated = c.kvm;
-                Ok((cell::CellMade { runner: 1, unenforced: state.unenforced.clone() }, []))
+                Ok((cell::CellMade { runner: 1 }, []))
             }),
             CellRequest::StartConsole(c) => act!(ask, c, fate, |c: cell::StartConsole, _| {
                 let life = serve_console(world, run, c.machine);

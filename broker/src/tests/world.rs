@@ -72,8 +72,8 @@ pub struct State {
     pub fetchers: Vec<DiskId>,
     /// Of the cell that was made last.
     pub limits: Option<skep_proto::cell::Limits>,
-    /// What the spawner says that it does not enforce.
-    pub unenforced: Vec<skep_proto::Text<200>>,
+    /// Why the spawner makes no cell.
+    pub unkept: Option<skep_proto::Refusal>,
     /// Every call so far.
     pub calls: Vec<&'static str>,
     pub cut: Option<(usize, Cut)>,

@@ -88,8 +88,6 @@ pub struct MakeCell {
 pub struct CellMade {
     /// The runner's process id on the host.
     pub runner: u32,
-    /// Limits that this host does not enforce for this cell: which, and why.
-    pub unenforced: Vec<Text<200>>,
 }
 
 /// Starts a machine's console-proxy. Descriptors: of each port the line, and both halves of its log if it is to be logged.
@@ -264,7 +262,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of the spawner; its only client is the broker.
-    Cell = "vm-runner", version 12, oldest 12, CellRequest {
+    Cell = "vm-runner", version 13, oldest 13, CellRequest {
         0 MakeCell [UpTo<MAX_FDS>] => CellMade [NoFds];
         1 StartConsole [UpTo<12>] => Started [NoFds];
         2 KillCell [NoFds] => Done [NoFds];

@@ -14,7 +14,7 @@ pub use linux::{Engine, Host, PLACE, serial_line};
 
 use skep_machine::Ended;
 use skep_proto::cell::{Limits, Usage};
-use skep_proto::{Dsp, MachineId, Refusal, ShareName, SoundDevice, Text};
+use skep_proto::{Dsp, MachineId, Refusal, ShareName, SoundDevice};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -77,14 +77,6 @@ pub struct Gate {
     pub counts: OwnedFd,
 }
 
-/// A started program.
-pub struct Made {
-    /// Its process id on the host.
-    pub pid: u32,
-    /// Limits that are not enforced for it: which, and why.
-    pub unenforced: Vec<Text<200>>,
-}
-
 /// The host, as the spawner uses it.
 pub trait CellHost {
     /// Descriptors that it holds, by their lines in the table.
@@ -94,7 +86,7 @@ pub trait CellHost {
     /// Opens a file of the prepared root, to see that it is there.
     fn look(&self, path: &str) -> io::Result<()>;
     /// Makes a cell and starts a program as its first process. After a refusal nothing is left.
-    fn start(&mut self, plan: &Plan<'_>) -> Result<Made, Refusal>;
+    fn start(&mut self, plan: &Plan<'_>) -> Result<u32, Refusal>;
     /// Makes a device of `size` bytes, in blocks of `block`, that goes with the cell `cell`; nothing of the host has looked at what will be in it.
     fn gate(&mut self, cell: MachineId, size: u64, block: u32, read_only: bool) -> io::Result<Gate>;
     /// The same device again, whose requests wait: whoever serves it ends, if somebody does. `None`: there is none.

@@ -46,7 +46,7 @@ impl Spawner {
             sound,
         };
         match self.host.start(&plan) {
-            Ok(made) => Ok((CellMade { runner: made.pid, unenforced: made.unenforced }, [])),
+            Ok(runner) => Ok((CellMade { runner }, [])),
             Err(refusal) => {
                 // Nothing half-made: the socket goes as it came. If that fails, the next sweep removes it.
                 let _ = std::fs::remove_file(&path);
@@ -137,7 +137,7 @@ impl Spawner {
             sound: Vec::new(),
         };
         match self.host.start(&plan) {
-            Ok(made) => Ok((Started { pid: made.pid }, [])),
+            Ok(pid) => Ok((Started { pid }, [])),
             Err(refusal) => {
                 let _ = std::fs::remove_file(&path);
                 Err(refusal)

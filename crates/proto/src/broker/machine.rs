@@ -273,8 +273,6 @@ pub struct MachineView {
     pub started_ns: i64,
     /// Limits beside `cpu_percent`.
     pub limits: Limits,
-    /// Limits that the host does not enforce while it runs this time: which, and why.
-    pub unenforced: Vec<Text<200>>,
     /// Whether it has a sound card.
     pub sound: bool,
     /// The host's device that it plays to.

@@ -127,7 +127,6 @@ fn view() -> MachineView {
             protect: true,
             wired: false,
         },
-        unenforced: vec![parse("rates: the disk has no device")],
         sound: true,
         sound_out: Some(Dsp(0)),
         sound_in: None,

@@ -37,7 +37,7 @@ fn bytes_of_the_spawner_never_change() {
         sound: vec![Dsp(0), Dsp(7)],
         remote: vec![2],
     };
-    golden.call(make, CellMade { runner: 4711, unenforced: vec![parse("rates: the disk has no device")] });
+    golden.call(make, CellMade { runner: 4711 });
     golden.call(StartServices { switch: skep_proto::SwitchId::from_u128(3), number: 2 }, Started { pid: 4713 });
     golden.call(StartFetcher { disk: skep_proto::DiskId::from_u128(7), slot: 3 }, Started { pid: 4714 });
     golden.call(StartInitiator { disk: skep_proto::DiskId::from_u128(7), number: 5 }, Started { pid: 4715 });

@@ -8,12 +8,12 @@ mod volumes;
 
 pub use bhyve::Engine;
 
-use super::{CellHost, Gate, Made, Plan, UNLOADED};
+use super::{CellHost, Gate, Plan, UNLOADED};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skep_machine::Ability;
 use skep_proto::cell::{Limits, Usage};
-use skep_proto::{DiskCounts, InstanceId, MachineId, Reason, Refusal, SoundDevice, Text};
+use skep_proto::{DiskCounts, InstanceId, MachineId, Reason, Refusal, SoundDevice};
 use skep_service::{SPARE, Start, StartError};
 use skep_sys::freebsd::devfs::{self, Mark};
 use skep_sys::freebsd::{rctl, vmm};
@@ -156,32 +156,35 @@ impl Host {
     }
 
     /// Adds the rules of rctl(8), which may be there before their jail.
-    fn limit(&self, name: &str, limits: &Limits) -> io::Result<Vec<Text<200>>> {
-        let mut unenforced = Vec::new();
+    fn limit(&self, machine: MachineId, name: &str, limits: &Limits) -> Result<(), Refusal> {
+        let object = format!("machine {machine}");
+        let unkept = |field: &str, why: &str| Err(Refusal::new(Reason::Unsupported, &object).field(field).note(why));
+        // pcpu stops the jail for seconds: not a share of a CPU (FREEBSD.md 46).
+        if limits.cpu_percent.is_some() {
+            return unkept("limits.cpu_percent", "rctl(8) gives no share of a CPU; use limits.cpus or limits.pcpu");
+        }
         let tasks = limits.tasks.map(u64::from);
         let rules = [
             // Guest memory is seen only as virtual memory (FREEBSD.md 46).
-            ("memory", "vmemoryuse:deny", limits.memory),
-            ("tasks", "maxproc:deny", tasks),
-            ("tasks", "nthr:deny", tasks),
-            ("pcpu", "pcpu:deny", limits.pcpu.map(u64::from)),
-            ("rates", "readbps:throttle", limits.read_bps),
-            ("rates", "writebps:throttle", limits.write_bps),
-            ("rates", "readiops:throttle", limits.read_iops),
-            ("rates", "writeiops:throttle", limits.write_iops),
+            ("limits.memory_mib", "vmemoryuse:deny", limits.memory),
+            ("limits.tasks", "maxproc:deny", tasks),
+            ("limits.tasks", "nthr:deny", tasks),
+            ("limits.pcpu", "pcpu:deny", limits.pcpu.map(u64::from)),
+            ("limits.read_bps", "readbps:throttle", limits.read_bps),
+            ("limits.write_bps", "writebps:throttle", limits.write_bps),
+            ("limits.read_iops", "readiops:throttle", limits.read_iops),
+            ("limits.write_iops", "writeiops:throttle", limits.write_iops),
         ];
-        for (what, rule, value) in rules {
+        for (field, rule, value) in rules {
             match value {
-                Some(value) if self.counts => rctl::add(&format!("jail:{name}:{rule}={value}"))?,
-                Some(_) => unenforced.push(Text::lossy(&format!("{what}: {UNCOUNTED}"))),
+                Some(value) if self.counts => {
+                    rctl::add(&format!("jail:{name}:{rule}={value}")).map_err(|e| Refusal::io(&object, "set limits", &e))?;
+                }
+                Some(_) => return unkept(field, UNCOUNTED),
                 None => {}
             }
         }
-        unenforced.dedup();
-        // pcpu stops the jail for seconds: not a share of a CPU (FREEBSD.md 46).
-        unenforced
-            .extend(limits.cpu_percent.map(|_| Text::lossy("cpu: rctl(8) gives no share of a CPU; use limits.cpus or pcpu")));
-        Ok(unenforced)
+        Ok(())
     }
 
     /// Keeps a living jail to some CPUs.
@@ -193,7 +196,7 @@ impl Host {
         skep_sys::freebsd::cpu::place_jail(id, limits.cpus.0.iter().map(|cpu| usize::from(*cpu)))
     }
 
-    fn try_start(&self, plan: &Plan<'_>, console: bool) -> Result<Made, Refusal> {
+    fn try_start(&self, plan: &Plan<'_>, console: bool) -> Result<u32, Refusal> {
         let object = format!("machine {}", plan.machine);
         let failed = |what: &'static str| {
             let object = object.clone();
@@ -218,10 +221,9 @@ impl Host {
             mounts::share(share, number, &place)
                 .map_err(|e| crate::spawner::refused(plan.machine, &share.name, e.raw_os_error().unwrap_or(0)))?;
         }
-        let unenforced = match plan.limits {
-            Some(limits) => self.limit(&name, limits).map_err(failed("set limits"))?,
-            None => Vec::new(),
-        };
+        if let Some(limits) = plan.limits {
+            self.limit(plan.machine, &name, limits)?;
+        }
         // Until 15 a NIC needs a network stack in the cell (FREEBSD.md 25, 26).
         let stack = !self.newer && !console;
         let pid = jail::start(plan, &jail::Cell { name: name.clone(), place, owner, ruleset, stack })?;
@@ -229,7 +231,7 @@ impl Host {
         if let Some(limits) = plan.limits {
             self.keep_to(&name, limits).map_err(failed("keep its jail to some CPUs"))?;
         }
-        Ok(Made { pid, unenforced })
+        Ok(pid)
     }
 
     fn try_sweep(&self, machine: MachineId, console: bool) -> io::Result<()> {
@@ -291,7 +293,7 @@ impl CellHost for Host {
         std::fs::metadata(self.cell.join(skep_cellroot::ROOT).join(path.trim_start_matches('/'))).map(|_| ())
     }
 
-    fn start(&mut self, plan: &Plan<'_>) -> Result<Made, Refusal> {
+    fn start(&mut self, plan: &Plan<'_>) -> Result<u32, Refusal> {
         let console = plan.limits.is_none();
         self.try_sweep(plan.machine, console)
             .map_err(|e| Refusal::io(format_args!("machine {}", plan.machine), "sweep an old cell", &e))?;

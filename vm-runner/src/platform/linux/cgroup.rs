@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 use nix::unistd::{Gid, Uid, chown};
 use skep_proto::cell::{Limits, Usage};
-use skep_proto::{InstanceId, MachineId, Refusal, Text};
+use skep_proto::{InstanceId, MachineId, Reason, Refusal};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -29,8 +29,24 @@ struct Tree {
 pub struct Joined {
     /// Files to write `0` to.
     pub procs: Vec<PathBuf>,
-    /// Limits that were asked for and are not enforced: which, and why.
-    pub unenforced: Vec<Text<200>>,
+}
+
+/// Why a machine has no groups.
+enum Failure {
+    /// What was to be done, and what the kernel said.
+    Io(String, io::Error),
+    /// A limit that this host cannot keep, by its field, and why.
+    Unkept(&'static str, String),
+}
+
+impl Failure {
+    fn of(self, machine: MachineId) -> Refusal {
+        let object = format!("machine {machine}");
+        match self {
+            Self::Io(what, e) => Refusal::io(object, &what, &e),
+            Self::Unkept(field, why) => Refusal::new(Reason::Unsupported, object).field(field).note(why),
+        }
+    }
 }
 
 const WANTED: [&str; 5] = ["memory", "cpu", "pids", "cpuacct", "io"];
@@ -78,19 +94,18 @@ impl Cgroups {
     /// Makes a machine's groups with its limits; those of rates are on the devices of its disks. After a refusal none is left.
     pub fn make(&self, machine: MachineId, limits: &Limits, disks: &[BorrowedFd<'_>]) -> Result<Joined, Refusal> {
         self.sweep(machine)?;
-        let result =
-            self.try_make(machine, limits, disks).map_err(|(what, e)| Refusal::io(format_args!("machine {machine}"), &what, &e));
+        let result = self.try_make(machine, limits, disks).map_err(|failure| failure.of(machine));
         if result.is_err() {
             let _ = self.sweep(machine);
         }
         result
     }
 
-    fn try_make(&self, machine: MachineId, limits: &Limits, disks: &[BorrowedFd<'_>]) -> Result<Joined, (String, io::Error)> {
+    fn try_make(&self, machine: MachineId, limits: &Limits, disks: &[BorrowedFd<'_>]) -> Result<Joined, Failure> {
         let mut joined = Joined::default();
         for tree in &self.trees {
             let dir = tree.dir.join(machine.to_string());
-            fs::create_dir(&dir).map_err(|e| (format!("make {}", dir.display()), e))?;
+            fs::create_dir(&dir).map_err(|e| Failure::Io(format!("make {}", dir.display()), e))?;
             // Who joins has one thread. In version 1 it can join as that thread, which spares the kernel a wait of some 10 ms for all
             // forks and exits on the host (cgroup_procs_write_start in kernel/cgroup/cgroup.c).
             joined.procs.push(dir.join(if tree.unified { "cgroup.procs" } else { "tasks" }));
@@ -99,46 +114,52 @@ impl Cgroups {
         let quota = limits.cpu_percent.map(|percent| u64::from(percent) * period / 100);
         let wanted = [
             (
-                "memory",
+                "limits.memory_mib",
                 "memory",
                 limits.memory.map(|n| [("memory.limit_in_bytes", n.to_string()), ("memory.max", n.to_string())]),
             ),
-            ("cpu", "cpu", quota.map(|q| [("cpu.cfs_quota_us", q.to_string()), ("cpu.max", format!("{q} {period}"))])),
-            ("tasks", "pids", limits.tasks.map(|n| [("pids.max", n.to_string()), ("pids.max", n.to_string())])),
+            (
+                "limits.cpu_percent",
+                "cpu",
+                quota.map(|q| [("cpu.cfs_quota_us", q.to_string()), ("cpu.max", format!("{q} {period}"))]),
+            ),
+            ("limits.tasks", "pids", limits.tasks.map(|n| [("pids.max", n.to_string()), ("pids.max", n.to_string())])),
             // Against other groups a nice value counts as the group's weight only.
             (
-                "priority",
+                "limits.priority",
                 "cpu",
                 weight(limits.priority)
                     .map(|w| [("cpu.shares", w.to_string()), ("cpu.weight.nice", limits.priority.to_string())]),
             ),
         ];
-        for (name, controller, value) in wanted {
+        for (field, controller, value) in wanted {
             let Some([old, new]) = value else { continue };
             let Some(tree) = self.tree(controller) else {
-                joined.unenforced.push(Text::lossy(&format!("{name}: there is no control group of the {controller} controller")));
-                continue;
+                return Err(Failure::Unkept(field, format!("there is no control group of the {controller} controller")));
             };
             let (file, value) = if tree.unified { new } else { old };
             let path = tree.dir.join(machine.to_string()).join(file);
-            fs::write(&path, value).map_err(|e| (format!("set {}", path.display()), e))?;
+            fs::write(&path, value).map_err(|e| Failure::Io(format!("set {}", path.display()), e))?;
         }
-        let rates =
-            [("rbps", limits.read_bps), ("wbps", limits.write_bps), ("riops", limits.read_iops), ("wiops", limits.write_iops)];
-        let rates: Vec<String> = rates.iter().filter_map(|(key, value)| Some(format!("{key}={}", (*value)?))).collect();
-        if !rates.is_empty() {
-            self.throttle(machine, &rates.join(" "), disks, &mut joined)?;
+        let rates = [
+            ("limits.read_bps", "rbps", limits.read_bps),
+            ("limits.write_bps", "wbps", limits.write_bps),
+            ("limits.read_iops", "riops", limits.read_iops),
+            ("limits.write_iops", "wiops", limits.write_iops),
+        ];
+        let rates: Vec<_> =
+            rates.into_iter().filter_map(|(field, key, value)| Some((field, format!("{key}={}", value?)))).collect();
+        if let Some((field, _)) = rates.first() {
+            let line = rates.iter().map(|(_, rate)| rate.as_str()).collect::<Vec<_>>().join(" ");
+            self.throttle(machine, field, &line, disks)?;
         }
         Ok(joined)
     }
 
-    fn throttle(
-        &self, machine: MachineId, rates: &str, disks: &[BorrowedFd<'_>], joined: &mut Joined,
-    ) -> Result<(), (String, io::Error)> {
+    fn throttle(&self, machine: MachineId, field: &'static str, rates: &str, disks: &[BorrowedFd<'_>]) -> Result<(), Failure> {
         let Some(tree) = self.throttles() else {
-            let why = "rates: there is no control group of version 2 with the io and memory controllers";
-            joined.unenforced.push(Text::lossy(why));
-            return Ok(());
+            let why = "there is no control group of version 2 with the io and memory controllers";
+            return Err(Failure::Unkept(field, why.into()));
         };
         let path = tree.dir.join(machine.to_string()).join("io.max");
         let mut done = BTreeSet::new();
@@ -147,12 +168,11 @@ impl Cgroups {
                 Ok(device) if !done.insert(device) => {}
                 Ok((major, minor)) => {
                     let line = format!("{major}:{minor} {rates}");
-                    fs::write(&path, line).map_err(|e| (format!("set {}", path.display()), e))?;
+                    fs::write(&path, line).map_err(|e| Failure::Io(format!("set {}", path.display()), e))?;
                 }
-                Err(e) => joined.unenforced.push(Text::lossy(&format!("rates: the device of a disk is not known: {e}"))),
+                Err(e) => return Err(Failure::Unkept(field, format!("the device of a disk is not known: {e}"))),
             }
         }
-        joined.unenforced.dedup();
         Ok(())
     }
 

@@ -10,7 +10,7 @@ mod qemu;
 
 pub use qemu::Engine;
 
-use super::{CellHost, Gate, Made, Plan};
+use super::{CellHost, Gate, Plan};
 use accel::Kvm;
 use cgroup::Cgroups;
 use nix::fcntl::{OFlag, open, openat};
@@ -125,7 +125,7 @@ impl CellHost for Host {
         Ok(())
     }
 
-    fn start(&mut self, plan: &Plan<'_>) -> Result<Made, Refusal> {
+    fn start(&mut self, plan: &Plan<'_>) -> Result<u32, Refusal> {
         let object = format!("machine {}", plan.machine);
         let root = self.root(plan.root).map_err(|e| Refusal::io(&object, "open the cell's root", &e))?;
         let joined = match plan.limits {
@@ -133,7 +133,7 @@ impl CellHost for Host {
             None => cgroup::Joined::default(),
         };
         match cell::start(root.as_fd(), plan, &joined.procs) {
-            Ok(pid) => Ok(Made { pid, unenforced: joined.unenforced }),
+            Ok(pid) => Ok(pid),
             Err(refusal) => {
                 if plan.limits.is_some() {
                     // What the sweep cannot remove now, the next one will.
