@@ -179,7 +179,7 @@ impl Default for Spec {
 /// Most NICs of a machine: with configuration, firmware, log and eight disks they fit one record.
 pub const MAX_NICS: usize = 4;
 /// Virtual CPUs that a machine may have at most.
-const MAX_CPUS: u32 = 64;
+pub(crate) const MAX_CPUS: u32 = 64;
 /// MiB that a machine may have at most.
 const MAX_MEMORY: u64 = 1_048_576;
 

@@ -49,7 +49,9 @@ impl Output {
         for (name, value) in fields {
             // One of a list a line.
             let lines = match value {
-                Value::Array(values) if name == "weaker" || values.iter().any(Value::is_object) => {
+                Value::Array(values)
+                    if matches!(name.as_str(), "weaker" | "inabilities") || values.iter().any(Value::is_object) =>
+                {
                     values.iter().map(plain).collect()
                 }
                 value => vec![quantity(name, value)],
@@ -116,6 +118,8 @@ fn label(field: &str) -> String {
     match field {
         "id" => "ID".into(),
         "cpus" => "CPUs".into(),
+        "machine_cpus" => "CPUs of one machine".into(),
+        "machine_screen" => "Largest screen".into(),
         "cpu_percent" => "CPU limit".into(),
         "cpu_ns" => "CPU time".into(),
         "memory_mib" => "Memory".into(),
@@ -128,6 +132,8 @@ fn label(field: &str) -> String {
         "sha256" => "SHA-256".into(),
         "uefi" => "UEFI firmware".into(),
         "tpm" => "TPM".into(),
+        "pci" => "PCI".into(),
+        "gdb" => "GDB".into(),
         "space_free" => "Free space".into(),
         "pending" => "At next start".into(),
         "done" => "Bytes done".into(),

@@ -111,9 +111,9 @@ fn more_cpus_than_a_machine_of_this_host_can_have_are_refused_when_they_are_set(
     let host = suite.json(&["host", "show"])?;
     let most = host[0]["machine_cpus"].as_u64().context("no number")?;
     if let Some(said) = platform::most_cpus() {
-        ensure!(most == u64::from(said), "{most}, and the kernel says {said}");
+        ensure!(most == u64::from(said).min(64), "{most}, and the kernel says {said}");
     }
-    suite.ok(&["vm", "create", "m", "--cpus", &most.min(64).to_string()])?;
+    suite.ok(&["vm", "create", "m", "--cpus", &most.to_string()])?;
     let (_, message) = suite.fails(&["vm", "set", "m", "--cpus", &(most + 1).to_string()])?;
     let limit = if most < 64 { format!("gives a machine at most {most}: ") } else { "1 to 64".to_owned() };
     ensure!(message.contains("cpus") && message.contains(&limit), "{message}");

@@ -143,7 +143,7 @@ fn what_is_no_iscsi_disk_is_refused_with_the_reason() -> Result<()> {
     };
     refused(&create("a", &portal, &["--lun", "0"]), "its LUN 0 is no disk")?;
     refused(&create("a", &portal, &["--lun", "7"]), "it has no LUN 7")?;
-    refused(&create("a", &portal, &["--lun", "20000"]), "0 to 16383 is expected")?;
+    refused(&create("a", &portal, &["--lun", "20000"]), "20000 is not 0 to 16383")?;
     refused(&create("a", "127.0.0.1:1", &[]), "refused")?;
     refused(&create("a", "127.0.0.2", &[]), "skep up --iscsi-portals")?;
     refused(&create("a", "example.org", &[]), "a portal is ADDRESS[:PORT]")?;

@@ -3,6 +3,7 @@
 use super::Cx;
 use crate::db::machines::{Machines, Which};
 use crate::db::switches::Switches;
+use crate::spec::MAX_CPUS;
 use skep_machine::Ability;
 use skep_proto::broker::{Done, HostRest, HostShow, HostView, RequestKey, Uplink};
 use skep_proto::net::{DeleteSwitch, HostKey, Interface, ListInterfaces};
@@ -65,7 +66,7 @@ pub async fn show(cx: &Cx, HostShow {}: HostShow) -> Result<HostView, Refusal> {
             .chain(no_wireguard)
             .collect(),
         keyboards: host.keyboards.iter().map(|name| Text::lossy(name)).collect(),
-        machine_cpus: host.cpus,
+        machine_cpus: host.cpus.min(u16::try_from(MAX_CPUS).unwrap_or(u16::MAX)),
         screen: host.screen,
         helpers: helpers.iter().filter(|(_, up)| *up).map(|(name, _)| Text::lossy(name)).collect(),
     })

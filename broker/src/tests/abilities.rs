@@ -53,6 +53,12 @@ fn a_machine_that_its_host_cannot_run_says_why_when_it_is_started() {
 
 #[test]
 fn kvm_is_used_where_a_boot_has_shown_that_it_works_and_refused_with_the_reason_elsewhere() {
+    if crate::platform::HYPERVISOR != skep_machine::Hypervisor::Qemu {
+        println!(
+            "SKIP kvm_is_used_where_a_boot_has_shown_that_it_works_and_refused_with_the_reason_elsewhere: bhyve has no other way"
+        );
+        return;
+    }
     let crash = |words| Some(End::Crash { code: 134, words: Text::lossy(words) });
     let internal = "KVM internal error. Suberror: 1 RAX=0 skep: KVM could not go on";
     let cases = [

@@ -413,7 +413,9 @@ impl Service<Cell> for FakeSpawner {
             CellRequest::Facilities(c) => act!(ask, c, fate, |_, _| {
                 let state = world.lock();
                 let (cpus, mut lacks) = (state.most_cpus, state.lacks.clone());
-                lacks.extend(state.kvm.is_none().then(|| (Text::lossy("kvm"), Text::lossy("no device in this test"))));
+                // bhyve is its host's vmm(4), and lacks nothing.
+                let none = crate::platform::HYPERVISOR == skep_machine::Hypervisor::Qemu && state.kvm.is_none();
+                lacks.extend(none.then(|| (Text::lossy("kvm"), Text::lossy("no device in this test"))));
                 drop(state);
                 let (hypervisor, limits) = (Text::lossy("QEMU of the tests"), ["cpu", "tasks", "cpus"].map(Text::lossy).to_vec());
                 Ok((
