@@ -349,7 +349,9 @@ fn space_is_what_the_file_system_says() {
     let mut helper = place.start();
     let stat = nix::sys::statvfs::statvfs(&place.state()).unwrap();
     let space = helper.ask(Space {}).unwrap();
-    assert_eq!(space.total, stat.blocks() * stat.fragment_size());
+    // A file system in memory has what is left of that, which changes meanwhile.
+    let total = stat.blocks() * stat.fragment_size();
+    assert!(space.total.abs_diff(total) <= total / 100, "{} of {total}", space.total);
     assert!(space.free > 0 && space.free <= space.total);
     assert!(!space.filesystem.as_str().is_empty());
 }

@@ -41,6 +41,7 @@ fn share(name: &str) -> Share {
 #[test]
 fn what_comes_goes_or_changes_its_turn_moves_nothing_else() {
     let suite = Suite::new();
+    let kept = std::cell::RefCell::new(Vec::new());
     suite.live(async |life: Life| {
         life.up().await;
         let mut s = life.session().await;
@@ -84,19 +85,25 @@ fn what_comes_goes_or_changes_its_turn_moves_nothing_else() {
         assert_eq!(slots(&s.get("copy").await.expect("there")), slots(&original));
         assert_eq!(slots(&original), [10, 8, 9, 18, 16, 19, 27, 25, 26]);
         let then = "then".parse().expect("a name");
-        s.ask(WholeCreate { machine: text("web"), name: then }).await.expect("made");
+        // Where its disks have snapshots.
+        if crate::platform::LAYERS {
+            s.ask(WholeCreate { machine: text("web"), name: then }).await.expect("made");
+        }
         set_disks(&mut s, vec![draft("d", Some(12)), draft("b", None), draft("c", Some(9))]).await.expect_err("b is there");
         set_disks(&mut s, vec![draft("d", Some(12)), draft("b", None), draft("c", Some(8))]).await.expect("set");
         s.ask(NicDetach { nic: text("p") }).await.expect("detached");
-        let back = s.ask(WholeRollBack { machine: text("web"), snapshot: text("then") }).await.expect("back");
-        let end = [("c", 10), ("d", 8), ("b", 9), ("q", 16), ("n", 19), ("u", 27), ("v", 25), ("t", 26)];
-        assert_eq!(places(&back), said(&end));
+        if crate::platform::LAYERS {
+            let back = s.ask(WholeRollBack { machine: text("web"), snapshot: text("then") }).await.expect("back");
+            let end = [("c", 10), ("d", 8), ("b", 9), ("q", 16), ("n", 19), ("u", 27), ("v", 25), ("t", 26)];
+            assert_eq!(places(&back), said(&end));
+        }
+        kept.replace(places(&s.get("web").await.expect("there")));
     });
     // It is kept, not reckoned.
     suite.live(async |life: Life| {
         life.up().await;
         let web = life.session().await.get("web").await.expect("there");
-        assert_eq!(places(&web)[..3], said(&[("c", 10), ("d", 8), ("b", 9)]));
+        assert_eq!(places(&web), kept.take());
     });
 }
 

@@ -237,10 +237,10 @@ impl Volumes {
     /// Opens a volume's device.
     pub fn open(&self, disk: DiskId, flags: OFlag) -> Result<File, Refusal> {
         let path = format!("zvol/{}", self.root.volume(disk));
-        let mut rounds = 0u16..1_000;
+        let mut rounds = 0u16..12_000;
         loop {
             match openat(&self.devices, path.as_str(), flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()) {
-                // The kernel may make the node in a task of its own, and tells nobody when it has.
+                // The kernel may make the node in a task of its own, and tells nobody when it has: more than five seconds on a busy host.
                 Err(Errno::ENOENT) if rounds.next().is_some() => drop(poll(&mut [], 5u8)),
                 other => return other.map(File::from).map_err(|e| failed(&object(disk), "open")(e.into())),
             }
