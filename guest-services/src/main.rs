@@ -8,9 +8,10 @@ mod platform;
 mod services;
 
 use services::Services;
-use skep_ipc::{Server, Silent};
+use skep_ipc::Server;
 use skep_rights::services::TABLE;
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
+use skep_service::Words;
 use skep_sys::{fd, msg, sock};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,9 +54,10 @@ fn serve() -> Result<(), Error> {
     let Acquired { report, listener, mut services } = inside.into_inner();
     msg::send(report.as_fd(), b"ready", &[], None).map_err(|e| Error::Step("report", e))?;
     drop(report);
+    Words.info(None, format_args!("serves"));
     // The peer's uid cannot be shown in here; the socket's mode lets only the broker in.
     let mut server = Server::new(listener, None).limiting(|fd| skep_sandbox::limit_connection(&TABLE, fd));
-    server.run(&mut services, &mut Silent).map_err(|e| Error::Step("poll", e))
+    server.run(&mut services, &mut Words).map_err(|e| Error::Step("poll", e))
 }
 
 fn acquire() -> Result<Acquired, Error> {

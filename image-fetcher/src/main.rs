@@ -8,10 +8,12 @@ use rustls::{ClientConfig, RootCertStore};
 use skep_image_fetcher::channel::Channel;
 use skep_image_fetcher::fetch::{self, Fetcher};
 use skep_image_fetcher::signature::Keys;
+use skep_image_fetcher::url::Url;
 use skep_proto::fetch::{MAX_KEYS, MAX_RESOLVERS, MAX_ROOTS};
 use skep_proto::{Reason, Refusal};
 use skep_rights::fetcher::TABLE;
 use skep_sandbox::{EnterError, Held, Scene, enter, limit, limit_one};
+use skep_service::Words;
 use skep_sys::{fd, msg, sock};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,8 +55,14 @@ fn serve() -> Result<(), Error> {
     let Acquired { report, listener: _listener, channel } = enter(limit(acquire()?, &TABLE)?, &scene)?.into_inner();
     msg::send(report.as_fd(), b"ready", &[], None).map_err(|e| Error::Step("report", e))?;
     drop(report);
+    Words.info(None, format_args!("serves"));
     let channel = Channel::new(channel);
-    channel.done(fetch(&channel));
+    let fetched = fetch(&channel);
+    match &fetched {
+        Ok(()) => Words.info(None, format_args!("all of it has come")),
+        Err(refusal) => Words.warn(None, format_args!("{refusal}")),
+    }
+    channel.done(fetched);
     Ok(())
 }
 
@@ -67,6 +75,10 @@ fn acquire() -> Result<Acquired, Error> {
 
 fn fetch(channel: &Channel) -> Result<(), Refusal> {
     let (order, fds) = channel.begin()?;
+    // No more of the address: what is behind the server's name may be secret.
+    if let Ok(url) = Url::parse(order.url.as_str()) {
+        Words.info(None, format_args!("fetches from {}", url.authority()));
+    }
     let mut fds = fds.into_iter();
     let wrong = |note: &str| Refusal::new(Reason::InvalidValue, "image-fetcher").note(note);
     let tls = tls(&held(fds.next(), "certificates", MAX_ROOTS)?)?;

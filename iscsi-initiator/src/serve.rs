@@ -13,6 +13,7 @@ use skep_nbd::{Client, Geometry};
 use skep_proto::iscsi::{Attach, Attached, Done, Initiator as Protocol, InitiatorRequest, LinkEvent, LoginOrder};
 use skep_proto::{NoFds, OneFd, Reason, Refusal, Text, wire};
 use skep_rights::initiator::TABLE;
+use skep_service::Words;
 use skep_sys::alarm::Alarm;
 use skep_sys::sock::Peer;
 use skep_sys::{fd, msg, sock};
@@ -135,6 +136,7 @@ impl Initiator {
         self.bridge.lose();
         if self.target.take().is_some() {
             self.lost = Text::lossy(why);
+            Words.warn(None, format_args!("the session is lost: {why}"));
             let event = LinkEvent::Lost(self.lost.clone());
             self.watchers.retain(|(_, watcher)| tell(watcher, &event));
         }

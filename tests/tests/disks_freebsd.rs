@@ -75,6 +75,9 @@ fn a_machine_boots_from_a_qcow2_disk_upon_an_image() -> Result<()> {
     let later = disk_counters(&suite, "a", 1)?;
     ensure!(later.write_bytes >= counted.write_bytes + (6 << 20) && later.read_ops > counted.read_ops, "{counted:?} {later:?}");
     suite.guest_runs("b", "echo alive-$((6*7))", "alive-42")?;
+    let log = suite.ok(&["log", "disk-server", "--since", "1h", "--tail", "1000"])?;
+    ensure!(log.contains(&format!("serves {} bytes for reading and writing", 64u64 << 20)), "{log}");
+    ensure!(log.lines().all(|line| line.contains(" disk-server ") && line.contains(" disk ")), "{log}");
     suite.ok(&["vm", "kill", "a"])?;
     suite.ok(&["vm", "kill", "b"])?;
     ensure!(served_disks(&suite) == 0, "{} devices", served_disks(&suite));

@@ -64,6 +64,9 @@ fn an_image_is_fetched_from_an_address() -> Result<()> {
         image[0]["image"]["source"] == server.url("/images/a.img").as_str() && image[0]["sha256"] == sha256.as_str(),
         "{image:?}"
     );
+    let log = suite.ok(&["log", "image-fetcher", "--since", "1h"])?;
+    let said = format!(" image-fetcher info disk {}: ", image[0]["id"].as_str().context("no id")?);
+    ensure!(log.contains(&format!("{said}fetches from")) && log.contains(&format!("{said}all of it has come")), "{log}");
     import("moved", "/latest", &[])?;
     import("chunked", "/chunked", &[])?;
     ensure!(

@@ -185,6 +185,19 @@ fn logs_stay_within_their_bounds_whoever_fills_them() -> Result<()> {
         let length = entry.metadata()?.len();
         ensure!(length <= skep_service::FULL, "{}: {length}", entry.path().display());
     }
+    // What is said in cells is in bounds of the same kind, which another keeps.
+    let name = "console-proxy";
+    suite.ok(&["down"])?;
+    std::fs::write(logs.join(format!("{name}.log")), &text)?;
+    suite.up()?;
+    suite.import_guest()?;
+    suite.define("m", &[])?;
+    suite.boot("m")?;
+    while !turned(name) {
+        suite.guest_runs("m", "echo $((6*7))", "42")?;
+    }
+    suite.ok(&["vm", "kill", "m"])?;
+    ensure!(std::fs::metadata(logs.join("console-proxy.log"))?.len() <= skep_service::FULL);
     // Both are read.
     let log = suite.ok(&["log", "broker", "-n", "1000000"])?;
     ensure!(log.contains("filled info") && log.contains("HostShow"), "{} bytes", log.len());

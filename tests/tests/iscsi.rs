@@ -82,6 +82,12 @@ fn a_guest_writes_to_an_iscsi_disk() -> Result<()> {
     writes(&suite, "two", 101)?;
     has(&target, "two\n", 101)?;
     ensure!(suite.pids("iscsi-initiator")?.len() == 1, "more than one");
+    let log = suite.ok(&["log", "iscsi-initiator", "--since", "1h", "--tail", "1000"])?;
+    let said = format!(" iscsi-initiator info disk {}: ", made[0]["id"].as_str().context("no id")?);
+    ensure!(
+        log.contains(&format!("{said}serves")) && log.contains("Attach for") && log.lines().all(|line| line.contains(&said)),
+        "{log}"
+    );
 
     // Another hypervisor, after a reboot.
     let args = ["vm", "console", "m", "--from-now", "--send", REBOOT, "--expect", "skep-guest ready", "--timeout", PATIENCE];

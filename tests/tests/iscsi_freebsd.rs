@@ -173,6 +173,13 @@ fn a_guest_of_bhyve_has_an_iscsi_disk() -> Result<()> {
     let later = disk_counters(&suite, "m", 1)?;
     ensure!(later.write_bytes >= counted.write_bytes + (8 << 20), "{counted:?} {later:?}");
 
+    // Each is heard in its own name alone.
+    for who in ["iscsi-initiator", "disk-server"] {
+        let log = suite.ok(&["log", who, "--since", "1h", "--tail", "1000"])?;
+        let said = format!(" {who} info disk {}: serves", made[0]["id"].as_str().context("no id")?);
+        ensure!(log.contains(&said) && log.lines().all(|line| line.contains(&format!(" {who} "))), "{log}");
+    }
+
     // The target goes; whoever would log in again dies meanwhile.
     target.stop()?;
     suite.guest_runs("m", &format!("({}) & echo waits-$((6*7))", write("two", 2)), "waits-42")?;

@@ -93,3 +93,56 @@ fn logs_are_cut_and_followed() -> Result<()> {
     drop(broker);
     suite.finish()
 }
+
+/// Of the first that is listed.
+fn id(suite: &Suite, what: &str) -> Result<String> {
+    let list = suite.json(&[what, "list"])?;
+    Ok(list.first().and_then(|one| one["id"].as_str()).context("no id")?.to_owned())
+}
+
+#[test]
+fn what_is_said_in_cells_is_read_and_followed() -> Result<()> {
+    let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
+    suite.import_guest()?;
+    suite.define("web1", &[])?;
+    if is_root() {
+        suite.ok(&["switch", "create", "net", "--kind", "nat"])?;
+        suite.ok(&["nic", "create", "web1", "--switch", "net", "--machine", "web1"])?;
+    }
+    // From before there is one.
+    let mut proxy = Following::new(&suite, &["--json", "log", "console-proxy", "--follow"])?;
+    suite.boot("web1")?;
+    let its = format!(" console-proxy info machine {}: ", id(&suite, "vm")?);
+    let line: serde_json::Value = serde_json::from_str(&proxy.until("AttachSerial for")?)?;
+    ensure!(line["service"] == "console-proxy" && line["line"].as_str().is_some_and(|line| line.contains(&its)), "{line}");
+    let all = suite.ok(&["log", "console-proxy", "--since", "1h", "--tail", "1000"])?;
+    ensure!(all.contains(&format!("{its}serves")) && all.lines().all(|line| line.contains(&its)), "{all}");
+    ensure!(suite.ok(&["log", "console-proxy", "--tail", "1"])?.lines().count() == 1);
+    if is_root() {
+        let its = format!(" guest-services info switch {}: ", id(&suite, "switch")?);
+        let all = suite.ok(&["log", "guest-services", "--since", "1h"])?;
+        ensure!(all.contains(&format!("{its}serves")) && all.contains("AddPort for"), "{all}");
+        ensure!(all.lines().all(|line| line.contains(&its)), "{all}");
+    }
+    // All are one, by their times.
+    let merged = suite.ok(&["log", "--tail", "10000"])?;
+    ensure!(merged.contains(&its) && merged.contains(" vm-runner info "), "{merged}");
+    // Whoever is the spawner: it is heard. One was read already.
+    let attached =
+        || Ok::<_, anyhow::Error>(suite.ok(&["log", "console-proxy", "--tail", "1000"])?.matches("AttachSerial for").count());
+    let before = attached()?;
+    skep_tests::platform::end(*suite.pids("vm-runner")?.first().context("no spawner")?)?;
+    suite.up()?;
+    suite.guest_runs("web1", "echo $((6*7))-again", "42-again")?;
+    for _ in 0..before {
+        proxy.until("AttachSerial for")?;
+    }
+    let audit = suite.skep(&["audit"])?;
+    ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    drop(proxy);
+    suite.ok(&["vm", "kill", "web1"])?;
+    suite.ok(&["vm", "delete", "web1", "--disks"])?;
+    let left: Vec<_> = std::fs::read_dir(suite.run.join("console"))?.flatten().map(|entry| entry.file_name()).collect();
+    ensure!(left.iter().all(|name| !name.to_string_lossy().contains("console-proxy")), "{left:?}");
+    suite.finish()
+}

@@ -178,6 +178,7 @@ fn kind(kind: FdKind) -> String {
         FdKind::Inet => "internet socket".into(),
         FdKind::Packet => "packet socket (FreeBSD: bpf(4) device)".into(),
         FdKind::Pipe => "pipe".into(),
+        FdKind::Fifo(below) => format!("named pipe in `RUN/{below}`"),
         FdKind::Device(name) => format!("device `{name}`"),
         FdKind::CellFile(name) => format!("`{name}` of the cell"),
         FdKind::DeviceBelow(name) => format!("device below `RUN/{name}`"),

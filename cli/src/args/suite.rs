@@ -152,7 +152,8 @@ pub enum AuditCommand {
 /// `skep log`.
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// Which process: broker, api-frontend, storage-helper, net-helper, vm-runner [default: all]
+    /// Which process: broker, api-frontend, storage-helper, net-helper, vm-runner; or of which kind: console-proxy, guest-services,
+    /// image-fetcher, iscsi-initiator, disk-server [default: all]
     pub service: Option<String>,
     /// Only the last lines
     #[arg(short = 'n', long, alias = "lines", value_name = "N", default_value_t = 200)]

@@ -14,6 +14,7 @@ use serde_json::json;
 use skep_api::v1::host_client::HostClient;
 use skep_api::v1::{MachineLog, MachineLogRequest, ServiceLogRequest};
 use skep_proto::Reason;
+use skep_proto::storage::ServiceName;
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -22,8 +23,11 @@ use tokio::sync::mpsc;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
-/// The processes that have a log.
-pub const SERVICES: [&str; 5] = ["broker", "api-frontend", "storage-helper", "net-helper", "vm-runner"];
+/// The processes, and kinds of processes, that have a log.
+fn services() -> [&'static str; 10] {
+    ServiceName::ALL.map(ServiceName::word)
+}
+
 /// Bytes read from the end of a log, at most.
 const TAIL: u64 = 4 << 20;
 /// Bytes of a line that is not ended yet.
@@ -35,12 +39,13 @@ type Line = (String, &'static str, String);
 /// Prints them.
 pub fn run(at: &At, args: LogArgs, output: Output) -> Result<u8, Failure> {
     let wanted: Vec<&'static str> = match &args.service {
-        None => SERVICES.to_vec(),
+        None => services().to_vec(),
         Some(name) => {
             let name = name.strip_prefix("skep-").unwrap_or(name);
-            let known = SERVICES.iter().find(|s| **s == name).copied();
-            let unknown =
-                || Failure::new(Reason::NotFound, format_args!("log {name}"), format_args!("there are {}", SERVICES.join(", ")));
+            let known = services().into_iter().find(|s| *s == name);
+            let unknown = || {
+                Failure::new(Reason::NotFound, format_args!("log {name}"), format_args!("there are {}", services().join(", ")))
+            };
             vec![known.ok_or_else(unknown)?]
         }
     };

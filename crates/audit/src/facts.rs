@@ -81,6 +81,8 @@ pub enum Kind {
     Packet,
     /// A pipe.
     Pipe,
+    /// A pipe with a name; empty: the kernel does not say it any more.
+    Fifo(PathBuf),
     /// A character device, by its path.
     Device(PathBuf),
     /// A memory file.

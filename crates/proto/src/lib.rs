@@ -19,6 +19,7 @@ mod forward;
 pub mod ids;
 pub mod iscsi;
 mod line;
+mod log;
 pub mod marks;
 pub mod names;
 pub mod net;

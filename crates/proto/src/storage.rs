@@ -4,6 +4,7 @@ use crate::{DiskId, MachineId, NoFds, OneFd, SnapshotId, UpTo, names::Text, prot
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
+pub use crate::log::ServiceName;
 pub use crate::resize::{Growth, MayGrow, ResizeDisk};
 pub use crate::vars::{
     BootRef, EditVars, ListVars, OrderState, ReadVar, VarEdit, VarPage, VarPiece, VarState, VarsEdited, WhoseOrder,
@@ -317,38 +318,6 @@ pub struct OpenServiceLog {
     pub follow: bool,
 }
 
-/// A service that has a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ServiceName {
-    /// broker
-    Broker,
-    /// api-frontend
-    Frontend,
-    /// storage-helper
-    Storage,
-    /// net-helper
-    Net,
-    /// vm-runner, the spawner
-    Spawner,
-}
-
-impl ServiceName {
-    /// All.
-    pub const ALL: [ServiceName; 5] =
-        [ServiceName::Broker, ServiceName::Frontend, ServiceName::Storage, ServiceName::Net, ServiceName::Spawner];
-
-    /// As users say it, and as its file is called.
-    pub const fn word(self) -> &'static str {
-        match self {
-            ServiceName::Broker => "broker",
-            ServiceName::Frontend => "api-frontend",
-            ServiceName::Storage => "storage-helper",
-            ServiceName::Net => "net-helper",
-            ServiceName::Spawner => "vm-runner",
-        }
-    }
-}
-
 /// Deletes a machine's variable store and logs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteMachineFiles {
@@ -449,7 +418,7 @@ pub struct Done {}
 
 protocol! {
     /// The protocol of storage-helper; its only client is the broker.
-    Storage = "storage-helper", version 8, oldest 8, StorageRequest {
+    Storage = "storage-helper", version 9, oldest 9, StorageRequest {
         0 CreateDisk [NoFds] => DiskState [NoFds];
         1 ImportDisk [[OwnedFd; 2]] => JobStarted [NoFds];
         2 CloneDisk [OneFd] => JobStarted [NoFds];

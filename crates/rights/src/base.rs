@@ -120,6 +120,16 @@ pub(crate) const NULL: Descriptor = Descriptor {
     why: "standard ones",
 };
 
+/// Standard error of what has a cell of its own beside the runner's.
+pub(crate) const WORDS: Descriptor = Descriptor {
+    name: "words",
+    kind: FdKind::Fifo("console"),
+    most: Most::N(1),
+    rights: &["WRITE"],
+    ioctls: &[],
+    why: "standard error: a pipe that the spawner reads, and adds to the log of its kind; never waited for",
+};
+
 /// Where it tells the spawner that it serves.
 pub(crate) const REPORT: Descriptor = Descriptor {
     name: "report",

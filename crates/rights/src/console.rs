@@ -1,6 +1,6 @@
 //! The rights of a console-proxy: the process that reads what guests send.
 
-use crate::base::{CONNECTION, LISTENER, NULL, REPORT};
+use crate::base::{CONNECTION, LISTENER, NULL, REPORT, WORDS};
 use crate::table::*;
 
 const STREAM: &[&str] = &["READ", "WRITE", "EVENT", "SHUTDOWN"];
@@ -26,6 +26,7 @@ pub static TABLE: Process = Process {
         LISTENER,
         CONNECTION,
         NULL,
+        WORDS,
         REPORT,
         Descriptor {
             name: "serial line",

@@ -1,7 +1,7 @@
 //! The rights of disk-server: two processes that serve one disk as a device of the host, for bhyve. Of an iSCSI disk, the second is
 //! iscsi-initiator.
 
-use crate::base::{LISTENER, NULL, REPORT};
+use crate::base::{LISTENER, NULL, REPORT, WORDS};
 use crate::table::*;
 
 /// `G_GATE_CMD_START` and `G_GATE_CMD_DONE` (sys/geom/gate/g_gate.h): takes a request, and answers it. None that makes, changes or takes
@@ -30,6 +30,7 @@ pub static TABLE: Process = Process {
     descriptors: &[
         LISTENER,
         NULL,
+        WORDS,
         STREAM,
         REPORT,
         Descriptor {
@@ -75,6 +76,7 @@ pub static READER: Process = Process {
     task: "FreeBSD: reads and writes one QCOW2 disk through descriptors of its files; whatever is in them, it reaches nothing else",
     descriptors: &[
         NULL,
+        WORDS,
         STREAM,
         REPORT,
         Descriptor {

@@ -1,6 +1,6 @@
 //! The rights of image-fetcher: the process that fetches one image over https.
 
-use crate::base::{LISTENER, NULL, REPORT};
+use crate::base::{LISTENER, NULL, REPORT, WORDS};
 use crate::table::*;
 
 /// See the module.
@@ -23,6 +23,7 @@ pub static TABLE: Process = Process {
     descriptors: &[
         LISTENER,
         NULL,
+        WORDS,
         REPORT,
         Descriptor {
             name: "channel",

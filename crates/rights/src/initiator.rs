@@ -1,6 +1,6 @@
 //! The rights of iscsi-initiator: the process that is between a machine's hypervisor and an iSCSI target.
 
-use crate::base::{CONNECTION, LISTENER};
+use crate::base::{CONNECTION, LISTENER, WORDS};
 use crate::table::*;
 
 const fn made(name: &'static str, kind: FdKind, most: Most, rights: &'static [&'static str], why: &'static str) -> Descriptor {
@@ -28,6 +28,7 @@ pub static TABLE: Process = Process {
         LISTENER,
         CONNECTION,
         made("null", FdKind::Null, Most::N(3), &["READ", "WRITE"], "standard ones"),
+        WORDS,
         made("report", FdKind::Unix, Most::N(1), &["WRITE"], "tells that it is ready; then closed"),
         made(
             "door",

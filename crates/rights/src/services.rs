@@ -1,6 +1,6 @@
 //! The rights of guest-services: the process that answers guests' DHCP, DNS and metadata, and advertises IPv6 networks.
 
-use crate::base::{CONNECTION, LISTENER, NULL, REPORT};
+use crate::base::{CONNECTION, LISTENER, NULL, REPORT, WORDS};
 use crate::table::*;
 
 /// FreeBSD's: BIOCGBLEN (net/bpf.h), by which a bpf(4) device is told from any other, and which says how much a read gives.
@@ -27,6 +27,7 @@ pub static TABLE: Process = Process {
         LISTENER,
         CONNECTION,
         NULL,
+        WORDS,
         REPORT,
         Descriptor {
             name: "frames",

@@ -188,6 +188,8 @@ pub enum FdKind {
     Packet,
     /// A pipe.
     Pipe,
+    /// A pipe that has a name in this directory of RUN.
+    Fifo(&'static str),
     /// A character device below `/dev`; a name that ends in `/` stands for all below it.
     Device(&'static str),
     /// A device below this directory of RUN.

@@ -13,6 +13,7 @@ const CALLS: &[Syscalls] = &[
         names: &["unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "getdents64", "faccessat", "faccessat2"],
         why: "sweeps sockets, makes and removes control groups",
     },
+    Syscalls { names: &["mknodat:pipe"], why: "what it starts beside runners says what is logged through a pipe each" },
     Syscalls {
         names: &["setsid", "setgroups", "setresgid", "setresuid"],
         why: "a cell gets the uid of its machine; a second list refuses every other uid and gid. Where a group may open `/dev/kvm`, and not everybody, the spawner has it from its start, and cells with the device keep it",
@@ -59,6 +60,38 @@ pub static TABLE: Process = Process {
         LISTENER,
         CONNECTION,
         Descriptor {
+            name: "logs of cells",
+            kind: FdKind::File("logs"),
+            most: Most::N(10),
+            rights: LOG.rights,
+            ioctls: &[],
+            why: "what console-proxies say, guest-services and whatever else has a cell of its own: a log for each kind, and the one before it",
+        },
+        Descriptor {
+            name: "ear",
+            kind: FdKind::Fifo("console"),
+            most: Most::Many,
+            rights: &["READ", "EVENT"],
+            ioctls: &[],
+            why: "what one of them says; it is never waited for",
+        },
+        Descriptor {
+            name: "mouth",
+            kind: FdKind::Fifo("console"),
+            most: Most::N(2),
+            rights: &["WRITE"],
+            ioctls: &[],
+            why: "the other end, on its way to who speaks",
+        },
+        Descriptor {
+            name: "alarm",
+            kind: FdKind::Event,
+            most: Most::N(1),
+            rights: &["READ", "WRITE", "EVENT", "KQUEUE_EVENT", "KQUEUE_CHANGE"],
+            ioctls: &[],
+            why: "who has said too much is listened to again",
+        },
+        Descriptor {
             name: "cell directory",
             kind: FdKind::Directory("cell"),
             most: Most::N(1),
@@ -97,8 +130,8 @@ pub static TABLE: Process = Process {
     ),
     syscalls: ALL_CALLS,
     ioctls: &[],
-    // What it starts can have no more: guest-services have one for each NIC.
-    max_descriptors: 1152,
+    // One for each process that it hears: more than slots. What it starts can have no more: guest-services have one for each NIC.
+    max_descriptors: 4096,
     operations: &[
         op(
             "MakeCell",

@@ -11,14 +11,17 @@ mod start;
 mod tests;
 mod time;
 mod timed;
+mod words;
 
 pub use act::ActLog;
 pub use journal::{Journal, SharedJournal, is_quiet};
 pub use kept::{FULL, Kept, make, turn};
+pub use line::one_line;
 pub use shares::{shares, shares_text};
 pub use start::{FETCHES, INITIATORS, Ids, Role, SLOTS, SWITCHES, Start, StartError, UIDS};
 pub use time::{iso8601, now_ns};
 pub use timed::Timed;
+pub use words::{WORDS, Words};
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -18,8 +18,8 @@ impl Write for OneLine {
     }
 }
 
-/// See the module.
-pub(crate) fn one_line(what: fmt::Arguments<'_>, most: usize) -> String {
+/// See the module: `what` in at most so many characters.
+pub fn one_line(what: fmt::Arguments<'_>, most: usize) -> String {
     let mut line = OneLine { text: String::new(), left: most };
     // It takes everything; what cannot say what it is, says nothing.
     let _ = line.write_fmt(what);

@@ -10,6 +10,7 @@ use skep_proto::storage::DiskKind;
 use skep_proto::{DiskCounts, DiskOrder};
 use skep_rights::disk::{READER, TABLE};
 use skep_sandbox::{EnterError, Held, Scene, enter, limit};
+use skep_service::Words;
 use skep_sys::freebsd::ggate::{self, Act, Asked, Next};
 use skep_sys::process::{Fork, exit_now, fork};
 use skep_sys::{fd, msg, sock};
@@ -29,6 +30,8 @@ const CONTROL: i32 = 5;
 const DEVICE: i32 = 6;
 const COUNTS: i32 = 7;
 const FILES: i32 = 8;
+/// In place of files: iscsi-initiator's standard error.
+const ITS_ERRORS: i32 = 8;
 /// Where iscsi-initiator has its end of the stream, and what it is told.
 const STREAM: i32 = 5;
 const INITIATOR: [&CStr; 2] = [c"/skep/skep-iscsi-initiator", c"--client"];
@@ -107,13 +110,14 @@ pub fn serve() -> Result<(), Error> {
     let kinds = order.kinds.iter().filter(|_| !remote);
     let files = (FILES..).zip(kinds).map(|(number, kind)| Ok((take(number)?.into(), *kind)));
     let files = files.collect::<Result<Vec<(File, DiskKind)>, Error>>()?;
+    let errors = remote.then(|| take(ITS_ERRORS)).transpose()?;
     let (ours, theirs) = UnixStream::pair().map_err(at("make a stream"))?;
     if !remote {
         sock::listen(listener.as_fd()).map_err(at("listen"))?;
     }
     match fork().map_err(at("fork"))? {
         Fork::Parent(_) => {
-            drop((files, theirs));
+            drop((files, theirs, errors));
             let (mut report, mut listener) = (Some(report), Some(listener));
             if remote {
                 (report, listener) = (None, None);
@@ -121,20 +125,32 @@ pub fn serve() -> Result<(), Error> {
             gate(&order, Gate { listener, report, control, device, counts, stream: ours })
         }
         Fork::Child if remote => {
-            let Err(_) = become_initiator(&report, &listener, &theirs);
+            let Err(error) = become_initiator(&report, &listener, &theirs, errors.as_ref());
+            say(&error);
             exit_now(1)
         }
         Fork::Child => {
             drop((listener, control, device, counts, ours));
             let read = reader(&order, Reader { report, files, stream: theirs });
             // The gate sees the end of the stream.
+            read.as_ref().err().into_iter().for_each(say);
             exit_now(i32::from(read.is_err()))
         }
     }
 }
 
+/// To the log, as what ends.
+fn say(error: &Error) {
+    Words.warn(None, format_args!("{error}"));
+}
+
 /// Becomes the program that parses what a target sends. The spawner sees a failure as the end of the channel.
-fn become_initiator(report: &OwnedFd, listener: &OwnedFd, stream: &UnixStream) -> Result<Infallible, Error> {
+fn become_initiator(
+    report: &OwnedFd, listener: &OwnedFd, stream: &UnixStream, errors: Option<&OwnedFd>,
+) -> Result<Infallible, Error> {
+    if let Some(errors) = errors {
+        fd::place(errors.as_fd(), 2).map_err(at("standard error"))?;
+    }
     fd::arrange(&[(report.as_fd(), REPORT), (listener.as_fd(), LISTENER), (stream.as_fd(), STREAM)])
         .map_err(at("arrange descriptors"))?;
     let [program, _] = INITIATOR;
@@ -177,15 +193,25 @@ fn gate(order: &DiskOrder, held: Gate) -> Result<(), Error> {
     if let Some(report) = report {
         msg::send(report.as_fd(), b"ready", &[], None).map_err(at("report"))?;
     }
+    let access = if order.read_only { "for reading alone" } else { "for reading and writing" };
+    Words.info(None, format_args!("serves {} bytes {access}", order.size));
     let mut buffer = vec![0; ROOM];
     let mut pace = Pace::new(order.rates, Instant::now());
     loop {
         match ggate::next(control.as_fd(), order.unit, &mut buffer).map_err(at("wait for a request"))? {
-            Next::Gone => return Ok(()),
+            Next::Gone => {
+                Words.info(None, format_args!("ends: its device is gone"));
+                return Ok(());
+            }
             Next::Needs(room) if room <= MOST => buffer.resize(room, 0),
             Next::Needs(_) => return Err(Error::Step("wait for a request", io::ErrorKind::FileTooLarge.into())),
             Next::Asked(asked) => {
                 let result = act(&asked, &mut buffer, &mut pace, &mut export).map_err(at("have it done"))?;
+                // Of what else there is, every TRIM of a guest's is refused.
+                if result != 0 && matches!(asked.act, Act::Read | Act::Write | Act::Flush) {
+                    let (act, why) = (&asked.act, nix::errno::Errno::from_raw(result));
+                    Words.warn(None, format_args!("{act:?} of {} bytes at {}: {}", asked.length, asked.offset, why.desc()));
+                }
                 if result == 0 && matches!(asked.act, Act::Read | Act::Write) {
                     counted.count(asked.act == Act::Write, asked.length as u64);
                     counts.write_all_at(&counted.to_bytes(), 0).map_err(at("write what was counted"))?;

@@ -27,13 +27,15 @@ pub struct Plan<'a> {
     /// Name of the prepared root.
     pub root: &'static str,
     /// Path of the program inside it.
-    pub program: &'static str,
+    pub program: &'a str,
     /// Its arguments.
     pub args: Vec<String>,
     /// Its socket, bound and not listening.
     pub listener: BorrowedFd<'a>,
     /// Its other descriptors, in the order of [`crate::handover`].
     pub fds: Vec<BorrowedFd<'a>>,
+    /// Its standard error; none: the null device.
+    pub errors: Option<BorrowedFd<'a>>,
     /// The uid and gid that it gets (root mode).
     pub identity: Option<u32>,
     /// Limits; `None`: it is not the runner, and stays outside of the machine's group.

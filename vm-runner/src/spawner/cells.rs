@@ -70,6 +70,8 @@ impl Spawner {
                 _ => {}
             }
         }
+        let failed = |e| Refusal::io(format_args!("machine {machine}"), "remove the pipe to its log", &e);
+        self.words.sweep(machine).map_err(failed)?;
         Ok((Done {}, []))
     }
 

@@ -1,11 +1,11 @@
 //! Starts what serves disks to a hypervisor that reads nothing but files and devices.
 
 use super::Spawner;
-use super::make::kind_of;
+use super::make::{kind_of, unheard};
 use crate::platform::{CellHost, Gate, UNLOADED};
 use nix::sys::stat::SFlag;
 use skep_proto::cell::{StartDiskServer, Started};
-use skep_proto::storage::DiskKind;
+use skep_proto::storage::{DiskKind, ServiceName};
 use skep_proto::{DiskOrder, MAX_FDS, OneFd, Reason, Refusal, UpTo};
 use std::io;
 use std::os::fd::AsFd;
@@ -46,8 +46,11 @@ impl Spawner {
         let order = DiskOrder { unit, size, read_only, file_limit, rates, kinds };
         let kept = device.try_clone().map_err(failed("keep its device"));
         let started = kept.and_then(|kept| {
-            let fds: Vec<_> = [control, kept, counts].into_iter().chain(files).collect();
-            self.start_alone(cell, "/skep/skep-disk-server", order.to_args(), identity, &fds)
+            // iscsi-initiator, which it starts, is not heard in its name.
+            let second =
+                remote.then(|| self.words.open(ServiceName::Initiator, cell)).transpose().map_err(|e| unheard(cell, &e))?;
+            let fds: Vec<_> = [control, kept, counts].into_iter().chain(files).chain(second).collect();
+            self.start_alone(ServiceName::DiskServer, cell, order.to_args(), identity, &fds)
         });
         match started {
             Ok((started, [])) => Ok((started, [device])),

@@ -5,6 +5,7 @@ use crate::handover::RunnerArgs;
 use crate::platform::{CellHost, Plan};
 use nix::sys::stat::{SFlag, fstat};
 use skep_proto::cell::{CellMade, FdRole, Limits, MakeCell, StartConsole, StartFetcher, StartInitiator, StartServices, Started};
+use skep_proto::storage::ServiceName;
 use skep_proto::{CpuList, DiskId, Dsp, MAX_FDS, MachineId, NoFds, Reason, Refusal, UpTo};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -38,6 +39,7 @@ impl Spawner {
             args: args.to_args(),
             listener: listener.as_fd(),
             fds: fds.iter().map(AsFd::as_fd).collect(),
+            errors: None,
             disks: fds.iter().zip(&disks).filter(|(_, is)| **is).map(|(fd, _)| fd.as_fd()).collect(),
             identity,
             limits: Some(&limits),
@@ -74,7 +76,7 @@ impl Spawner {
             }
         }
         let args = ports.iter().map(ToString::to_string).collect();
-        self.start_alone(machine, "/skep/skep-console-proxy", args, self.identity(slot, 1)?, &fds)
+        self.start_alone(ServiceName::Console, machine, args, self.identity(slot, 1)?, &fds)
     }
 
     pub(super) fn start_services(&mut self, c: &StartServices) -> Result<(Started, NoFds), Refusal> {
@@ -85,7 +87,7 @@ impl Spawner {
             }
             machines => machines.map(|first| first.saturating_add(2 * u32::from(SLOTS)).saturating_add(c.number.into())),
         };
-        self.start_alone(c.switch.cell(), "/skep/skep-guest-services", Vec::new(), identity, &[])
+        self.start_alone(ServiceName::GuestServices, c.switch.cell(), Vec::new(), identity, &[])
     }
 
     pub(super) fn start_fetcher(&mut self, c: &StartFetcher, fds: &[OwnedFd; 1]) -> Result<(Started, NoFds), Refusal> {
@@ -101,7 +103,7 @@ impl Spawner {
         }
         let behind = 2 * u32::from(SLOTS) + u32::from(skep_service::SWITCHES) + u32::from(c.slot);
         let identity = self.machines.map(|first| first.saturating_add(behind));
-        self.start_alone(c.disk.cell(), "/skep/skep-image-fetcher", Vec::new(), identity, fds)
+        self.start_alone(ServiceName::Fetcher, c.disk.cell(), Vec::new(), identity, fds)
     }
 
     pub(super) fn start_initiator(&mut self, c: &StartInitiator, UpTo(fds): UpTo<1>) -> Result<(Started, NoFds), Refusal> {
@@ -113,22 +115,25 @@ impl Spawner {
             }
         }
         let args = fds.iter().map(|_| "--door".to_owned()).collect();
-        self.start_alone(c.disk.cell(), "/skep/skep-iscsi-initiator", args, identity, &fds)
+        self.start_alone(ServiceName::Initiator, c.disk.cell(), args, identity, &fds)
     }
 
     /// Starts what is no hypervisor, in a cell that holds little more than its program.
     pub(super) fn start_alone(
-        &mut self, machine: MachineId, program: &'static str, args: Vec<String>, identity: Option<u32>, fds: &[OwnedFd],
+        &mut self, service: ServiceName, machine: MachineId, args: Vec<String>, identity: Option<u32>, fds: &[OwnedFd],
     ) -> Result<(Started, NoFds), Refusal> {
         let path = self.console_socket(machine);
         let listener = bind(machine, &path)?;
+        // None of them runs unheard.
+        let errors = self.words.open(service, machine).map_err(|e| unheard(machine, &e))?;
         let plan = Plan {
             machine,
             root: skep_cellroot::CONSOLE_ROOT,
-            program,
+            program: &format!("/skep/skep-{}", service.word()),
             args,
             listener: listener.as_fd(),
             fds: fds.iter().map(AsFd::as_fd).collect(),
+            errors: Some(errors.as_fd()),
             disks: Vec::new(),
             identity,
             limits: None,
@@ -139,7 +144,7 @@ impl Spawner {
         match self.host.start(&plan) {
             Ok(pid) => Ok((Started { pid }, [])),
             Err(refusal) => {
-                let _ = std::fs::remove_file(&path);
+                let _ = (std::fs::remove_file(&path), self.words.sweep(machine));
                 Err(refusal)
             }
         }
@@ -218,6 +223,11 @@ fn bind(machine: MachineId, path: &std::path::Path) -> Result<OwnedFd, Refusal> 
         Err(e) => return Err(Refusal::io(object, "connect to the socket", &e)),
     }
     skep_sys::sock::bind_seqpacket(path, 0o660).map_err(|e| Refusal::io(object, "bind the socket", &e))
+}
+
+/// Why what it would say could not be heard.
+pub(super) fn unheard(machine: MachineId, error: &std::io::Error) -> Refusal {
+    Refusal::io(format_args!("machine {machine}"), "make the pipe to its log", error)
 }
 
 pub(super) fn kind_of(machine: MachineId, fd: BorrowedFd<'_>) -> Result<SFlag, Refusal> {

@@ -4,12 +4,14 @@ mod cells;
 mod disks;
 mod make;
 mod shares;
+mod words;
 
 pub use shares::refused;
 
 use crate::platform::{CellHost, Host};
+use nix::poll::PollFlags;
 use nix::unistd::{Gid, chown};
-use skep_ipc::{Answered, Ask, ProtocolError, Server, Service};
+use skep_ipc::{Answered, Ask, ProtocolError, Server, Service, Watch};
 use skep_proto::ShareName;
 use skep_proto::cell::{Cell, CellRequest};
 use skep_rights::vm_runner::TABLE;
@@ -19,6 +21,7 @@ use skep_sys::sock::Peer;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use words::Words;
 
 /// Why the spawner cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,8 @@ pub struct Spawner {
     machines: Option<u32>,
     /// Directories of the host that machines may share.
     shares: BTreeMap<ShareName, PathBuf>,
+    /// What those say that it has started beside runners.
+    words: Words,
 }
 
 impl Held for Acquired {
@@ -56,6 +61,7 @@ impl Held for Acquired {
         let mut held = vec![("listener", self.listener.as_fd())];
         held.extend(self.journal.held());
         held.extend(self.spawner.host.held());
+        held.extend(self.spawner.words.held());
         held
     }
 }
@@ -72,6 +78,7 @@ pub fn main() -> Result<(), Error> {
     }
     let Acquired { listener, mut journal, mut spawner } = enter(limited, &scene)?.into_inner();
     Host::confine(spawner.machines)?;
+    spawner.words.resume();
     journal.serves();
     // In its own user namespace it sees the uids of others as one that stands for all; the socket's mode has let them in.
     let allowed = start.ids.as_ref().and_then(|_| start.allowed(Role::Broker));
@@ -93,11 +100,9 @@ fn acquire(start: &Start) -> Result<Acquired, StartError> {
     let shares = skep_service::shares(text, &[&start.state, &start.run]).map_err(StartError::Flags)?;
     let host = Host::acquire(start)?;
     let machines = start.ids.as_ref().map(skep_service::Ids::machines);
-    Ok(Acquired {
-        listener: start.bind(Role::Spawner, Role::Broker)?,
-        journal: start.journal("vm-runner")?,
-        spawner: Spawner { host, run: start.run.clone(), machines, shares },
-    })
+    let (listener, journal) = (start.bind(Role::Spawner, Role::Broker)?, start.journal("vm-runner")?);
+    let words = Words::acquire(start)?;
+    Ok(Acquired { listener, journal, spawner: Spawner { host, run: start.run.clone(), machines, shares, words } })
 }
 
 impl Service<Cell> for Spawner {
@@ -115,6 +120,14 @@ impl Service<Cell> for Spawner {
             CellRequest::CellUsage(c) => ask.answer(c, |_, c, []| Ok((self.host.usage(c.machine, c.volume), []))),
             CellRequest::Facilities(c) => ask.answer(c, |_, _, []| Ok((self.facilities(), []))),
         }
+    }
+
+    fn watched(&self) -> Vec<Watch<'_>> {
+        self.words.watched()
+    }
+
+    fn ready(&mut self, token: u64, _: PollFlags) {
+        self.words.ready(token);
     }
 
     // The journal hears of both as an observer.

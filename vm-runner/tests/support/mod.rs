@@ -95,6 +95,27 @@ impl Spawner {
         std::fs::copy(programs().join("examples").join(name), &place).unwrap();
     }
 
+    /// Puts another program in the place of console-proxy.
+    pub fn replace_console(&self, name: &str) {
+        let place = self.dir.path().join("state/cell/console/skep/skep-console-proxy");
+        std::fs::remove_file(&place).unwrap();
+        std::fs::copy(programs().join("examples").join(name), &place).unwrap();
+    }
+
+    /// Reads the log of a kind of process until `is_enough`.
+    pub fn words(&self, kind: &str, is_enough: impl Fn(&str) -> bool) -> String {
+        let path = self.dir.path().join(format!("state/logs/{kind}.log"));
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let text = std::fs::read_to_string(&path).unwrap();
+            if is_enough(&text) {
+                return text;
+            }
+            assert!(Instant::now() < until, "{text}");
+            std::thread::yield_now();
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

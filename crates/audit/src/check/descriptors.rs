@@ -64,6 +64,7 @@ fn unnamed(kind: &Kind) -> Option<&'static str> {
     match kind {
         Kind::Unknown => Some("the kernel does not say what it is"),
         Kind::Nameless => Some("it has no name, and is in the file system of STATE"),
+        Kind::Fifo(path) if path.as_os_str().is_empty() => Some("it is a pipe that had a name, which the kernel does not say"),
         _ => None,
     }
 }
@@ -196,6 +197,9 @@ impl Places {
             // As its cell sees it.
             (FdKind::Shared, Kind::File(path) | Kind::Directory(path)) => path.starts_with("/share"),
             (FdKind::CellFile(name), Kind::File(path)) => path == Path::new(name),
+            (FdKind::Fifo(below), Kind::Fifo(path)) => {
+                path.as_os_str().is_empty() || path.parent() == Some(&self.run.join(below))
+            }
             (FdKind::DeviceBelow(below), Kind::Device(path)) => path.starts_with(self.run.join(below)),
             _ => false,
         }

@@ -61,7 +61,7 @@ fn file(one: &[u8], root: &str, paths: &Paths) -> Option<Open> {
     let number = word(one, NUMBER).filter(|number| *number >= 0)?;
     let mut path = text(one.get(PATH..).unwrap_or_default());
     let file_system = long(one, FILE_SYSTEM);
-    if path.is_empty() && word(one, TYPE) == Some(1) {
+    if path.is_empty() && matches!(word(one, TYPE), Some(1 | 4)) {
         let known = file_system.zip(long(one, FILE_NUMBER)).and_then(|file| paths.files.get(&file));
         path = known.map(|known| text(known.as_os_str().as_encoded_bytes())).unwrap_or_default();
     }
@@ -79,7 +79,8 @@ fn file(one: &[u8], root: &str, paths: &Paths) -> Option<Open> {
         }
         Kind::Nameless => "file without a name".into(),
         Kind::Other => format!("type {}", word(one, TYPE).unwrap_or(-1)),
-        Kind::File(_) | Kind::Directory(_) | Kind::Device(_) | Kind::Null => path,
+        Kind::Fifo(path) if path.as_os_str().is_empty() => "pipe without a name".into(),
+        Kind::File(_) | Kind::Directory(_) | Kind::Device(_) | Kind::Fifo(_) | Kind::Null => path,
         named => format!("{named:?}").to_lowercase(),
     };
     Some(Open { number, kind, shown, rights: Some([long(one, RIGHTS)?, long(one, RIGHTS + 8)?]), others: None })
@@ -95,11 +96,12 @@ fn kind(one: &[u8], path: &str, root: &str) -> Kind {
             Some(2) => Kind::Directory(at()),
             Some(4) if path == "/dev/null" => Kind::Null,
             Some(4) => Kind::Device(at()),
-            Some(7) => Kind::Pipe,
+            Some(7) => Kind::Fifo(at()),
             _ => Kind::Other,
         },
         Some(2) => socket(one),
-        Some(3 | 4) => Kind::Pipe,
+        Some(3) => Kind::Pipe,
+        Some(4) => Kind::Fifo(at()),
         // kqueue, eventfd, timerfd.
         Some(5 | 13 | 14) => Kind::Event,
         Some(8) => Kind::Memory,
@@ -226,8 +228,12 @@ mod tests {
             put(b, PIPE_PEER, &0xfeed_0002u64.to_le_bytes());
         });
         all.extend(record(1, 5, "/x", |_| {}));
+        all.extend(record(4, 6, "/run/skep/console/1.console-proxy", |_| {}));
         assert_eq!(pipes(&all), [(2, 0xfeed_0001, 0xfeed_0002)]);
-        assert_eq!(files(&all, "", &Paths::default()).first().map(|open| open.kind.clone()), Some(Kind::Pipe));
+        let open = files(&all, "", &Paths::default());
+        assert_eq!(open.first().map(|open| open.kind.clone()), Some(Kind::Pipe));
+        let named = Kind::Fifo("/run/skep/console/1.console-proxy".into());
+        assert_eq!(open.last().map(|open| open.kind.clone()), Some(named));
     }
 
     proptest::proptest! {

@@ -48,7 +48,9 @@ fn bytes_of_storage_helper_never_change() {
     golden.call(OpenServiceLog { service: ServiceName::Net, follow: true }, LogOpened { files: 1 });
     every!(golden, ServiceName {
         Broker {} => ServiceName::Broker; Frontend {} => ServiceName::Frontend; Storage {} => ServiceName::Storage;
-        Net {} => ServiceName::Net; Spawner {} => ServiceName::Spawner;
+        Net {} => ServiceName::Net; Spawner {} => ServiceName::Spawner; Console {} => ServiceName::Console;
+        GuestServices {} => ServiceName::GuestServices; Fetcher {} => ServiceName::Fetcher;
+        Initiator {} => ServiceName::Initiator; DiskServer {} => ServiceName::DiskServer;
     });
     golden.call(DeleteMachineFiles { machine: MACHINE }, Done {});
     golden.call(Space {}, SpaceState { total: 100, free: 10, filesystem: parse("ext4"), reflink: false });

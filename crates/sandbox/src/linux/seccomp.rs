@@ -164,6 +164,11 @@ fn limits(name: &str) -> Result<(i64, Option<SeccompRule>), EnterError> {
             let (kind, file) = (u64::from(libc::S_IFMT), u64::from(libc::S_IFREG));
             (libc::SYS_mknodat, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(kind), file)?])?))
         }
+        // Neither a file nor a device.
+        "mknodat:pipe" => {
+            let (kind, pipe) = (u64::from(libc::S_IFMT), u64::from(libc::S_IFIFO));
+            (libc::SYS_mknodat, Some(rule(vec![condition(2, Len::Dword, Op::MaskedEq(kind), pipe)?])?))
+        }
         // QEMU's own files beside those that it shares.
         "fchmod:private" => (libc::SYS_fchmod, Some(only(1, 0o600)?)),
         "prctl:confine" => return Ok((libc::SYS_prctl, None)),

@@ -117,6 +117,9 @@ fn become_first(plan: &Plan<'_>, cell: &Cell, report: &OwnedFd) -> Result<Infall
         fd::place(null.as_fd(), number).map_err(at("standard descriptors"))?;
     }
     drop(null);
+    if let Some(errors) = plan.errors {
+        fd::place(errors, 2).map_err(at("standard error"))?;
+    }
     // The kernel lets nobody into a jail who holds a directory; and nothing but what the program gets has to come along.
     let mut keep = vec![report.as_raw_fd(), plan.listener.as_raw_fd()];
     keep.extend(plan.fds.iter().map(AsRawFd::as_raw_fd));

@@ -230,6 +230,9 @@ fn run(plan: &Plan<'_>, report: &OwnedFd) -> Result<Infallible, Failed> {
         fd::place(null.as_fd(), number).map_err(at("standard descriptors"))?;
     }
     drop(null);
+    if let Some(errors) = plan.errors {
+        fd::place(errors, 2).map_err(at("standard error"))?;
+    }
     let mut numbers: Vec<(BorrowedFd<'_>, RawFd)> = vec![(report.as_fd(), REPORT), (plan.listener, LISTENER)];
     numbers.extend(plan.fds.iter().copied().zip(FIRST..));
     fd::arrange(&numbers).map_err(at("arrange descriptors"))?;

@@ -66,7 +66,7 @@ fn file(path: &Path, link: &Path, text: &str, cell: &Path) -> io::Result<(Kind, 
     } else if kind.is_dir() {
         (Kind::Directory(plain), shown)
     } else if kind.is_fifo() {
-        (Kind::Pipe, shown)
+        (Kind::Fifo(plain), shown)
     } else if kind.is_file() {
         (if deleted && text.starts_with("/memfd:") { Kind::Memory } else { Kind::File(of_cell(plain, &meta, cell)) }, shown)
     } else {
