@@ -1,5 +1,9 @@
 //! Filters of frames (bpf(4), socket(7) `SO_ATTACH_FILTER`): what of a NIC's traffic reaches guest-services, and what it may send.
 
+pub mod six;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 /// Where guests find their services.
 pub const ADDRESS: u32 = 0xa9fe_a9fe;
 /// The hardware address that it has there.
@@ -35,6 +39,7 @@ const HALF_AT_X: u16 = 0x48;
 const HEADER_TO_X: u16 = 0xb1;
 const IF_EQUAL: u16 = 0x15;
 const IF_ANY_BIT: u16 = 0x45;
+const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 
 /// As many bytes as any frame has.
@@ -139,14 +144,14 @@ enum To {
     Probe,
     Drop,
     Pass,
+    Six,
+    Lines,
 }
 
 /// What a guest may send to his switch: IPv4 and ARP from his own addresses; nothing that is for his services, which have seen it, and
-/// no DHCP. (On Linux it is a table of rules that says the same.)
-pub fn from_own(mac: [u8; 6], address: std::net::Ipv4Addr) -> Vec<Step> {
-    use To::{Drop, Ip, Kind, Next, Pass, Probe};
-    /// Registers and an operation that [`FROM_GUEST`] has not.
-    const AND: u16 = 0x54;
+/// no DHCP. Where he has IPv6 addresses, of that what [`six::sent`] says; else none. (On Linux it is a table of rules that says the same.)
+pub fn from_own(mac: [u8; 6], address: Ipv4Addr, v6: Option<[Ipv6Addr; 2]>) -> Vec<Step> {
+    use To::{Drop, Ip, Kind, Lines, Next, Pass, Probe, Six};
     let own = u32::from(address);
     let load = |code, k| (Next, step(code, k), Next, Next);
     let equal = |k, yes, no| (Next, step(IF_EQUAL, k), yes, no);
@@ -176,7 +181,7 @@ pub fn from_own(mac: [u8; 6], address: std::net::Ipv4Addr) -> Vec<Step> {
         equal(0, Probe, Drop),
         at(Probe, load(WORD, 38)),
         equal(own, Pass, Drop),
-        at(Ip, equal(0x0800, Next, Drop)),
+        at(Ip, equal(0x0800, Next, Six)),
         load(WORD, 26),
         equal(own, Next, Drop),
         load(WORD, 30),
@@ -195,9 +200,16 @@ pub fn from_own(mac: [u8; 6], address: std::net::Ipv4Addr) -> Vec<Step> {
         equal(68, Drop, Pass),
         at(Drop, load(RETURN, 0)),
         at(Pass, load(RETURN, WHOLE)),
+        // Its type is still at hand.
+        at(Six, equal(six::ETHERTYPE.into(), Lines, Next)),
+        load(RETURN, 0),
     ];
     let skipped = |from: usize, to: To| {
-        let found = steps.iter().position(|(label, ..)| to != Next && *label == to);
+        let found = match to {
+            Next => None,
+            Lines => Some(steps.len()),
+            to => steps.iter().position(|(label, ..)| *label == to),
+        };
         // The program has fewer than 256 steps, and each leads forward.
         found.map_or(0, |found| found.saturating_sub(from + 1) as u8)
     };
@@ -206,7 +218,8 @@ pub fn from_own(mac: [u8; 6], address: std::net::Ipv4Addr) -> Vec<Step> {
         if_false: skipped(from, *no),
         ..*step
     });
-    placed.collect()
+    let lines = v6.map(|own| six::sent(mac, own)).unwrap_or_default();
+    placed.chain(six::steps(&lines)).collect()
 }
 
 /// For Linux, before the others: a frame whose tag of a VLAN the kernel has taken out (`SKF_AD_VLAN_TAG_PRESENT`) is refused.
@@ -217,7 +230,7 @@ mod tests {
     use super::*;
 
     /// What the kernels do with it; `None` where they would read beyond the end, which lets nothing through.
-    fn run(program: &[Step], frame: &[u8]) -> Option<u32> {
+    pub(super) fn run(program: &[Step], frame: &[u8]) -> Option<u32> {
         let load = |at: usize, size: usize| Some(frame.get(at..at + size)?.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)));
         let (mut a, mut x, mut at) = (0, 0, 0);
         loop {
@@ -231,7 +244,7 @@ mod tests {
                 HEADER_TO_X => x = load(k as usize, 1)? % 16 * 4,
                 IF_EQUAL => at += jump(a == k),
                 IF_ANY_BIT => at += jump(a & k != 0),
-                0x54 => a &= k,
+                AND => a &= k,
                 RETURN => return Some(k),
                 _ => panic!("code {code:#x}"),
             }
@@ -317,7 +330,7 @@ mod tests {
     #[test]
     fn a_guest_sends_only_as_who_he_is() {
         let (mac, own, other) = ([2, 0, 0, 0, 0, 0x22], [10, 64, 7, 2], [10, 64, 7, 9]);
-        let program = from_own(mac, own.into());
+        let program = from_own(mac, own.into(), None);
         let passes = |frame: &[u8]| run(&program, frame) == Some(WHOLE);
         let ip = |to_mac: [u8; 6], from: [u8; 4], to: [u8; 4], protocol, fragment, ports: [u16; 2]| {
             let mut frame = ip(to, protocol, fragment, 4, ports[1]);
@@ -361,6 +374,24 @@ mod tests {
             assert!(!passes(&arp(mac, sender, from, to)), "{sender:x?} {from:?} {to:?}");
         }
         assert!(!passes(&arp(MAC, mac, own, other)));
+        // Where he has addresses of IPv6, the same holds of all this, and of his hardware address in IPv6.
+        let addresses = ["fd12::ff:fe00:22", "fe80::ff:fe00:22"].map(|text| text.parse().expect("an address"));
+        let both = from_own(mac, own.into(), Some(addresses));
+        for frame in [ip(all, own, world, 17, 0, [1, 7]), ip(all, other, world, 17, 0, [1, 7]), arp(mac, mac, own, other)] {
+            assert_eq!(run(&both, &frame), run(&program, &frame), "{frame:x?}");
+        }
+        let six = |to: [u8; 6], mac: [u8; 6], from: std::net::Ipv6Addr| {
+            let header = [0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64];
+            [&to[..], &mac, &header, &from.octets(), &addresses[0].octets(), &[0; 20]].concat()
+        };
+        for from in addresses {
+            assert_eq!(run(&both, &six(all, mac, from)), Some(WHOLE));
+            for wrong in [six(MAC, mac, from), six(all, MAC, from)] {
+                assert_eq!(run(&both, &wrong), Some(0));
+            }
+            assert_eq!(run(&program, &six(all, mac, from)), Some(0));
+        }
+        assert_eq!(run(&both, &six(all, mac, "fd12::1".parse().expect("an address"))), Some(0));
         // What is cut short is let through by no step.
         let whole = ip(all, own, world, 17, 0, [1, 7]);
         assert!((0..42).all(|end| !passes(&whole[..end])));

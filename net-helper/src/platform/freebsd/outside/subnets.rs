@@ -184,7 +184,7 @@ impl Sender {
 
 fn hold(socket: BorrowedFd<'_>, node: &str, own: &Own) -> io::Result<()> {
     let filter = format!("{node}lower");
-    netgraph::filter(socket, &filter, GUEST, &from_own(own.mac, own.address), HOST)?;
+    netgraph::filter(socket, &filter, GUEST, &from_own(own.mac, own.address, None), HOST)?;
     // The other way everything goes; before it is joined there is no such hook.
     match netgraph::filter(socket, &filter, HOST, &ALL, GUEST) {
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(()),
