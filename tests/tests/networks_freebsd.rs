@@ -55,17 +55,23 @@ fn http(address: &str, path: &str) -> String {
     format!("echo \"GET {path} HTTP/1.0\" >/tmp/q; echo >>/tmp/q; /usr/bin/nc -w 10 {address} 80 </tmp/q; echo")
 }
 
+/// Why no switch can be a subnet here.
+fn no_subnets() -> Result<Option<String>> {
+    let theirs = match run("pfctl -s nat") {
+        Err(error) => return Ok(Some(format!("pf(4): {error}"))),
+        Ok(nat) => nat + &run("pfctl -s rules")?,
+    };
+    let others = !theirs.trim().is_empty() && !theirs.contains("skep/");
+    Ok(others.then(|| "pf(4) has rules of the administrator's, which do not call skep's".to_owned()))
+}
+
 #[test]
 fn a_guest_of_a_nat_switch_gets_address_name_and_metadata() -> Result<()> {
     if !is_root() {
         skip!("only root makes jails");
     }
-    let theirs = match run("pfctl -s nat") {
-        Err(error) => skip!("pf(4): {error}"),
-        Ok(nat) => nat + &run("pfctl -s rules")?,
-    };
-    if !theirs.trim().is_empty() && !theirs.contains("skep/") {
-        skip!("pf(4) has rules of the administrator's, which do not call skep's");
+    if let Some(why) = no_subnets()? {
+        skip!("{why}");
     }
     let suite = Suite::start(Mode::Root)?;
     let beyond = Beyond::new(&suite)?;
@@ -106,5 +112,78 @@ fn a_guest_of_a_nat_switch_gets_address_name_and_metadata() -> Result<()> {
     // The kernel forgets the one around them when it frees the rules that called it.
     ensure!(!anchors.contains("skep/"), "{anchors}");
     drop(beyond);
+    suite.finish()
+}
+
+/// Has the guest take up IPv6, ask for a router, and say which addresses it has.
+const SIX: &str = "ifconfig vtnet0 inet6 -ifdisabled accept_rtadv auto_linklocal up; rtsol vtnet0; ifconfig vtnet0 inet6";
+
+#[test]
+fn guests_take_addresses_of_the_ipv6_network_of_their_switch_and_are_nobody_else() -> Result<()> {
+    if !is_root() {
+        skip!("switches need root");
+    }
+    if let Some(why) = no_subnets()? {
+        skip!("{why}");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    let switch = suite.json(&["switch", "create", "net", "--kind", "nat", "--subnet", "10.99.8.0/24", "--subnet6", "auto"])?;
+    let net = switch[0]["subnet6"].as_str().and_then(|net| net.strip_suffix("/64")).context("a network")?.to_owned();
+    let router = format!("{net}1");
+    let mut own = Vec::new();
+    for name in ["web1", "web2"] {
+        suite.define(name, &[])?;
+        let nic = suite.json(&["nic", "create", name, "--switch", "net", "--machine", name])?;
+        own.push(nic[0]["address6"].as_str().context("an address")?.to_owned());
+        suite.boot(name)?;
+        suite.guest_runs(name, "lease >/dev/null 2>&1; echo leased-$?", "leased-0")?;
+    }
+    let [web1, web2] = own.as_slice() else { anyhow::bail!("{own:?}") };
+    for (name, address) in [("web1", web1), ("web2", web2)] {
+        suite.guest_runs(name, SIX, &format!("inet6 {address} prefixlen 64"))?;
+        // Nobody is a router of IPv6 here.
+        suite.guest_runs(name, "route -n get -inet6 default >/dev/null 2>&1 || echo routers-$((0))", "routers-0")?;
+    }
+    let reaches = |name: &str, how: &str, to: &str, packets: u8| {
+        suite.guest_runs(name, &format!("ping -6 -o -t20 {how} {to}"), &format!("{packets} packets received")).map(drop)
+    };
+    // Each other, and of the host an echo, as with IPv4; by name, too.
+    reaches("web1", "", web2, 1)?;
+    reaches("web2", "", web1, 1)?;
+    reaches("web1", "", &router, 1)?;
+    reaches("web1", "", "web2.net.internal", 1)?;
+    ensure!(run(&format!("ping -6 -o -t20 {web2}"))?.contains("1 packets received"), "the host reaches its guest");
+    let listener = std::net::TcpListener::bind((router.as_str(), 0))?;
+    let port = listener.local_addr()?.port();
+    suite.guest_runs("web1", &format!("/usr/bin/nc -6 -w 3 -z {router} {port} || echo kept-$((40+2))"), "kept-42")?;
+    // With an address that is another's, or that he has chosen, he is heard by nobody.
+    let chosen = format!("{net}77");
+    for other in [web2, &chosen] {
+        suite.guest_runs("web1", &format!("sysctl net.inet6.ip6.dad_count=0; ifconfig vtnet0 inet6 {other}/128 alias"), "# ")?;
+        for to in [&router, web2].into_iter().filter(|to| *to != other) {
+            let line = format!("ping -6 -c2 -t5 -S {other} {to}");
+            suite.guest_runs("web1", &line, "0 packets received")?;
+        }
+        suite.guest_runs("web1", &format!("ifconfig vtnet0 inet6 {other} -alias; echo gone-$?"), "gone-0")?;
+    }
+    reaches("web1", "", web2, 1)?;
+    ensure!(run(&format!("ping -6 -o -t20 {web2}"))?.contains("1 packets received"), "the host reaches its guest no more");
+    // What answers and what makes rules may be killed at any time.
+    for pid in [suite.pids("guest-services")?, suite.pids("net-helper")?].concat() {
+        end(pid)?;
+    }
+    suite.guest_runs("web2", SIX, &format!("inet6 {web2} prefixlen 64"))?;
+    reaches("web1", "", "web2.net.internal", 1)?;
+    let audit = suite.skep(&["audit"])?;
+    ensure!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    for name in ["web1", "web2"] {
+        suite.ok(&["vm", "kill", name])?;
+        suite.ok(&["vm", "delete", name, "--disks"])?;
+        suite.ok(&["nic", "delete", name])?;
+    }
+    suite.ok(&["switch", "delete", "net"])?;
+    let anchors = run("pfctl -s Anchors -v")?;
+    ensure!(!anchors.contains("skep/"), "{anchors}");
     suite.finish()
 }

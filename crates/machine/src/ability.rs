@@ -151,6 +151,7 @@ impl Ability {
                 Self::X2apic,
                 Self::AhciPlace,
                 Self::NicIsolation,
+                Self::SwitchIpv6,
                 Self::IscsiDisks,
                 Self::LocalTime,
                 Self::Kvm,
@@ -191,9 +192,6 @@ impl Ability {
             }
             (Self::DiskGrowth, Hypervisor::Bhyve) => {
                 "bhyve's files keep the limit that they had at its start, whatever its guest is told; stop the machine first"
-            }
-            (Self::SwitchIpv6, Hypervisor::Bhyve) => {
-                "skep's filters of frames (ng_bpf) and its rules of pf(4) know no IPv6 so far, and without them a guest could be anybody; IPv4 alone is spoken on its subnets"
             }
             // netmap.c looks a card up by name and asks for no privilege (read in 15.1's sources).
             (Self::SwitchVale, Hypervisor::Bhyve) => {

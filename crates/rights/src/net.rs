@@ -397,8 +397,12 @@ pub const ADDRESS_IOCTLS: &[u64] = &[
     request(IN | OUT, b'i', 211, WG),   // SIOCGWG
 ];
 
-/// Those about IPv6 addresses: SIOCAIFADDR_IN6 (`struct in6_aliasreq`).
-pub const ADDRESS6_IOCTLS: &[u64] = &[request(IN, b'i', 27, 136)];
+/// Those about IPv6 addresses.
+pub const ADDRESS6_IOCTLS: &[u64] = &[
+    request(IN, b'i', 25, 288),      // SIOCDIFADDR_IN6 (`struct in6_ifreq`)
+    request(IN, b'i', 27, 136),      // SIOCAIFADDR_IN6 (`struct in6_aliasreq`)
+    request(IN | OUT, b'i', 87, 72), // SIOCSIFINFO_FLAGS (`struct in6_ndireq`)
+];
 
 /// Sizes of `struct pfioc_nv`, `pfioc_rule`, `pfioc_pooladdr`, `pfioc_ruleset` and `pfioc_trans`.
 const PF: [u64; 5] = [24, 3040, 1136, 1092, 16];

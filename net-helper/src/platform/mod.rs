@@ -243,9 +243,7 @@ pub trait NetHost {
 
     /// Why no subnet can have an IPv6 network on this host; none: it can.
     fn no_subnets6(&mut self) -> Option<&'static str> {
-        Some(
-            "of IPv6 this host's rules do not keep guests apart so far, which Linux alone does; without subnet6 it is not spoken",
-        )
+        Some("of IPv6 this host has no rules that keep guests apart; without subnet6 it is not spoken")
     }
 
     /// IPv6 routes of the host, but for those by which it reaches everything: net, prefix, index of the interface.

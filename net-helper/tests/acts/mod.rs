@@ -3,6 +3,7 @@
 mod cables;
 mod gateway;
 pub mod servers;
+mod six;
 
 use crate::support::frames::{frame, hear, send};
 use crate::support::{KINDS, LOOPBACK, Network, Served, ask, host, instance, open};

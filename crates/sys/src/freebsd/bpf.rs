@@ -1,6 +1,6 @@
 //! bpf(4): the frames of one interface. Numbers are those of net/bpf.h on 64-bit FreeBSD, the same from 13 to 15.
 
-use crate::frames::{FROM_GUEST, Step, TO_GUEST};
+use crate::frames::{FROM_GUEST, FROM_GUEST_6, Step, TO_GUEST};
 use libc::{c_uint, c_ulong, ifreq};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -33,12 +33,13 @@ const BIOCSETWF: c_ulong = request::<Program>(IN, 123);
 /// Room for two of the largest frames. The system's own limit is larger (`net.bpf.maxbufsize`).
 const BUFFER: c_uint = 128 << 10;
 
-/// Makes `bpf`, an open /dev/bpf, one that gets what a guest sends to its services over the interface, and sends to it. It does not
-/// block from then on; filters and all else about it are locked, and were there before the first frame.
-pub fn port(bpf: BorrowedFd<'_>, interface: &str) -> io::Result<()> {
+/// Makes `bpf`, an open /dev/bpf, one that gets what a guest sends to its services over the interface, and sends to it; `v6`: of IPv6, too.
+/// It does not block from then on; filters and all else about it are locked, and were there before the first frame.
+pub fn port(bpf: BorrowedFd<'_>, interface: &str, v6: bool) -> io::Result<()> {
+    let from_guest: &[Step] = if v6 { &FROM_GUEST_6 } else { &FROM_GUEST };
     let program = |steps: &[Step]| Program { length: steps.len() as c_uint, steps: steps.as_ptr() };
     ask(bpf, BIOCSBLEN, &mut BUFFER.clone())?;
-    ask(bpf, BIOCSETF, &mut program(&FROM_GUEST))?;
+    ask(bpf, BIOCSETF, &mut program(from_guest))?;
     ask(bpf, BIOCSETWF, &mut program(&TO_GUEST))?;
     // A read gives what is there rather than wait for a full buffer.
     ask::<c_uint>(bpf, BIOCIMMEDIATE, &mut 1)?;

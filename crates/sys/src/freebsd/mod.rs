@@ -1,5 +1,6 @@
 //! FreeBSD only.
 
+pub mod inet6;
 pub mod net;
 pub mod netgraph;
 pub mod pf;

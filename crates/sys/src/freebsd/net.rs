@@ -165,7 +165,7 @@ fn with_buffer(interface: &str, buffer: &mut [u8]) -> io::Result<ifreq> {
 
 /// One request. `T` is the struct that `number` is made for, and every pointer in it leads to as much live memory as it says there.
 pub(super) fn control<T>(socket: BorrowedFd<'_>, number: c_ulong, argument: &mut T) -> io::Result<()> {
-    // SAFETY: see above; all callers are in this file, vxlan.rs and wg.rs.
+    // SAFETY: see above; all callers are in this file, inet6.rs, vxlan.rs and wg.rs.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), number, std::ptr::from_mut(argument)) };
     if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
 //! Requests of pf(4) on an open /dev/pf (net/pfvar.h). Numbers and layouts are those of 64-bit FreeBSD: rules go as lists with names
 //! ([`crate::pf`]), and what goes as a struct is the same from 13 to 15.
 
-use crate::pf::{Address, End, Rule, Ruleset, forgotten, nvlist};
+use crate::pf::{Address, End, Family, Rule, Ruleset, forgotten, nvlist};
 use libc::c_ulong;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -128,10 +128,11 @@ pub fn switch(pf: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 
 /// Forgets connections from these addresses and to them, so that rules are asked about the next packet.
 pub fn forget(pf: BorrowedFd<'_>, of: &Address) -> io::Result<()> {
+    let family = if matches!(of, Address::Net6(..)) { Family::V6 } else { Family::V4 };
     let (of, all) = (End::of(of.clone()), End::default());
     for nat in [false, true] {
         for (from, to) in [(&of, &all), (&all, &of)] {
-            packed(pf, DIOCKILLSTATESNV, &forgotten(from, to, nat), 1024)?;
+            packed(pf, DIOCKILLSTATESNV, &forgotten(family, from, to, nat), 1024)?;
         }
     }
     Ok(())

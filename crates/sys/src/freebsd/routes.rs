@@ -1,13 +1,13 @@
 //! The host's routes (route(4), `NET_RT_DUMP` of sysctl(3)). Refused in capability mode.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An IPv4 route.
+/// A route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
+pub struct Route<A> {
     /// Where to.
-    pub net: Ipv4Addr,
+    pub net: A,
     /// Length of its prefix.
     pub prefix: u8,
     /// Index of the interface; of a route to an address of the host itself the one that has it.
@@ -24,13 +24,26 @@ const GATEWAY: usize = 1;
 const MASK: usize = 2;
 
 /// All IPv4 routes.
-pub fn routes() -> io::Result<Vec<Route>> {
-    const NET_RT_DUMP: libc::c_int = 1;
-    let bytes = super::ask::sysctl(&[libc::CTL_NET, libc::PF_ROUTE, 0, libc::AF_INET, NET_RT_DUMP, 0])?;
-    Ok(parse(&bytes))
+pub fn routes() -> io::Result<Vec<Route<Ipv4Addr>>> {
+    let v4 = |(net, prefix, index)| if let IpAddr::V4(net) = net { Some(Route { net, prefix, index }) } else { None };
+    Ok(parse(&dump(libc::AF_INET)?).into_iter().filter_map(v4).collect())
 }
 
-fn parse(mut bytes: &[u8]) -> Vec<Route> {
+/// All IPv6 routes.
+pub fn routes6() -> io::Result<Vec<Route<Ipv6Addr>>> {
+    let v6 = |(net, prefix, index)| if let IpAddr::V6(net) = net { Some(Route { net, prefix, index }) } else { None };
+    Ok(parse(&dump(libc::AF_INET6)?).into_iter().filter_map(v6).collect())
+}
+
+fn dump(family: libc::c_int) -> io::Result<Vec<u8>> {
+    const NET_RT_DUMP: libc::c_int = 1;
+    super::ask::sysctl(&[libc::CTL_NET, libc::PF_ROUTE, 0, family, NET_RT_DUMP, 0])
+}
+
+/// Where to, length of the prefix, index.
+type Parsed = (IpAddr, u8, u32);
+
+fn parse(mut bytes: &[u8]) -> Vec<Parsed> {
     let mut found = Vec::new();
     while let Some(length) = bytes.first_chunk().map(|length| usize::from(u16::from_ne_bytes(*length))) {
         let Some((message, rest)) = bytes.split_at_checked(length).filter(|_| length >= HEADER) else { break };
@@ -44,7 +57,7 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn route(message: &[u8]) -> Option<Route> {
+fn route(message: &[u8]) -> Option<Parsed> {
     let given = u32::from_ne_bytes(*message.get(ADDRESSES..)?.first_chunk()?);
     let mut rest = message.get(HEADER..)?;
     let mut all: [&[u8]; 3] = [&[]; 3];
@@ -57,18 +70,20 @@ fn route(message: &[u8]) -> Option<Route> {
         }
     }
     let family = |address: &[u8]| address.get(1).map(|family| i32::from(*family));
-    if family(all[DESTINATION]) != Some(libc::AF_INET) {
-        return None;
-    }
-    let net = u32::from_be_bytes(*all[DESTINATION].get(4..)?.first_chunk()?);
+    // Where a `sockaddr_in`, or a `sockaddr_in6`, has its address; in a mask it is at the same place.
+    let (net, at, most) = match family(all[DESTINATION])? {
+        libc::AF_INET => (IpAddr::from(*all[DESTINATION].get(4..)?.first_chunk::<4>()?), 4, 4),
+        libc::AF_INET6 => (IpAddr::from(*all[DESTINATION].get(8..)?.first_chunk::<16>()?), 8, 16),
+        _ => return None,
+    };
     let prefix = if given & 1 << MASK == 0 {
-        32
+        most as u8 * 8
     } else {
         // Masks may be cut after their last bit.
-        all[MASK].iter().skip(4).take(4).map(|byte| byte.count_ones() as u8).sum()
+        all[MASK].iter().skip(at).take(most).map(|byte| byte.count_ones() as u8).sum()
     };
     // `sdl_index`.
     let of_address = if family(all[GATEWAY]) == Some(libc::AF_LINK) { half(all[GATEWAY], 2) } else { None };
     let index = of_address.filter(|index| *index != 0).or_else(|| half(message, INDEX))?;
-    Some(Route { net: net.into(), prefix, index: index.into() })
+    Some((net, prefix, index.into()))
 }

@@ -1,8 +1,8 @@
-//! Interfaces of WireGuard by ioctl (wg(4), dev/wg/if_wg.h), and the IPv6 address that one has; the layouts are the same from 13.2 to 15.
+//! Interfaces of WireGuard by ioctl (wg(4), dev/wg/if_wg.h); the layouts are the same from 13.2 to 15.
 
 use super::net::{control, name, request};
 use crate::pf::nvlist::{self, List};
-use libc::{c_char, c_ulong, sockaddr_in6};
+use libc::{c_char, c_ulong};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
@@ -15,27 +15,10 @@ struct Data {
     size: usize,
 }
 
-/// `struct in6_aliasreq` (netinet6/in6_var.h).
-#[repr(C)]
-struct Alias6 {
-    name: [c_char; libc::IFNAMSIZ],
-    address: sockaddr_in6,
-    other: sockaddr_in6,
-    mask: sockaddr_in6,
-    flags: i32,
-    times: [i64; 2],
-    lifetimes: [u32; 2],
-    vhid: i32,
-}
+const _: () = assert!(size_of::<Data>() == 32);
 
-const _: () = assert!(size_of::<Data>() == 32 && size_of::<Alias6>() == 136);
-
-const SIOCAIFADDR_IN6: c_ulong = request::<Alias6>(super::net::IN, 27);
 pub(super) const SIOCSWG: c_ulong = request::<Data>(super::net::IN | super::net::OUT, 210);
 pub(super) const SIOCGWG: c_ulong = request::<Data>(super::net::IN | super::net::OUT, 211);
-
-/// Every request that net-helper makes on a socket of `AF_INET6`.
-pub const ADDRESS6_REQUESTS: [c_ulong; 1] = [SIOCAIFADDR_IN6];
 
 /// The other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,28 +86,4 @@ pub fn get(socket: BorrowedFd<'_>, interface: &str) -> io::Result<Option<Wg>> {
     let port = nvlist::find_number(&packed, "listen-port").and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
     let peers = nvlist::all_bytes(&packed, "peers", "public-key").into_iter().filter_map(|key| key.try_into().ok());
     Ok(Some(Wg { port, private, public, peers: peers.collect() }))
-}
-
-const fn inet6(address: Ipv6Addr) -> sockaddr_in6 {
-    sockaddr_in6 {
-        sin6_len: 28,
-        sin6_family: libc::AF_INET6 as libc::sa_family_t,
-        sin6_port: 0,
-        sin6_flowinfo: 0,
-        sin6_addr: libc::in6_addr { s6_addr: address.octets() },
-        sin6_scope_id: 0,
-    }
-}
-
-/// Gives an interface an IPv6 address with a prefix of /64, at once and for ever. The socket must be one of `AF_INET6`.
-pub fn add_address6(socket: BorrowedFd<'_>, interface: &str, address: Ipv6Addr) -> io::Result<()> {
-    /// `IN6_IFF_NODAD`.
-    const NODAD: i32 = 0x20;
-    // SAFETY: an all-zero sockaddr_in6 is a valid value of that plain C struct.
-    let none: sockaddr_in6 = unsafe { std::mem::zeroed() };
-    let mask = inet6(Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0));
-    let (flags, times, lifetimes) = (NODAD, [0; 2], [u32::MAX; 2]);
-    let address = inet6(address);
-    let mut request = Alias6 { name: name(interface)?, address, other: none, mask, flags, times, lifetimes, vhid: 0 };
-    control(socket, SIOCAIFADDR_IN6, &mut request)
 }

@@ -3,7 +3,7 @@
 pub mod nvlist;
 
 use nvlist::List;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What rules are kept in (`PF_RULESET_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub enum Address {
     Any,
     /// Those of a network.
     Net(Ipv4Addr, u8),
+    /// Those of a network of IPv6.
+    Net6(Ipv6Addr, u8),
     /// Every address that an interface of the host has at the moment (`(self)`).
     Host,
     /// The first address that this interface has at the moment.
@@ -136,6 +138,11 @@ impl Address {
                 let net = u32::from(*net) & mask;
                 let of = |word: u32| wide(word.to_be_bytes());
                 Wrap { address: of(net), mask: of(mask), kind: ADDRESS_AND_MASK, flags: 0 }
+            }
+            Self::Net6(net, prefix) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from((*prefix).min(128))).unwrap_or(0);
+                let (address, mask) = ((net.to_bits() & mask).to_be_bytes(), mask.to_be_bytes());
+                Wrap { address, mask, kind: ADDRESS_AND_MASK, flags: 0 }
             }
             Self::Host => named("self", 0),
             Self::First(name) => named(name, NO_ALIAS),
@@ -274,11 +281,11 @@ impl Rule {
     }
 }
 
-/// Which connections are forgotten, for `DIOCKILLSTATESNV`: those of IPv4 from one end to another; with `nat`, before their sender got
+/// Which connections are forgotten, for `DIOCKILLSTATESNV`: those of a family from one end to another; with `nat`, before their sender got
 /// another address.
-pub fn forgotten(from: &End, to: &End, nat: bool) -> Vec<u8> {
+pub fn forgotten(family: Family, from: &End, to: &End, nat: bool) -> Vec<u8> {
     let all = List::default().number("id", 0).number("creatorid", 0).number("direction", 0);
-    let list = List::default().list("cmp", all).number("af", Family::V4 as u64).number("proto", 0);
+    let list = List::default().list("cmp", all).number("af", family as u64).number("proto", 0);
     let list = list.list("src", from.list()).list("dst", to.list()).text("ifname", "").text("label", "");
     list.flag("kill_match", false).flag("nat", nat).pack()
 }
@@ -293,6 +300,10 @@ mod tests {
         assert_eq!((&net.address[..5], &net.mask[..5]), (&[10, 64, 7, 0, 0][..], &[255, 255, 255, 0, 0][..]));
         assert_eq!(Address::Net(Ipv4Addr::new(10, 64, 7, 9), 0).wrap().mask, [0; 16]);
         assert_eq!(Address::Net(Ipv4Addr::new(10, 64, 7, 9), 99).wrap().mask[..4], [255; 4]);
+        let six = Address::Net6("fd12:3456:789a:1::9".parse().unwrap(), 64).wrap();
+        assert_eq!((six.address[..8].to_vec(), &six.address[8..]), (vec![0xfd, 0x12, 0x34, 0x56, 0x78, 0x9a, 0, 1], &[0; 8][..]));
+        assert_eq!((&six.mask[..8], &six.mask[8..]), (&[0xff; 8][..], &[0; 8][..]));
+        assert_eq!(Address::Net6(Ipv6Addr::LOCALHOST, 0).wrap().mask, [0; 16]);
         let first = Address::First("em0".into()).wrap();
         assert_eq!((&first.address[..4], first.mask, first.flags), (&b"em0\0"[..], [0xff; 16], NO_ALIAS));
         assert_eq!(Address::First("a name that is too long".into()).wrap().address[15], 0);

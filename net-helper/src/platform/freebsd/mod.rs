@@ -26,12 +26,12 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use outside::Outside;
 use skep_proto::net::{Gateway, Own, PortForward};
 use skep_proto::tunnel::{PublicKey, Tunnel};
-use skep_proto::{Forward, IfName, InstanceId, Text, Transport};
+use skep_proto::{Forward, IfName, InstanceId, Subnet6, Text, Transport};
 use skep_rights::net::{ADDRESS_IOCTLS, ADDRESS6_IOCTLS, INTERFACE_IOCTLS, PF_IOCTLS};
-use skep_sys::freebsd::{net, pf, wg};
+use skep_sys::freebsd::{inet6, net, pf};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -57,7 +57,7 @@ const fn same(mut allowed: &[u64], mut made: &[nix::libc::c_ulong]) -> bool {
 }
 const _: () = assert!(same(INTERFACE_IOCTLS, &net::REQUESTS));
 const _: () = assert!(same(ADDRESS_IOCTLS, &net::ADDRESS_REQUESTS));
-const _: () = assert!(same(ADDRESS6_IOCTLS, &wg::ADDRESS6_REQUESTS));
+const _: () = assert!(same(ADDRESS6_IOCTLS, &inet6::REQUESTS));
 const _: () = assert!(same(PF_IOCTLS, &pf::REQUESTS));
 
 /// The network of the jail, or host, that this process began in.
@@ -338,6 +338,18 @@ impl NetHost for Host {
         self.address(bridge, address)
     }
 
+    fn no_subnets6(&mut self) -> Option<&'static str> {
+        self.addresses6.is_none().then_some("this kernel does not speak IPv6")
+    }
+
+    fn routes6(&mut self) -> Result<Vec<(Ipv6Addr, u8, u32)>, HostError> {
+        Ok(self.outside()?.routes6()?.into_iter().filter(|(_, prefix, _)| *prefix >= 8).collect())
+    }
+
+    fn set_address6(&mut self, bridge: &IfName, subnet: Option<Subnet6>) -> Result<(), HostError> {
+        self.address6(bridge, subnet)
+    }
+
     fn guard(
         &mut self, instance: InstanceId, bridge: &IfName, gateway: Option<(&Gateway, &[PortForward])>,
     ) -> Result<(), HostError> {
@@ -357,8 +369,8 @@ impl NetHost for Host {
         self.guard_port(tap, own)
     }
 
-    fn open_port(&mut self, tap: &Link, _v6: bool) -> Result<OwnedFd, HostError> {
-        self.outside()?.open_port(&tap.name)
+    fn open_port(&mut self, tap: &Link, v6: bool) -> Result<OwnedFd, HostError> {
+        self.outside()?.open_port(&tap.name, v6)
     }
 
     fn isolate(&mut self, port: &IfName, isolated: bool) -> Result<(), HostError> {

@@ -7,11 +7,15 @@
 //! Before 15 pf sees the frames of bridges, too, by default, at members and at the bridge (`net.link.bridge.pfil_*`): so what goes from
 //! guest to guest is let through wherever it is seen.
 
+mod six;
+
 use super::GROUP;
 use skep_proto::net::{Gateway, PortForward, Reach};
 use skep_proto::{IfName, Subnet, Transport};
 use skep_sys::pf::{Action, Address, Direction, End, Family, Rule};
 use std::net::Ipv4Addr;
+
+pub use six::net as net6;
 
 /// The anchor in which all of ours are, of every suite.
 pub const ANCHOR: &str = "skep";
@@ -140,7 +144,6 @@ pub fn switch(bridge: &IfName, gateway: &Gateway, forwards: &[PortForward]) -> V
     let mut rules = vec![
         on(to(drop(In), host()), &taps),
         on(to(drop(In), others()), &taps),
-        on(Rule { family: Family::V6, ..drop(Both) }, bridge),
         on(from(drop(In), others()), bridge),
         on(to(drop(In), End::of(LINK_LOCAL)), bridge),
     ];
@@ -164,6 +167,10 @@ pub fn switch(bridge: &IfName, gateway: &Gateway, forwards: &[PortForward]) -> V
             rules.push(on(to(from(pass(In), ours()), ours()), bridge));
         }
     }
+    rules.extend(match gateway.subnet6 {
+        Some(subnet6) => six::switch(bridge, &taps, subnet6, gateway.reach),
+        None => six::none(bridge),
+    });
     let mut led: Vec<Rule> = forwards.iter().map(led).collect();
     // Two ports may lead to one.
     led.sort_by_key(|rule| format!("{rule:?}"));

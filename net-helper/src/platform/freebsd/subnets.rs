@@ -5,13 +5,13 @@ use super::{GROUP, Host, is};
 use crate::platform::HostError;
 use nix::errno::Errno;
 use skep_proto::net::{Gateway, Own, PortForward, Reach};
-use skep_proto::{IfName, InstanceId};
+use skep_proto::{HOST_LINK_LOCAL, IfName, InstanceId, Subnet6};
 use skep_sys::freebsd::pf::Main;
-use skep_sys::freebsd::{net, pf};
+use skep_sys::freebsd::{inet6, net, pf};
 use skep_sys::pf::{Action, Rule, Ruleset};
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 const RULES: &str = "set its rules (pf)";
@@ -167,7 +167,9 @@ impl Host {
             return Ok(());
         }
         // What was let through when the subnet was another switch's is not let through for that.
-        pf::forget(rules, &rules::net(gateway.subnet)).map_err(HostError::step("forget former connections (pf)"))
+        let nets = [Some(rules::net(gateway.subnet)), gateway.subnet6.map(rules::net6)];
+        let forget = |net| pf::forget(rules, &net).map_err(HostError::step("forget former connections (pf)"));
+        nets.into_iter().flatten().try_for_each(forget)
     }
 
     fn free_switch(&mut self, bridge: &IfName) -> Result<(), HostError> {
@@ -235,6 +237,34 @@ impl Host {
         net::add_address(inet, name, ip, prefix).map_err(HostError::step("set its address"))
     }
 
+    /// The socket for addresses of IPv6.
+    pub(super) fn six(&self) -> Result<BorrowedFd<'_>, HostError> {
+        let missing = || HostError::step("open a socket of IPv6, which this kernel has not")(Errno::EOPNOTSUPP);
+        self.addresses6.as_ref().map(AsFd::as_fd).ok_or_else(missing)
+    }
+
+    pub(super) fn address6(&mut self, bridge: &IfName, subnet: Option<Subnet6>) -> Result<(), HostError> {
+        let wanted: Vec<Ipv6Addr> = subnet.iter().flat_map(|subnet| [subnet.gateway(), HOST_LINK_LOCAL]).collect();
+        let name = bridge.as_str();
+        let all = net::addresses(self.socket.as_fd()).map_err(HostError::step("list addresses"))?;
+        let its = |(of, found): (String, Option<IpAddr>)| match found {
+            Some(IpAddr::V6(found)) if of == name => Some(found),
+            _ => None,
+        };
+        let (there, former): (Vec<_>, Vec<_>) = all.into_iter().filter_map(its).partition(|found| wanted.contains(found));
+        if there.len() == wanted.len() && former.is_empty() {
+            return Ok(());
+        }
+        let six = self.six()?;
+        for found in former {
+            inet6::delete_address(six, name, found).map_err(HostError::step("take its former IPv6 address"))?;
+        }
+        // Before it has an address, of which it would ask whether somebody has it: no guest can.
+        inet6::speak(six, name, subnet.is_some()).map_err(HostError::step("speak IPv6 at it, or no more"))?;
+        let mut missing = wanted.into_iter().filter(|address| !there.contains(address));
+        missing.try_for_each(|address| inet6::add_address(six, name, address)).map_err(HostError::step("set its IPv6 address"))
+    }
+
     /// The bridge that a port is a member of.
     pub(super) fn bridge_of_port(&self, port: &IfName) -> io::Result<Option<String>> {
         let socket = self.socket.as_fd();
@@ -261,6 +291,10 @@ impl Host {
 
     pub(super) fn guard_port(&mut self, tap: &IfName, own: Option<&Own>) -> Result<(), HostError> {
         const STEP: &str = "have its switch know where its guest is";
+        if own.is_some_and(|own| own.subnet6.is_some()) {
+            // The host itself is on the bridge alone; at a tap it would hear what is for several.
+            inet6::speak(self.six()?, tap.as_str(), false).map_err(HostError::step("have the host speak no IPv6 at a tap"))?;
+        }
         match (&self.outside, own) {
             (None, None) => return Ok(()),
             _ => match self.outside()?.guard(tap, own) {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::libc::IFF_RUNNING;
 use skep_proto::tunnel::{Far, GroupAddress, HostAddress, PORT, PublicKey, Tunnel, Vni};
 use skep_proto::{IfName, InstanceId};
-use skep_sys::freebsd::{net, vxlan, wg};
+use skep_sys::freebsd::{inet6, net, vxlan, wg};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -94,10 +94,7 @@ impl Host {
             let endpoint = SocketAddr::new(tunnel.far.address(), tunnel.port.get());
             let other = wg::Peer { key: *peer.bytes(), endpoint, inside: peer.address() };
             let own = self.key_wireguard(&name, Some((tunnel.port.get(), &other)))?;
-            let six = self.addresses6.as_ref();
-            let six =
-                six.ok_or_else(|| HostError::step("open a socket of IPv6, which this kernel has not")(Errno::EOPNOTSUPP))?;
-            wg::add_address6(six.as_fd(), text, own.address()).map_err(HostError::step("set its address"))?;
+            inet6::add_address(self.six()?, text, own.address()).map_err(HostError::step("set its address"))?;
             // One that cannot open its port says so to the console only, and does not run.
             let up = || -> io::Result<()> {
                 net::set_up(socket, text, true)?;

@@ -138,7 +138,8 @@ fn worker() {
     if place.no_subnets().is_none() {
         let call = CreateSwitch { switch, number: 1, uplink: None };
         step(shown("CreateSwitch 1", switch::create((place, of), &[], &call, Switch::Bridge).map(drop)));
-        let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out, subnet6: None });
+        let subnet6 = Some("fd12:3456:789a:1::/64".parse().unwrap());
+        let gateway = Some(Gateway { subnet: "10.64.7.0/24".parse().unwrap(), reach: Reach::Out, subnet6 });
         for again in ["", " again", " to nothing"] {
             let gateway = gateway.filter(|_| again != " to nothing");
             step(shown(
@@ -147,9 +148,9 @@ fn worker() {
             ));
         }
         step(shown("DeleteSwitch 1", switch::delete((place, of), &DeleteSwitch { number: 1 }).map(drop)));
-        let own = Some(Own { mac: [2, 0, 0, 0, 0, 7], address: HERE, subnet6: None });
+        let own = Some(Own { mac: [2, 0, 0, 0, 0, 7], address: HERE, subnet6 });
         step(shown("GuardTap", tap::guard((place, of), &GuardTap { number: 0, own }).map(drop)));
-        step(shown("OpenPort", gateway::open_port((place, of), &OpenPort { number: 0, v6: false }).map(drop)));
+        step(shown("OpenPort", gateway::open_port((place, of), &OpenPort { number: 0, v6: true }).map(drop)));
     }
     step(shown("DeletePair", pair::delete((place, of), &DeletePair { number: 0 }).map(drop)));
     step(shown("DeleteTunnel", tunnel::delete((place, of), &DeleteTunnel { number: 0 }).map(drop)));
@@ -277,11 +278,10 @@ fn each_request_of_the_table_is_needed_and_no_other_is_granted() {
     assert_eq!(said.last().map(String::as_str), Some("what is not granted: refused"), "{said:#?}");
     // Without pf there are no addresses to be set.
     let subnets = said.iter().any(|line| line == "SetGateway: ok");
-    let lines: &[&str] = if subnets { &["interfaces", "addresses", "outside"] } else { &["interfaces", "outside"] };
+    let lines: &[&str] = if subnets { &["interfaces", "addresses", "addresses6", "outside"] } else { &["interfaces", "outside"] };
     let mut superfluous = Vec::new();
     // Nor without if_wg keys (SIOCSWG, SIOCGWG).
     let keys = said.iter().any(|line| line == "HostKey: ok");
-    let lines = [lines, if keys { &["addresses6"] } else { &[] }].concat();
     for line in TABLE.descriptors.iter().filter(|line| lines.contains(&line.name)) {
         let ioctls = line.ioctls.iter().filter(|number| keys || !matches!(**number & 0xff, 210 | 211));
         let ioctls = ioctls.map(|number| format!("ioctl {} {number}", line.name));

@@ -3,7 +3,6 @@
 mod rates;
 mod sandboxed;
 mod servers;
-mod six;
 mod wireguard;
 
 use crate::acts::Net7;

@@ -20,7 +20,7 @@ use skep_proto::wire::{decode, encode};
 use skep_proto::{Forward, IfName, InstanceId, Transport};
 use skep_sys::msg;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -61,14 +61,16 @@ enum Ask {
     Count(IfName, u32),
     /// Open /dev/pf.
     OpenRules,
-    /// Open the frames that come in at a tap and are for guests' services.
-    OpenPort(IfName),
+    /// Open the frames that come in at a tap and are for guests' services, or those of IPv6, too.
+    OpenPort(IfName, bool),
     /// Keep the guest of a tap to his own addresses, or let him go.
     Guard(IfName, Option<Own>),
     /// Whether the host forwards packets of IPv4; and have it do so, or not.
     Forward(Option<bool>),
     /// IPv4 routes, this many left out.
     Routes(u32),
+    /// IPv6 routes, this many left out.
+    Routes6(u32),
     /// Whether a socket of the host's has a port.
     IsTaken(Forward),
     /// A socket that is connected to a server, or is about to be.
@@ -86,6 +88,8 @@ enum Said {
     Is(bool),
     /// Routes: net, prefix, index of the interface.
     Routes(Vec<(Ipv4Addr, u8, u32)>),
+    /// The same of IPv6.
+    Routes6(Vec<(Ipv6Addr, u8, u32)>),
 }
 
 /// What it answers: that, or the failed step and its errno.

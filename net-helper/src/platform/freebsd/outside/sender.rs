@@ -115,10 +115,11 @@ pub fn run(arguments: &[String]) -> Result<(), Error> {
             Ask::MakeTap(name) => opens(sender.make_tap(name)),
             Ask::Connect(transport, to) => opens(subnets::connect(*transport, *to)),
             Ask::OpenRules => opens(subnets::open_rules()),
-            Ask::OpenPort(name) => opens(sender.open_port(name)),
+            Ask::OpenPort(name, v6) => opens(sender.open_port(name, *v6)),
             Ask::Count(name, index) => sender.count(name, *index),
             Ask::Forward(set) => subnets::forward(*set),
             Ask::Routes(after) => subnets::list(*after),
+            Ask::Routes6(after) => subnets::list6(*after),
             Ask::IsTaken(forward) => subnets::is_taken(forward),
             ask => sender.act(ask).map(Said::Names),
         };
@@ -185,9 +186,10 @@ impl Sender {
             Ask::MakeTap(_)
             | Ask::Count(..)
             | Ask::OpenRules
-            | Ask::OpenPort(_)
+            | Ask::OpenPort(..)
             | Ask::Forward(_)
             | Ask::Routes(_)
+            | Ask::Routes6(_)
             | Ask::IsTaken(_)
             | Ask::Connect(..) => {}
         }

@@ -8,14 +8,14 @@ use crate::platform::{HostError, Route, begin};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 use skep_proto::net::Own;
-use skep_proto::{Forward, IfName, Transport};
+use skep_proto::{Forward, IfName, Transport, link_local};
 use skep_rights::net::OUTSIDE;
 use skep_sys::frames::{ALL, from_own};
 use skep_sys::freebsd::{bpf, netgraph, routes, set_sysctl_number, sysctl_number};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 pub const OPEN_RULES: &str = "open /dev/pf (kldload pf)";
@@ -39,9 +39,9 @@ impl Outside {
         self.ask_for_one(&Ask::OpenRules, OPEN_RULES)
     }
 
-    /// Opens the frames that come in at a tap and are for guests' services.
-    pub fn open_port(&self, tap: &IfName) -> Result<OwnedFd, HostError> {
-        self.ask_for_one(&Ask::OpenPort(tap.clone()), OPEN_PORT)
+    /// Opens the frames that come in at a tap and are for guests' services; `v6`: of IPv6, too.
+    pub fn open_port(&self, tap: &IfName, v6: bool) -> Result<OwnedFd, HostError> {
+        self.ask_for_one(&Ask::OpenPort(tap.clone(), v6), OPEN_PORT)
     }
 
     fn ask_for_one(&self, ask: &Ask, step: &'static str) -> Result<OwnedFd, HostError> {
@@ -77,12 +77,23 @@ impl Outside {
 
     /// IPv4 routes of the host.
     pub fn routes(&self) -> Result<Vec<Route>, HostError> {
+        let page = |said| if let Said::Routes(page) = said { Some(page) } else { None };
+        let all = self.pages(Ask::Routes, page)?;
+        Ok(all.into_iter().map(|(net, prefix, index)| Route { net, prefix, index }).collect())
+    }
+
+    /// IPv6 routes of the host: net, prefix, index of the interface.
+    pub fn routes6(&self) -> Result<Vec<(Ipv6Addr, u8, u32)>, HostError> {
+        self.pages(Ask::Routes6, |said| if let Said::Routes6(page) = said { Some(page) } else { None })
+    }
+
+    fn pages<T>(&self, ask: fn(u32) -> Ask, page: impl Fn(Said) -> Option<Vec<T>>) -> Result<Vec<T>, HostError> {
         let mut all = Vec::new();
         loop {
             let after = u32::try_from(all.len()).unwrap_or(u32::MAX);
-            let Said::Routes(page) = self.ask_for(&Ask::Routes(after), 0)?.0 else { return Ok(all) };
+            let Some(page) = page(self.ask_for(&ask(after), 0)?.0) else { return Ok(all) };
             let last = page.len() < PAGE;
-            all.extend(page.into_iter().map(|(net, prefix, index)| Route { net, prefix, index }));
+            all.extend(page);
             if last {
                 return Ok(all);
             }
@@ -143,11 +154,17 @@ pub(super) fn list(after: u32) -> Step<Said> {
     Ok(Said::Routes(page.map(|route| (route.net, route.prefix, route.index)).collect()))
 }
 
+pub(super) fn list6(after: u32) -> Step<Said> {
+    let all = step(ROUTES, routes::routes6())?;
+    let page = all.into_iter().skip(after as usize).take(PAGE);
+    Ok(Said::Routes6(page.map(|route| (route.net, route.prefix, route.index)).collect()))
+}
+
 impl Sender {
-    pub(super) fn open_port(&self, tap: &IfName) -> Step<OwnedFd> {
+    pub(super) fn open_port(&self, tap: &IfName, v6: bool) -> Step<OwnedFd> {
         step(OPEN_PORT, self.named(tap, 't', IfName::tap))?;
         let device = open(OPEN_PORT, "/dev/bpf")?;
-        step(OPEN_PORT, bpf::port(device.as_fd(), tap.as_str()))?;
+        step(OPEN_PORT, bpf::port(device.as_fd(), tap.as_str(), v6))?;
         limited(OPEN_PORT, "port", device)
     }
 
@@ -184,7 +201,8 @@ impl Sender {
 
 fn hold(socket: BorrowedFd<'_>, node: &str, own: &Own) -> io::Result<()> {
     let filter = format!("{node}lower");
-    netgraph::filter(socket, &filter, GUEST, &from_own(own.mac, own.address, None), HOST)?;
+    let v6 = own.subnet6.map(|net| [net.of(own.mac), link_local(own.mac)]);
+    netgraph::filter(socket, &filter, GUEST, &from_own(own.mac, own.address, v6), HOST)?;
     // The other way everything goes; before it is joined there is no such hook.
     match netgraph::filter(socket, &filter, HOST, &ALL, GUEST) {
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(()),
