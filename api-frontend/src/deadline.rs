@@ -65,10 +65,6 @@ pub(crate) fn keep(
     let Some(given) = request.headers().get(TIMEOUT) else { return route(request) };
     let wanted = time(given);
     let trace = crate::services::trace(request.headers().get(TRACE).and_then(|value| value.to_str().ok()));
-    // From here on it is this one, whoever answers.
-    if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
-        request.headers_mut().insert(TRACE, value);
-    }
     let method = request.uri().path().trim_start_matches("/skep.v1.").replace('/', ".");
     let mut late = Late { journal: journal.clone(), method, trace, waited: Duration::ZERO };
     match wanted {

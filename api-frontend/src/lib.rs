@@ -22,6 +22,7 @@ pub mod services;
 pub mod session;
 pub mod status;
 mod tls;
+mod told;
 mod uploads;
 
 pub use acquire::Acquired;

@@ -117,7 +117,7 @@ impl Metrics {
         {
             return Ok(page.clone());
         }
-        let caller = Caller { peer: self.peer.clone(), token: None, trace: TraceId::random() };
+        let caller = Caller { peer: self.peer.clone(), token: None, trace: TraceId::random(), known: Arc::default() };
         let page = match machines(&caller).await {
             Ok(machines) => Bytes::from(text::page(&machines)),
             Err(refusal) => {

@@ -7,6 +7,8 @@ use crate::limits::Shares;
 use crate::metrics::Metrics;
 use crate::services::Api;
 use crate::session::BrokerAt;
+use crate::status::TRACE;
+use crate::told::Teller;
 use skep_api::v1::{
     disks_server::DisksServer, events_server::EventsServer, firmware_server::FirmwareServer, groups_server::GroupsServer,
     host_server::HostServer, machines_server::MachinesServer, nics_server::NicsServer, operations_server::OperationsServer,
@@ -57,7 +59,7 @@ pub fn serve(inside: Sandboxed<Acquired>) -> Result<(), Failed> {
             let metrics = Metrics::new(broker.clone(), &shares, journal.clone()).map_err(|refusal| refusal.to_string())?;
             tokio::spawn(metrics.serve(TcpListener::from_std(socket)?));
         }
-        let services = Services::new(journal, fingerprint).await?;
+        let services = Services::new(journal, fingerprint, Some(Teller::new(broker.clone()))).await?;
         let over_tls = match remote {
             None => None,
             Some((socket, identity)) => {
@@ -80,11 +82,12 @@ pub fn serve(inside: Sandboxed<Acquired>) -> Result<(), Failed> {
     })
 }
 
-/// Serves one listening UNIX socket without a sandbox: for tests.
+/// Serves one listening UNIX socket without a sandbox: for tests. The broker is told of no call that it has not seen.
 pub async fn over_local(socket: std::os::unix::net::UnixListener, broker: BrokerAt, journal: Journal) -> Result<(), Failed> {
     socket.set_nonblocking(true)?;
     let incoming = Incoming::new(UnixListener::from_std(socket)?, Arc::new(Shares::default()), Arc::new(broker));
-    Ok(limited(Server::builder()).serve_with_incoming(Services::new(Arc::new(Mutex::new(journal)), "").await?, incoming).await?)
+    let services = Services::new(Arc::new(Mutex::new(journal)), "", None).await?;
+    Ok(limited(Server::builder()).serve_with_incoming(services, incoming).await?)
 }
 
 fn limited(server: Server) -> Server {
@@ -103,11 +106,14 @@ type Route = Box<dyn Fn(Request) -> BoxFuture<Response, Infallible> + Send + Syn
 #[derive(Clone)]
 struct Services {
     routes: Arc<Vec<(&'static str, Route)>>,
+    /// How many of them are the API's, the first ones.
+    own: usize,
     journal: Arc<Mutex<Journal>>,
+    teller: Option<Teller>,
 }
 
 impl Services {
-    async fn new(journal: Arc<Mutex<Journal>>, certificate: &str) -> Result<Self, Failed> {
+    async fn new(journal: Arc<Mutex<Journal>>, certificate: &str, teller: Option<Teller>) -> Result<Self, Failed> {
         let api = Arc::new(Api::new(journal.clone(), certificate));
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut routes = vec![
@@ -125,12 +131,13 @@ impl Services {
         for (name, _) in &routes {
             reporter.set_service_status(*name, ServingStatus::Serving).await;
         }
+        let own = routes.len();
         let reflection = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
         routes.push(route(health));
         routes.push(route(reflection().build_v1()?));
         // Python's client and older grpcurl know no other.
         routes.push(route(reflection().build_v1alpha()?));
-        Ok(Self { routes: Arc::new(routes), journal })
+        Ok(Self { routes: Arc::new(routes), own, journal, teller })
     }
 }
 
@@ -152,10 +159,28 @@ impl Service<Request> for Services {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
+        let mut request = request;
         let wanted = request.uri().path().split('/').nth(1).unwrap_or_default();
-        match self.routes.iter().find(|(name, _)| *name == wanted) {
+        let route = self.routes.iter().position(|(name, _)| *name == wanted);
+        // What tonic brings along tells everybody the same.
+        let is_own = route.is_none_or(|number| number < self.own);
+        let trace = crate::services::trace(request.headers().get(TRACE).and_then(|value| value.to_str().ok()));
+        // From here on it is this one, whoever answers.
+        if let Ok(value) = http::HeaderValue::try_from(trace.to_string()) {
+            request.headers_mut().insert(TRACE, value);
+        }
+        let watched = self.teller.as_ref().filter(|_| is_own).and_then(|teller| teller.watch(&mut request, trace));
+        let answer: BoxFuture<Response, Infallible> = match route.and_then(|number| self.routes.get(number)) {
             Some((_, route)) => deadline::keep(request, &self.journal, route),
             None => Box::pin(async { Ok(Status::unimplemented("there is no such service").into_http()) }),
-        }
+        };
+        let Some(watched) = watched else { return answer };
+        Box::pin(async move {
+            let response = answer.await?;
+            if let Some(ended) = watched.ends(&response) {
+                watched.tell(ended).await;
+            }
+            Ok(response)
+        })
     }
 }

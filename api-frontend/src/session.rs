@@ -1,6 +1,7 @@
 //! Sessions with the broker: one pool for each client connection, so that nobody's call ever goes out in another's name.
 
 use crate::limits::{Kind, Place, Share};
+use crate::told::Known;
 use skep_ipc::aio::Client;
 use skep_ipc::{CallError, ProtocolError};
 use skep_proto::broker::{Broker, Credential, OpenSession, OperationGet, OperationView, Ref, RequestKey, TokenCreate, TokenMade};
@@ -40,7 +41,7 @@ impl BrokerAt {
     }
 
     /// The same, waiting a moment for a broker that is being restarted.
-    async fn reconnect(&self) -> Result<Client<Broker>, CallError> {
+    pub(crate) async fn reconnect(&self) -> Result<Client<Broker>, CallError> {
         let until = Instant::now() + RESTART;
         let mut pause = Duration::from_millis(10);
         loop {
@@ -97,6 +98,8 @@ pub struct Peer {
     broker: Arc<BrokerAt>,
     idle: Mutex<Vec<Session>>,
     share: Arc<Share>,
+    /// Of its calls one at a time is told of, so that many of one client keep nobody else waiting.
+    pub(crate) telling: tokio::sync::Mutex<()>,
     _place: Place,
 }
 
@@ -104,7 +107,7 @@ impl Peer {
     /// A connection that came `way`, with its user's share of this process.
     pub fn new(way: Way, broker: Arc<BrokerAt>, share: Arc<Share>) -> Result<Self, Refusal> {
         let place = share.place(Kind::Connection)?;
-        Ok(Self { way, broker, idle: Mutex::default(), share, _place: place })
+        Ok(Self { way, broker, idle: Mutex::default(), share, telling: Default::default(), _place: place })
     }
 
     /// A place among the streams that may be open.
@@ -152,12 +155,16 @@ impl Peer {
     ) -> Result<Session, CallError> {
         let mut client = self.broker.reconnect().await?;
         let nobody = Text::default();
-        let (state, []) = client.call(caller.trace, &nobody, OpenSession { credential }, UpTo(fds), PATIENCE).await?;
+        let opened = client.call(caller.trace, &nobody, OpenSession { credential }, UpTo(fds), PATIENCE).await;
+        if let Err(CallError::Refused(_)) = &opened {
+            caller.known.answered(false);
+        }
+        let (state, []) = opened?;
         Ok(Session { client, token: caller.token.clone(), user: state.user, _place: place })
     }
 
     /// Where the client is, for the count of tries.
-    fn place_of(&self) -> Text<64> {
+    pub(crate) fn place_of(&self) -> Text<64> {
         let text = match &self.way {
             Way::Remote(address) => address.to_canonical().to_string(),
             Way::Metrics => "metrics".into(),
@@ -179,6 +186,8 @@ pub struct Caller {
     pub token: Option<Text<128>>,
     /// Marks what it causes.
     pub trace: TraceId,
+    /// What the broker knows of it.
+    pub(crate) known: Arc<Known>,
 }
 
 impl Caller {
@@ -249,7 +258,9 @@ impl Caller {
             let place = self.peer.share.place(Kind::Session)?;
             let credential = Credential::Password { user, password, peer: self.peer.place_of() };
             let mut session = self.peer.begin(self, credential, Vec::new(), place).await?;
-            let (made, []) = session.client.call(self.trace, &session.user, token, [], PATIENCE).await?;
+            let made = session.client.call(self.trace, &session.user, token, [], PATIENCE).await;
+            self.heard(&made);
+            let (made, []) = made?;
             Ok::<_, CallError>(made)
         };
         made.await.map_err(CallError::into_refusal)
@@ -260,6 +271,15 @@ impl Caller {
         C: Call<Helper = Broker, SendFds = NoFds> + Clone,
     {
         self.ask_as(None, call, again, patience).await
+    }
+
+    /// Notes what the broker knows of this call by now.
+    fn heard<T>(&self, result: &Result<T, CallError>) {
+        match result {
+            Ok(_) => self.known.answered(true),
+            Err(CallError::Refused(_)) => self.known.answered(false),
+            Err(_) => {}
+        }
     }
 
     /// A session is taken out of the pool for the time of the call; a call that is given up takes its session along.
@@ -285,6 +305,7 @@ impl Caller {
             session = self.peer.open(self).await?;
             result = session.ask(self.trace, key.as_ref(), call, patience).await;
         }
+        self.heard(&result);
         match &result {
             // The broker has closed it: its user is nobody any more.
             Err(CallError::Refused(refusal)) if refusal.reason == Reason::Unauthenticated => {}

@@ -7,10 +7,12 @@ use crate::login::Logins;
 use crate::operations::Live;
 use crate::platform::{Facts, RunDir};
 use crate::rates::Rates;
+use crate::strangers::Strangers;
+use skep_proto::broker::CallTold;
 use skep_proto::cell::{Cell, Facilities, FacilitiesState};
 use skep_proto::net::Net;
 use skep_proto::storage::Storage;
-use skep_proto::{DiskId, GroupId, InstanceId, MachineId, Op, OperationId, Reason, Refusal, TraceId};
+use skep_proto::{DiskId, GroupId, InstanceId, MachineId, Op, OperationId, Reason, Refusal, Text, TraceId};
 use skep_service::Journal;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,6 +20,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::{Mutex, Semaphore, watch};
 
 /// The broker.
@@ -59,6 +62,8 @@ pub struct Broker {
     pub logins: Logins,
     /// How often users called.
     pub rates: RefCell<Rates>,
+    /// What is recorded of those who are nobody.
+    strangers: RefCell<Strangers>,
     /// Places for watches of counters.
     pub stats_watches: Arc<Semaphore>,
     /// Whether the frontend may ask for metrics in nobody's name.
@@ -118,6 +123,7 @@ impl Broker {
             growing: RefCell::default(),
             logins: Logins::default(),
             rates: RefCell::default(),
+            strangers: RefCell::default(),
             stats_watches: Arc::new(crate::requests::stats::places()),
             metrics,
             facilities: RefCell::default(),
@@ -164,7 +170,43 @@ impl Broker {
 
     /// A line of the record of calls: who asked what, about what, with what outcome.
     pub fn called(&self, who: &Who, op: &'static Op, about: &str, result: Result<(), &Refusal>) {
+        self.say_what_was_left_out();
         self.journal.borrow_mut().called(who.trace, &who.user, op, about, result);
+    }
+
+    /// The same of somebody who turned out to be nobody, as far as there is room for such.
+    pub fn turned_away(&self, trace: TraceId, op: &'static Op, about: &str, from: &str, refusal: &Refusal) {
+        if self.strangers.borrow_mut().take(from, Instant::now()) {
+            self.called(&Who { trace, user: Text::default(), once: None }, op, about, Err(refusal));
+        }
+    }
+
+    /// A line of the same record: of a call that the frontend has answered, as it says. Of strangers as far as there is room for such.
+    pub fn told(&self, who: &Who, is_known: bool, told: &CallTold) {
+        let CallTold { method, from, reason, note, untold } = told;
+        let mut strangers = self.strangers.borrow_mut();
+        strangers.leave_out((*untold).into());
+        if !is_known && !strangers.take(from.as_str(), Instant::now()) {
+            return;
+        }
+        drop(strangers);
+        self.say_what_was_left_out();
+        let note = if note.as_str().is_empty() { String::new() } else { format!(": {note}") };
+        let about = format!("api-frontend says of {from}: {method}{note}");
+        self.journal.borrow_mut().told(who.trace, &who.user, crate::strangers::op(), &about, *reason);
+    }
+
+    /// Calls that have no line.
+    pub fn leave_out(&self, count: u64) {
+        self.strangers.borrow_mut().leave_out(count);
+    }
+
+    fn say_what_was_left_out(&self) {
+        if let Some(count) = self.strangers.borrow_mut().due(Instant::now()) {
+            let about = format!("{count} calls before this one, of nobody or untold by api-frontend, have no line");
+            let (user, op) = (Text::lossy(crate::policy::NOBODY), crate::strangers::op());
+            self.journal.borrow_mut().told(TraceId::default(), &user, op, &about, None);
+        }
     }
 
     /// Tells the supervisor that sessions are served.

@@ -10,7 +10,6 @@ use skep_proto::broker::Ref;
 use skep_proto::{OperationId, Reason, Refusal, Secret, Text};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
@@ -44,13 +43,7 @@ enum Key {
 impl Key {
     /// One address of IPv6 is as good as all of its network.
     fn peer(text: &str) -> Self {
-        match text.parse::<IpAddr>() {
-            Ok(IpAddr::V6(address)) => {
-                let [a, b, c, d, ..] = address.segments();
-                Key::Peer(format!("{a:x}:{b:x}:{c:x}:{d:x}::/64"))
-            }
-            _ => Key::Peer(text.to_owned()),
-        }
+        Key::Peer(crate::strangers::network(text))
     }
 
     fn wait(&self, failed: u32) -> Duration {

@@ -31,6 +31,7 @@ mod seats;
 mod served;
 mod session;
 mod spec;
+mod strangers;
 mod taps;
 mod upkeep;
 

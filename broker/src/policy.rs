@@ -7,8 +7,8 @@ use crate::db::switches::{SwitchRow, Switches};
 use crate::db::tokens::TokenRow;
 use crate::db::users::{UserRow, Users};
 use sha2::{Digest, Sha256};
-use skep_proto::broker::{BrokerRequest, Credential, Needs, On, Ref, Role, needs};
-use skep_proto::{GroupId, Reason, Refusal, Text, UserId};
+use skep_proto::broker::{self as proto, BrokerRequest, CallTold, Credential, MetricsGet, Needs, On, Ref, Role, needs};
+use skep_proto::{Call, GroupId, Helper, Reason, Refusal, Text, UserId};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,7 +26,12 @@ pub enum Proof {
     Password(UserId),
     /// The frontend's word that it asks for whoever reads metrics.
     Metrics,
+    /// The frontend's word that it tells of calls of whoever has shown nothing.
+    Nobody,
 }
+
+/// What whoever has shown nothing is called.
+pub const NOBODY: &str = "(nobody)";
 
 /// What somebody may do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -66,21 +71,27 @@ pub struct User {
     pub rights: Rights,
     /// Shown by a token, which makes no other.
     pub by_token: bool,
-    /// May ask for metrics and nothing else, whatever its role.
-    pub only_metrics: bool,
+    /// May ask the operation of this number and nothing else, whatever its role.
+    pub only: Option<u8>,
 }
 
 impl User {
     /// An administrator of the host who is no user.
     fn admin(name: impl Display, by_token: bool) -> Self {
         let rights = Rights { host: Some(Role::Admin), groups: BTreeMap::new() };
-        Self { name: Text::lossy(&name.to_string()), id: None, rights, by_token, only_metrics: false }
+        Self { name: Text::lossy(&name.to_string()), id: None, rights, by_token, only: None }
     }
 
     /// Whoever reads metrics: a viewer who may ask one thing only.
     fn metrics() -> Self {
         let rights = Rights { host: Some(Role::Viewer), groups: BTreeMap::new() };
-        Self { name: Text::lossy("(metrics)"), id: None, rights, by_token: false, only_metrics: true }
+        Self { name: Text::lossy("(metrics)"), id: None, rights, by_token: false, only: Some(MetricsGet::OP) }
+    }
+
+    /// Whoever has shown nothing that counts. No user has such a name.
+    fn nobody() -> Self {
+        let (name, only) = (Text::lossy(NOBODY), Some(CallTold::OP));
+        Self { name, id: None, rights: Rights::default(), by_token: false, only }
     }
 
     /// Whether he is an administrator of the host.
@@ -105,6 +116,7 @@ impl Broker {
             (Credential::Token(text), None) => Proof::Token(hash(&text)),
             (Credential::Password { user, password, peer }, None) => self.log_in(&user, password, &peer).await?,
             (Credential::Metrics, None) if self.metrics => Proof::Metrics,
+            (Credential::Nobody, None) => Proof::Nobody,
             (Credential::Metrics, None) => return Err(nobody("metrics are not served: `skep up --metrics`")),
             _ => {
                 let refusal = Refusal::new(Reason::InvalidValue, "session").field("credential");
@@ -137,6 +149,7 @@ impl Broker {
         let (row, by_token) = match proof {
             Proof::Owner(uid) => return Ok(User::admin(format_args!("uid {uid}"), false)),
             Proof::Metrics => return Ok(User::metrics()),
+            Proof::Nobody => return Ok(User::nobody()),
             Proof::Local(uid) => {
                 let stranger = || {
                     let refusal = Refusal::new(Reason::PermissionDenied, format_args!("uid {uid}"));
@@ -169,7 +182,7 @@ impl Broker {
                 Some(group) => drop(rights.groups.insert(group, role)),
             }
         }
-        Ok(User { name: Text::lossy(name.as_str()), id: Some(id), rights, by_token, only_metrics: false })
+        Ok(User { name: Text::lossy(name.as_str()), id: Some(id), rights, by_token, only: None })
     }
 }
 
@@ -179,8 +192,8 @@ pub fn permit(db: &Db, user: &User, request: &BrokerRequest) -> Result<(), Refus
         // A stolen one would live on in those that it made.
         return Err(denied(&user.name, "a token makes no other: log in with a password, or make it on the host itself"));
     }
-    if user.only_metrics && !matches!(request, BrokerRequest::MetricsGet(_)) {
-        return Err(denied(&user.name, "metrics are all that is given to whoever shows nothing"));
+    if user.only.is_some_and(|only| only != proto::Broker::op(request).number) {
+        return Err(denied(&user.name, "this is not given to whoever shows nothing"));
     }
     let Needs { role, on } = needs(request);
     let Some(role) = role else { return Ok(()) };

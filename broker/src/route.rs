@@ -30,6 +30,8 @@ pub async fn route(desk: &mut Desk<'_>, cx: Cx, request: BrokerRequest) -> Resul
     match request {
         // Sessions are opened once, before anything comes here.
         R::OpenSession(_) => Err(ProtocolError::Order("OpenSession")),
+        // Nor does this, which the session answers itself.
+        R::CallTold(_) => Err(ProtocolError::Order("CallTold")),
         // The session has taken it over.
         R::RequestKey(c) => plain!(RequestKey, c, host::key),
         R::HostShow(c) => plain!(HostShow, c, host::show),

@@ -10,7 +10,7 @@ use crate::route::route;
 use sha2::{Digest, Sha256};
 use skep_ipc::ProtocolError;
 use skep_ipc::aio::{Connection, Request};
-use skep_proto::broker::{self as proto, BrokerRequest, Credential, OpenSession, RequestKey, SessionState};
+use skep_proto::broker::{self as proto, BrokerRequest, CallTold, Credential, OpenSession, RequestKey, SessionState};
 use skep_proto::wire::{self, Origin};
 use skep_proto::{Call, Op, Reason, Refusal, TraceId};
 use std::os::fd::{AsFd, OwnedFd};
@@ -116,6 +116,18 @@ pub async fn session(broker: &Rc<Broker>, socket: OwnedFd) -> Result<(), Protoco
             key = Some(*id);
         }
         let who = Who { trace: origin.trace, user: user.name.clone(), once };
+        if let BrokerRequest::CallTold(told) = &request {
+            match &permitted {
+                Ok(()) => broker.told(&who, user.only.is_none(), told),
+                // Too often, or nobody any more: told of all the same, in one line with others.
+                Err(_) => broker.leave_out(1 + u64::from(told.untold)),
+            }
+            connection.answer::<CallTold>(origin.seq, permitted.map(|()| (proto::Done {}, []))).await?;
+            if ended {
+                return Ok(());
+            }
+            continue;
+        }
         let about = about(&request);
         let mut desk = Desk { broker, connection: &mut connection, origin: &origin, op, permitted: Some(permitted), about };
         route(&mut desk, Cx { broker: broker.clone(), who, user: user.clone(), proof: proof.clone() }, request).await?;
@@ -159,7 +171,11 @@ async fn open(
     let how = format!("{credential:?}");
     let tried = match &credential {
         Credential::Password { user, peer, .. } => format!("{how} of {user} from {peer}"),
-        Credential::LocalSocket | Credential::Token(_) | Credential::Metrics => how,
+        Credential::LocalSocket | Credential::Token(_) | Credential::Metrics | Credential::Nobody => how,
+    };
+    let from = match &credential {
+        Credential::Password { peer, .. } => peer.to_string(),
+        credential => format!("{credential:?}"),
     };
     let known = broker.recognise(credential, client.as_ref()).await;
     let result = known.as_ref().map(|(_, user)| (SessionState { user: user.name.clone() }, [])).map_err(Clone::clone);
@@ -167,9 +183,13 @@ async fn open(
         Ok((_, user)) => broker.info(origin.trace, format_args!("session of {}", user.name)),
         Err(refusal) => broker.warn(origin.trace, format_args!("no session: {refusal}")),
     }
-    let name = known.as_ref().map(|(_, user)| user.name.clone()).unwrap_or_default();
-    let who = Who { trace: origin.trace, user: name, once: None };
-    broker.called(&who, op, &tried, known.as_ref().map(|_| ()));
+    match &known {
+        Ok((_, user)) => {
+            let who = Who { trace: origin.trace, user: user.name.clone(), once: None };
+            broker.called(&who, op, &tried, Ok(()));
+        }
+        Err(refusal) => broker.turned_away(origin.trace, op, &tried, &from, refusal),
+    }
     connection.answer::<OpenSession>(origin.seq, result).await?;
     Ok(known.ok().map(|(proof, user)| Opened { proof, user: Rc::new(user), client }))
 }

@@ -49,6 +49,22 @@ impl Raw {
             tokio::time::timeout(PATIENCE, asked).await.context("no answer")
         })
     }
+
+    /// Sends one message with metadata, and gives whether its method begins to answer, or the refusal.
+    pub fn begin(
+        &mut self, path: &str, message: Vec<u8>, metadata: &[(&'static str, &str)],
+    ) -> Result<std::result::Result<(), Status>> {
+        let path = path.parse()?;
+        let mut request = Request::new(tokio_stream::once(message));
+        for (name, value) in metadata {
+            request.metadata_mut().insert(*name, value.parse()?);
+        }
+        self.runtime.block_on(async {
+            self.grpc.ready().await?;
+            let asked = self.grpc.streaming(request, path, Bytes);
+            Ok(tokio::time::timeout(PATIENCE, asked).await.context("no answer")?.map(drop))
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]

@@ -14,6 +14,7 @@ mod users;
 use crate::deadline::Deadline;
 use crate::session::{Caller, Peer};
 use crate::status::{TRACE, mark, status};
+use crate::told::Known;
 use crate::uploads::Uploads;
 use crate::{convert, relay};
 use skep_api::{Bounded, Exceeded};
@@ -61,7 +62,8 @@ impl Api {
         let peer = extensions.get::<Arc<Peer>>().or_else(tls).cloned();
         let peer = peer.ok_or_else(|| status(&Refusal::new(Reason::Internal, "api-frontend").note("no connection"), trace))?;
         let token = token(request.metadata()).map_err(|refusal| status(&refusal, trace))?;
-        let caller = Caller { peer, token, trace };
+        let known = extensions.get::<Arc<Known>>().cloned().unwrap_or_default();
+        let caller = Caller { peer, token, trace, known };
         let deadline = extensions.get::<Deadline>().copied();
         let (call, message) = (Call { caller, method, deadline, api: self.clone() }, request.into_inner());
         in_bounds(&message).map_err(|refusal| call.refused(&refusal))?;

@@ -111,8 +111,7 @@ fn every_operation_is_allowed_to_whom_the_table_says() {
             let mut groups: BTreeMap<GroupId, Role> = BTreeMap::new();
             groups.extend(here.map(|role| (g, role)));
             groups.extend(elsewhere.map(|role| (h, role)));
-            let user =
-                User { name: Text::lossy("x"), id: None, rights: Rights { host, groups }, by_token: false, only_metrics: false };
+            let user = User { name: Text::lossy("x"), id: None, rights: Rights { host, groups }, by_token: false, only: None };
             for sample in &samples {
                 let name = proto::Broker::op(sample).name;
                 let rule = RULES.iter().find(|rule| rule.op == name).expect("a row");

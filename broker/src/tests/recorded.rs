@@ -81,3 +81,66 @@ fn every_call_is_recorded_with_its_user() {
         assert_eq!(quiet, ["MetricsGet"]);
     });
 }
+
+#[test]
+fn calls_that_the_frontend_answers_are_its_word() {
+    let suite = Suite::new();
+    let logs = tempfile::TempDir::new().expect("a directory");
+    let kept = skep_service::Kept::open(logs.path(), "audit-broker").expect("open");
+    suite.live_with(skep_service::Journal::new("broker", Some(kept)), async |life: Life| {
+        life.up().await;
+        let mut alice = user(&life, "alice", None).await;
+        let told = |method: &str, from: &str, untold| CallTold {
+            method: Text::lossy(method),
+            from: Text::lossy(from),
+            reason: Some(Reason::InvalidValue),
+            note: Text::lossy("disk x: too small"),
+            untold,
+        };
+        alice.ask(told("Disks.Create", "192.0.2.1", 3)).await.expect("heard");
+        // As if another had done something.
+        alice.ask(told("x\n2026\tbroker\t1\t0\tuid 0\tUserDelete\tdone\t", "192.0.2.1", 0)).await.expect("heard");
+        // Strangers: as many as they like, in as many names.
+        let mut nobody = open(&life, Credential::Nobody).await.expect("a session");
+        for n in 0..500 {
+            nobody.ask(told(&format!("M{n}"), "192.0.2.7", 0)).await.expect("heard");
+        }
+        nobody.ask(told("Other", "192.0.2.8", 0)).await.expect("heard");
+        for _ in 0..300 {
+            let _ = open(&life, Credential::Token(Text::lossy("0"))).await.map(drop).expect_err("no token");
+        }
+        let _ = open(
+            &life,
+            Credential::Password {
+                user: text("alice"),
+                password: "wrong one".parse().expect("fits"),
+                peer: Text::lossy("192.0.2.9"),
+            },
+        )
+        .await
+        .map(drop);
+        // Nothing else is theirs to ask, and nobody is called so.
+        for request in samples(skep_proto::OperationId::random()) {
+            let who = life.broker.user_of(&Proof::Nobody).expect("nobody");
+            let permitted = life.broker.read(|db| crate::policy::permit(db, &who, &request));
+            assert_eq!(permitted.is_ok(), matches!(request, BrokerRequest::CallTold(_)), "{request:?}");
+        }
+        assert!(crate::policy::NOBODY.parse::<skep_proto::UserName>().is_err());
+        alice.ask(OperationList { after: None }).await.ok();
+        let record = std::fs::read_to_string(logs.path().join("audit-broker.log")).expect("a record");
+        let lines: Vec<Vec<&str>> = record.lines().map(|line| line.split('\t').skip(4).collect()).collect();
+        assert!(lines.iter().all(|line| line.len() == 4), "{record}");
+        let of = |user: &str, op: &str| lines.iter().filter(|line| line.get(..2) == Some(&[user, op])).collect::<Vec<_>>();
+        let own = of("alice", "CallTold");
+        let first = ["alice", "CallTold", "INVALID_VALUE", "api-frontend says of 192.0.2.1: Disks.Create: disk x: too small"];
+        assert_eq!((own.len(), own.first().map(|line| line.as_slice())), (2, Some(&first[..])), "{record}");
+        assert!(of("uid 0", "UserDelete").is_empty(), "{record}");
+        let strangers = of("(nobody)", "CallTold");
+        let from = |place: &str| strangers.iter().filter(|line| line.get(3).is_some_and(|text| text.contains(place))).count();
+        assert_eq!((from("says of 192.0.2.7: "), from("says of 192.0.2.8: ")), (20, 1), "{record}");
+        // All that have no line are counted.
+        let counted = |line: &&&Vec<&str>| line.get(3)?.split_once(" calls before this one")?.0.parse::<usize>().ok();
+        assert_eq!(strangers.iter().filter_map(|line| counted(&line)).sum::<usize>(), 3 + 480 + 280, "{record}");
+        assert_eq!(of("", "OpenSession").len(), 21, "{record}");
+    });
+}

@@ -45,6 +45,7 @@ pub fn samples(operation: OperationId) -> Vec<BrokerRequest> {
         }
         .into(),
         RequestKey { id: skep_proto::RequestId::random() }.into(),
+        CallTold { method: Text::default(), from: Text::default(), reason: None, note: Text::default(), untold: 0 }.into(),
         HostShow {}.into(),
         HostRest {}.into(),
         HostLog { service: ServiceName::Broker, follow: false }.into(),

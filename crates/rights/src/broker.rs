@@ -140,6 +140,11 @@ pub static TABLE: Process = Process {
         ),
         op("RequestKey", "nothing; marks the next request", "a_repeated_request_is_answered_with_what_it_made"),
         op("HostShow", "nothing; reports the host", "a_host_is_shown_without_its_helpers"),
+        op(
+            "CallTold",
+            "records a call that the frontend answered itself, as its word",
+            "calls_that_the_frontend_answers_are_its_word",
+        ),
         op("HostLog", "has a service's log opened for reading", "streams_are_joined_by_descriptor"),
         op("HostRest", "has net-helper delete the switches' bridges", "the_bridges_go_with_the_suite_and_come_back"),
         op("TokenCreate", "keeps the hash of a new token", "a_token_opens_a_session_and_makes_no_other"),

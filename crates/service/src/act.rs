@@ -5,7 +5,7 @@ use crate::kept::Kept;
 use crate::line::one_line;
 use crate::time::iso8601;
 use skep_proto::wire::Origin;
-use skep_proto::{Op, Refusal};
+use skep_proto::{Op, Reason, Refusal};
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
@@ -42,6 +42,11 @@ impl ActLog {
             Ok(()) => self.write(time, origin, op, "done", format_args!("{about}")),
             Err(refusal) => self.write(time, origin, op, refusal.reason.row().name, format_args!("{about}: {refusal}")),
         }
+    }
+
+    /// A call whose outcome somebody else tells.
+    pub(crate) fn told(&mut self, time: i64, origin: &Origin, op: &'static Op, about: &str, reason: Option<Reason>) {
+        self.write(time, origin, op, reason.map_or("done", |reason| reason.row().name), format_args!("{about}"));
     }
 
     fn write(&mut self, time: i64, origin: &Origin, op: &Op, result: &str, detail: fmt::Arguments<'_>) {

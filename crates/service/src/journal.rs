@@ -6,7 +6,7 @@ use crate::line::one_line;
 use crate::time::{iso8601, now_ns};
 use skep_ipc::{Observer, ProtocolError};
 use skep_proto::wire::Origin;
-use skep_proto::{Op, Refusal, Text, TraceId};
+use skep_proto::{Op, Reason, Refusal, Text, TraceId};
 use skep_sys::sock::Peer;
 use std::cell::RefCell;
 use std::fmt;
@@ -94,6 +94,13 @@ impl Journal {
     pub fn called(&mut self, trace: TraceId, user: &Text<64>, op: &'static Op, about: &str, result: Result<(), &Refusal>) {
         if let Some(acts) = &mut self.acts {
             acts.called(now_ns(), &Origin { seq: 0, trace, user: user.clone() }, op, about, result);
+        }
+    }
+
+    /// The same of a call whose outcome somebody else tells.
+    pub fn told(&mut self, trace: TraceId, user: &Text<64>, op: &'static Op, about: &str, reason: Option<Reason>) {
+        if let Some(acts) = &mut self.acts {
+            acts.told(now_ns(), &Origin { seq: 0, trace, user: user.clone() }, op, about, reason);
         }
     }
 

@@ -39,7 +39,7 @@ use crate::{NoFds, OneFd, UpTo, protocol::protocol};
 
 protocol! {
     /// The protocol of the broker; its only client is api-frontend.
-    Broker = "broker", version 26, oldest 26, BrokerRequest {
+    Broker = "broker", version 27, oldest 27, BrokerRequest {
         0 OpenSession [UpTo<1>] => SessionState [NoFds];
         1 HostShow [NoFds] => HostView [NoFds];
         2 TokenCreate [NoFds] => TokenMade [NoFds];
@@ -125,5 +125,6 @@ protocol! {
         82 UserRename [NoFds] => UserView [NoFds];
         83 SnapshotRename [NoFds] => SnapshotView [NoFds];
         84 WholeRename [NoFds] => WholeView [NoFds];
+        85 CallTold [NoFds] => Done [NoFds];
     }
 }

@@ -71,6 +71,7 @@ const ADMIN: Option<Role> = Some(Role::Admin);
 rules! {
     OpenSession: SELF, "whoever has a valid credential", _ => vec![];
     RequestKey: SELF, "whoever has a session", _ => vec![];
+    CallTold: SELF, "whoever has a session, and the frontend for whoever has none", _ => vec![];
     HostShow: VIEWER, "anything", _ => vec![On::Any];
     HostLog: ADMIN, "the host", _ => vec![On::Host];
     HostRest: ADMIN, "the host", _ => vec![On::Host];

@@ -1,6 +1,6 @@
 //! Who asks, and where.
 
-use crate::{IfName, InstanceId, RequestId, Secret, ShareName, SoundDevice, Text};
+use crate::{IfName, InstanceId, Reason, RequestId, Secret, ShareName, SoundDevice, Text};
 use serde::{Deserialize, Serialize};
 
 /// An object by its name or its id, as the user typed it. What it resolves to depends on the request.
@@ -32,6 +32,8 @@ pub enum Credential {
     /// None: the frontend asks for whoever reads its metrics, and may ask nothing but [`super::MetricsGet`]. Refused unless the
     /// broker, too, was told that metrics are served.
     Metrics,
+    /// None: the frontend tells of calls of clients who have shown nothing that counts, and may ask nothing but [`CallTold`].
+    Nobody,
 }
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,6 +42,7 @@ impl std::fmt::Debug for Credential {
             Credential::Token(_) => "Token",
             Credential::Password { .. } => "Password",
             Credential::Metrics => "Metrics",
+            Credential::Nobody => "Nobody",
         })
     }
 }
@@ -58,6 +61,22 @@ pub struct SessionState {
 pub struct RequestKey {
     /// The client's own.
     pub id: RequestId,
+}
+
+/// Tells of a call that the frontend has answered itself: it never came to the broker, or what the broker did was not what its client was
+/// told. Recorded as the frontend's word, in the name of whose session it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallTold {
+    /// Which method of the API, as the client named it.
+    pub method: Text<64>,
+    /// Where the client is.
+    pub from: Text<64>,
+    /// Why it was refused; none: it was not.
+    pub reason: Option<Reason>,
+    /// What the client was told.
+    pub note: Text<512>,
+    /// Calls before it of which the frontend could not tell.
+    pub untold: u32,
 }
 
 /// How long a request is remembered, at least as long as no more than [`REMEMBERED`] come after it.

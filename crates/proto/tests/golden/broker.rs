@@ -91,6 +91,7 @@ fn bytes_of_the_broker_never_change() {
         LocalSocket {} => Credential::LocalSocket; Token(_) => Credential::Token(parse("secret"));
         Password { .. } => Credential::Password { user: parse("alice"), password: parse("secret"), peer: parse("192.0.2.1") };
         Metrics {} => Credential::Metrics;
+        Nobody {} => Credential::Nobody;
     });
     every!(golden, OperationState {
         Running {} => OperationState::Running; Done {} => OperationState::Done;
@@ -102,6 +103,14 @@ fn bytes_of_the_broker_never_change() {
 }
 
 fn sessions(golden: &mut Golden) {
+    let told = CallTold {
+        method: parse("Disks.Create"),
+        from: parse("192.0.2.1"),
+        reason: Some(Reason::TooLarge),
+        note: parse("x"),
+        untold: 3,
+    };
+    golden.call(told, Done {});
     golden.call(RequestKey { id: parse("00000000-0000-0000-0000-000000000007") }, Done {});
     golden.call(OpenSession { credential: Credential::LocalSocket }, SessionState { user: parse("uid 0") });
     let host = HostView {
