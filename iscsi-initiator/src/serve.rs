@@ -93,12 +93,15 @@ impl Initiator {
         if getsockopt(&socket, sockopt::SockType).ok() != Some(SockType::Stream) {
             return Err(Refusal::new(Reason::InvalidValue, object()).note("a stream's socket is expected"));
         }
+        let mut line = Line { socket: &socket, order, until: Instant::now() + LOGIN, step: "connection" };
+        line.connected()?;
         skep_sandbox::limit_one(&TABLE, "target", socket.as_fd())
             .map_err(|e| Refusal::new(Reason::Internal, object()).note(e))?;
         // The former one goes first: this one has its session id.
         self.lose("another session takes its place");
-        let mut line = Line { socket: &socket, order, until: Instant::now() + LOGIN };
+        line.step = "login";
         let mut session = line.log_in()?;
+        line.step = "first questions";
         let geometry = line.look(&mut session)?;
         if let Some(known) = self.geometry.filter(|known| !bridge::fits(*known, geometry)) {
             let note = format!("it has {} bytes now; the machine knows it with {}", geometry.size(), known.size());
@@ -261,12 +264,18 @@ struct Line<'a> {
     socket: &'a OwnedFd,
     order: &'a LoginOrder,
     until: Instant,
+    /// What is done on it, for who reads that it broke.
+    step: &'static str,
 }
 
 impl Line<'_> {
     fn refuse(&self, reason: Reason, note: impl std::fmt::Display) -> Refusal {
         let Self { order, .. } = self;
         Refusal::new(reason, format_args!("target {}", order.target)).note(format_args!("{}: {note}", order.portal))
+    }
+
+    fn broke(&self, why: impl std::fmt::Display) -> Refusal {
+        self.refuse(Reason::Unavailable, format_args!("{}: {why}", self.step))
     }
 
     fn wait(&self, flags: PollFlags) -> Result<(), Refusal> {
@@ -276,9 +285,20 @@ impl Line<'_> {
             match poll(&mut [PollFd::new(self.socket.as_fd(), flags)], timeout) {
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(self.refuse(Reason::Internal, e)),
-                Ok(0) => return Err(self.refuse(Reason::Timeout, "it does not answer")),
+                Ok(0) => return Err(self.refuse(Reason::Timeout, format_args!("{}: it does not answer", self.step))),
                 Ok(_) => return Ok(()),
             }
+        }
+    }
+
+    /// The socket came while it was being connected. Asked for what became of that, it says why; a write to one that was refused says
+    /// no more than EPIPE on FreeBSD.
+    fn connected(&self) -> Result<(), Refusal> {
+        self.wait(PollFlags::POLLOUT)?;
+        match getsockopt(self.socket, sockopt::SocketError) {
+            Ok(0) => Ok(()),
+            Ok(errno) => Err(self.broke(Errno::from_raw(errno))),
+            Err(e) => Err(self.broke(e)),
         }
     }
 
@@ -287,7 +307,7 @@ impl Line<'_> {
         while sent < bytes.len() {
             self.wait(PollFlags::POLLOUT)?;
             let rest = bytes.get(sent..).unwrap_or_default();
-            sent += flush(self.socket, rest).map_err(|e| self.refuse(Reason::Unavailable, e))?;
+            sent += flush(self.socket, rest).map_err(|e| self.broke(e))?;
         }
         Ok(())
     }
@@ -295,10 +315,10 @@ impl Line<'_> {
     fn recv<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], Refusal> {
         self.wait(PollFlags::POLLIN)?;
         match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => Err(self.refuse(Reason::Unavailable, "it closed the connection")),
+            Ok(0) => Err(self.broke("it closed the connection")),
             Ok(n) => Ok(buffer.get(..n).unwrap_or_default()),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(&[]),
-            Err(e) => Err(self.refuse(Reason::Unavailable, e)),
+            Err(e) => Err(self.broke(e)),
         }
     }
 
