@@ -123,6 +123,9 @@ pub async fn watch(cx: &Cx, c: StatsWatch) -> Result<(Done, OneFd), Refusal> {
     Ok((Done {}, [theirs]))
 }
 
+/// Readings in a row that may fail because nobody answers, before a watch ends with the reason.
+const MISSED: u32 = 10;
+
 /// One watch takes this many places, of [`WATCHES`].
 pub fn places() -> tokio::sync::Semaphore {
     tokio::sync::Semaphore::new(WATCHES)
@@ -134,13 +137,26 @@ async fn send(broker: &Rc<Broker>, who: &Who, proof: &Proof, port: &Port, machin
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let named: Ref = Text::lossy(&machine.to_string());
     let ask: BrokerRequest = MachineStats { machine: named }.into();
+    let mut missed = 0;
     loop {
         clock.tick().await;
         // What he may see by now.
         let permitted = broker.user_of(proof).and_then(|user| broker.read(|db| permit(db, &user, &ask)));
-        let news = match permitted.and_then(|()| runs(broker, machine)) {
-            Ok(()) => read(broker, who, machine).await.map_or_else(StatsNews::Ended, StatsNews::Reading),
+        let reading = match permitted.and_then(|()| runs(broker, machine)) {
+            Ok(()) => read(broker, who, machine).await,
+            Err(refusal) => Err(refusal),
+        };
+        let news = match reading {
+            // Its runner is gone: most often the machine has ended, and that is known by the next time.
+            Err(Refusal { reason: Reason::Unavailable, .. }) if missed < MISSED => {
+                missed += 1;
+                continue;
+            }
             Err(refusal) => StatsNews::Ended(refusal),
+            Ok(view) => {
+                missed = 0;
+                StatsNews::Reading(view)
+            }
         };
         let Ok(bytes) = wire::encode(&news) else { return };
         if port.send(&bytes, &[]).await.is_err() || matches!(news, StatsNews::Ended(_)) {

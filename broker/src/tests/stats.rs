@@ -51,6 +51,30 @@ fn a_watch_reads_counters_until_the_machine_ends() {
 }
 
 #[test]
+fn a_watch_waits_for_a_runner_that_is_gone_for_now() {
+    let suite = Suite::new();
+    let run = suite.dir.path().to_owned();
+    suite.live(async |life: Life| {
+        life.up().await;
+        let mut s = life.session().await;
+        let id = s.machine("web", &[]).await.expect("a machine").id;
+        s.act("web", Act::Start).await.expect("started");
+        let socket = run.join(format!("vm/{id}.sock"));
+        let aside = socket.with_extension("aside");
+        std::fs::rename(&socket, &aside).expect("hidden");
+        let watch = StatsWatch { machine: text("web"), interval_ms: 1000 };
+        let (_, [theirs]) = s.ask_with(watch, []).await.expect("a watch");
+        let port = Port::new(theirs).expect("a port");
+        // A question of one's own says it at once, and after it the watch has asked in vain, too.
+        assert_eq!(reason(s.ask(MachineStats { machine: text("web") }).await), Reason::Unavailable);
+        std::fs::rename(&aside, &socket).expect("shown");
+        assert!(matches!(news(&port).await, StatsNews::Reading(_)));
+        s.act("web", Act::Kill).await.expect("killed");
+        assert_eq!(end(&port).await.reason, Reason::WrongState);
+    });
+}
+
+#[test]
 fn a_watch_ends_with_the_right_to_see() {
     Suite::new().live(async |life: Life| {
         life.up().await;
