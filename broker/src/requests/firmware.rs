@@ -7,7 +7,7 @@ use crate::platform;
 use crate::spec::Boot;
 use skep_proto::broker::{BootChoice, FirmwareChange, FirmwareEdit, FirmwareGet, FirmwareList, VarPage, VarPiece, VarsEdited};
 use skep_proto::storage::{BootRef, EditVars, ListVars, ReadVar, VarEdit};
-use skep_proto::vars::MAX_ENTRIES;
+use skep_proto::vars::{ATTRIBUTES, MAX_ENTRIES};
 use skep_proto::{Reason, Refusal};
 
 /// A machine that has firmware.
@@ -70,6 +70,10 @@ fn translate(cx: &Cx, machine: &MachineRow, object: &str, change: FirmwareChange
     };
     Ok(match change {
         FirmwareChange::Set { name, attributes, data } => {
+            if let Some(odd) = attributes.filter(|bits| bits & !ATTRIBUTES != 0) {
+                let refusal = Refusal::new(Reason::InvalidValue, object).field("attributes");
+                return Err(refusal.note(format_args!("{odd:#x}; a variable can have what is in {ATTRIBUTES:#x}")));
+            }
             let what = format!("{name} set to {} bytes", data.len());
             (VarEdit::Set { name, attributes, data }, what)
         }

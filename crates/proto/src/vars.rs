@@ -4,6 +4,8 @@ use crate::{MachineId, Text};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, str::FromStr};
 
+/// Attributes that a stored variable can have (UEFI specification, `GetVariable`).
+pub const ATTRIBUTES: u32 = 0x3f;
 /// Most bytes of data that a request can give a variable, and that a reply holds of one.
 pub const MAX_DATA: usize = 6000;
 /// Most boot entries in a request.
