@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 /// How long a console-proxy whose line is closed may take to give its readers the rest.
 const REST_MS: u16 = 1_000;
 /// Why rctl(8) is of no use.
+const IN_MEMORY: &str = "a disk lies on a tmpfs(4), which the kernel counts no reads and writes of";
 const UNCOUNTED: &str = "kern.racct.enable is not set in loader.conf";
 /// How long the kernel may take to end a removed jail.
 const END: Duration = Duration::from_secs(10);
@@ -156,7 +157,7 @@ impl Host {
     }
 
     /// Adds the rules of rctl(8), which may be there before their jail.
-    fn limit(&self, machine: MachineId, name: &str, limits: &Limits) -> Result<(), Refusal> {
+    fn limit(&self, machine: MachineId, name: &str, limits: &Limits, disks: &[BorrowedFd<'_>]) -> Result<(), Refusal> {
         let object = format!("machine {machine}");
         let unkept = |field: &str, why: &str| Err(Refusal::new(Reason::Unsupported, &object).field(field).note(why));
         // pcpu stops the jail for seconds: not a share of a CPU (FREEBSD.md 46).
@@ -175,8 +176,11 @@ impl Host {
             ("limits.read_iops", "readiops:throttle", limits.read_iops),
             ("limits.write_iops", "writeiops:throttle", limits.write_iops),
         ];
+        let uncounted =
+            |rule: &str| rule.ends_with("throttle") && disks.iter().any(|disk| mounts::in_memory(*disk).unwrap_or(false));
         for (field, rule, value) in rules {
             match value {
+                Some(_) if uncounted(rule) => return unkept(field, IN_MEMORY),
                 Some(value) if self.counts => {
                     rctl::add(&format!("jail:{name}:{rule}={value}")).map_err(|e| Refusal::io(&object, "set limits", &e))?;
                 }
@@ -222,7 +226,7 @@ impl Host {
                 .map_err(|e| crate::spawner::refused(plan.machine, &share.name, e.raw_os_error().unwrap_or(0)))?;
         }
         if let Some(limits) = plan.limits {
-            self.limit(plan.machine, &name, limits)?;
+            self.limit(plan.machine, &name, limits, &plan.disks)?;
         }
         // Until 15 a NIC needs a network stack in the cell (FREEBSD.md 25, 26).
         let stack = !self.newer && !console;

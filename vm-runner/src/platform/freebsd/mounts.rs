@@ -8,6 +8,7 @@ use skep_rights::hypervisor;
 use skep_sys::freebsd::devfs::Rule;
 use std::borrow::Cow;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -24,6 +25,14 @@ pub fn rules(owner: Option<u32>, sound: &[Dsp]) -> Vec<Rule> {
         sound.iter().flat_map(|dsp| hypervisor::sound(dsp.0)).map(|pattern| rule(pattern.into(), hypervisor::SOUND.owned)),
     );
     rules
+}
+
+/// Whether what this is of lies on a tmpfs(4). Its descriptor can be asked for no more than where it is.
+pub fn in_memory(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let device = nix::sys::stat::fstat(file)?.st_dev;
+    let all = skep_sys::freebsd::ask::mounts()?;
+    let mut places = all.iter().filter(|mounted| mounted.kind == "tmpfs");
+    Ok(places.any(|mounted| nix::sys::stat::stat(mounted.at.as_str()).is_ok_and(|root| root.st_dev == device)))
 }
 
 fn mount(kind: &str, at: &Path, options: &[(&str, &str)], flags: MntFlags) -> io::Result<()> {
