@@ -67,7 +67,7 @@ impl Pool {
 
     /// Of the ruleset of what shows the helper its volumes.
     fn mark(&self) -> skep_sys::freebsd::devfs::Mark {
-        skep_sys::freebsd::devfs::Mark::new("tsto", "volumes")
+        skep_sys::freebsd::devfs::Mark::new(&instance(), "volumes")
     }
 
     fn dataset(&self) -> String {
@@ -144,7 +144,7 @@ fn volumes_are_made_once_and_listed() {
         &["get", "-H", "-o", "value,source", "skep:instance,skep:id,volmode,volsize,refreservation", &pool.volume(disk)],
     );
     let marks: Vec<_> = marks.lines().collect();
-    assert_eq!(marks[..2], ["tsto\tlocal".to_owned(), format!("{disk}\tlocal")]);
+    assert_eq!(marks[..2], [format!("{}\tlocal", instance()), format!("{disk}\tlocal")]);
     assert!(marks[2].starts_with("dev\tinherited"), "{marks:?}");
     assert!(marks[4].starts_with("none"), "{marks:?}");
 
@@ -391,7 +391,7 @@ fn a_killed_helper_leaves_no_volume_behind() {
     // A copy that was cut off: its snapshot alone, as it is between two requests.
     let cut = format!("{}@clone-{}", pool.volume(kept), DiskId::random());
     let mark = cut.rsplit_once('@').unwrap().1.to_owned();
-    run("zfs", &["snapshot", "-o", "skep:instance=tsto", "-o", &format!("skep:snapshot={mark}"), &cut]);
+    run("zfs", &["snapshot", "-o", &format!("skep:instance={}", instance()), "-o", &format!("skep:snapshot={mark}"), &cut]);
     helper.kill();
     let mut helper = pool.start();
     assert_eq!(pool.names(), [pool.volume(kept)]);
@@ -427,7 +427,7 @@ fn what_is_not_the_suites_is_out_of_reach() {
     let copy = DiskId::random();
     run("zfs", &["snapshot", &format!("{}@mine", pool.volume(disk))]);
     run("sh", &["-c", &format!("zfs send -p {}@mine | zfs receive {}", pool.volume(disk), pool.volume(copy))]);
-    run("zfs", &["set", "skep:instance=tsto", "skep:stage=ready", &pool.dataset()]);
+    run("zfs", &["set", &format!("skep:instance={}", instance()), "skep:stage=ready", &pool.dataset()]);
     run("zfs", &["set", &format!("skep:id={foreign}"), &pool.dataset()]);
     let listed = helper.ask(ListDisks { after: None }).unwrap().disks;
     assert_eq!(listed.iter().map(|state| state.disk).collect::<Vec<_>>(), [disk]);

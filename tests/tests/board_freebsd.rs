@@ -81,7 +81,7 @@ fn a_guest_waits_for_its_viewer_and_shows_him_a_screen_of_the_size_that_was_said
     let suite = Suite::start(Mode::Root)?;
     suite.import_guest()?;
     let board = ["--clock", "local", "--strict-msr", "on", "--exit-on-halt", "off"];
-    suite.define("m", &[&board[..], &["--serial", "2,speed=9600"]].concat())?;
+    suite.define("m", &board)?;
     let screen = ["--screen", "on", "--screen-size", "800x600", "--screen-wait", "on", "--keyboard", "de"];
     suite.ok(&[&["vm", "set", "m"], &screen[..]].concat())?;
     // Whatever zone this host is in: its cells have its own, and then another.
@@ -117,7 +117,20 @@ fn a_guest_waits_for_its_viewer_and_shows_him_a_screen_of_the_size_that_was_said
     // Halted, it keeps its processor, as far as others leave it one.
     let busy = platform::busy(&suite, "m", 3)?;
     ensure!(busy.of_possible > 0.7, "it used no more of a processor: {busy:?}");
+    suite.ok(&["vm", "kill", "m"])?;
+    suite.finish()
+}
 
+#[test]
+fn a_serial_port_is_no_faster_than_was_said() -> Result<()> {
+    if !is_root() {
+        skip!("only root makes jails");
+    }
+    let suite = Suite::start(Mode::Root)?;
+    suite.import_guest()?;
+    suite.define("m", &["--serial", "2,speed=9600"])?;
+    suite.ok(&["vm", "start", "m"])?;
+    suite.expect("m", "skep-guest ready")?;
     // 4860 bytes, ten bits each. Before it is open the port hears nothing.
     let line = "0123456789".repeat(8);
     let answer = format!(

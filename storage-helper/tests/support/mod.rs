@@ -21,6 +21,11 @@ pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
+/// Tests beside each other are suites beside each other: what they own on the host goes by this.
+pub fn instance() -> String {
+    format!("t{:03x}", std::process::id() & 0xfff)
+}
+
 /// The program: as installed, or as cargo has built it.
 fn program() -> PathBuf {
     match std::env::var_os("SKEP_BIN_DIR") {
@@ -86,7 +91,7 @@ impl Place {
     /// The same with more flags; the last line that it said, if it ended.
     pub fn start_with(&self, flags: &[&str]) -> Result<Helper, String> {
         let mut command = Command::new(program());
-        command.arg("--state").arg(self.state()).arg("--run").arg(self.run()).args(["--instance", "tsto"]).args(flags);
+        command.arg("--state").arg(self.state()).arg("--run").arg(self.run()).args(["--instance", &instance()]).args(flags);
         if is_root() {
             let ids = format!(
                 "broker={BROKER},api-frontend=61802,storage-helper={STORAGE},net-helper=61804,vm-runner=61805,machines=61900"
