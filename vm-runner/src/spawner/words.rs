@@ -149,6 +149,8 @@ impl Words {
         for entry in entries.filter_map(Result::ok) {
             let Some(speaker) = entry.file_name().to_str().and_then(Speaker::from_name) else { continue };
             let Ok(pipe) = ear(&entry.path()) else { continue };
+            // To FreeBSD a pipe that nobody has written to since it was opened has not ended: one comes and goes.
+            drop(open(&entry.path(), OFlag::O_WRONLY | FLAGS, Mode::empty()));
             let token = self.listen(speaker, pipe);
             if !self.hear(token) {
                 let _ = std::fs::remove_file(entry.path());
