@@ -19,6 +19,7 @@ pub mod scene;
 pub mod shares;
 pub mod ssh;
 pub mod suite;
+pub mod viewer;
 
 pub use host::Snapshot;
 pub use suite::{Mode, Suite};

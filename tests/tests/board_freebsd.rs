@@ -2,58 +2,9 @@
 #![cfg(target_os = "freebsd")]
 
 use anyhow::{Context, Result, ensure};
+use skep_tests::viewer::Viewer;
 use skep_tests::{Mode, PATIENCE, Suite, is_root, platform, skip};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
-
-/// Somebody who looks at the screen.
-struct Viewer {
-    relay: Child,
-    stream: TcpStream,
-    /// Width and height, as he is told them.
-    size: (u16, u16),
-}
-
-impl Viewer {
-    fn join(suite: &Suite) -> Result<Self> {
-        let mut relay = suite.command(&["vm", "vnc", "m", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(relay.stdout.take().context("no output")?).read_line(&mut line)?;
-        let mut stream = TcpStream::connect(line.split_whitespace().last().context("no address")?)?;
-        // RFC 6143, 7.1 to 7.3: version; security types, of which none; shared.
-        let read = |stream: &mut TcpStream, count: usize| -> Result<Vec<u8>> {
-            let mut bytes = vec![0; count];
-            stream.read_exact(&mut bytes)?;
-            Ok(bytes)
-        };
-        ensure!(read(&mut stream, 12)? == b"RFB 003.008\n");
-        stream.write_all(b"RFB 003.008\n")?;
-        let types = read(&mut stream, 1)?[0];
-        ensure!(read(&mut stream, types.into())?.contains(&1), "no viewer without a password");
-        stream.write_all(&[1])?;
-        ensure!(read(&mut stream, 4)? == [0; 4], "refused");
-        stream.write_all(&[1])?;
-        let size = read(&mut stream, 4)?;
-        let size = (u16::from_be_bytes([size[0], size[1]]), u16::from_be_bytes([size[2], size[3]]));
-        Ok(Self { relay, stream, size })
-    }
-
-    /// Presses a key and lets it go (7.5.4); for letters its code is theirs.
-    fn types(&mut self, key: u32) -> Result<()> {
-        for down in [1, 0] {
-            self.stream.write_all(&[&[4, down, 0, 0][..], &key.to_be_bytes()].concat())?;
-        }
-        Ok(())
-    }
-
-    fn leave(mut self) -> Result<()> {
-        self.relay.kill()?;
-        self.relay.wait()?;
-        Ok(())
-    }
-}
 
 /// Half an hour past five east of UTC, in a zone without summer time, as tzfile(5) has it.
 fn zone() -> Vec<u8> {
@@ -96,11 +47,11 @@ fn a_guest_waits_for_its_viewer_and_shows_him_a_screen_of_the_size_that_was_said
     // Its loader has run before bhyve began to wait; its kernel has said nothing.
     let said = suite.ok(&["vm", "log", "m"])?;
     ensure!(!said.contains("Copyright (c)"), "it did not wait: {said}");
-    let first = Viewer::join(&suite)?;
+    let first = Viewer::join(&suite, "m")?;
     ensure!(first.size == (800, 600));
-    first.leave()?;
+    first.leave();
     suite.expect("m", "skep-guest ready")?;
-    let mut viewer = Viewer::join(&suite)?;
+    let mut viewer = Viewer::join(&suite, "m")?;
     ensure!(viewer.size == (800, 600), "another viewer");
 
     // On a German keyboard `z` is what is `y` on the American one: 0x35, not 0x1a. Without a firmware the controller does not translate
@@ -108,7 +59,7 @@ fn a_guest_waits_for_its_viewer_and_shows_him_a_screen_of_the_size_that_was_said
     suite.guest_runs("m", "exec 5</dev/kbd0; keyboard-on; echo reads-$((6*7))", "reads-42")?;
     viewer.types('z'.into())?;
     suite.guest_runs("m", "echo key:$(dd bs=1 count=1 <&5 2>/dev/null); exec 5<&-", "key:/")?;
-    viewer.leave()?;
+    viewer.leave();
 
     let east = guests_clock(&suite)?;
     ensure!((east - i64::from(EAST)).abs() < 1800, "its clock is {east} s before UTC");
