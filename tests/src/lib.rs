@@ -20,6 +20,7 @@ pub mod shares;
 pub mod ssh;
 pub mod suite;
 pub mod viewer;
+pub mod zone;
 
 pub use host::Snapshot;
 pub use suite::{Mode, Suite};

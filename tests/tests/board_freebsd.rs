@@ -3,18 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use skep_tests::viewer::Viewer;
-use skep_tests::{Mode, PATIENCE, Suite, is_root, platform, skip};
+use skep_tests::{Mode, PATIENCE, Suite, is_root, platform, skip, zone};
 use std::time::{Duration, Instant, SystemTime};
-
-/// Half an hour past five east of UTC, in a zone without summer time, as tzfile(5) has it.
-fn zone() -> Vec<u8> {
-    let header = [&b"TZif2"[..], &[0; 15], &[0, 0, 0, 0, 1, 4].map(u32::to_be_bytes).concat()].concat();
-    let one = [&header[..], &EAST.to_be_bytes(), &[0, 0], b"SKP\0"].concat();
-    [&one[..], &one, b"\nSKP-5:30\n"].concat()
-}
-
-/// Seconds of that zone.
-const EAST: i32 = 19_800;
 
 /// When the guest was booted, by the clock that its kernel read then and takes for UTC, less the time by ours.
 fn guests_clock(suite: &Suite) -> Result<i64> {
@@ -42,7 +32,7 @@ fn a_guest_waits_for_its_viewer_and_shows_him_a_screen_of_the_size_that_was_said
         std::fs::remove_file(&ours)?;
     }
     std::fs::create_dir_all(ours.parent().context("no directory")?)?;
-    std::fs::write(&ours, zone())?;
+    std::fs::write(&ours, zone::file())?;
     suite.ok(&["vm", "start", "m"])?;
     // Its loader has run before bhyve began to wait; its kernel has said nothing.
     let said = suite.ok(&["vm", "log", "m"])?;
@@ -62,7 +52,7 @@ fn a_guest_waits_for_its_viewer_and_shows_him_a_screen_of_the_size_that_was_said
     viewer.leave();
 
     let east = guests_clock(&suite)?;
-    ensure!((east - i64::from(EAST)).abs() < 1800, "its clock is {east} s before UTC");
+    ensure!((east - zone::EAST).abs() < 1800, "its clock is {east} s before UTC");
     // A register that no processor has: the guest is told by a fault, where by default it reads nothing.
     suite.guest_runs("m", "/usr/sbin/cpucontrol -m 0x1234 /dev/cpuctl0; echo fault-$?", "fault-1")?;
     // Halted, it keeps its processor, as far as others leave it one.

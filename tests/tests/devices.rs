@@ -237,7 +237,6 @@ fn devices_are_where_they_were_put() -> Result<()> {
         ("--exit-on-halt", "off", "halt_poll_ns"),
         ("--strict-msr", "on", "ignore_msrs"),
         ("--x2apic", "on", "begins as an xAPIC"),
-        ("--clock", "local", "time zone"),
         ("--acpi", "off", "makes tables of its own"),
     ] {
         let name = setting.trim_start_matches('-');

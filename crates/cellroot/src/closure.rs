@@ -32,10 +32,10 @@ pub fn plain(path: &Path) -> PathBuf {
 }
 
 impl Search<'_> {
-    /// The file that stands for `path`.
+    /// The file that stands for `path`, links followed: one that leads elsewhere is another file (`/etc/localtime`).
     pub fn find(&self, path: &Path) -> Option<PathBuf> {
         let below = path.strip_prefix("/").unwrap_or(path);
-        self.prefixes.iter().map(|prefix| prefix.join(below)).find(|found| found.is_file())
+        self.prefixes.iter().map(|prefix| prefix.join(below)).find(|found| found.is_file())?.canonicalize().ok()
     }
 
     /// Adds `source`, to be at `target`, with everything that it needs.

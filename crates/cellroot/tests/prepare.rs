@@ -66,6 +66,24 @@ fn a_root_holds_what_runs_and_nobody_can_change_it() {
 }
 
 #[test]
+fn another_time_zone_is_noticed() {
+    let Place { dir: _dir, config } = place();
+    let etc = config.prefixes[0].join("etc");
+    fs::create_dir_all(&etc).unwrap();
+    // As packages have them: of one time, and some of one size.
+    for zone in ["east", "west"] {
+        fs::write(etc.join(zone), zone).unwrap();
+        fs::File::options().write(true).open(etc.join(zone)).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    for zone in ["east", "west"] {
+        let _ = fs::remove_file(etc.join("localtime"));
+        std::os::unix::fs::symlink(zone, etc.join("localtime")).unwrap();
+        assert!(prepare(&config).unwrap().rebuilt, "{zone}");
+        assert_eq!(fs::read_to_string(config.state.join("cell/root/etc/localtime")).unwrap(), zone);
+    }
+}
+
+#[test]
 fn the_second_time_nothing_is_built() {
     let Place { dir: _dir, config } = place();
     let first = prepare(&config).unwrap();

@@ -139,6 +139,7 @@ impl Ability {
                 Self::DiskGrowth,
                 Self::SwitchIpv6,
                 Self::IscsiDisks,
+                Self::LocalTime,
             ]
             .into(),
             Hypervisor::Bhyve => [
@@ -198,7 +199,6 @@ impl Ability {
                 "whoever may open netmap(4), by which VALE is reached, may take over the host's network cards, and bhyve opens it by name: no cell has it; use bridged, internal or netgraph"
             }
             (Self::SwitchVale, Hypervisor::Qemu) => "VALE is a part of netmap(4), which is FreeBSD's; use bridged or internal",
-            (Self::LocalTime, Hypervisor::Qemu) => "the cell does not know the host's time zone; use UTC",
             // tpm_ppi_qemu.c, pci_lpc.c; `-tpmdev` of QEMU.
             (Self::Tpm, Hypervisor::Qemu) => {
                 "QEMU needs swtpm at its side for one, or takes the host's own; no cell holds either yet"

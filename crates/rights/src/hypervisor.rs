@@ -111,6 +111,7 @@ const ROOT: &[PathRule] = &[
     PathRule { place: Place::Exact("/lib"), access: Access::Execute, why: "libraries" },
     PathRule { place: Place::Exact("/lib64"), access: Access::Execute, why: "libraries" },
     PathRule { place: Place::Exact("/usr/share"), access: Access::Read, why: "firmware" },
+    PathRule { place: Place::Exact("/etc/localtime"), access: Access::Read, why: "the time zone of clocks at local time" },
     PathRule { place: Place::Exact("/run"), access: Access::Read, why: "configuration, kernel, initial RAM disk" },
     PathRule { place: Place::Exact("/dev/null"), access: Access::ReadWriteFile, why: "input and output that nobody has" },
     PathRule { place: Place::Exact("/dev/urandom"), access: Access::ReadWriteFile, why: "the guest's random numbers" },

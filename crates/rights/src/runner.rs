@@ -69,6 +69,7 @@ const PATHS: &[PathRule] = &[
     PathRule { place: Place::Exact("/dev/null"), access: Access::ReadWriteFile, why: "the hypervisor's standard input" },
     PathRule { place: Place::Exact("/dev/urandom"), access: Access::ReadWriteFile, why: "the hypervisor's" },
     PathRule { place: Place::Exact("/dev/kvm"), access: Access::ReadWriteFile, why: "the hypervisor's, in cells that have it" },
+    PathRule { place: Place::Exact("/etc/localtime"), access: Access::Read, why: "the hypervisor's: the time zone of its clock" },
 ];
 
 const CONST_TABLE: Process = Process {

@@ -37,6 +37,8 @@ pub const ITEMS: &[Item] = &[
     rom("/usr/share/qemu/linuxboot_dma.bin"),
     // Read by the VNC server whether or not anybody connects.
     rom("/usr/share/qemu/keymaps/en-us"),
+    // The zone of a machine's clock that is to have local time. A host without it has none but UTC.
+    Item { path: "/etc/localtime", what: "", package: "", program: false, required: false },
     Item { path: UEFI, what: "UEFI firmware", package: "ovmf", program: false, required: false },
     // The template of variable stores: storage-helper reads it, cells do not.
     Item { path: "/usr/share/OVMF/OVMF_VARS_4M.fd", what: "", package: "", program: false, required: false },
