@@ -101,11 +101,11 @@ impl Spec {
         Ok(first.filter(within).into_iter().chain(all).chain(spare).find(|number| !taken.contains(number)))
     }
 
-    /// Places on the PCI bus where something is: not those of devices that have yet to get one.
+    /// Device numbers on the PCI bus where something is, with whichever function: not those of devices that have yet to get one.
     pub(crate) fn taken(&self) -> Result<Vec<u8>, Fault> {
         let model = self.model(MachineId::from_u128(1))?;
         let settled = |device: &Device| !self.keeps(*device) || self.kept_at(*device).is_some();
-        Ok(model.devices().into_iter().filter(settled).filter_map(|device| model.place(device)).collect())
+        Ok(model.devices().into_iter().filter(settled).filter_map(|device| model.place(device)).map(model::place::slot).collect())
     }
 
     /// After an edit of the lists: who was there before keeps its place, and who is new gets one. `chosen`: places were said for the new list
@@ -167,7 +167,7 @@ impl Spec {
         let own = |device| device == Device::Ahci && crate::platform::HYPERVISOR == model::Hypervisor::Qemu;
         let place = |device| Some((if own(device) { 31 } else { model.place(device)? }, device));
         let mut all: Vec<_> = model.devices().into_iter().filter_map(place).collect();
-        all.sort_unstable();
+        all.sort_unstable_by_key(|(place, device)| (model::place::slot(*place), *place, *device));
         let name = |device: Device| match device {
             Device::Controller(at) => self.controllers.get(usize::from(at)).map(|bus| bus.name.clone()),
             _ => Some(Text::lossy(&device.to_string())),

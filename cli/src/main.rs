@@ -9,6 +9,7 @@ mod error;
 mod installed;
 mod operation;
 mod output;
+mod pci;
 mod people;
 mod places;
 mod platform;

@@ -40,7 +40,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
         let controller = word(disk.controller().as_str_name(), "CONTROLLER_");
         json!({
             "disk": disk.disk, "id": disk.id, "controller": controller, "read_only": disk.read_only, "no_cache": disk.no_cache,
-            "sync": disk.sync, "slot": slot(disk.slot), "ejected": disk.ejected,
+            "sync": disk.sync, "slot": place(disk.slot, disk.function), "ejected": disk.ejected,
             "eject_after_first_boot": disk.eject_after_first_boot,
             "on": Some(&disk.on).filter(|on| !on.is_empty()), "port": disk.port,
         })
@@ -93,7 +93,7 @@ pub fn machine(machine: &v1::Machine) -> Value {
 /// A controller with a name.
 fn controller(controller: &v1::DiskController) -> Value {
     let kind = word(controller.kind().as_str_name(), "CONTROLLER_KIND_");
-    json!({"controller": controller.name, "kind": kind, "slot": controller.slot})
+    json!({"controller": controller.name, "kind": kind, "slot": place(controller.slot, controller.function)})
 }
 
 /// A serial port; speed null: as fast as it goes.
@@ -101,9 +101,13 @@ fn port(port: &v1::SerialPort) -> Value {
     json!({"port": port.port, "speed": (port.speed > 0).then_some(port.speed), "log": port.log()})
 }
 
-/// A chosen place on the PCI bus; null: the usual one.
-fn slot(slot: u32) -> Option<u32> {
-    (slot > 0).then_some(slot)
+/// A place on the PCI bus: its device number, with a function other than 0 as text; null: the usual one.
+fn place(slot: u32, function: u32) -> Value {
+    match (slot, function) {
+        (0, _) => Value::Null,
+        (_, 0) => json!(slot),
+        _ => json!(format!("{slot}.{function}")),
+    }
 }
 
 fn nic_model(model: v1::NicModel) -> String {
@@ -112,7 +116,7 @@ fn nic_model(model: v1::NicModel) -> String {
 
 /// Places on the PCI bus, by device.
 fn places(places: &[v1::PciPlace]) -> Map<String, Value> {
-    places.iter().map(|place| (place.device.clone(), json!(place.slot))).collect()
+    places.iter().map(|place| (place.device.clone(), self::place(place.slot, place.function))).collect()
 }
 
 /// A screen's properties; null: the US keyboard.
@@ -355,7 +359,7 @@ pub fn nic(nic: &v1::Nic) -> Value {
         "machine": nic.machine,
         "tap": nic.tap,
         "model": nic_model(nic.model()),
-        "slot": slot(nic.slot),
+        "slot": place(nic.slot, nic.function),
         "rate_in": rate(nic.rate_in),
         "rate_out": rate(nic.rate_out),
         "isolated": nic.isolated,

@@ -255,6 +255,51 @@ fn devices_are_where_they_were_put() -> Result<()> {
 }
 
 #[test]
+fn devices_are_functions_of_one_device_number() -> Result<()> {
+    let suite = suite()?;
+    suite.ok(&["disk", "create", "first", "--size", "8M"])?;
+    suite.ok(&["disk", "create", "other", "--size", "12M"])?;
+    let disks = ["--disk", "first,slot=20", "--disk", "other,slot=20.2", "--controller", "sata,ahci,slot=20.3"];
+    suite.define("m", &[&disks[..], &["--place", "rng=20.7", "--tablet", "off"]].concat())?;
+    let show = suite.json(&["vm", "show", "m"])?;
+    let pci = serde_json::json!({"screen": 2, "disk0": 20, "disk1": "20.2", "sata": "20.3", "rng": "20.7"});
+    ensure!(show[0]["pci"] == pci && show[0]["disks"][1]["slot"] == "20.2", "{show:?}");
+    for (setting, value, wrong) in [
+        ("--place", "rng=20.2", "places.disk1 is 20.2: it must be another than that of rng"),
+        ("--place", "rng=21.1", "nothing is at 21"),
+        ("--place", "rng=20.8", "8 is not 0 to 7"),
+        ("--place", "rng=31.1", "31 is not 1 to 30"),
+        ("--disk", "other,slot=20.2", "function 0 something has: nothing is at 20"),
+    ] {
+        let (_, message) = suite.fails(&["vm", "set", "m", setting, value])?;
+        ensure!(message.contains(wrong), "{setting} {value}: {message}");
+    }
+    if is_root() {
+        suite.ok(&["nic", "create", "eth", "--slot", "20.1", "--machine", "m"])?;
+    }
+    suite.boot("m")?;
+    // What the guest finds there: its kernel looks for others only where the first says that there are some.
+    let devices = "cd /sys/bus/pci/devices; for d in 0000:00:14.*; do echo $d:$(cat $d/class $d/virtio*/block/*/size 2>/dev/null); done; echo end-$((6*7))";
+    let seen = suite.guest_runs("m", devices, "end-42")?;
+    let sectors = |mib: u32| format!("0x010000 {}", mib * 2048);
+    let mut want = vec![(0, sectors(8)), (2, sectors(12)), (3, "0x010601".to_owned()), (7, "0x00ff00".to_owned())];
+    want.extend(is_root().then(|| (1, "0x020000".to_owned())));
+    for (function, what) in &want {
+        let line = format!("0000:00:14.{function}:{what}");
+        ensure!(seen.lines().any(|said| said.trim_start_matches("# ").trim() == line), "{line}: {seen}");
+    }
+    suite.ok(&["vm", "kill", "m"])?;
+    if is_root() {
+        suite.ok(&["nic", "set", "eth", "--slot", "0"])?;
+        ensure!(suite.json(&["vm", "show", "m"])?[0]["pci"]["nic0"] == 16, "not where it usually is");
+    }
+    // The first cannot go while others are there; all go at once.
+    suite.ok(&["vm", "set", "m", "--no-places", "--no-controllers", "--disk", "other,slot=20"])?;
+    ensure!(suite.json(&["vm", "show", "m"])?[0]["pci"]["disk0"] == 20, "not alone there");
+    suite.finish()
+}
+
+#[test]
 fn a_nic_is_what_it_was_made_or_set_to() -> Result<()> {
     let suite = Suite::start(if is_root() { Mode::Root } else { Mode::User })?;
     suite.ok(&["vm", "create", "m"])?;

@@ -5,7 +5,7 @@ use skep_api::v1;
 use skep_proto::broker::{
     Board, BoardDraft, Bus, BusKind, DiskFlags, DiskSeat, FwCfg, Gdb, NicModel, Place, Screen, ScreenDraft, Topology,
 };
-use skep_proto::{BadPort, Refusal, SerialPort};
+use skep_proto::{BadPort, Refusal, SerialPort, pci};
 
 /// What a NIC is to the guest.
 pub fn nic_model_view(model: NicModel) -> v1::NicModel {
@@ -24,10 +24,22 @@ pub fn nic_model(field: &str, number: i32) -> Result<Option<NicModel>, Refusal> 
     })
 }
 
-/// A place on the PCI bus; 0: the usual one.
-pub fn slot(object: &str, field: &str, number: u32) -> Result<u8, Refusal> {
-    let wrong = || invalid(object, field, format_args!("{number} is not 1 to 30, or 0 for the usual one"));
-    u8::try_from(number).ok().filter(|slot| *slot <= 30).ok_or_else(wrong)
+/// A place on the PCI bus, whose fields are called like this and then `slot` and `function`; 0: the usual one.
+pub fn place(object: &str, fields: &str, slot: u32, function: u32) -> Result<u8, Refusal> {
+    pci::place(slot, function).ok_or_else(|| {
+        let (field, wrong) = match (slot, function) {
+            (31.., _) => ("slot", format!("{slot} is not 1 to 30, or 0 for the usual one")),
+            (_, 8..) => ("function", format!("{function} is not 0 to 7")),
+            _ => ("function", format!("{function} is one of no device number: say that, too, by slot")),
+        };
+        invalid(object, &format!("{fields}{field}"), wrong)
+    })
+}
+
+/// Device number and function of a place; 0 of both: the usual one.
+pub fn place_parts(place: u8) -> (u32, u32) {
+    let (slot, function) = pci::parts(place);
+    (slot.into(), function.into())
 }
 
 /// How a disk is used.
@@ -35,7 +47,7 @@ pub fn flags(disk: &v1::DiskAttachment) -> Result<DiskFlags, Refusal> {
     Ok(DiskFlags {
         no_cache: disk.no_cache,
         sync: disk.sync,
-        slot: Some(slot("machine", "settings.disks.slot", disk.slot)?).filter(|slot| *slot > 0),
+        slot: Some(place("machine", "settings.disks.", disk.slot, disk.function)?).filter(|place| *place > 0),
         ejected: disk.ejected,
         eject_after_first_boot: disk.eject_after_first_boot,
     })
@@ -133,7 +145,8 @@ pub fn bus_view(bus: &Bus) -> v1::DiskController {
         BusKind::Nvme => v1::ControllerKind::Nvme,
         BusKind::VirtioBlk => v1::ControllerKind::VirtioBlk,
     };
-    v1::DiskController { name: bus.name.to_string(), kind: kind.into(), slot: bus.slot.into() }
+    let (slot, function) = place_parts(bus.slot);
+    v1::DiskController { name: bus.name.to_string(), kind: kind.into(), slot, function }
 }
 
 /// The same as they were given; none: there were none.
@@ -151,7 +164,7 @@ pub fn buses(given: &[v1::DiskController]) -> Result<Option<Vec<Bus>>, Refusal> 
             }
         };
         let name = value("machine", "settings.controllers.name", &bus.name)?;
-        Ok(Bus { name, kind, slot: slot("machine", "settings.controllers.slot", bus.slot)? })
+        Ok(Bus { name, kind, slot: place("machine", "settings.controllers.", bus.slot, bus.function)? })
     };
     let buses = given.iter().map(bus).collect::<Result<Vec<_>, Refusal>>()?;
     Ok(if buses.is_empty() { None } else { Some(buses) })
@@ -215,17 +228,18 @@ pub fn gdb(number: i32) -> Result<Gdb, Refusal> {
 
 /// A place on the PCI bus.
 pub fn place_view(place: &Place) -> v1::PciPlace {
-    v1::PciPlace { device: place.device.to_string(), slot: place.slot.into() }
+    let (slot, function) = place_parts(place.slot);
+    v1::PciPlace { device: place.device.to_string(), slot, function }
 }
 
 /// The same as they were given; none: there were none.
 pub fn places(given: &[v1::PciPlace]) -> Result<Option<Vec<Place>>, Refusal> {
     at_most("machine", "settings.places", given, 11)?;
-    let place = |place: &v1::PciPlace| {
-        let device = value("machine", "settings.places.device", &place.device)?;
-        Ok(Place { device, slot: slot("machine", "settings.places.slot", place.slot)? })
+    let read = |given: &v1::PciPlace| {
+        let device = value("machine", "settings.places.device", &given.device)?;
+        Ok(Place { device, slot: place("machine", "settings.places.", given.slot, given.function)? })
     };
-    let places = given.iter().map(place).collect::<Result<Vec<_>, Refusal>>()?;
+    let places = given.iter().map(read).collect::<Result<Vec<_>, Refusal>>()?;
     Ok(if places.is_empty() { None } else { Some(places) })
 }
 
@@ -240,8 +254,12 @@ mod tests {
             assert_eq!(refusal.field.as_str(), field);
             assert!(refusal.note.as_str().contains(says), "{says}: {refusal}");
         }
-        refused(slot("nic", "slot", 31), "slot", "31 is not 1 to 30");
-        assert_eq!(slot("nic", "slot", 30), Ok(30));
+        refused(place("nic", "", 31, 0), "slot", "31 is not 1 to 30");
+        refused(place("nic", "a.", 256, 9), "a.slot", "256 is not 1 to 30");
+        refused(place("nic", "a.", 30, 8), "a.function", "8 is not 0 to 7");
+        refused(place("nic", "", 0, 1), "function", "1 is one of no device number");
+        assert_eq!((place("nic", "", 30, 0), place("nic", "", 0, 0)), (Ok(30), Ok(0)));
+        assert_eq!(place("nic", "", 30, 7).map(place_parts), Ok((30, 7)));
         let size = |width, height| screen(&v1::ScreenProperties { width, height, ..Default::default() });
         refused(size(Some(70_000), None), "settings.screen_properties.width", "70000 is not 640 to 3840");
         refused(size(None, Some(479)), "settings.screen_properties.height", "479 is not 480 to 2160");
@@ -255,7 +273,7 @@ mod tests {
         refused(items(&vec![item("opt/a", "b"); 9]), "settings.fw_cfg", "9 of them; at most 8");
         refused(items(&[item(&"x".repeat(56), "b")]), "settings.fw_cfg.name", "… (56 bytes)");
         refused(items(&[item("opt/a", &"x".repeat(129))]), "settings.fw_cfg.value", "… (129 bytes)");
-        let place = |device: &str, slot| v1::PciPlace { device: device.into(), slot };
+        let place = |device: &str, slot| v1::PciPlace { device: device.into(), slot, function: 0 };
         refused(places(&[place("screen", 99)]), "settings.places.slot", "99 is not 1 to 30");
         refused(
             places(&[place(&"x".repeat(32), 9)]),
@@ -263,7 +281,12 @@ mod tests {
             "at most 31 bytes without control characters is expected, not \"xx",
         );
         refused(places(&vec![place("screen", 9); 12]), "settings.places", "12 of them; at most 11");
-        let bus = |name: &str, kind: v1::ControllerKind, slot| v1::DiskController { name: name.into(), kind: kind.into(), slot };
+        let bus = |name: &str, kind: v1::ControllerKind, slot| v1::DiskController {
+            name: name.into(),
+            kind: kind.into(),
+            slot,
+            function: 0,
+        };
         let ahci = v1::ControllerKind::Ahci;
         refused(buses(&vec![bus("a", ahci, 0); 5]), "settings.controllers", "5 of them; at most 4");
         refused(
@@ -274,7 +297,7 @@ mod tests {
         refused(buses(&[bus("a", ahci, 31)]), "settings.controllers.slot", "31 is not 1 to 30");
         let kinds = "is none of 1 (Ahci), 2 (VirtioScsi), 3 (Nvme), 4 (VirtioBlk)";
         refused(buses(&[bus("a", v1::ControllerKind::Unspecified, 1)]), "settings.controllers.kind", &format!("0 {kinds}"));
-        let odd = v1::DiskController { name: "a".into(), kind: 5, slot: 1 };
+        let odd = v1::DiskController { name: "a".into(), kind: 5, slot: 1, function: 0 };
         refused(buses(&[odd]), "settings.controllers.kind", &format!("5 {kinds}"));
         let sits = |on: &str, port| v1::DiskAttachment { on: on.into(), port, ..Default::default() };
         refused(on(&sits("a", Some(8))), "settings.disks.port", "8 is not 0 to 7");

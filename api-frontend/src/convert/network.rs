@@ -91,6 +91,7 @@ pub fn switch_create(request: &v1::CreateSwitchRequest) -> Result<SwitchCreate, 
 
 /// A NIC.
 pub fn nic(view: NicView) -> v1::Nic {
+    let (slot, function) = devices::place_parts(view.slot.unwrap_or(0));
     v1::Nic {
         id: view.id.to_string(),
         name: view.name.to_string(),
@@ -102,7 +103,8 @@ pub fn nic(view: NicView) -> v1::Nic {
         group: view.group.to_string(),
         description: view.description.to_string(),
         model: devices::nic_model_view(view.model).into(),
-        slot: view.slot.unwrap_or(0).into(),
+        slot,
+        function,
         address: view.address.map(|address| address.to_string()).unwrap_or_default(),
         rate_in: view.rates.inward.map_or(0, Rate::bits),
         rate_out: view.rates.outward.map_or(0, Rate::bits),
@@ -126,7 +128,7 @@ pub fn nic_create(request: &v1::CreateNicRequest) -> Result<NicCreate, Refusal> 
         machine: maybe_named("machine", "machine", &request.machine)?,
         group: maybe_named("nic", "group", &request.group)?,
         model: devices::nic_model("model", request.model)?.unwrap_or_default(),
-        slot: Some(devices::slot("nic", "slot", request.slot)?).filter(|slot| *slot > 0),
+        slot: Some(devices::place("nic", "", request.slot, request.function)?).filter(|place| *place > 0),
         address: optional("nic", "address", &request.address)?,
         rates: Rates { inward: rate("rate_in", request.rate_in)?, outward: rate("rate_out", request.rate_out)? },
         isolated: request.isolated,
@@ -143,7 +145,10 @@ pub fn nic_set(request: &v1::UpdateNicRequest) -> Result<NicSet, Refusal> {
         switch: given("switch", "switch", request.switch.as_ref())?,
         mac: request.mac.as_deref().map(mac).transpose()?,
         model: devices::nic_model("model", request.model)?,
-        slot: request.slot.map(|slot| devices::slot("nic", "slot", slot)).transpose()?,
+        slot: match (request.slot, request.function) {
+            (None, 0) => None,
+            (slot, function) => Some(devices::place("nic", "", slot.unwrap_or(0), function)?),
+        },
         address: given("nic", "address", request.address.as_ref())?,
         rate_in: request.rate_in.map(|bits| rate("rate_in", bits)).transpose()?,
         rate_out: request.rate_out.map(|bits| rate("rate_out", bits)).transpose()?,

@@ -15,7 +15,7 @@ use skep_proto::broker::{
     SwitchKind,
 };
 use skep_proto::net::{CheckPort, FORWARDED};
-use skep_proto::{Forwards, GroupId, IfName, InstanceId, MachineId, NicId, NicName, Rates, Reason, Refusal, SwitchId, Text};
+use skep_proto::{Forwards, GroupId, IfName, InstanceId, MachineId, NicId, NicName, Rates, Reason, Refusal, SwitchId, Text, pci};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 
@@ -62,9 +62,9 @@ fn view(instance: InstanceId, nic: NicRow) -> NicView {
 fn in_range(name: &NicName, slot: Option<u8>) -> Result<(), Refusal> {
     let range = skep_machine::limits::PCI_SLOTS;
     match slot {
-        Some(slot) if !range.contains(&slot) => {
+        Some(slot) if !range.contains(&skep_machine::place::slot(slot)) => {
             let refusal = Refusal::new(Reason::InvalidValue, format_args!("nic {name}")).field("slot");
-            Err(refusal.note(format_args!("{slot} is not {} to {}", range.start(), range.end())))
+            Err(refusal.note(format_args!("{} is not {} to {}", pci::written(slot), range.start(), range.end())))
         }
         _ => Ok(()),
     }

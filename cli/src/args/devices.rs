@@ -80,8 +80,8 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "NAME=TEXT", action = ArgAction::Append)]
     pub fw_cfg: Vec<String>,
     /// A controller for several disks, which say `,on=NAME`; up to 4 times. KIND: ahci (6 disks and CDs), scsi (virtio SCSI, 8 disks and CDs;
-    /// not on FreeBSD), nvme (8 disks; on FreeBSD one) or virtio (one disk). `,slot=N`: its place on the PCI bus, 1 to 30; otherwise the
-    /// first that is free from 20 on, and there it stays
+    /// not on FreeBSD), nvme (8 disks; on FreeBSD one) or virtio (one disk). `,slot=N`: its place on the PCI bus, 1 to 30, with a
+    /// function as 20.1; otherwise the first that is free from 20 on, and there it stays
     #[arg(long, value_name = "NAME,KIND[,slot=N]", action = ArgAction::Append)]
     pub controller: Vec<String>,
     /// A serial port, 1 to 4; may be repeated. The first is there always. `,speed=N`: held to so many bits a second, 300 to 115200, with
@@ -93,7 +93,7 @@ pub struct DeviceArgs {
     #[arg(long, value_enum, value_name = "OFF|ON|WAIT")]
     pub gdb: Option<Gdb>,
     /// Put a device elsewhere on the PCI bus, 1 to 30: screen, rng, usb, ahci, scsi, sound, channels or share0 to share3; may be
-    /// repeated. Disks and NICs have a slot of their own
+    /// repeated. `DEVICE=20.1`: a function of what is at 20. Disks and NICs have a slot of their own
     #[arg(long, value_name = "DEVICE=N", action = ArgAction::Append)]
     pub place: Vec<String>,
 }

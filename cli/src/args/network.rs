@@ -1,7 +1,7 @@
 //! `skep switch`, `skep nic`.
 
 use super::vm::Switched;
-use crate::size;
+use crate::{pci, size};
 use clap::{Args, Subcommand, ValueEnum};
 
 /// Switches.
@@ -150,10 +150,10 @@ pub enum NicCommand {
         /// Its address on its switch's subnet [default: the lowest that is free]
         #[arg(long, value_name = "ADDRESS")]
         address: Option<String>,
-        /// Its place on the PCI bus, 1 to 30 [default: 16 and its turn among the machine's NICs when it comes, or the
-        /// first that is free; there it stays]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
-        slot: Option<u32>,
+        /// Its place on the PCI bus, 1 to 30, with a function as 20.1 [default: 16 and its turn among the machine's NICs
+        /// when it comes, or the first that is free; there it stays]
+        #[arg(long, value_name = "N", value_parser = pci::place)]
+        slot: Option<(u32, u32)>,
         /// Most that its guest receives, bits per second, as 10M [default: no limit]
         #[arg(long, value_name = "RATE", value_parser = size::bits)]
         rate_in: Option<u64>,
@@ -192,9 +192,9 @@ pub enum NicCommand {
         /// What it is to the guest
         #[arg(long, value_enum, value_name = "MODEL")]
         model: Option<NicModel>,
-        /// Its place on the PCI bus, 1 to 30; 0: the usual one
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=30))]
-        slot: Option<u32>,
+        /// Its place on the PCI bus, 1 to 30, with a function as 20.1; 0: the usual one
+        #[arg(long, value_name = "N", value_parser = pci::place_or_usual)]
+        slot: Option<(u32, u32)>,
         /// Its address on its switch's subnet
         #[arg(long, value_name = "ADDRESS")]
         address: Option<String>,

@@ -297,7 +297,7 @@ pub struct SettingsArgs {
     pub cmdline: Option<String>,
     /// A disk, in boot order; may be repeated. Attached as virtio, or as `,nvme`, `,ahci`, `,cd` (AHCI, read-only) or `,scsi`
     /// (virtio SCSI; not on FreeBSD). `,ro`: read-only; `,nocache`: past the host's cache; `,sync`: each write is on the medium
-    /// before it is done; `,slot=N`: its place on the PCI bus, otherwise a free one, where it stays; a CD `,eject-once`: out of the drive from its second boot on;
+    /// before it is done; `,slot=N`: its place on the PCI bus, with a function as 20.1, otherwise a free one, where it stays; a CD `,eject-once`: out of the drive from its second boot on;
     /// `,ejected`: not in it
     /// `,on=CONTROLLER`: on one of the machine's controllers, at its first free port, or at `,port=N`
     #[arg(long, value_name = "DISK[,KIND][,FLAG…]", action = ArgAction::Append)]

@@ -2,6 +2,7 @@
 
 use crate::args::{Clock, DeviceArgs, Gdb, HostBridge, Switched};
 use crate::error::Failure;
+use crate::pci;
 use skep_api::v1::{
     Controller, ControllerKind, CpuTopology, DiskAttachment, DiskController, FwCfgItem, GdbStub, MachineBoard, PciPlace,
     ScreenProperties, SerialPort,
@@ -84,12 +85,12 @@ pub fn item(text: &str) -> Result<FwCfgItem, Failure> {
 /// `NAME,KIND[,slot=N]`.
 pub fn controller(text: &str) -> Result<DiskController, Failure> {
     let parts: Vec<&str> = text.split(',').collect();
-    let (name, kind, slot) = match parts.as_slice() {
-        [name, kind] => (name, kind, 0),
+    let (name, kind, (slot, function)) = match parts.as_slice() {
+        [name, kind] => (name, kind, (0, 0)),
         [name, kind, slot] => {
-            let slot = slot.strip_prefix("slot=").and_then(|number| number.parse().ok()).filter(|slot| *slot > 0);
-            let note = format!("--controller {text}: its third part is not like slot=20");
-            (name, kind, slot.ok_or_else(|| wrong("machine", note))?)
+            let place =
+                slot.strip_prefix("slot=").ok_or_else(|| "its third part is not like slot=20".to_owned()).and_then(pci::place);
+            (name, kind, place.map_err(|why| wrong("machine", format_args!("--controller {text}: {why}")))?)
         }
         _ => return Err(wrong("machine", format_args!("--controller {text}: it is not like sata,ahci or sata,ahci,slot=20"))),
     };
@@ -100,7 +101,7 @@ pub fn controller(text: &str) -> Result<DiskController, Failure> {
         "virtio" => ControllerKind::VirtioBlk,
         _ => return Err(wrong("machine", format_args!("--controller {text}: `{kind}` is none of ahci, scsi, nvme, virtio"))),
     };
-    Ok(DiskController { name: (*name).to_owned(), kind: kind.into(), slot })
+    Ok(DiskController { name: (*name).to_owned(), kind: kind.into(), slot, function })
 }
 
 /// `PORT[,speed=N][,nolog]`.
@@ -120,9 +121,10 @@ pub fn gdb(gdb: Gdb) -> GdbStub {
 
 /// `DEVICE=N`.
 pub fn place(text: &str) -> Result<PciPlace, Failure> {
-    let parts = text.split_once('=').and_then(|(device, slot)| Some((device, slot.parse().ok()?)));
-    let (device, slot) = parts.ok_or_else(|| wrong("machine", format_args!("--place {text}: it is not like screen=20")))?;
-    Ok(PciPlace { device: device.to_owned(), slot })
+    let parts = text.split_once('=').ok_or_else(|| "it is not like screen=20".to_owned());
+    let place = parts.and_then(|(device, place)| Ok((device, pci::place(place)?)));
+    let (device, (slot, function)) = place.map_err(|why| wrong("machine", format_args!("--place {text}: {why}")))?;
+    Ok(PciPlace { device: device.to_owned(), slot, function })
 }
 
 /// `NAME[,KIND][,FLAG…]`.
@@ -147,13 +149,15 @@ pub fn disk(text: &str) -> Result<DiskAttachment, Failure> {
                 let note = format!("--disk {text}: `{port}` is no port");
                 disk.port = Some(port.parse().map_err(|_| wrong(format_args!("disk {}", disk.disk), note))?);
             }
+            _ if part.starts_with("slot=") => {
+                let place = pci::place(part.trim_start_matches("slot="));
+                let object = format!("disk {}", disk.disk);
+                (disk.slot, disk.function) = place.map_err(|why| wrong(object, format_args!("--disk {text}: {why}")))?;
+            }
             _ => {
-                let slot = part.strip_prefix("slot=").and_then(|number| number.parse().ok()).filter(|slot| *slot > 0);
-                disk.slot = slot.ok_or_else(|| {
-                    let words =
-                        "virtio, nvme, ahci, cd, scsi, ro, nocache, sync, slot=N, on=CONTROLLER, port=N, ejected, eject-once";
-                    wrong(format_args!("disk {}", disk.disk), format_args!("--disk {text}: `{part}` is none of {words}"))
-                })?;
+                let words = "virtio, nvme, ahci, cd, scsi, ro, nocache, sync, slot=N, on=CONTROLLER, port=N, ejected, eject-once";
+                let note = format!("--disk {text}: `{part}` is none of {words}");
+                return Err(wrong(format_args!("disk {}", disk.disk), note));
             }
         }
     }
@@ -168,8 +172,10 @@ mod tests {
     fn a_disk_is_typed_with_its_options() {
         let typed = disk("root,nvme,ro,nocache,slot=20").expect("valid");
         assert_eq!((typed.disk.as_str(), typed.controller(), typed.read_only), ("root", Controller::Nvme, true));
-        assert_eq!((typed.no_cache, typed.sync, typed.slot), (true, false, 20));
-        for text in ["root,sata", "root,slot=0", "root,slot=x", "root,"] {
+        assert_eq!((typed.no_cache, typed.sync, typed.slot, typed.function), (true, false, 20, 0));
+        let typed = disk("root,slot=20.7").expect("valid");
+        assert_eq!((typed.slot, typed.function), (20, 7));
+        for text in ["root,sata", "root,slot=0", "root,slot=x", "root,slot=20.x", "root,slot=0.1", "root,"] {
             assert_eq!(disk(text).expect_err("refused").exit, 8, "{text}");
         }
     }
@@ -202,7 +208,8 @@ mod tests {
     fn items_and_places_are_typed_with_an_equals_sign() {
         let typed = item("opt/a=b=c").expect("valid");
         assert_eq!((typed.name.as_str(), typed.value.as_str()), ("opt/a", "b=c"));
-        assert_eq!(place("screen=20").expect("valid"), PciPlace { device: "screen".into(), slot: 20 });
+        assert_eq!(place("screen=20").expect("valid"), PciPlace { device: "screen".into(), slot: 20, function: 0 });
+        assert_eq!(place("rng=20.1").expect("valid"), PciPlace { device: "rng".into(), slot: 20, function: 1 });
         assert_eq!((item("opt/a").expect_err("refused").exit, place("screen").expect_err("refused").exit), (8, 8));
     }
 }

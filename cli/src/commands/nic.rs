@@ -25,6 +25,7 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
     let mut api = ctx.api.nics();
     match command {
         NicCommand::Create { name, switch, machine, mac, group, model, slot, address, rate_in, rate_out, isolated, forwards } => {
+            let (slot, function) = slot.unwrap_or_default();
             let request = CreateNicRequest {
                 name,
                 switch: switch.map(or_none).unwrap_or_default(),
@@ -32,7 +33,8 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
                 machine: machine.unwrap_or_default(),
                 group: group.unwrap_or_default(),
                 model: number(model),
-                slot: slot.unwrap_or_default(),
+                slot,
+                function,
                 address: address.unwrap_or_default(),
                 rate_in: rate_in.unwrap_or_default(),
                 rate_out: rate_out.unwrap_or_default(),
@@ -66,7 +68,8 @@ pub async fn run(ctx: Ctx, command: NicCommand) -> Result<u8, Failure> {
                 switch,
                 mac,
                 model,
-                slot,
+                slot: slot.map(|(slot, _)| slot),
+                function: slot.map_or(0, |(_, function)| function),
                 address,
                 rate_in,
                 rate_out,

@@ -1,7 +1,7 @@
 //! The keys of bhyve_config(5) that skep writes, and the file's form: `key=value` to the end of the line, `%` doubled.
 
 use crate::BhyveRelease as Release;
-use skep_machine::FwCfg;
+use skep_machine::{FwCfg, place};
 use std::fmt::{self, Display, Write};
 
 /// A key of bhyve_config(5).
@@ -37,7 +37,7 @@ pub enum Key {
     LpcComPath(u8),
     /// From 14.
     LpcFwcfg,
-    /// Function 0 of a slot on bus 0.
+    /// A place on bus 0 ([`skep_machine::place`]).
     Pci(u8, Pci),
 }
 
@@ -123,7 +123,7 @@ impl Display for Key {
             Self::Bootvars => "bootvars",
             Self::LpcFwcfg => "lpc.fwcfg",
             Self::LpcComPath(port) => return write!(f, "lpc.com{port}.path"),
-            Self::Pci(slot, key) => return write!(f, "pci.0.{slot}.0.{key}"),
+            Self::Pci(at, key) => return write!(f, "pci.0.{}.{}.{key}", place::slot(*at), place::function(*at)),
         })
     }
 }

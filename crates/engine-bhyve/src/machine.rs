@@ -5,7 +5,7 @@ use crate::{BhyveRelease, Names, ScreenAddress, item_file};
 use skep_efivars::path as firmware;
 use skep_machine::{
     Acceleration, Boot, BusKind, Clock, Controller, Device, Disk, DiskRates, Format, FwCfg, Gdb, HostBridge, Invalid,
-    MachineSpec, Nic, NicModel, Screen,
+    MachineSpec, Nic, NicModel, Screen, place,
 };
 use std::collections::BTreeSet;
 
@@ -259,11 +259,16 @@ fn port(c: &mut Config, slot: u8, disk: &Disk, fd: i32) -> Result<(), Error> {
     Ok(c.set(Key::Pci(slot, Pci::PortSer(port)), disk.serial())?)
 }
 
+/// The firmware's device path to a place.
+fn pci(at: u8) -> Vec<u8> {
+    firmware::pci(place::slot(at), place::function(at))
+}
+
 /// How the firmware's device paths to a disk begin.
 pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     let disk = spec.disks.iter().find(|disk| disk.slot == slot && !disk.ejected)?;
     if let Some((bus, seat)) = spec.seat(disk) {
-        let place = firmware::pci(bus.slot, 0);
+        let place = pci(bus.slot);
         return match bus.kind {
             BusKind::Ahci => Some([place, firmware::sata(seat.port.into())].concat()),
             BusKind::Nvme | BusKind::VirtioBlk => (seat.port == 0).then_some(place),
@@ -271,10 +276,8 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
         };
     }
     Some(match disk.controller {
-        Controller::VirtioBlk | Controller::Nvme => firmware::pci(spec.place(Device::Disk(slot))?, 0),
-        Controller::Ahci | Controller::AhciCd => {
-            [firmware::pci(spec.place(Device::Ahci)?, 0), firmware::sata(disk.port().into())].concat()
-        }
+        Controller::VirtioBlk | Controller::Nvme => pci(spec.place(Device::Disk(slot))?),
+        Controller::Ahci | Controller::AhciCd => [pci(spec.place(Device::Ahci)?), firmware::sata(disk.port().into())].concat(),
         Controller::VirtioScsi | Controller::VirtioScsiCd => return None,
     })
 }

@@ -100,6 +100,28 @@ fn every_release_is_written_as_before() {
     }
 }
 
+#[test]
+fn functions_of_a_device_number_are_written_with_it() {
+    let at = |device, slot, function| Place { device, slot: place::at(slot, function) };
+    let places = vec![at(Device::Disk(1), 30, 2), at(Device::Rng, 30, 0), at(Device::Screen, 30, 7)];
+    let disk = |slot| Disk { slot, ..Disk::default() };
+    let spec = MachineSpec { disks: vec![disk(0), disk(1)], screen: Some(Screen::default()), places, ..small() };
+    for release in BhyveRelease::ALL {
+        let text = configure(&spec, &names(release), release).unwrap();
+        for line in [
+            "pci.0.8.0.device=virtio-blk",
+            "pci.0.30.0.device=virtio-rnd",
+            "pci.0.30.2.device=virtio-blk",
+            "pci.0.30.7.device=fbuf",
+            "pci.0.30.7.w=1024",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line}: {text}");
+        }
+    }
+    // UEFI 2.10, 10.3.2.1: function, then device.
+    assert_eq!(skep_engine_bhyve::boot_path(&spec, 1).unwrap()[16..], [2, 30]);
+}
+
 /// A key with its numbers replaced by `*`.
 fn pattern(key: &str) -> String {
     key.split('.').map(|part| if part.parse::<u8>().is_ok() { "*" } else { part }).collect::<Vec<_>>().join(".")

@@ -5,7 +5,7 @@ use crate::{EMULATED, Fds, INITRD, KERNEL, KEYBOARD, PIN, THREADS, UEFI_CODE, WA
 use skep_efivars::path as firmware_path;
 use skep_machine::{
     Acceleration, Board, Boot, BusKind, Channel, Clock, Controller, Device, Disk, DiskRates, Format, Gdb, Invalid, MachineSpec,
-    Nic, NicModel, Screen, Seat, limits,
+    Nic, NicModel, Screen, Seat, limits, place,
 };
 
 /// What starts a machine.
@@ -74,7 +74,7 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     let mut disks: Vec<_> = spec.disks.iter().collect();
     disks.sort_by_key(|d| d.slot);
     if spec.devices().contains(&Device::Scsi) {
-        device(&mut c, "scsi", "virtio-scsi-pci", spec.place(Device::Scsi))?;
+        device(&mut c, "scsi", "virtio-scsi-pci", at(spec, Device::Scsi))?;
     }
     buses(&mut c, spec, &disks)?;
     // A controller before what is put on it.
@@ -94,10 +94,10 @@ pub fn configure(spec: &MachineSpec, fds: &Fds) -> Result<Launch, Error> {
     }
     if spec.rng {
         c.with_id("object", "rng0").set("qom-type", "rng-builtin")?;
-        device(&mut c, "rng", "virtio-rng-pci", spec.place(Device::Rng))?.set("rng", "rng0")?;
+        device(&mut c, "rng", "virtio-rng-pci", at(spec, Device::Rng))?.set("rng", "rng0")?;
     }
     if spec.sound {
-        device(&mut c, "sound", "intel-hda", spec.place(Device::Sound))?;
+        device(&mut c, "sound", "intel-hda", at(spec, Device::Sound))?;
         device(&mut c, "codec", "hda-duplex", None)?.set("bus", "sound.0")?.set("audiodev", "sound")?;
     }
     if spec.tpm {
@@ -272,12 +272,12 @@ fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bo
     }
     let seat = spec.seat(disk).map(|(_, seat)| seat);
     let own = match seat {
-        None => spec.place(Device::Disk(slot)),
-        Some(seat) => spec.place(Device::Controller(seat.controller)),
+        None => at(spec, Device::Disk(slot)),
+        Some(seat) => at(spec, Device::Controller(seat.controller)),
     };
     // A namespace: the first one is the controller's own, which alone can be booted from.
     let further = disk.controller == Controller::Nvme && seat.is_some_and(|seat| seat.port > 0);
-    let (driver, at) = match disk.controller {
+    let (driver, place) = match disk.controller {
         Controller::VirtioBlk => ("virtio-blk-pci", own),
         Controller::Nvme if further => ("nvme-ns", None),
         Controller::Nvme => ("nvme", own),
@@ -290,7 +290,7 @@ fn disk(c: &mut Config, spec: &MachineSpec, disk: &Disk, fds: &Fds, in_order: bo
         Some(seat) if driver == "nvme" => bus_id(seat.controller),
         _ => qmp::device_id(&id),
     };
-    let mut group = device(c, &name, driver, at)?;
+    let mut group = device(c, &name, driver, place)?;
     group = match (disk.controller, seat) {
         (Controller::Ahci | Controller::AhciCd, None) => group.set("bus", format_args!("ide.{}", disk.port()))?,
         (Controller::Ahci | Controller::AhciCd, Some(seat)) => {
@@ -326,18 +326,23 @@ fn bus_id(at: u8) -> String {
 
 /// Controllers with names. One that is its first disk, too, comes with that.
 fn buses(c: &mut Config, spec: &MachineSpec, disks: &[&Disk]) -> Result<(), Error> {
-    for (at, bus) in (0..).zip(&spec.controllers) {
-        let place = spec.place(Device::Controller(at));
-        let first = disks.iter().any(|disk| disk.seat == Some(Seat { controller: at, port: 0 }));
+    for (number, bus) in (0..).zip(&spec.controllers) {
+        let (id, place) = (bus_id(number), at(spec, Device::Controller(number)));
+        let first = disks.iter().any(|disk| disk.seat == Some(Seat { controller: number, port: 0 }));
         match bus.kind {
-            BusKind::Ahci => device(c, &bus_id(at), "ich9-ahci", place)?,
-            BusKind::VirtioScsi => device(c, &bus_id(at), "virtio-scsi-pci", place)?,
-            BusKind::Nvme if !first => device(c, &bus_id(at), "nvme", place)?.set("serial", format_args!("skep-{at}"))?,
+            BusKind::Ahci => device(c, &id, "ich9-ahci", place)?,
+            BusKind::VirtioScsi => device(c, &id, "virtio-scsi-pci", place)?,
+            BusKind::Nvme if !first => device(c, &id, "nvme", place)?.set("serial", format_args!("skep-{number}"))?,
             // It comes with its first namespace, or with its disk.
             BusKind::Nvme | BusKind::VirtioBlk => continue,
         };
     }
     Ok(())
+}
+
+/// The firmware's device path to a place.
+fn pci(at: u8) -> Vec<u8> {
+    firmware_path::pci(place::slot(at), place::function(at))
 }
 
 /// How the firmware's device paths to a disk begin.
@@ -346,7 +351,7 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
     const AHCI: (u8, u8) = (0x1f, 2);
     let disk = spec.disks.iter().find(|disk| disk.slot == slot)?;
     if let Some((bus, seat)) = spec.seat(disk) {
-        let at = firmware_path::pci(bus.slot, 0);
+        let at = pci(bus.slot);
         return Some(match bus.kind {
             BusKind::Ahci => [at, firmware_path::sata(seat.port.into())].concat(),
             BusKind::VirtioScsi => [at, firmware_path::scsi(seat.port.into(), 0)].concat(),
@@ -355,12 +360,12 @@ pub fn boot_path(spec: &MachineSpec, slot: u8) -> Option<Vec<u8>> {
         });
     }
     Some(match disk.controller {
-        Controller::VirtioBlk | Controller::Nvme => firmware_path::pci(spec.place(Device::Disk(slot))?, 0),
+        Controller::VirtioBlk | Controller::Nvme => pci(spec.place(Device::Disk(slot))?),
         Controller::Ahci | Controller::AhciCd => {
             [firmware_path::pci(AHCI.0, AHCI.1), firmware_path::sata(disk.port().into())].concat()
         }
         Controller::VirtioScsi | Controller::VirtioScsiCd => {
-            [firmware_path::pci(spec.place(Device::Scsi)?, 0), firmware_path::scsi(disk.port().into(), 0)].concat()
+            [pci(spec.place(Device::Scsi)?), firmware_path::scsi(disk.port().into(), 0)].concat()
         }
     })
 }
@@ -375,7 +380,7 @@ fn nic(c: &mut Config, spec: &MachineSpec, nic: &Nic, fds: &Fds) -> Result<(), E
         NicModel::VirtioNet => "virtio-net-pci",
         NicModel::E1000 => "e1000",
     };
-    let group = device(c, &format!("dev-{id}"), driver, spec.place(Device::Nic(slot)))?;
+    let group = device(c, &format!("dev-{id}"), driver, at(spec, Device::Nic(slot)))?;
     // No boot ROM: network boot is not offered, and the cell need not hold one.
     group.set("netdev", &id)?.set("mac", nic.mac)?.set("romfile", "")?;
     Ok(())
@@ -384,10 +389,10 @@ fn nic(c: &mut Config, spec: &MachineSpec, nic: &Nic, fds: &Fds) -> Result<(), E
 fn screen(c: &mut Config, spec: &MachineSpec, screen: &Screen) -> Result<(), Error> {
     let bytes = u32::from(screen.width) * u32::from(screen.height) * 4;
     let memory = bytes.div_ceil(1 << 20).next_power_of_two().max(16);
-    let group = device(c, "screen", "VGA", spec.place(Device::Screen))?;
+    let group = device(c, "screen", "VGA", at(spec, Device::Screen))?;
     group.set("xres", screen.width)?.set("yres", screen.height)?.set("edid", "on")?.set("vgamem_mb", memory)?;
     if screen.tablet {
-        device(c, "usb", "qemu-xhci", spec.place(Device::Usb))?;
+        device(c, "usb", "qemu-xhci", at(spec, Device::Usb))?;
         device(c, "tablet", "usb-tablet", None)?.set("bus", "usb.0")?;
     }
     Ok(())
@@ -397,7 +402,7 @@ fn screen(c: &mut Config, spec: &MachineSpec, screen: &Screen) -> Result<(), Err
 /// until then is dropped.
 fn channels(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
     if !spec.channels.is_empty() {
-        device(c, "channels", "virtio-serial-pci", spec.place(Device::Channels))?.set("max_ports", limits::CHANNELS + 1)?;
+        device(c, "channels", "virtio-serial-pci", at(spec, Device::Channels))?.set("max_ports", limits::CHANNELS + 1)?;
     }
     for (port, Channel { name }) in (0..).zip(&spec.channels) {
         let id = qmp::channel_id(port);
@@ -414,11 +419,11 @@ fn channels(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
 /// set-user-id bit and no link that a program of the host would follow; the other two models do as much, but reach names through /proc,
 /// which cells do not have (hw/9pfs/9p-util.h).
 fn shares(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
-    for (at, share) in (0..).zip(&spec.shares) {
+    for (number, share) in (0..).zip(&spec.shares) {
         let missing = || Error::NoDescriptor(format!("share {}", share.name));
-        let place = spec.place(Device::Share(at)).ok_or_else(missing)?;
-        let id = format!("share{at}");
-        let group = c.with_id("fsdev", &id).set("fsdriver", "local")?.set("path", format_args!("{}{at}", crate::SHARE))?;
+        let place = at(spec, Device::Share(number)).ok_or_else(missing)?;
+        let id = format!("share{number}");
+        let group = c.with_id("fsdev", &id).set("fsdriver", "local")?.set("path", format_args!("{}{number}", crate::SHARE))?;
         match share.read_only {
             true => group.set("security_model", "none")?.set("readonly", "on")?,
             false => group.set("security_model", "mapped-file")?,
@@ -428,11 +433,29 @@ fn shares(c: &mut Config, spec: &MachineSpec) -> Result<(), Error> {
     Ok(())
 }
 
+/// A device's place on PCI bus 0.
+#[derive(Clone, Copy)]
+struct At {
+    place: u8,
+    /// Other functions of its device number are there.
+    shared: bool,
+}
+
+fn at(spec: &MachineSpec, device: Device) -> Option<At> {
+    let place = spec.place(device)?;
+    Some(At { place, shared: spec.is_shared(place) })
+}
+
 /// Begins a device, at its place on PCI bus 0 if it has one.
-fn device<'c>(c: &'c mut Config, id: &str, driver: &str, place: Option<u8>) -> Result<Group<'c>, Error> {
+fn device<'c>(c: &'c mut Config, id: &str, driver: &str, at: Option<At>) -> Result<Group<'c>, Error> {
     let group = c.with_id("device", id).set("driver", driver)?;
-    match place {
-        Some(at) => Ok(group.set("bus", "pcie.0")?.set("addr", format_args!("{at:#04x}"))?),
-        None => Ok(group),
-    }
+    let Some(At { place, shared }) = at else { return Ok(group) };
+    let (slot, function) = (place::slot(place), place::function(place));
+    let group = group.set("bus", "pcie.0")?;
+    // Without it a guest looks for no other function (PCI 3.0, 6.2.1: header type), and QEMU lets none be there.
+    let group = if shared && function == 0 { group.set("multifunction", "on")? } else { group };
+    Ok(match function {
+        0 => group.set("addr", format_args!("{slot:#04x}"))?,
+        function => group.set("addr", format_args!("{slot:#04x}.{function:#x}"))?,
+    })
 }

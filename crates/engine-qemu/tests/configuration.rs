@@ -5,7 +5,7 @@ mod common;
 
 use common::{direct, full, uefi};
 use proptest::prelude::*;
-use skep_engine_qemu::{ARGV, Error, Fds, configure};
+use skep_engine_qemu::{ARGV, Error, Fds, boot_path, configure};
 use skep_machine::*;
 
 /// Compares with the file of that name; `UPDATE_GOLDEN=1` writes it anew.
@@ -73,6 +73,30 @@ fn an_unusual_machine_is_written_as_before() {
     golden("unusual", &unusual());
     let argv = configure(&unusual(), &Fds::standard()).unwrap().argv;
     assert_eq!(argv.split_at(ARGV.len()).1[4..], ["-k", "de-ch"]);
+}
+
+#[test]
+fn functions_of_a_device_number_are_written_with_it() {
+    let at = |device, slot, function| Place { device, slot: place::at(slot, function) };
+    let places = vec![at(Device::Disk(0), 30, 0), at(Device::Rng, 30, 1), at(Device::Screen, 30, 7)];
+    let spec = MachineSpec {
+        disks: vec![Disk::default(), Disk { slot: 1, ..Disk::default() }],
+        screen: Some(Screen::default()),
+        places,
+        ..direct()
+    };
+    let config = configure(&spec, &Fds::standard()).unwrap().config;
+    let said = |id: &str| {
+        let group = config.split("\n\n").find(|group| group.starts_with(&format!("[device \"{id}\"]"))).unwrap();
+        let lines = group.lines().map(str::trim).filter(|line| line.starts_with("addr") || line.starts_with("multifunction"));
+        lines.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(said("dev-disk0"), "multifunction = \"on\" addr = \"0x1e\"");
+    assert_eq!([said("rng"), said("screen")], ["addr = \"0x1e.0x1\"", "addr = \"0x1e.0x7\""]);
+    assert_eq!(said("dev-disk1"), "addr = \"0x09\"");
+    // UEFI 2.10, 10.3.2.1: function, then device.
+    let moved = MachineSpec { places: vec![at(Device::Disk(1), 30, 2), at(Device::Rng, 30, 0)], ..spec };
+    assert_eq!(boot_path(&moved, 1).unwrap()[16..], [2, 30]);
 }
 
 #[test]

@@ -1,7 +1,11 @@
-//! Where each device sits on PCI bus 0, function 0. Guests name their interfaces and Windows its licences by these numbers, so adding or
+//! Where each device sits on PCI bus 0. Guests name their interfaces and Windows its licences by these numbers, so adding or
 //! removing one device must move no other: the table has a place for each kind, and disks, NICs and shares, which have turns in lists,
 //! say where they are themselves once their turns have changed (`at`). The host bridge is 0 and the ISA bridge 31 on both hypervisors;
-//! QEMU's q35 also has its AHCI controller at 31. A machine may choose another place for any of its devices ([`Place`]).
+//! QEMU's q35 also has its AHCI controller at 31. A machine may choose another place for any of its devices ([`Place`]), of which several
+//! can be functions of one device number.
+//!
+//! A place is one number: the device number in its lower five bits and the function in the upper three. Where no function is said, it is the
+//! device number.
 
 use crate::{Controller, MachineSpec};
 use serde::{Deserialize, Serialize};
@@ -53,12 +57,35 @@ pub enum Device {
     Controller(u8),
 }
 
+/// The place of a function of a device number. Whatever is beyond 31 and 7 is cut off.
+pub const fn at(slot: u8, function: u8) -> u8 {
+    (slot & 31) | (function << 5)
+}
+
+/// The device number of a place.
+pub const fn slot(place: u8) -> u8 {
+    place & 31
+}
+
+/// The function of a place.
+pub const fn function(place: u8) -> u8 {
+    place >> 5
+}
+
+/// A place as it is written: `20`, or `20.1` where the function is another than 0.
+pub fn written(place: u8) -> String {
+    match function(place) {
+        0 => slot(place).to_string(),
+        function => format!("{}.{function}", slot(place)),
+    }
+}
+
 /// A device's chosen place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Which device; it need not be there.
     pub device: Device,
-    /// Device number on PCI bus 0: 1 to 30.
+    /// Where on PCI bus 0: a place, see the module. Its device number is 1 to 30.
     pub slot: u8,
 }
 
@@ -157,6 +184,12 @@ impl MachineSpec {
             Device::Share(at) => self.shares.get(usize::from(at))?.at,
             _ => None,
         }
+    }
+
+    /// Whether a place has its device number with others: they are its functions.
+    pub fn is_shared(&self, place: u8) -> bool {
+        let here = |device: &Device| self.place(*device).is_some_and(|other| slot(other) == slot(place));
+        self.devices().iter().filter(|device| here(device)).count() > 1
     }
 
     /// Its devices with places of their own.

@@ -250,7 +250,7 @@ pub struct Bus {
     pub name: String,
     /// Default: [`BusKind::Ahci`].
     pub kind: BusKind,
-    /// Device number on PCI bus 0: 1 to 30. Default: 0, which [`MachineSpec::validate`] refuses.
+    /// Its place on PCI bus 0, see [`crate::place`]. Default: 0, which [`MachineSpec::validate`] refuses.
     pub slot: u8,
 }
 

@@ -1,6 +1,6 @@
 //! What a machine may be, on any host.
 
-use crate::{Boot, Channel, Controller, Cpu, Disk, Format, FwCfg, Limits, MachineSpec, Screen, Share};
+use crate::{Boot, Channel, Controller, Cpu, Disk, Format, FwCfg, Limits, MachineSpec, Screen, Share, place};
 use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt::Display, ops::RangeInclusive};
 
@@ -62,6 +62,8 @@ pub mod limits {
     pub const FW_CFG_VALUE: usize = 128;
     /// Device numbers on the PCI bus: 0 is the host bridge, 31 the ISA bridge.
     pub const PCI_SLOTS: RangeInclusive<u8> = 1..=30;
+    /// Functions of a device number.
+    pub const PCI_FUNCTIONS: RangeInclusive<u8> = 0..=7;
     /// Bytes of the name of a keyboard layout.
     pub const KEYBOARD: usize = 32;
     /// Controllers with names.
@@ -172,7 +174,7 @@ impl MachineSpec {
             if buses.iter().take(at).any(|other| other.name == bus.name) {
                 return Err(invalid(field("name"), &bus.name, "another than those of the machine's other controllers"));
             }
-            within(&field("slot"), bus.slot, &limits::PCI_SLOTS)?;
+            within(&field("slot"), place::slot(bus.slot), &limits::PCI_SLOTS)?;
         }
         let mut taken = BTreeMap::new();
         for disk in &self.disks {
@@ -197,26 +199,31 @@ impl MachineSpec {
         Ok(())
     }
 
-    /// Each device once, and no two of those that are there at one place. What was chosen yields to what was not.
+    /// Each device once, and no two of those that are there at one place. What was chosen yields to what was not. Functions are seen by a guest
+    /// only where there is a function 0.
     fn places(&self) -> Result<(), Invalid> {
         for (at, place) in self.places.iter().enumerate() {
             let field = format!("places.{}", place.device);
             if place.device.usual().is_none() {
                 return Err(invalid("places", place.device, "a device that a machine can have"));
             }
-            within(&field, place.slot, &limits::PCI_SLOTS)?;
+            within(&field, place::slot(place.slot), &limits::PCI_SLOTS)?;
             if self.places.iter().take(at).any(|other| other.device == place.device) {
-                return Err(invalid(field, place.slot, "said once"));
+                return Err(invalid(field, place::written(place.slot), "said once"));
             }
         }
         let mut taken = BTreeMap::new();
         let (chosen, usual): (Vec<_>, Vec<_>) = self.devices().into_iter().partition(|&d| self.chosen(d).is_some());
         for device in usual.into_iter().chain(chosen) {
-            let Some(slot) = self.place(device) else { continue };
-            within(&format!("places.{device}"), slot, &limits::PCI_SLOTS)?;
-            if let Some(other) = taken.insert(slot, device) {
-                return Err(invalid(format!("places.{device}"), slot, format!("another than that of {other}")));
+            let Some(at) = self.place(device) else { continue };
+            within(&format!("places.{device}"), place::slot(at), &limits::PCI_SLOTS)?;
+            if let Some(other) = taken.insert(at, device) {
+                return Err(invalid(format!("places.{device}"), place::written(at), format!("another than that of {other}")));
             }
+        }
+        if let Some((&at, device)) = taken.iter().find(|(at, _)| !taken.contains_key(&place::slot(**at))) {
+            let limit = format!("at a device number whose function 0 something has: nothing is at {}", place::slot(at));
+            return Err(invalid(format!("places.{device}"), place::written(at), limit));
         }
         Ok(())
     }

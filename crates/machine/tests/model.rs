@@ -285,6 +285,31 @@ fn a_device_moves_only_if_it_is_said_and_moves_no_other() {
 }
 
 #[test]
+fn devices_are_functions_of_one_device_number_as_long_as_one_is_its_first() {
+    let mut spec = sound();
+    let function = |device, slot, function| at(device, place::at(slot, function));
+    // Beside the first disk, which nobody put where it is, and at a number of their own.
+    spec.places = vec![function(Device::Rng, 8, 7), function(Device::Disk(3), 30, 0), function(Device::Nic(1), 30, 1)];
+    spec.validate().unwrap();
+    let [rng, disk, other] = [Device::Rng, Device::Disk(0), Device::Disk(3)].map(|device| spec.place(device).unwrap());
+    assert_eq!([rng, disk, other].map(|at| (place::slot(at), place::function(at))), [(8, 7), (8, 0), (30, 0)]);
+    assert_eq!(
+        (place::written(rng), spec.is_shared(rng), spec.is_shared(disk), spec.is_shared(16)),
+        ("8.7".to_owned(), true, true, false)
+    );
+    // Another at the same function, and none that is the first, for it went, or was never there.
+    let wrong = |spec: &MachineSpec| spec.validate().unwrap_err().to_string();
+    spec.places.push(function(Device::Disk(0), 30, 1));
+    assert_eq!(wrong(&spec), "places.nic1 is 30.1: it must be another than that of disk0");
+    spec.places.pop();
+    spec.disks.retain(|disk| disk.slot != 3);
+    let want = "places.nic1 is 30.1: it must be at a device number whose function 0 something has: nothing is at 30";
+    assert_eq!(wrong(&spec), want);
+    spec.places = vec![function(Device::Rng, 0, 1)];
+    assert_eq!(wrong(&spec), "places.rng is 0: it must be 1 to 30");
+}
+
+#[test]
 fn what_one_hypervisor_cannot_do_is_refused_with_its_reason() {
     type Edit = fn(&mut MachineSpec);
     let host = |hypervisor| {

@@ -23,6 +23,7 @@ mod log;
 pub mod marks;
 pub mod names;
 pub mod net;
+pub mod pci;
 mod protocol;
 mod rate;
 pub mod refusal;

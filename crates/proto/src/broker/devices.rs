@@ -151,7 +151,7 @@ pub struct Bus {
     pub name: Text<31>,
     /// What it is.
     pub kind: BusKind,
-    /// Device number on PCI bus 0: 1 to 30. In requests 0: as it is or, of a new one, the first that is free from 20 on; it stays then.
+    /// Its place on PCI bus 0 ([`crate::pci`]). In requests 0: as it is or, of a new one, the first that is free from 20 on; it stays then.
     pub slot: u8,
 }
 
@@ -169,7 +169,7 @@ pub struct DiskSeat {
 pub struct Place {
     /// `screen`, `rng`, `usb`, `ahci`, `scsi`, `sound`, `channels` or `share0` to `share3`; in answers `disk0`, `nic0` and so on and controllers by their names, too.
     pub device: Text<31>,
-    /// Device number: 1 to 30.
+    /// Where it is: [`crate::pci`].
     pub slot: u8,
 }
 
@@ -180,7 +180,7 @@ pub struct DiskFlags {
     pub no_cache: bool,
     /// Each write is on the medium before the guest hears that it is done.
     pub sync: bool,
-    /// Its place on PCI bus 0, 1 to 30, if it has a controller of its own; none: the one that it keeps, as nothing else was there when it came.
+    /// Its place on PCI bus 0 ([`crate::pci`]), if it has a controller of its own; none: the one that it keeps, as nothing else was there when it came.
     pub slot: Option<u8>,
     /// A CD that is not in its drive.
     pub ejected: bool,
