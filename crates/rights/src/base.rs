@@ -120,12 +120,12 @@ pub(crate) const NULL: Descriptor = Descriptor {
     why: "standard ones",
 };
 
-/// Standard error of what has a cell of its own beside the runner's.
+/// Standard error of what has a cell of its own beside the runner's. Rust asks poll(2) at a program's start whether it is open, and ends it if it may not.
 pub(crate) const WORDS: Descriptor = Descriptor {
     name: "words",
     kind: FdKind::Fifo("console"),
     most: Most::N(1),
-    rights: &["WRITE"],
+    rights: &["WRITE", "EVENT"],
     ioctls: &[],
     why: "standard error: a pipe that the spawner reads, and adds to the log of its kind; never waited for",
 };

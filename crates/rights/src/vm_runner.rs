@@ -79,7 +79,7 @@ pub static TABLE: Process = Process {
             name: "mouth",
             kind: FdKind::Fifo("console"),
             most: Most::N(2),
-            rights: &["WRITE"],
+            rights: &["WRITE", "EVENT"],
             ioctls: &[],
             why: "the other end, on its way to who speaks",
         },
