@@ -41,7 +41,6 @@ pub struct Plan<'a> {
     /// Limits; `None`: it is not the runner, and stays outside of the machine's group.
     pub limits: Option<&'a Limits>,
     /// Those of them that are its disks.
-    #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "rctl limits all that a jail reads and writes"))]
     pub disks: Vec<BorrowedFd<'a>>,
     /// `/dev/kvm` in the cell.
     #[cfg_attr(target_os = "freebsd", expect(dead_code, reason = "bhyve runs on the processor or not at all"))]
