@@ -67,7 +67,7 @@ impl Pool {
 
     /// Of the ruleset of what shows the helper its volumes.
     fn mark(&self) -> skep_sys::freebsd::devfs::Mark {
-        skep_sys::freebsd::devfs::Mark::new(&instance(), "volumes")
+        skep_sys::freebsd::devfs::Mark::new(instance(), "volumes")
     }
 
     fn dataset(&self) -> String {
