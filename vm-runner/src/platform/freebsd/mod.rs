@@ -26,8 +26,9 @@ use std::time::{Duration, Instant};
 
 /// How long a console-proxy whose line is closed may take to give its readers the rest.
 const REST_MS: u16 = 1_000;
-/// Why rctl(8) is of no use.
+/// Why a disk's rates cannot be kept.
 const IN_MEMORY: &str = "a disk lies on a tmpfs(4), which the kernel counts no reads and writes of";
+/// Why rctl(8) is of no use.
 const UNCOUNTED: &str = "kern.racct.enable is not set in loader.conf";
 /// How long the kernel may take to end a removed jail.
 const END: Duration = Duration::from_secs(10);
